@@ -1,0 +1,37 @@
+"""Empirical sky models (skyflats) for JWST NIRISS SOSS exposures."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+from soss_background.datamodels import SkyflatModel
+
+__version__ = version("soss_background")
+
+# The steps import the whole of jwst (seconds), and asdf imports this package for every one of its
+# users: they are loaded when first asked for.
+_STEPS = {
+    "SkyflatMaskStep": "soss_background.mask.skyflat_mask_step",
+    "SkyflatCombineStep": "soss_background.combine.skyflat_combine_step",
+    "SkyflatDenoiseStep": "soss_background.denoise.skyflat_denoise_step",
+    "SkyflatPipeline": "soss_background.pipeline.skyflat",
+}
+
+__all__ = [
+    "SkyflatCombineStep",
+    "SkyflatDenoiseStep",
+    "SkyflatMaskStep",
+    "SkyflatModel",
+    "SkyflatPipeline",
+]
+
+
+def __getattr__(name):
+    """Load a step when it is first asked for (PEP 562)."""
+    if name in _STEPS:
+        return getattr(import_module(_STEPS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    """List the public names, those not yet loaded included."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,139 @@
+"""The step that combines exposures into a skyflat."""
+
+import logging
+
+import numpy as np
+from tqdm import tqdm
+
+from soss_background.combine import metadata
+from soss_background.combine.sky import combine_exposures
+from soss_background.datamodels import SkyflatModel
+from soss_background.errors import SkyflatError
+from soss_background.exposures import iterate_images, read_headers
+from soss_background.integrations import usable_pixels
+from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
+from soss_background.stpipe import SkyflatStep
+
+__all__ = ["SkyflatCombineStep"]
+
+log = logging.getLogger(__name__)
+
+
+class SkyflatCombineStep(SkyflatStep):
+    """Combine masked exposures of the sky into an empirical sky model."""
+
+    class_alias = "skyflat_combine"
+
+    spec = """
+    n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
+    hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
+    save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
+    author = string(default='soss_background')  # Author of the product
+    suffix = string(default='skyflatcombine')  # Default suffix for output files
+    """  # noqa: E501
+
+    def process(self, *inputs):
+        """
+        Combine the exposures of each product.
+
+        Parameters
+        ----------
+        *inputs : str, `~pathlib.Path`, list, data model or `~jwst.datamodels.ModelLibrary`
+            An association file, files, models, or a library of exposures of one sky. Their
+            ``mask``, if they have one, tells which pixels show the sky.
+
+        Returns
+        -------
+        SkyflatModel or list of SkyflatModel
+            A skyflat for each product, not yet denoised.
+        """
+        skyflats = [self._combine(library) for library in self.open_exposures(inputs)]
+        return skyflats[0] if len(skyflats) == 1 else skyflats
+
+    def _combine(self, library):
+        """Make the skyflat of a library of exposures."""
+        headers = read_headers(library)
+        flat_state = _flat_state(headers)
+        skyflat = SkyflatModel()
+        table = metadata.describe_exposures(headers, skyflat.get_dtype("metadata"))
+        if len(library) == 1:
+            log.warning("One exposure only: its stars and stripes cannot be told from the sky")
+        images, errors, flags, usable = _read(library)
+        used = usable.any(axis=(1, 2))
+        for name in table["filename"][~used]:
+            log.warning("%s: left out, nothing of it is unmasked", name.decode())
+        if not used.any():
+            raise SkyflatError("No exposure has an unmasked pixel")
+
+        stack = (part[used] for part in (images, errors, flags, usable))
+        combined = combine_exposures(*stack, n_sigma=self.n_sigma, hot_sigma=self.hot_sigma)
+        images[used] = combined.images
+        usable[used] = ~combined.left_out
+        table["used"] = used
+        for column in ("scale", "offset"):
+            table[column] = np.nan
+            table[column][used] = getattr(combined, column)
+        table["masked_fraction"] = 1 - usable.mean(axis=(1, 2))
+
+        skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
+        if self.save_stack:
+            skyflat.images, skyflat.masks = images, (~usable).astype(np.uint8)
+        self._describe(skyflat, table, library, headers)
+        skyflat.meta.skyflat.flat_correction = flat_state
+        return skyflat
+
+    def _describe(self, skyflat, table, library, headers):
+        """Write the keywords, the name and the table of exposures."""
+        with library:
+            first = library.borrow(0)
+            skyflat.update(first, only="PRIMARY")
+            mask_status = first.meta.cal_step.instance.get(SkyflatMaskStep.class_alias)
+            library.shelve(first, 0, modify=False)
+        summary = metadata.summarize(table)
+        meta = skyflat.meta
+        for key, value in summary.items():
+            setattr(meta.skyflat, key, value)
+        meta.skyflat.n_samples = int(table["used"].sum())
+        meta.author = self.author
+        meta.description = f"Empirical GR700XD sky of {meta.skyflat.n_samples} exposures"
+        meta.filename = metadata.product_name(summary, headers, library)
+        meta.exposure.mid_time = float(table["mid_time_mjd"].mean())
+        meta.cal_step.skyflat_mask = mask_status or "SKIPPED"
+        meta.cal_step.skyflat_combine = "COMPLETE"
+        meta.bunit_bkg = meta.bunit_err = "DN/s"
+        if skyflat.images is not None:
+            meta.bunit_images = "DN/s"
+        skyflat.metadata = table
+        for column, unit in metadata.UNITS.items():
+            skyflat.metadata.columns[column].unit = unit
+
+
+def _read(library):
+    """Read the exposures of a library into stacks: data, errors, flags, usable pixels."""
+    stacks = []
+    progress = tqdm(
+        iterate_images(library),
+        desc="Reading exposures",
+        total=len(library),
+        unit="exposure",
+        disable=None,
+    )
+    for image in progress:
+        usable = usable_pixels(image.data, image.err, image.dq)
+        if image.mask is not None:
+            usable &= image.mask > 0
+        if usable.any() and np.median(image.data[usable]) <= 0:
+            raise SkyflatError(f"{image.meta.filename}: has no sky, its median is not positive")
+        stacks.append((image.data, image.err, image.dq, usable))
+    return tuple(np.array(part) for part in zip(*stacks, strict=True))
+
+
+def _flat_state(headers):
+    """Tell whether the exposures are flat-fielded: all of them or none."""
+    states = {
+        header["name"]: header.get("meta.cal_step.flat_field") == "COMPLETE" for header in headers
+    }
+    if len(set(states.values())) > 1:
+        flat, not_flat = (next(n for n, s in states.items() if s == wanted) for wanted in (1, 0))
+        raise SkyflatError(f"{not_flat}: not flat-fielded, but {flat} is")
+    return "COMPLETE" if all(states.values()) else "SKIPPED"

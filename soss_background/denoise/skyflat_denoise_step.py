@@ -1,0 +1,71 @@
+"""The step that denoises a skyflat."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
+
+from soss_background.datamodels import SkyflatModel
+from soss_background.denoise.smooth_sky import denoise_sky
+from soss_background.errors import SkyflatError
+from soss_background.stpipe import SkyflatStep
+
+__all__ = ["SkyflatDenoiseStep"]
+
+log = logging.getLogger(__name__)
+
+_BAD = sum(dqflags.pixel[name] for name in ("DO_NOT_USE", "HOT", "OTHER_BAD_PIXEL"))
+
+
+class SkyflatDenoiseStep(SkyflatStep):
+    """Denoise the sky of a skyflat."""
+
+    class_alias = "skyflat_denoise"
+
+    spec = """
+    sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
+    sigma_columns = float(default=2.0, min=0.1)  # Smoothing along rows, across the step, standard deviation of a Gaussian [pixels]
+    suffix = string(default='skyflatdenoise')  # Default suffix for output files
+    """  # noqa: E501
+
+    def process(self, init):
+        """
+        Denoise a skyflat.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or SkyflatModel
+            The skyflat; a model is left unchanged unless the step is part of a pipeline.
+
+        Returns
+        -------
+        SkyflatModel
+            The skyflat with its ``bkgdn``.
+        """
+        skyflat = self._open(init)
+        good = skyflat.dq & _BAD == 0
+        denoised = denoise_sky(
+            skyflat.bkg, skyflat.err, good, sigma=(self.sigma_rows, self.sigma_columns)
+        )
+        denoised[skyflat.dq & dqflags.pixel["REFERENCE_PIXEL"] > 0] = 0
+        skyflat.bkgdn = denoised
+        skyflat.meta.bunit_bkgdn = "DN/s"
+        skyflat.meta.cal_step.skyflat_denoise = "COMPLETE"
+        log.info("Denoised from %d of %d pixels", np.count_nonzero(good), good.size)
+        return skyflat
+
+    def _open(self, init):
+        """Open a skyflat, and make sure that it is one."""
+        if isinstance(init, JwstDataModel):
+            name = init.meta.filename
+        else:
+            name = init = self.make_input_path(init)
+            self._input_paths = {Path(init).resolve()}
+        try:
+            skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
+        except (OSError, TypeError, ValueError) as err:
+            raise SkyflatError(f"{name}: cannot be read as a skyflat ({err})") from err
+        if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
+            raise SkyflatError(f"{name}: not a skyflat, it lacks BKG, ERR or DQ")
+        return skyflat

@@ -1,0 +1,66 @@
+"""The geometry of the NIRISS detector, in full-frame, zero-based [row, column] pixels.
+
+In the DMS orientation used throughout, the detector is read out along columns, so that 1/f
+noise makes vertical stripes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["FULL", "SUBARRAYS", "SUBSTRIP96", "SUBSTRIP256", "Window"]
+
+# Width of the frame of reference pixels around the full detector.
+REFERENCE_BORDER = 4
+
+
+@dataclass(frozen=True)
+class Window:
+    """
+    A rectangle of detector pixels.
+
+    Attributes
+    ----------
+    name : str
+        Value of the SUBARRAY keyword.
+    y0, x0 : int
+        Full-frame, zero-based row and column of the first pixel.
+    ny, nx : int
+        Number of rows and columns.
+    """
+
+    name: str
+    y0: int
+    x0: int
+    ny: int
+    nx: int
+
+    @property
+    def shape(self):
+        """Shape of an array that covers the window, (ny, nx)."""
+        return (self.ny, self.nx)
+
+    @property
+    def slices(self):
+        """Slices that cut the window out of a full frame."""
+        return np.s_[self.y0 : self.y0 + self.ny, self.x0 : self.x0 + self.nx]
+
+    def reference_pixels(self):
+        """
+        Find the reference pixels inside the window.
+
+        Returns
+        -------
+        reference : ndarray of bool, shape (ny, nx)
+            True for reference pixels.
+        """
+        border = np.ones(FULL.shape, dtype=bool)
+        science = slice(REFERENCE_BORDER, -REFERENCE_BORDER)
+        border[science, science] = False
+        return border[self.slices]
+
+
+FULL = Window("FULL", 0, 0, 2048, 2048)
+SUBSTRIP256 = Window("SUBSTRIP256", 1792, 0, 256, 2048)
+SUBSTRIP96 = Window("SUBSTRIP96", 1802, 0, 96, 2048)
+SUBARRAYS = {window.name: window for window in (FULL, SUBSTRIP256, SUBSTRIP96)}

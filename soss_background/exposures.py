@@ -1,0 +1,309 @@
+"""Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from jwst.associations import AssociationNotValidError, load_asn
+from jwst.datamodels import ModelLibrary
+from jwst.lib.suffix import remove_suffix
+from stdatamodels.jwst import datamodels
+
+from soss_background.errors import SkyflatError
+from soss_background.integrations import average_integrations, usable_pixels
+
+__all__ = ["as_image", "iterate_images", "member_paths", "open_libraries", "read_headers"]
+
+log = logging.getLogger(__name__)
+
+# What an exposure must say of itself: keyword, and the value it must have, if only one will do.
+_REQUIRED = {
+    "meta.instrument.name": ("INSTRUME", "NIRISS"),
+    "meta.exposure.type": ("EXP_TYPE", "NIS_SOSS"),
+    "meta.instrument.filter": ("FILTER", "CLEAR"),
+    "meta.instrument.pupil": ("PUPIL", "GR700XD"),
+    "meta.subarray.name": ("SUBARRAY", None),
+}
+
+_IDENTITY = [
+    f"meta.observation.{key}"
+    for key in (
+        "program_number",
+        "observation_number",
+        "visit_number",
+        "visit_group",
+        "sequence_id",
+        "activity_id",
+        "exposure_number",
+    )
+]
+
+
+def open_libraries(inputs):
+    """
+    Open exposures as libraries of models, checked by their headers.
+
+    Parameters
+    ----------
+    inputs : list
+        An association file, a `~jwst.datamodels.ModelLibrary`, or any number of files and models
+        (or one list of them). Models are copied; the models of a library are not.
+
+    Returns
+    -------
+    libraries : list of `~jwst.datamodels.ModelLibrary`
+        One for each product of an association, else a single one. Files stay on disk until an
+        exposure is borrowed.
+
+    Raises
+    ------
+    SkyflatError
+        If a file cannot be read, or if exposures are not SOSS exposures of one subarray, each
+        given once.
+    """
+    if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+        inputs = inputs[0]
+    if not inputs:
+        raise SkyflatError("No exposures are given")
+    if len(inputs) == 1 and _is_association(inputs[0]):
+        libraries = _from_association(Path(inputs[0]))
+    elif len(inputs) == 1 and isinstance(inputs[0], ModelLibrary):
+        libraries = list(inputs)
+    elif all(isinstance(item, str | Path) for item in inputs):
+        libraries = [_library_of_files({}, {}, [Path(item) for item in inputs])]
+    else:
+        libraries = [ModelLibrary([_own_copy(item) for item in inputs])]
+    for library in libraries:
+        _check(read_headers(library))
+    return libraries
+
+
+def member_paths(library):
+    """
+    Find the files that a library was made of.
+
+    Parameters
+    ----------
+    library : `~jwst.datamodels.ModelLibrary`
+        The library.
+
+    Returns
+    -------
+    paths : list of `pathlib.Path`
+        Absolute paths; they lead nowhere if the library was made of models.
+    """
+    members = library.asn["products"][0]["members"]
+    return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
+
+
+def read_headers(library):
+    """
+    Read the metadata of all exposures of a library, without their pixels.
+
+    Parameters
+    ----------
+    library : `~jwst.datamodels.ModelLibrary`
+        The exposures.
+
+    Returns
+    -------
+    headers : list of dict
+        For each exposure its flattened metadata, and its name for messages as ``name``.
+    """
+    members = library.asn["products"][0]["members"]
+    return [
+        library.read_metadata(index) | {"name": Path(member["expname"]).name}
+        for index, member in enumerate(members)
+    ]
+
+
+def iterate_images(library, *, modify=False):
+    """
+    Borrow the exposures of a library one by one, as images of one shape.
+
+    Parameters
+    ----------
+    library : `~jwst.datamodels.ModelLibrary`
+        The exposures.
+    modify : bool
+        Whether the library keeps what the caller does to an image.
+
+    Yields
+    ------
+    image : `~stdatamodels.jwst.datamodels.ImageModel`
+        See `as_image`.
+
+    Raises
+    ------
+    SkyflatError
+        If an exposure differs in shape from the first, or has nothing to use.
+    """
+    shape = None
+    with library:
+        for index, model in enumerate(library):
+            image = as_image(model)
+            shape = shape or image.data.shape
+            if image.data.shape != shape:
+                raise SkyflatError(
+                    f"{image.meta.filename}: its shape is {image.data.shape}, not {shape}"
+                )
+            yield image
+            # The mean of a cube is kept, so that it is made but once.
+            library.shelve(image, index, modify=modify or image is not model)
+
+
+def as_image(model):
+    """
+    Bring an exposure to a single image that has at least one usable pixel.
+
+    Parameters
+    ----------
+    model : `~stdatamodels.jwst.datamodels.ImageModel` or \
+            `~stdatamodels.jwst.datamodels.CubeModel`
+        A rate or rateints exposure.
+
+    Returns
+    -------
+    image : `~stdatamodels.jwst.datamodels.ImageModel`
+        The input itself if it is an image, else the mean of its integrations
+        (`soss_background.integrations.average_integrations`).
+
+    Raises
+    ------
+    SkyflatError
+        If the model is of another kind, lacks errors or has no usable pixel.
+    """
+    name = model.meta.filename
+    kinds = (datamodels.ImageModel, datamodels.CubeModel)
+    if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
+        raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
+    if model.err is None or model.dq is None:
+        raise SkyflatError(f"{name}: no ERR or no DQ array")
+    if model.meta.bunit_data not in (None, "DN/s"):
+        raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
+    image = _average(model) if isinstance(model, datamodels.CubeModel) else model
+    if not usable_pixels(image.data, image.err, image.dq).any():
+        raise SkyflatError(
+            f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
+        )
+    return image
+
+
+def _average(cube):
+    """Make an image of the integrations of a cube."""
+    zeros = np.zeros_like(cube.err)
+    averages = average_integrations(
+        cube.data,
+        cube.err,
+        cube.dq,
+        zeros if cube.var_poisson is None else cube.var_poisson,
+        zeros if cube.var_rnoise is None else cube.var_rnoise,
+    )
+    image = datamodels.ImageModel(**averages)
+    image.update(cube)
+    return image
+
+
+def _is_association(item):
+    """Tell whether an input is an association file."""
+    return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
+
+
+def _own_copy(item):
+    """Open a file, or copy a model, which stays the caller's."""
+    if isinstance(item, str | Path):
+        _read_header(Path(item))
+        return datamodels.open(item)
+    if isinstance(item, datamodels.JwstDataModel):
+        return item.copy()
+    raise SkyflatError(f"{item!r} is neither a file nor a data model")
+
+
+def _from_association(path):
+    """Make a library of each product of an association file."""
+    if not path.is_file():
+        raise SkyflatError(f"{path}: no such file")
+    try:
+        with path.open() as file:
+            association = load_asn(file)
+        products = [
+            (product, [m for m in product["members"] if m["exptype"].lower() == "science"])
+            for product in association["products"]
+        ]
+    except (AssociationNotValidError, LookupError, TypeError, AttributeError) as err:
+        raise SkyflatError(f"{path}: not a valid association") from err
+    for product, members in products:
+        if not members:
+            raise SkyflatError(f"{path}: product {product.get('name')} has no science member")
+    table = {"table_name": path.name, "asn_id": association.get("asn_id")}
+    folder = path.absolute().parent
+    files = [[folder / member["expname"] for member in members] for _, members in products]
+    groups = _number_groups([_read_header(paths[0]) for paths in files])
+    return [
+        _library_of_files(table, {"obs_group": group, **product}, paths)
+        for (product, _), paths, group in zip(products, files, groups, strict=True)
+    ]
+
+
+def _number_groups(headers):
+    """Number the products of one observation in order of time; one that is alone is number 0."""
+    keys = ("observation.program_number", "target.proposer_name", "observation.observation_number")
+    observations = [tuple(header.get(f"meta.{key}") for key in keys) for header in headers]
+    starts = [header.get("meta.observation.date_beg") or "" for header in headers]
+    groups = []
+    for observation, start in zip(observations, starts, strict=True):
+        siblings = [s for o, s in zip(observations, starts, strict=True) if o == observation]
+        groups.append(1 + sorted(siblings).index(start) if len(siblings) > 1 else 0)
+    return groups
+
+
+def _library_of_files(table, product, paths):
+    """Make a library of one product that leaves its files on disk."""
+    for path in paths:
+        _read_header(path)
+    members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
+    return ModelLibrary(table | {"products": [{**product, "members": members}]}, on_disk=True)
+
+
+def _read_header(path):
+    """Read the metadata of a JWST data model."""
+    if not path.is_file():
+        raise SkyflatError(f"{path}: no such file")
+    try:
+        return datamodels.read_metadata(path)
+    except Exception as err:  # astropy and asdf raise many kinds
+        raise SkyflatError(f"{path}: cannot be read as a JWST exposure ({err})") from err
+
+
+def _check(headers):
+    """Raise unless all exposures are SOSS exposures of one subarray, each given once."""
+    for header in headers:
+        for key, (keyword, value) in _REQUIRED.items():
+            found = header.get(key)
+            if found is None:
+                raise SkyflatError(f"{header['name']}: keyword {keyword} is missing")
+            if value is not None and found != value:
+                raise SkyflatError(f"{header['name']}: {keyword} is {found}, not {value}")
+    first = headers[0]
+    subarray = first["meta.subarray.name"]
+    seen = {}
+    for header in headers:
+        if header["meta.subarray.name"] != subarray:
+            raise SkyflatError(
+                f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
+                f"{subarray} in {first['name']}: subarrays cannot be mixed"
+            )
+        for identity in _identities(header):
+            if identity in seen:
+                raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
+            seen[identity] = header["name"]
+
+
+def _identities(header):
+    """Collect what tells an exposure: its name without the suffix, its place in the program."""
+    name = header.get("meta.filename")
+    if name is not None:
+        yield remove_suffix(Path(name).stem)[0]
+    numbers = tuple(header.get(key) for key in _IDENTITY)
+    if None not in numbers:
+        yield (*numbers, header.get("meta.exposure.start_time"))

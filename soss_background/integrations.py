@@ -1,0 +1,76 @@
+"""The mean of the integrations of an exposure."""
+
+import numpy as np
+from stdatamodels.jwst.datamodels import dqflags
+
+__all__ = ["average_integrations", "usable_pixels"]
+
+_DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
+
+
+def usable_pixels(data, err, dq):
+    """
+    Find the pixels that hold a measurement.
+
+    Parameters
+    ----------
+    data, err : ndarray of float
+        Count rates and their 1-sigma uncertainties, of any one shape.
+    dq : ndarray of int
+        JWST data quality flags.
+
+    Returns
+    -------
+    usable : ndarray of bool
+        True where data are finite, the error is finite and positive, and DO_NOT_USE is not set.
+    """
+    return np.isfinite(data) & np.isfinite(err) & (err > 0) & (dq & _DO_NOT_USE == 0)
+
+
+def average_integrations(data, err, dq, var_poisson, var_rnoise):
+    """
+    Reduce a cube to its inverse-variance mean, pixel by pixel.
+
+    The Poisson variance of an integration is estimated from its own noisy counts: low ones would
+    weigh more and bias the mean low, by some tenths of a per cent of a faint sky. The weights
+    therefore take its mean over the integrations.
+
+    Parameters
+    ----------
+    data, err : ndarray of float, shape (nints, ny, nx)
+        Count rates and their 1-sigma uncertainties in DN/s.
+    dq : ndarray of int, shape (nints, ny, nx)
+        JWST data quality flags.
+    var_poisson, var_rnoise : ndarray of float, shape (nints, ny, nx)
+        Variances in (DN/s)^2.
+
+    Returns
+    -------
+    averages : dict of ndarray, each of shape (ny, nx)
+        ``data``, ``err``, ``dq``, ``var_poisson``, ``var_rnoise``. Where no integration can be
+        used data and err are NaN and DO_NOT_USE is set; elsewhere the flags are those of the
+        integrations used.
+    """
+    usable = usable_pixels(data, err, dq)
+    count = np.maximum(usable.sum(axis=0, dtype=np.float32), 1)
+    poisson = np.where(usable, var_poisson, 0)
+    variance = np.maximum(err**2 - poisson, 0) + poisson.sum(axis=0) / count
+    weight = np.divide(1, variance, out=np.zeros_like(data), where=usable)
+    total = weight.sum(axis=0)
+    any_usable = total > 0
+    weight = np.divide(weight, total, out=weight, where=any_usable)
+
+    def propagate(variances):
+        return np.sum(weight**2 * np.where(usable, variances, 0), axis=0)
+
+    return {
+        "data": np.where(any_usable, np.sum(weight * np.where(usable, data, 0), axis=0), np.nan),
+        "err": np.where(any_usable, np.sqrt(propagate(err**2)), np.nan),
+        "dq": np.where(
+            any_usable,
+            np.bitwise_or.reduce(np.where(usable, dq, 0), axis=0),
+            np.bitwise_or.reduce(dq, axis=0) | _DO_NOT_USE,
+        ),
+        "var_poisson": propagate(var_poisson),
+        "var_rnoise": propagate(var_rnoise),
+    }

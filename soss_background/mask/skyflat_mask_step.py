@@ -1,0 +1,81 @@
+"""The step that masks field stars."""
+
+import logging
+
+import numpy as np
+from tqdm import tqdm
+
+from soss_background.exposures import iterate_images
+from soss_background.integrations import usable_pixels
+from soss_background.mask.source_mask import bin_to_cells, expand_cells, find_sources
+from soss_background.stpipe import SkyflatStep
+
+__all__ = ["SkyflatMaskStep"]
+
+log = logging.getLogger(__name__)
+
+
+class SkyflatMaskStep(SkyflatStep):
+    """
+    Mask the dispersed light of field stars in dithered exposures of the sky.
+
+    Every exposure gets a ``mask``: 1 for a background pixel that may be used, 0 for star light and
+    bad pixels.
+    """
+
+    class_alias = "skyflat_mask"
+
+    spec = """
+    n_sigma = float(default=4.0, min=1.0)  # Significance above which smoothed light is a source [sigma]
+    min_fraction = float(default=0.003, min=0.0)  # Surface brightness above which light is a source [fraction of the sky]
+    grow = integer(default=1, min=0)  # Growth of the masks [cells of 4 x 8 pixels]
+    suffix = string(default='skyflatmask')  # Default suffix for output files
+    """  # noqa: E501
+
+    def process(self, *inputs):
+        """
+        Mask the exposures of each product.
+
+        Parameters
+        ----------
+        *inputs : str, `~pathlib.Path`, list, data model or `~jwst.datamodels.ModelLibrary`
+            An association file, files, models, or a library of exposures of one sky.
+
+        Returns
+        -------
+        `~jwst.datamodels.ModelLibrary` or list of `~jwst.datamodels.ModelLibrary`
+            The exposures as images with masks, a library for each product.
+        """
+        libraries = self.open_exposures(inputs)
+        for library in libraries:
+            self._mask(library)
+        return libraries[0] if len(libraries) == 1 else libraries
+
+    def _mask(self, library):
+        """Give every exposure of a library its mask."""
+        if len(library) == 1:
+            log.warning("One exposure only: its stars are found without another to compare with")
+        progress = {"total": len(library), "unit": "exposure", "disable": None}
+        cells = [
+            bin_to_cells(image.data, image.err, _usable(image))
+            for image in tqdm(iterate_images(library), desc="Looking at exposures", **progress)
+        ]
+        means, noise = (np.array(part) for part in zip(*cells, strict=True))
+        sources = find_sources(
+            means,
+            noise,
+            n_sigma=self.n_sigma,
+            min_fraction=self.min_fraction,
+            grow=self.grow,
+        )
+        images = tqdm(iterate_images(library, modify=True), desc="Masking stars", **progress)
+        for image, source in zip(images, sources, strict=True):
+            stars = expand_cells(source, image.data.shape)
+            image.mask = (_usable(image) & ~stars).astype(np.uint32)
+            image.meta.cal_step.skyflat_mask = "COMPLETE"
+            log.info("%s: %.1f %% masked as star light", image.meta.filename, 100 * stars.mean())
+
+
+def _usable(image):
+    """Find the pixels of an exposure that hold a measurement."""
+    return usable_pixels(image.data, image.err, image.dq)

@@ -1,0 +1,208 @@
+"""What every step of the package shares: CRDS in or out of reach, logging, names, saving."""
+
+import functools
+import logging
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+from crds.client import api
+from crds.core import config as crds_config
+from crds.core.exceptions import CrdsError
+from jwst.datamodels import ModelLibrary
+from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
+from jwst.stpipe import Pipeline, Step
+
+from soss_background.errors import SkyflatError
+from soss_background.exposures import member_paths, open_libraries
+
+__all__ = ["FlatFieldStep", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = re.compile(r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise)?$")
+
+
+def crds_reachable():
+    """
+    Tell whether CRDS can be asked for reference files.
+
+    Returns
+    -------
+    bool
+        True if there is a CRDS cache, or else a server that answers.
+    """
+    return _crds_reachable(crds_config.get_crds_cfgpath("jwst"), os.environ.get("CRDS_SERVER_URL"))
+
+
+@functools.cache
+def _crds_reachable(cache, server):
+    """Look once for each cache and server."""
+    if (Path(cache) / "server_config").is_file():
+        return True
+    if server is None:
+        return False
+    # A server that does not answer would otherwise be waited for for an hour.
+    os.environ.setdefault("CRDS_CLIENT_TIMEOUT_SECONDS", "10")
+    try:
+        api.get_server_info()
+    except (CrdsError, OSError):
+        return False
+    return True
+
+
+class _SkyflatMixin:
+    """What the steps and the pipelines of the package do otherwise than those of jwst."""
+
+    @staticmethod
+    def get_stpipe_loggers():
+        """Name the loggers whose messages are shown and kept."""
+        return (*Step.get_stpipe_loggers(), "soss_background")
+
+    @classmethod
+    def _get_crds_parameters(cls, dataset):
+        """Read what CRDS matches on; what cannot be read is named later, by the step itself."""
+        try:
+            return super()._get_crds_parameters(dataset)
+        except (AttributeError, LookupError) as err:
+            raise TypeError(f"{dataset} has no JWST metadata") from err
+
+    @classmethod
+    def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
+        """Ask CRDS for parameters where it can be reached."""
+        return super().get_config_from_reference(
+            dataset, disable=disable or not crds_reachable(), crds_observatory=crds_observatory
+        )
+
+    def run(self, *args):
+        """Run the step; a fault that the user can mend is logged in one line."""
+        try:
+            return super().run(*args)
+        except SkyflatError as err:
+            if self.parent is None:
+                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
+            raise
+
+    def finalize_result(self, result, reference_files_used):
+        """Record versions, reference files and logs, also where CRDS cannot be asked."""
+        if crds_reachable():
+            super().finalize_result(result, reference_files_used)
+            return
+        # With an empty list, jwst's method records all but what it needs CRDS for.
+        Step.finalize_result(self, result, [])
+        for reference_file_type, filename in reference_files_used:
+            getattr(result.meta.ref_file, reference_file_type).name = filename
+
+    def remove_suffix(self, name):
+        """Remove a suffix of jwst's or of this package's from a file name."""
+        match = _SUFFIX.match(name)
+        if match:
+            return match["root"], match["separator"]
+        return super().remove_suffix(name)
+
+    def open_exposures(self, inputs):
+        """
+        Open the exposures that a step is given.
+
+        Parameters
+        ----------
+        inputs : tuple
+            Positional arguments of the step, see `soss_background.exposures.open_libraries`.
+
+        Returns
+        -------
+        list of `~jwst.datamodels.ModelLibrary`
+            One library for each product of the association, or a single one.
+        """
+        libraries = open_libraries([self.make_input_path(item) for item in inputs])
+        self._input_paths = {path for library in libraries for path in member_paths(library)}
+        return libraries
+
+    def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
+        """Save under the model's own name unless another is given; no file is left half-written."""
+        output_file = output_file or self.output_file
+        if not (self.save_results or output_file or force):
+            return None
+        if isinstance(model, ModelLibrary):
+            return self._save_library(model, suffix, output_file, force, components)
+        output_file = output_file or self.search_attr("output_file")
+        path = self.make_output_path(
+            basepath=output_file or model.meta.filename,
+            suffix=suffix,
+            idx=idx if output_file else None,
+            **components,
+        )
+        if Path(path).resolve() in self.search_attr("_input_paths", ()):
+            raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
+        _save_whole(model, Path(path))
+        log.info("Saved model in %s", path)
+        return path
+
+    def _save_library(self, library, suffix, output_file, force, components):
+        """Save the models of a library; those that share a given name are numbered."""
+        paths = []
+        with library:
+            for index, model in enumerate(library):
+                idx = index if len(library) > 1 else None
+                paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
+                library.shelve(model, index, modify=False)
+        return paths
+
+
+class SkyflatStep(_SkyflatMixin, Step):
+    """Base class of the package's steps."""
+
+
+class FlatFieldStep(_SkyflatMixin, JwstFlatFieldStep):
+    """jwst's flat-field step, which also runs where CRDS cannot be reached."""
+
+    # The other types that jwst's step asks for are NIRSpec's.
+    reference_file_types: ClassVar = ["flat"]
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Use the parameter reference files of jwst's own step."""
+        return JwstFlatFieldStep.get_config_reftype()
+
+    def get_ref_override(self, reference_file_type):
+        """Find the flat that the user gives, by either of the two ways that jwst has."""
+        return super().get_ref_override(reference_file_type) or self.user_supplied_flat
+
+
+class SkyflatPipelineBase(_SkyflatMixin, Pipeline):
+    """Base class of the package's pipelines."""
+
+    def _precache_references(self, input_file):
+        """Make sure, before any work is done, that every reference file can be had."""
+        overrides = {kind: self.get_ref_override(kind) for kind in self.reference_file_types}
+        for kind, override in overrides.items():
+            if override is None and not crds_reachable():
+                raise _no_reference(kind, "CRDS cannot be reached")
+            if isinstance(override, str) and override != "N/A" and not Path(override).is_file():
+                raise SkyflatError(f"{override}: no such file ({kind} reference file)")
+        if None not in overrides.values():
+            return
+        try:
+            super()._precache_references(input_file)
+        except (SystemExit, CrdsError) as err:
+            raise _no_reference("flat", f"CRDS gives none ({err})") from err
+
+
+def _no_reference(kind, reason):
+    """Make the error for a reference file that is needed and cannot be had."""
+    return SkyflatError(
+        f"No {kind} reference file: {reason}. Give one with "
+        f"--steps.flat_field.override_{kind}=FILE, leave the correction out with "
+        "--steps.flat_field.skip=true, or set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS."
+    )
+
+
+def _save_whole(model, path):
+    """Write a model elsewhere and move it to its name when it is complete."""
+    # The model records its file's name when it is saved: only the folder may differ.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        partial = Path(folder) / path.name
+        model.save(partial)
+        partial.replace(path)
