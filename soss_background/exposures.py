@@ -1,6 +1,10 @@
 """Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
 
 import logging
+import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.errors import SkyflatError
 from soss_background.integrations import average_integrations, usable_pixels
 
-__all__ = ["as_image", "iterate_images", "member_paths", "open_libraries", "read_headers"]
+__all__ = ["as_image", "iterate_images", "member_paths", "open_libraries", "read_header", "read_headers"]
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +98,33 @@ def member_paths(library):
     """
     members = library.asn["products"][0]["members"]
     return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
+
+
+def read_header(path):
+    """
+    Read the metadata of a JWST data model, without its pixels.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        A FITS or ASDF file.
+
+    Returns
+    -------
+    header : dict
+        Flattened metadata.
+
+    Raises
+    ------
+    SkyflatError
+        If there is no such file, or if it is not a whole data model.
+    """
+    if not path.is_file():
+        raise SkyflatError(f"{path}: no such file")
+    try:
+        return datamodels.read_metadata(path)
+    except Exception as err:  # astropy and asdf raise many kinds
+        raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
 
 
 def read_headers(library):
@@ -212,7 +243,7 @@ def _is_association(item):
 def _own_copy(item):
     """Open a file, or copy a model, which stays the caller's."""
     if isinstance(item, str | Path):
-        _read_header(Path(item))
+        read_header(Path(item))
         return datamodels.open(item)
     if isinstance(item, datamodels.JwstDataModel):
         return item.copy()
@@ -232,13 +263,15 @@ def _from_association(path):
         ]
     except (AssociationNotValidError, LookupError, TypeError, AttributeError) as err:
         raise SkyflatError(f"{path}: not a valid association") from err
+    if not products:
+        raise SkyflatError(f"{path}: no product")
     for product, members in products:
         if not members:
             raise SkyflatError(f"{path}: product {product.get('name')} has no science member")
     table = {"table_name": path.name, "asn_id": association.get("asn_id")}
     folder = path.absolute().parent
     files = [[folder / member["expname"] for member in members] for _, members in products]
-    groups = _number_groups([_read_header(paths[0]) for paths in files])
+    groups = _number_groups([read_header(paths[0]) for paths in files])
     return [
         _library_of_files(table, {"obs_group": group, **product}, paths)
         for (product, _), paths, group in zip(products, files, groups, strict=True)
@@ -260,19 +293,14 @@ def _number_groups(headers):
 def _library_of_files(table, product, paths):
     """Make a library of one product that leaves its files on disk."""
     for path in paths:
-        _read_header(path)
+        read_header(path)
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
-    return ModelLibrary(table | {"products": [{**product, "members": members}]}, on_disk=True)
-
-
-def _read_header(path):
-    """Read the metadata of a JWST data model."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
-    try:
-        return datamodels.read_metadata(path)
-    except Exception as err:  # astropy and asdf raise many kinds
-        raise SkyflatError(f"{path}: cannot be read as a JWST exposure ({err})") from err
+    association = table | {"products": [{**product, "members": members}]}
+    # Beside the products, as the library itself would, since it may take gigabytes.
+    folder = tempfile.mkdtemp(prefix=".skyflat-", dir="." if os.access(".", os.W_OK) else None)
+    library = ModelLibrary(association, on_disk=True, temp_directory=folder)
+    weakref.finalize(library, shutil.rmtree, Path(folder).absolute(), ignore_errors=True)
+    return library
 
 
 def _check(headers):

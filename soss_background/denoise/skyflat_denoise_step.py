@@ -9,6 +9,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 from soss_background.datamodels import SkyflatModel
 from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.errors import SkyflatError
+from soss_background.exposures import read_header
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatDenoiseStep"]
@@ -58,14 +59,14 @@ class SkyflatDenoiseStep(SkyflatStep):
     def _open(self, init):
         """Open a skyflat, and make sure that it is one."""
         if isinstance(init, JwstDataModel):
-            name = init.meta.filename
+            name, kind = init.meta.filename, init.meta.model_type
         else:
-            name = init = self.make_input_path(init)
-            self._input_paths = {Path(init).resolve()}
-        try:
-            skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
-        except (OSError, TypeError, ValueError) as err:
-            raise SkyflatError(f"{name}: cannot be read as a skyflat ({err})") from err
+            name = init = Path(self.make_input_path(str(init)))
+            kind = read_header(init).get("meta.model_type")
+            self._input_paths = {init.resolve()}
+        if kind != SkyflatModel.__name__:
+            raise SkyflatError(f"{name}: not a skyflat")
+        skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
         if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
-            raise SkyflatError(f"{name}: not a skyflat, it lacks BKG, ERR or DQ")
+            raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
         return skyflat

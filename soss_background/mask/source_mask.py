@@ -28,6 +28,9 @@ _BAND = 64
 # Masks have settled when a smaller fraction of the cells changes.
 _SETTLED = 1e-3
 
+# Rounds in which the levels of exposures and their median are made of each other.
+_LEVEL_ROUNDS = 4
+
 # Accuracy of a single exposure's own sky, as a fraction of it.
 _OWN_SKY_FRACTION = 0.03
 
@@ -156,9 +159,12 @@ def _same_sky(cells):
 def _subtract_common_sky(cells, noise, sources):
     """Subtract from each exposure the sky of all, at its own level, and what is left in columns."""
     clean = np.where(sources, np.nan, cells)
-    reference = nanmedian3D(clean, overwrite_input=False)
-    levels = [np.nanmedian(image / reference) for image in clean]
-    matched = cells / np.array(levels, dtype=np.float32)[:, None, None]
+    levels = np.ones((len(cells), 1, 1), dtype=np.float32)
+    for _ in range(_LEVEL_ROUNDS):
+        # The exposures that show a cell differ from cell to cell, hence their levels come first.
+        reference = nanmedian3D(clean / levels)
+        levels[:, 0, 0] = [np.nanmedian(image / reference) for image in clean]
+    matched = cells / levels
     off_source = np.where(sources, np.nan, matched - reference)
     matched -= np.nan_to_num(nanmedian3D(off_source.swapaxes(0, 1)))[:, None]
     sky = _lowest_third(matched, noise)

@@ -38,6 +38,9 @@ class SkyflatPipeline(SkyflatPipelineBase):
         "skyflat_denoise": SkyflatDenoiseStep,
     }
 
+    # References are looked for in `process`, when the input has been found to be good.
+    prefetch_references = False
+
     def process(self, *inputs):
         """
         Make the skyflat of each product.
@@ -54,6 +57,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         """
         libraries = self.open_exposures(inputs)
         self._check_names(libraries)
+        self.prefetch(libraries[0])
         results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else results
 

@@ -1,0 +1,34 @@
+# make demo    simulate ten exposures, make a skyflat of them, draw it beside the truth
+# make test    lint, then all tests
+#
+# Both make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
+
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell command -v python$(version))) python3)
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test lint docs clean
+
+demo: .venv/installed
+	rm -rf $(DEMO)
+	$(BIN)/soss-background simulate $(DEMO)/exposures
+	$(BIN)/strun soss_background.SkyflatPipeline $(DEMO)/exposures/*_asn.json \
+		--steps.flat_field.override_flat=$(DEMO)/exposures/flat.fits --output_dir=$(DEMO)
+	$(BIN)/soss-background compare $(DEMO)/*_skyflat.fits $(DEMO)/exposures/truth.fits \
+		--output $(DEMO)/skyflat.png
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, see PYTHON in the Makefile')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info

@@ -1,0 +1,239 @@
+"""A skyflat beside the truth of its simulation: numbers and a page of pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from matplotlib.figure import Figure
+from scipy import ndimage
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.datamodels import SkyflatModel
+from soss_background.errors import SkyflatError
+
+__all__ = ["Comparison", "compare_with_truth", "draw_comparison", "format_table", "sky_errors"]
+
+# Pixels on a side of the blocks whose medians tell the error on large scales.
+_BLOCK = 32
+
+# Columns on each side of the step that count as near it.
+_STEP_REACH = 40
+
+
+@dataclass
+class Comparison:
+    """
+    A skyflat and the true sky.
+
+    Attributes
+    ----------
+    name : str
+        File name of the skyflat.
+    truth, bkg, bkgdn, err : ndarray of float, shape (ny, nx)
+        The true sky, and the planes of the skyflat, in DN/s.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that are not reference pixels.
+    images, masks : ndarray, shape (n, ny, nx)
+        The exposures and their masks.
+    """
+
+    name: str
+    truth: np.ndarray
+    bkg: np.ndarray
+    bkgdn: np.ndarray
+    err: np.ndarray
+    science: np.ndarray
+    images: np.ndarray
+    masks: np.ndarray
+
+    @property
+    def median(self):
+        """Plain sigma-clipped median of the exposures, their masks not used."""
+        images = np.where(np.isfinite(self.images), self.images, np.nanmedian(self.images))
+        middle = np.median(images, axis=0)
+        scatter = 1.4826 * np.median(np.abs(images - middle), axis=0)
+        clipped = np.abs(images - middle) < 3 * scatter
+        return np.median(np.where(clipped, images, middle), axis=0)
+
+
+def compare_with_truth(skyflat, truth):
+    """
+    Read a skyflat and the truth of its simulation.
+
+    Parameters
+    ----------
+    skyflat : str or `~pathlib.Path`
+        The skyflat, denoised and with its exposures.
+    truth : str or `~pathlib.Path`
+        The ``truth.fits`` of the simulation.
+
+    Returns
+    -------
+    comparison : Comparison
+        Both, ready to be measured and drawn.
+
+    Raises
+    ------
+    SkyflatError
+        If the skyflat lacks a plane, or if it is not of the size of the truth.
+    """
+    with SkyflatModel(skyflat) as model, fits.open(truth) as hdus:
+        sky = hdus["SKY"].data.astype(float)
+        planes = {key: getattr(model, key) for key in ("bkg", "bkgdn", "err", "images", "masks")}
+        for key, plane in planes.items():
+            if plane is None or plane.shape[-2:] != sky.shape:
+                raise SkyflatError(f"{skyflat}: {key.upper()} is missing or not of the truth's size")
+        science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
+        return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
+
+
+def sky_errors(sky, truth, science):
+    """
+    Measure the errors of a sky, the best scale removed.
+
+    Parameters
+    ----------
+    sky, truth : ndarray of float, shape (ny, nx)
+        A sky and the true one in DN/s.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that count.
+
+    Returns
+    -------
+    error : ndarray of float, shape (ny, nx)
+        Errors in per cent of the median true sky; NaN where nothing counts.
+    metrics : dict of float
+        ``scatter`` (1.4826 times the median absolute deviation), ``p99`` (99th percentile of the
+        absolute error), ``rms``, ``large_scale`` (rms of the medians of blocks of 32 x 32 pixels)
+        and ``step`` (rms within 40 columns of the step), all in per cent of the median sky.
+    """
+    finite = science & np.isfinite(sky)
+    scale = np.median(sky[finite] / truth[finite])
+    error = np.full(truth.shape, np.nan)
+    error[finite] = 100 * (sky[finite] / scale - truth[finite]) / np.median(truth[finite])
+    values = error[finite]
+    column = find_step(truth, science)
+    near = error[:, max(0, column - _STEP_REACH) : column + _STEP_REACH]
+    metrics = {
+        "scatter": 1.4826 * np.median(np.abs(values - np.median(values))),
+        "p99": np.percentile(np.abs(values), 99),
+        "rms": np.sqrt(np.mean(values**2)),
+        "large_scale": np.sqrt(np.mean(_block_medians(error) ** 2)),
+        "step": np.sqrt(np.nanmean(near**2)),
+    }
+    return error, {key: float(value) for key, value in metrics.items()}
+
+
+def find_step(sky, science):
+    """
+    Find the column where a sky rises most steeply.
+
+    Parameters
+    ----------
+    sky : ndarray of float, shape (ny, nx)
+        A sky without noise.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that count.
+
+    Returns
+    -------
+    column : int
+        The column.
+    """
+    columns = np.flatnonzero(science.any(axis=0))
+    profile = np.median(sky[science.any(axis=1)][:, columns], axis=0)
+    rise = np.gradient(ndimage.gaussian_filter1d(profile, 3))
+    return int(columns[np.argmax(rise)])
+
+
+def format_table(comparison):
+    """
+    Tell the errors of a skyflat in a table.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        A skyflat and its truth.
+
+    Returns
+    -------
+    table : str
+        One row a plane.
+    """
+    skies = {"median": comparison.median, "BKG": comparison.bkg, "BKGDN": comparison.bkgdn}
+    lines = [
+        "Errors in per cent of the median sky, the best scale removed",
+        f"{'':8}{'scatter':>10}{'99 % of':>10}{'rms':>10}{'large':>10}{'step':>10}",
+    ]
+    for name, sky in skies.items():
+        _, metrics = sky_errors(sky, comparison.truth, comparison.science)
+        lines.append(f"{name:8}" + "".join(f"{value:10.2f}" for value in metrics.values()))
+    lines.append("median: sigma-clipped median of the exposures at one level, no masks")
+    return "\n".join(lines)
+
+
+def draw_comparison(comparison):
+    """
+    Draw a page: the sky, an exposure with its mask, the errors, the column profile.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        A skyflat and its truth.
+
+    Returns
+    -------
+    figure : `~matplotlib.figure.Figure`
+        The page.
+    """
+    figure = Figure(figsize=(13, 15), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["bkg", "bkgdn"], ["exposure", "masked"], ["error", "profile"], ["error", "difference"]],
+        height_ratios=[3, 3, 2, 1],
+    )
+    figure.suptitle(comparison.name)
+    error, metrics = sky_errors(comparison.bkgdn, comparison.truth, comparison.science)
+    low, high = np.percentile(comparison.truth[comparison.science], [0.5, 99.5])
+    stretch = {"vmin": 0.9 * low, "vmax": 1.1 * high}
+    _show(axes["bkg"], comparison.bkg, "BKG: the empirical sky", "DN/s", **stretch)
+    _show(axes["bkgdn"], comparison.bkgdn, "BKGDN: the same, denoised", "DN/s", **stretch)
+    masked = np.where(comparison.masks[0] > 0, np.nan, comparison.images[0])
+    _show(axes["exposure"], comparison.images[0], "One exposure", "DN/s", **stretch)
+    _show(axes["masked"], masked, "The same, masked", "DN/s", **stretch)
+    title = f"Error of BKGDN: {metrics['scatter']:.2f} % scatter, {metrics['rms']:.2f} % rms"
+    _show(axes["error"], error, title, "% of the median sky", vmin=-1, vmax=1, cmap="RdBu_r")
+    _draw_profiles(axes["profile"], axes["difference"], comparison)
+    return figure
+
+
+def _show(ax, image, title, label, cmap="viridis", **stretch):
+    """Show an image with its colour bar; what is NaN is grey."""
+    ax.set_facecolor("0.85")
+    shown = ax.imshow(image, origin="lower", cmap=cmap, aspect="auto", **stretch)
+    ax.set(title=title, xlabel="column", ylabel="row")
+    ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.85)
+
+
+def _draw_profiles(ax, below, comparison):
+    """Draw the column profiles of truth and skyflat, and below their difference."""
+    columns = np.flatnonzero(comparison.science.any(axis=0))
+    rows = comparison.science.any(axis=1)
+    truth, sky = (
+        np.median(plane[rows][:, columns], axis=0) for plane in (comparison.truth, comparison.bkgdn)
+    )
+    sky = sky / np.median(sky / truth)
+    ax.plot(columns, truth, color="0.6", lw=4, label="truth")
+    ax.plot(columns, sky, color="C0", lw=1, label="BKGDN")
+    ax.set(title="Column profile (median over rows)", ylabel="DN/s")
+    ax.legend(loc="upper right")
+    below.plot(columns, 100 * (sky - truth) / np.median(truth), color="C3", lw=0.7)
+    below.axhline(0, color="0.5", lw=0.5)
+    below.set(ylim=(-1, 1), xlabel="column", ylabel="BKGDN - truth [%]")
+
+
+def _block_medians(image):
+    """Take the medians of blocks of pixels, NaN left out."""
+    ny, nx = (size // _BLOCK * _BLOCK for size in image.shape)
+    blocks = image[:ny, :nx].reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK)
+    return np.nanmedian(blocks, axis=(1, 3))

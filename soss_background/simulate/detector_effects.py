@@ -1,0 +1,347 @@
+"""What the detector makes of the light: flat field, defects, noise, stripes and flags."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.interpolate import BSpline
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.detector import FULL
+from soss_background.simulate.streams import DETECTOR_COLUMNS, detector_rows, random_stream
+
+__all__ = [
+    "GAIN",
+    "Defects",
+    "Hits",
+    "cosmic_rays",
+    "draw_defects",
+    "flag_saturation",
+    "flat_field",
+    "hot_pixels",
+    "integrate",
+    "pixel_flags",
+    "stripe_pattern",
+]
+
+PIXEL = dqflags.pixel
+# Electrons per DN.
+GAIN = 1.6
+# Counts (DN) above which a pixel saturates.
+SATURATION = 60000.0
+# Fraction of pixels without a usable flat field.
+NO_FLAT = 5e-4
+# Distance of the knots of the flat's large-scale structure, pixels.
+FLAT_KNOTS = 256
+# Excess of hot pixels, DN/s: cumulative number ~ excess ** -slope between the two limits. The
+# slope is that of the outliers in a deep F277W stack.
+HOT_SLOPE, HOT_LARGEST = 1.6, 1000.0
+SMALLEST_KNOWN, SMALLEST_UNKNOWN = 5.0, 0.4
+# Power law of the excess that unflagged cosmic rays leave, DN/s.
+HIT_SLOPE, HIT_LARGEST = 1.0, 50.0
+
+
+class Defects(NamedTuple):
+    """
+    What stands still on the detector, whatever it looks at.
+
+    Attributes
+    ----------
+    flat : ndarray of float32, shape (ny, nx)
+        Response of the pixels, mean 1 over the full detector.
+    alive : ndarray of bool, shape (ny, nx)
+        False for dead pixels.
+    excess : ndarray of float32, shape (ny, nx)
+        Current of all hot pixels, DN/s, which no flat field touches.
+    unflagged : ndarray of float32, shape (ny, nx)
+        The part of it that no flag tells of.
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags every integration shares.
+    flat_dq : ndarray of uint32, shape (ny, nx)
+        Flags of the flat reference file.
+    """
+
+    flat: np.ndarray
+    alive: np.ndarray
+    excess: np.ndarray
+    unflagged: np.ndarray
+    dq: np.ndarray
+    flat_dq: np.ndarray
+
+
+class Hits(NamedTuple):
+    """
+    Cosmic rays of one integration.
+
+    Attributes
+    ----------
+    jump : ndarray of bool, shape (ny, nx)
+        True where a jump was found: the ramp is cut there, and noisier.
+    excess : ndarray of float32, shape (ny, nx)
+        Light left by the hits that were missed, DN/s.
+    """
+
+    jump: np.ndarray
+    excess: np.ndarray
+
+
+def draw_defects(simulation):
+    """
+    Draw the detector of a simulation.
+
+    Parameters
+    ----------
+    simulation : `~soss_background.simulate.Simulation`
+        The settings.
+
+    Returns
+    -------
+    defects : `Defects`
+        Flat field, bad pixels and their flags.
+    """
+    window, seed = simulation.window, simulation.seed
+    pixel_rms, large_rms = simulation.flat_pixel_rms, simulation.flat_large_rms
+    flat = flat_field(window, pixel_rms=pixel_rms, large_rms=large_rms, seed=seed)
+    dead = _chosen(window, simulation.dead, "dead", seed)
+    flagged = hot_pixels(window, simulation.flagged_hot, known=True, seed=seed)
+    unflagged = hot_pixels(window, simulation.unflagged_hot, known=False, seed=seed)
+    useless = (flagged > 0) | dead | window.reference_pixels()
+    unflagged[useless] = 0
+    flat_dq = np.zeros(window.shape, dtype=np.uint32)
+    if pixel_rms or large_rms:
+        no_flat = _chosen(window, NO_FLAT, "no flat", seed)
+        flat_dq[no_flat] = PIXEL["NO_FLAT_FIELD"] | PIXEL["DO_NOT_USE"]
+    return Defects(
+        flat=flat,
+        alive=~dead,
+        excess=flagged + unflagged,
+        unflagged=unflagged,
+        dq=pixel_flags(window, hot=flagged > 0, dead=dead),
+        flat_dq=flat_dq,
+    )
+
+
+def flat_field(window, *, pixel_rms=0.01, large_rms=0.02, seed=1):
+    """
+    Draw the response of the pixels.
+
+    Parameters
+    ----------
+    window : `~soss_background.detector.Window`
+        Pixels to compute.
+    pixel_rms, large_rms : float, optional
+        rms from pixel to pixel and on scales of 256 pixels, fractions; 0 and 0 for no flat.
+    seed : int, optional
+        Seed of the detector.
+
+    Returns
+    -------
+    flat : ndarray of float32, shape (ny, nx)
+        Response, mean 1 over the full detector.
+    """
+    noise = detector_rows(window, _normal, seed, "flat") * np.float32(pixel_rms)
+    knots = np.arange(-3, FULL.nx // FLAT_KNOTS + 5) * FLAT_KNOTS
+    number = len(knots) - 4
+    weights = random_stream(seed, "large flat").normal(scale=large_rms / 0.48, size=(number,) * 2)
+    spline_y = BSpline.design_matrix(window.y0 + np.arange(window.ny), knots, 3)
+    spline_x = BSpline.design_matrix(window.x0 + np.arange(window.nx), knots, 3)
+    everywhere = BSpline.design_matrix(np.arange(FULL.nx), knots, 3).mean(axis=0)
+    large = spline_y @ (spline_x @ weights.T).T - everywhere @ weights @ everywhere
+    return np.clip(1 + large + noise, 0.1, None).astype(np.float32)
+
+
+def _normal(rng, number):
+    return rng.standard_normal(number, dtype=np.float32)
+
+
+def _uniform(rng, number):
+    return rng.random(number, dtype=np.float32)
+
+
+def _chosen(window, fraction, name, seed):
+    """Return True for a fraction of the detector's pixels."""
+    return detector_rows(window, _uniform, seed, name) < fraction
+
+
+def hot_pixels(window, fraction, *, known, seed=1):
+    """
+    Draw pixels with a steady excess.
+
+    Parameters
+    ----------
+    window : `~soss_background.detector.Window`
+        Pixels to compute.
+    fraction : float
+        Fraction of the pixels that are hot.
+    known : bool
+        Whether these are the strong ones, which masks of bad pixels know.
+    seed : int, optional
+        Seed of the detector.
+
+    Returns
+    -------
+    excess : ndarray of float32, shape (ny, nx)
+        Excess, DN/s; 0 for good pixels.
+    """
+    name = "known hot" if known else "unknown hot"
+    smallest = SMALLEST_KNOWN if known else SMALLEST_UNKNOWN
+    chance = detector_rows(window, _uniform, seed, name)
+    hot = chance < fraction
+    excess = np.zeros(window.shape, dtype=np.float32)
+    excess[hot] = smallest * (np.maximum(chance[hot], 1e-9) / fraction) ** (-1 / HOT_SLOPE)
+    return np.minimum(excess, HOT_LARGEST)
+
+
+def pixel_flags(window, *, hot, dead):
+    """
+    Flag what is known to be wrong with the detector.
+
+    Parameters
+    ----------
+    window : `~soss_background.detector.Window`
+        Pixels to compute.
+    hot, dead : ndarray of bool, shape (ny, nx)
+        True for pixels known to be hot or dead.
+
+    Returns
+    -------
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags.
+    """
+    dq = np.zeros(window.shape, dtype=np.uint32)
+    reference = window.reference_pixels()
+    for bad, name in ((hot, "HOT"), (dead, "DEAD")):
+        dq[bad] |= PIXEL[name] | PIXEL["DO_NOT_USE"]
+    dq[reference] = PIXEL["REFERENCE_PIXEL"] | PIXEL["DO_NOT_USE"]
+    return dq
+
+
+def stripe_pattern(window, rms, rng):
+    """
+    Draw the 1/f noise of one integration: a stripe in every column.
+
+    Parameters
+    ----------
+    window : `~soss_background.detector.Window`
+        Pixels to compute.
+    rms : float
+        rms of the columns' levels over the full width of the detector, DN/s.
+    rng : `numpy.random.Generator`
+        Source of random numbers.
+
+    Returns
+    -------
+    stripes : ndarray of float32, shape (ny, nx)
+        Additive pattern, DN/s: a level for every column and a slow drift along it, which
+        reaches 0.3 rms at the first and the last row of the full detector.
+    """
+    level, drift = rms * _pink_noise(rng), 0.3 * rms * _pink_noise(rng)
+    columns = slice(window.x0, window.x0 + window.nx)
+    along = (window.y0 + np.arange(window.ny)) / 1023.5 - 1
+    stripes = level[columns] + along[:, np.newaxis] * drift[columns]
+    return stripes.astype(np.float32)
+
+
+def _pink_noise(rng):
+    """Return a series, one number a column, of mean 0, rms 1 and power spectrum 1/f."""
+    spectrum = np.fft.rfft(rng.standard_normal(DETECTOR_COLUMNS))
+    spectrum[0] = 0
+    spectrum[1:] /= np.sqrt(np.arange(1, spectrum.size))
+    series = np.fft.irfft(spectrum, DETECTOR_COLUMNS)
+    return series / series.std()
+
+
+def cosmic_rays(shape, expected, unflagged, rng):
+    """
+    Draw the pixels hit by cosmic rays in one integration.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the image, (ny, nx).
+    expected : float
+        Expected number of hits per pixel.
+    unflagged : float
+        Fraction of hits that the jump detection misses.
+    rng : `numpy.random.Generator`
+        Source of random numbers.
+
+    Returns
+    -------
+    hits : `Hits`
+        The pixels that were hit.
+    """
+    jump, excess = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32)
+    hits = rng.poisson(expected * shape[0] * shape[1])
+    y, x = rng.uniform(0, shape[0], hits), rng.uniform(0, shape[1], hits)
+    angle, length = rng.uniform(0, 2 * np.pi, hits), rng.geometric(0.4, hits)
+    missed = rng.uniform(size=hits) < unflagged
+    light = np.minimum(0.3 * rng.uniform(size=hits) ** (-1 / HIT_SLOPE), HIT_LARGEST)
+    for step in range(length.max(initial=0)):
+        rows = np.floor(y + step * np.sin(angle)).astype(int)
+        columns = np.floor(x + step * np.cos(angle)).astype(int)
+        inside = (step < length) & (rows >= 0) & (rows < shape[0])
+        inside &= (columns >= 0) & (columns < shape[1])
+        found, lost = inside & ~missed, inside & missed
+        jump[rows[found], columns[found]] = True
+        excess[rows[lost], columns[lost]] = light[lost]
+    return Hits(jump, excess)
+
+
+def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
+    """
+    Turn a count rate into the noisy slope that ramp fitting finds.
+
+    Parameters
+    ----------
+    rate : ndarray of float32, shape (ny, nx)
+        True count rate, DN/s.
+    time : float
+        Integration time, s.
+    photon_noise : bool
+        Whether photons come at random.
+    read_noise : float
+        rms of the read noise on the slope, DN/s.
+    jump : ndarray of bool, shape (ny, nx)
+        True where the ramp is cut by a jump.
+    rng : `numpy.random.Generator`
+        Source of random numbers.
+
+    Returns
+    -------
+    slope : ndarray of float32, shape (ny, nx)
+        Noisy count rate, DN/s.
+    error : ndarray of float32, shape (ny, nx)
+        Its uncertainty as the archive gives it, from the noisy slope itself.
+    """
+    penalty = np.ones(rate.shape, dtype=np.float32)
+    # A ramp cut at a random place is 1 to 4 times as uncertain in variance.
+    penalty[jump] = rng.uniform(1, 4, np.count_nonzero(jump))
+    noise = np.full(rate.shape, read_noise**2, dtype=np.float32)
+    if photon_noise:
+        noise += np.maximum(rate, 0) / (GAIN * time)
+    noise = np.sqrt(noise * penalty)
+    slope = rate + noise * _normal(rng, rate.shape)
+    variance = np.maximum(slope, 0) / np.float32(GAIN * time) + np.float32(read_noise**2)
+    return slope, np.sqrt(variance * penalty)
+
+
+def flag_saturation(slope, dq, time, groups):
+    """
+    Flag saturated pixels, and lose those that saturate before a slope can be measured.
+
+    Parameters
+    ----------
+    slope : ndarray of float32, shape (ny, nx)
+        Count rate, DN/s; lost pixels become NaN in place.
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags, changed in place.
+    time : float
+        Integration time, s.
+    groups : int
+        Number of groups; a slope needs two.
+    """
+    counts = slope * time
+    dq[counts > SATURATION] |= PIXEL["SATURATED"]
+    lost = counts * 2 / groups > SATURATION
+    dq[lost] |= PIXEL["DO_NOT_USE"]
+    slope[lost] = np.nan

@@ -1,0 +1,155 @@
+"""JWST-format files: exposures, the flat-field reference, the association."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from stdatamodels.jwst import datamodels
+
+from soss_background.simulate.detector_effects import pixel_flags
+from soss_background.simulate.headers import header, instrument, integration_times, subarray
+
+__all__ = ["write_association", "write_exposure", "write_flat"]
+
+# What the first pipeline stage leaves in the file about itself.
+CALIBRATION_LOG = [
+    "stpipe.Detector1Pipeline - INFO - Starting calwebb_detector1 ...",
+    "stpipe.Detector1Pipeline - INFO - ... ending calwebb_detector1",
+]
+
+
+def write_exposure(
+    path, images, errors, dq=None, *, simulation, number=1, dither=(0.0, 0.0), time_series=False
+):
+    """
+    Write count rates as the archive's ``_rate`` or ``_rateints`` file with complete headers.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        File to write; overwritten.
+    images : ndarray of float, shape (ny, nx) or (n_integrations, ny, nx)
+        Count rates, DN/s, in the DMS orientation. A single image becomes a ``_rate``.
+    errors : ndarray of float, same shape
+        Uncertainties, DN/s.
+    dq : ndarray of uint32, same shape, optional
+        Flags; only those of the reference pixels by default.
+    simulation : `~soss_background.simulate.Simulation`
+        The settings that fill the headers; its window must fit the images, its number of
+        integrations is taken from a cube.
+    number : int, optional
+        Number of the exposure in its visit, from 1.
+    dither : tuple of float, optional
+        Shift (x, y) of the field on the detector, pixels.
+    time_series : bool, optional
+        Whether the exposure belongs to a time series of a star.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        The file.
+
+    Raises
+    ------
+    ValueError
+        When the images do not have the shape of the window.
+    """
+    path, images = Path(path), np.asarray(images, dtype=np.float32)
+    errors = np.asarray(errors, dtype=np.float32)
+    window = simulation.window
+    if images.shape[-2:] != window.shape or errors.shape != images.shape:
+        raise ValueError(f"{path.name}: images {images.shape} do not fit {window}")
+    if dq is None:
+        good = np.zeros(window.shape, dtype=bool)
+        dq = np.broadcast_to(pixel_flags(window, hot=good, dead=good), images.shape)
+    if images.ndim == 3:
+        simulation = replace(simulation, n_integrations=len(images))
+    variance_read = np.minimum(errors**2, np.float32(simulation.slope_noise**2))
+    model_class = datamodels.CubeModel if images.ndim == 3 else datamodels.ImageModel
+    with model_class(data=images, err=errors, dq=np.array(dq, dtype=np.uint32)) as model:
+        model.var_poisson = errors**2 - variance_read
+        model.var_rnoise = variance_read
+        model.update({"meta": header(simulation, number, dither, time_series=time_series)})
+        model.meta.filename = path.name
+        model.cal_logs = {"calwebb_detector1": CALIBRATION_LOG}
+        if images.ndim == 3:
+            times = integration_times(simulation, number)
+            model.int_times = np.array(times, dtype=model.get_dtype("int_times"))
+        model.save(path)
+    return path
+
+
+def write_flat(path, flat, dq, simulation):
+    """
+    Write a flat-field reference file.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        File to write; overwritten.
+    flat : ndarray of float32, shape (ny, nx)
+        Response of the pixels.
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags.
+    simulation : `~soss_background.simulate.Simulation`
+        Settings of the visit.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        The file.
+    """
+    path = Path(path)
+    with datamodels.FlatModel(data=flat, dq=dq, err=np.full_like(flat, 1e-4)) as model:
+        meta = {
+            "telescope": "JWST",
+            "reftype": "FLAT",
+            "author": "soss_background simulator",
+            "pedigree": "DUMMY",
+            "description": "Flat field of a simulated NIRISS SOSS visit.",
+            "useafter": "2022-01-01T00:00:00",
+            "instrument": instrument(simulation),
+            "subarray": subarray(simulation.window),
+            "exposure": {"type": "NIS_SOSS"},
+            "filename": path.name,
+        }
+        del meta["instrument"]["pupil_position"]
+        model.update({"meta": meta})
+        model.add_history_entry("Drawn at random by soss_background.simulate.")
+        model.save(path)
+    return path
+
+
+def write_association(directory, names, simulation):
+    """
+    Write the association of a visit.
+
+    Parameters
+    ----------
+    directory : `~pathlib.Path`
+        Where the exposures are, and the association goes.
+    names : list of str
+        Names of the exposures, without the directory.
+    simulation : `~soss_background.simulate.Simulation`
+        Settings of the visit.
+
+    Returns
+    -------
+    path : `~pathlib.Path`
+        The file.
+    """
+    program, observation = f"{int(simulation.program):05d}", f"{int(simulation.observation):03d}"
+    members = [{"expname": name, "exptype": "science"} for name in names]
+    association = {
+        "asn_type": "skyflat",
+        "asn_rule": "skyflat",
+        "asn_id": f"o{observation}",
+        "asn_pool": "none",
+        "program": program,
+        "target": simulation.target,
+        "products": [{"name": f"jw{program}-o{observation}_niriss", "members": members}],
+    }
+    path = directory / f"jw{program}-o{observation}_skyflat_asn.json"
+    path.write_text(json.dumps(association, indent=4) + "\n")
+    return path

@@ -1,0 +1,122 @@
+"""All that can be chosen about a simulation."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from soss_background.detector import FULL, Window
+
+__all__ = ["Simulation"]
+
+# Seconds between two groups, by subarray.
+GROUP_TIMES = {"FULL": 10.73677, "SUBSTRIP256": 5.49416, "SUBSTRIP96": 2.21424}
+# Integration time, s, for which `Simulation.read_noise` is given.
+READ_NOISE_TIME = 100.0
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """
+    The settings of a simulated visit; vary them with `dataclasses.replace`.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of everything that is drawn at random.
+    window : `~soss_background.detector.Window`
+        The pixels that are read out: a subarray, or any part of the full detector.
+    n_exposures : int
+        Number of dithered exposures.
+    n_integrations : int
+        Number of integrations in an exposure.
+    exposure_time : float
+        Time of a whole exposure, s.
+    sky_level : float
+        Multiplies the commissioning sky (4.7 and 7.4 DN/s on the sides of the step).
+    step_contrast : float
+        Multiplies the light right of the step.
+    sky_structure : float
+        Multiplies the sky's structure in two dimensions; 0 leaves the column profile.
+    level_scatter : float
+        rms of the level from exposure to exposure, a fraction.
+    colour_scatter : float
+        rms of the step contrast from exposure to exposure, a fraction.
+    sky_profile : ndarray, shape (2048,), or None
+        Sky along the columns, DN/s, instead of the tabulated commissioning profile.
+    pwcpos : float
+        Position of the pupil wheel, degrees.
+    star_density : float
+        0 for no stars, 1 for faint starlight (more than 0.3 per cent of the sky) over about
+        half of the full frame, 3 for a crowded field.
+    stripes : float
+        rms of the 1/f stripes of an integration, DN/s.
+    flagged_hot, unflagged_hot : float
+        Fractions of pixels with a steady excess, known and unknown to the DQ array.
+    dead : float
+        Fraction of pixels that see nothing, flagged.
+    lost : float
+        Fraction of pixels, anew in every integration, that are NaN and flagged DO_NOT_USE.
+    cosmic_rays : float
+        Hits per pixel and second.
+    unflagged_cosmic_rays : float
+        Fraction of these hits that the jump detection misses.
+    photon_noise : bool
+        Whether photons come at random.
+    read_noise : float
+        rms of the read noise of an integration of 100 s, DN/s; goes as time ** -1.5.
+    flat_pixel_rms, flat_large_rms : float
+        rms of the flat field from pixel to pixel and on scales of 256 pixels, fractions; 0
+        and 0 for no flat field.
+    lon, lat : float
+        Barycentric mean ecliptic longitude and latitude of the telescope's V1 axis, degrees.
+    start : str
+        Start of the first exposure, ISO 8601, UTC.
+    program, observation, target : str
+        Program and observation numbers, and the target's name (TARGPROP).
+    """
+
+    seed: int = 1
+    window: Window = FULL
+    n_exposures: int = 10
+    n_integrations: int = 3
+    exposure_time: float = 300.0
+    sky_level: float = 1.0
+    step_contrast: float = 1.0
+    sky_structure: float = 1.0
+    level_scatter: float = 0.004
+    colour_scatter: float = 0.001
+    sky_profile: np.ndarray | None = field(default=None, compare=False)
+    pwcpos: float = 245.76
+    star_density: float = 1.0
+    stripes: float = 0.05
+    flagged_hot: float = 0.003
+    unflagged_hot: float = 0.003
+    dead: float = 0.002
+    lost: float = 0.0005
+    cosmic_rays: float = 1.6e-5
+    unflagged_cosmic_rays: float = 0.05
+    photon_noise: bool = True
+    read_noise: float = 0.08
+    flat_pixel_rms: float = 0.01
+    flat_large_rms: float = 0.02
+    lon: float = 9.0
+    lat: float = -2.0
+    start: str = "2023-11-16T00:00:00"
+    program: str = "4479"
+    observation: str = "001"
+    target: str = "SKYFLAT-1"
+
+    @property
+    def integration_time(self):
+        """Time of one integration, s."""
+        return self.exposure_time / self.n_integrations
+
+    @property
+    def groups(self):
+        """Number of groups of an integration, at least two."""
+        return max(2, round(self.integration_time / GROUP_TIMES[self.window.name]))
+
+    @property
+    def slope_noise(self):
+        """Read noise of one integration of this length, DN/s."""
+        return self.read_noise * (self.integration_time / READ_NOISE_TIME) ** -1.5

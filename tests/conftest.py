@@ -1,0 +1,62 @@
+"""What tests share: simulated visits, and a machine without CRDS unless a test makes one."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from soss_background import stpipe
+from soss_background.detector import Window
+from soss_background.simulate import Simulation, simulate_visit
+
+# A corner of the detector with the step, reference rows and traces in it.
+SMALL = Simulation(
+    window=Window("FULL", 1920, 600, 128, 256), n_exposures=5, n_integrations=2, star_density=1.0
+)
+
+
+@pytest.fixture(autouse=True)
+def without_crds(monkeypatch, tmp_path):
+    """Put CRDS out of reach, and work in an empty folder."""
+    for name in ("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT", "CRDS_OBSERVATORY"):
+        monkeypatch.delenv(name, raising=False)
+    stpipe._crds_reachable.cache_clear()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def visit(tmp_path_factory):
+    """Simulate a small visit; return its association."""
+    return simulate_visit(tmp_path_factory.mktemp("visit"), SMALL)
+
+
+@pytest.fixture(scope="session")
+def flat(visit):
+    """Name the flat of the small visit."""
+    return str(visit.parent / "flat.fits")
+
+
+@pytest.fixture(scope="session")
+def exposures(visit):
+    """Name the exposures of the small visit."""
+    members = json.loads(visit.read_text())["products"][0]["members"]
+    return [visit.parent / member["expname"] for member in members]
+
+
+@pytest.fixture(scope="session")
+def two_observations(tmp_path_factory):
+    """Simulate two sequences of one observation, two days apart; return an association of both."""
+    folder = tmp_path_factory.mktemp("two")
+    products = []
+    for number, start in ((1, "2023-12-31T23:55:00"), (2, "2024-01-03T00:00:00")):
+        settings = replace(SMALL, n_exposures=2, star_density=0.0, start=start)
+        association = simulate_visit(folder / f"{number}", settings)
+        content = json.loads(association.read_text())
+        for member in content["products"][0]["members"]:
+            source = association.parent / member["expname"]
+            member["expname"] = source.name.replace("04479001001", f"0447900100{number}")
+            source.rename(folder / member["expname"])
+        products += content["products"]
+    path = folder / "both_asn.json"
+    path.write_text(json.dumps({**content, "products": products[::-1]}))
+    return path

@@ -1,0 +1,78 @@
+"""Denoising and filling, on arrays with known truth."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from soss_background.denoise.smooth_sky import denoise_sky
+from soss_background.smoothing import fill_gaps, smooth
+
+SHAPE = (128, 128)
+
+
+def sky():
+    """Make a sky with a step as sharp as the real one, tilted, in DN/s."""
+    rows, columns = np.indices(SHAPE)
+    return (5 + 2.5 / (1 + np.exp(-(columns - 60 - 0.04 * rows) / 4))).astype("f4")
+
+
+def test_noise_falls_and_the_step_stays():
+    rng = np.random.default_rng(0)
+    err = np.full(SHAPE, 0.08, dtype="f4")
+    errors = []
+    for _ in range(8):
+        noisy = (sky() + rng.normal(0, 0.08, SHAPE)).astype("f4")
+        errors.append(denoise_sky(noisy, err, noisy > 0) - sky())
+    assert np.std(errors) < 0.01
+    bias = np.mean(errors, axis=0)[20:-20].mean(axis=0)
+    assert np.abs(bias).max() < 0.01  # 0.2 % of the sky, at the step as elsewhere
+
+
+def test_bad_pixels_do_not_matter():
+    err = np.full(SHAPE, 0.08, dtype="f4")
+    noisy = sky()
+    good = np.ones(SHAPE, dtype=bool)
+    good[60:90, 30:34] = good[5, 5] = False
+    good[:4] = False
+    noisy[~good] = 1000
+    noisy[80, 33] = np.nan
+    denoised = denoise_sky(noisy, err, good)
+    assert np.isfinite(denoised).all()
+    assert_allclose(denoised, sky(), atol=0.06)
+
+
+def test_pixels_weigh_by_their_errors():
+    rng = np.random.default_rng(0)
+    err = np.where(rng.random(SHAPE) < 0.5, 0.01, 1.0).astype("f4")
+    noisy = (sky() + rng.normal(0, 1, SHAPE) * err).astype("f4")
+    assert np.std(denoise_sky(noisy, err, noisy > -99) - sky()) < 0.01
+
+
+def test_inputs_are_untouched():
+    err, good, image = np.full(SHAPE, 0.1, dtype="f4"), np.ones(SHAPE, dtype=bool), sky()
+    good[3] = False
+    copy = good.copy()
+    denoise_sky(image, err, good)
+    assert_array_equal(image, sky())
+    assert_array_equal(good, copy)
+
+
+def test_fill_gaps():
+    known = np.random.default_rng(0).random(SHAPE) > 0.4
+    known[40:70, 20:50] = False
+    filled = fill_gaps(np.where(known, sky(), np.nan).astype("f4"), known)
+    assert_array_equal(filled[known], sky()[known])
+    assert_allclose(filled, sky(), atol=0.6)
+    assert_allclose(filled[:, 90:], sky()[:, 90:], atol=0.02)
+
+
+def test_fill_gaps_needs_something():
+    with pytest.raises(ValueError, match="without known pixels"):
+        fill_gaps(sky(), np.zeros(SHAPE, dtype=bool))
+
+
+def test_smooth_of_a_constant_is_the_constant():
+    weight = (np.random.default_rng(0).random(SHAPE) > 0.5).astype("f4")
+    smoothed, coverage = smooth(np.full(SHAPE, 3, dtype="f4"), weight, (4, 2))
+    assert_allclose(smoothed, 3, rtol=1e-5)
+    assert_allclose(coverage[30:-30, 30:-30].mean(), 0.5, atol=0.03)

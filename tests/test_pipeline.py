@@ -1,0 +1,338 @@
+"""Steps and pipeline, as users run them: strun, call, run; parameters, names, products."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from helpers import checksums, run_program, strun
+from jwst.datamodels import ModelLibrary
+from numpy.testing import assert_allclose, assert_array_equal
+from stdatamodels.jwst import datamodels
+
+from soss_background import (
+    SkyflatCombineStep,
+    SkyflatDenoiseStep,
+    SkyflatMaskStep,
+    SkyflatModel,
+    SkyflatPipeline,
+)
+from soss_background.errors import SkyflatError
+from soss_background.exposures import iterate_images
+from soss_background.simulate.comparison import compare_with_truth, sky_errors
+
+NAME = "nis_clear_gr700xd_LON009_LAT-02_DOY320_001_000_skyflat.fits"
+PIPELINE = "soss_background.SkyflatPipeline"
+
+
+@pytest.fixture(scope="module")
+def reference(visit, flat, tmp_path_factory):
+    """Make the skyflat of the small visit once; return its path."""
+    folder = tmp_path_factory.mktemp("reference")
+    SkyflatPipeline.call(
+        str(visit),
+        save_results=True,
+        output_dir=str(folder),
+        steps={"flat_field": {"override_flat": flat}},
+    )
+    return folder / NAME
+
+
+@pytest.fixture
+def skyflat(reference):
+    """Open the skyflat of the small visit."""
+    with SkyflatModel(reference) as model:
+        yield model
+
+
+def assert_same_sky(path, reference):
+    """Compare two products, plane by plane."""
+    with fits.open(path) as found, fits.open(reference) as expected:
+        for plane in ("BKG", "BKGDN", "ERR", "DQ", "SCI", "MASKS"):
+            assert_allclose(found[plane].data, expected[plane].data, rtol=1e-5, err_msg=plane)
+
+
+def test_product(reference, skyflat, visit, flat):
+    assert skyflat.bkg.shape == (128, 256)
+    assert skyflat.images.shape == skyflat.masks.shape == (5, 128, 256)
+    assert skyflat.images.dtype.newbyteorder("=") == np.float32
+    science = skyflat.dq & 2**31 == 0
+    for plane in (skyflat.bkg, skyflat.bkgdn, skyflat.err):
+        assert np.isfinite(plane).all()
+        assert (plane[science] > 0).all()
+        assert (plane[~science] == 0).all()
+    assert_array_equal(~science[-4:], True)
+    header = fits.getheader(reference)
+    expected = {
+        "DATAMODL": "SkyflatModel",
+        "FILENAME": NAME,
+        "AUTHOR": "soss_background",
+        "FLATCORR": "COMPLETE",
+        "S_FLAT": "COMPLETE",
+        "NSAMPS": 5,
+        "PROGRAM": "04479",
+        "TARGPROP": "SKYFLAT-1",
+        "DAY": 320,
+        "MINDAY": 320,
+        "MAXDAY": 320,
+        "R_FLAT": flat,
+        "SUBARRAY": "FULL",
+        "EXP_TYPE": "NIS_SOSS",
+        "S_SKYMSK": "COMPLETE",
+        "S_SKYCMB": "COMPLETE",
+        "S_SKYDEN": "COMPLETE",
+        "CAL_VER": datamodels.read_metadata(reference)["meta.calibration_software_version"],
+        "ASNTABLE": visit.name,
+    }
+    assert {key: header.get(key) for key in expected} == expected
+    assert_allclose([header["LON"], header["LAT"]], [9, -2], atol=0.05)
+    logs = skyflat.cal_logs
+    assert any("ending calwebb_detector1" in line for line in logs.calwebb_detector1)
+    assert any("masked as star light" in line for line in logs.skyflat)
+
+
+def test_closer_to_the_truth_than_the_median(reference, visit):
+    comparison = compare_with_truth(reference, visit.parent / "truth.fits")
+    _, plain = sky_errors(comparison.median, comparison.truth, comparison.science)
+    _, ours = sky_errors(comparison.bkgdn, comparison.truth, comparison.science)
+    for metric, value in ours.items():
+        assert value < 0.7 * plain[metric], metric
+    assert ours["scatter"] < 0.5
+    pull = (comparison.bkg - comparison.truth)[comparison.science]
+    pull -= np.median(pull)
+    assert_allclose(
+        1.4826 * np.median(np.abs(pull / comparison.err[comparison.science])), 1, atol=0.12
+    )
+
+
+def test_masks_cover_the_star_light(visit, skyflat):
+    with fits.open(visit.parent / "truth.fits") as truth:
+        stars, sky = truth["STARS"].data, truth["SKY"].data
+    science = np.broadcast_to(skyflat.dq & 2**31 == 0, stars.shape)
+    bright = science & (stars > 0.02 * sky)
+    assert skyflat.masks[bright].mean() > 0.97
+    left = stars[science & (skyflat.masks == 0)].mean() / np.median(sky)
+    assert left < 0.002
+    assert skyflat.masks[science & (stars < 1e-4 * sky)].mean() < 0.25
+
+
+@pytest.mark.parametrize("kind", ["files", "list", "models", "library"])
+def test_every_input_gives_the_same_sky(kind, visit, exposures, flat, reference, tmp_path):
+    inputs = {
+        "files": [str(path) for path in exposures],
+        "list": [[str(path) for path in exposures]],
+        "models": [[datamodels.open(path) for path in exposures]],
+        "library": [ModelLibrary(visit)],
+    }[kind]
+    skyflat = SkyflatPipeline.call(*inputs, steps={"flat_field": {"override_flat": flat}})
+    skyflat.save(tmp_path / "sky.fits")
+    assert_same_sky(tmp_path / "sky.fits", reference)
+
+
+def test_run(visit, flat, reference, tmp_path):
+    pipeline = SkyflatPipeline()
+    pipeline.flat_field.override_flat = flat
+    pipeline.output_file = "mine.fits"
+    pipeline.run(str(visit))
+    assert_same_sky(tmp_path / "mine_skyflat.fits", reference)
+
+
+def test_strun_step_by_step(visit, exposures, flat, reference, tmp_path):
+    """Each step alone, on what the one before it saved."""
+    before = checksums(exposures)
+    flatted = []
+    for path in exposures:
+        step = SkyflatPipeline.step_defs["flat_field"]()
+        step.override_flat = flat
+        step.save_results = True
+        step.run(str(path))
+        flatted.append(tmp_path / path.name.replace("rateints", "flatfieldstep"))
+    strun("soss_background.SkyflatMaskStep", *flatted)
+    masked = [path.with_name(path.name.replace("flatfieldstep", "skyflatmask")) for path in flatted]
+    with datamodels.open(masked[0]) as image:
+        assert isinstance(image, datamodels.ImageModel)
+        assert set(np.unique(image.mask)) == {0, 1}
+        assert image.meta.cal_step.skyflat_mask == "COMPLETE"
+        assert not image.mask[image.dq & 1 > 0].any()
+    strun("soss_background.SkyflatCombineStep", *masked)
+    combined = tmp_path / NAME.replace("skyflat.fits", "skyflatcombine.fits")
+    with SkyflatModel(combined) as model:
+        assert model.bkgdn is None
+        assert model.meta.cal_step.skyflat_mask == "COMPLETE"
+    strun("soss_background.SkyflatDenoiseStep", combined)
+    denoised = tmp_path / NAME.replace("skyflat.fits", "skyflatdenoise.fits")
+    with SkyflatModel(denoised) as mine, SkyflatModel(reference) as expected:
+        assert 1.4826 * np.median(np.abs(mine.bkgdn - expected.bkgdn)) < 0.01
+    assert checksums(exposures) == before
+
+
+def test_strun_in_a_process_of_its_own(visit, flat, reference, tmp_path):
+    done = run_program(
+        "strun", PIPELINE, visit, f"--steps.flat_field.override_flat={flat}", home=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "masked as star light" in done.stderr
+    assert "Warning" not in done.stderr
+    assert "exposure/s" not in done.stderr  # the progress bar is for terminals
+    assert_same_sky(tmp_path / NAME, reference)
+
+
+def test_alias(visit, tmp_path):
+    strun("skyflat", visit, "--steps.flat_field.skip=true")
+    assert fits.getval(tmp_path / NAME, "FLATCORR") == "SKIPPED"
+
+
+def test_names_that_the_user_gives(visit, tmp_path):
+    options = ["--steps.flat_field.skip=true", "--steps.skyflat_combine.save_stack=false"]
+    strun(PIPELINE, visit, *options, "--output_dir=deep/er", "--suffix=sky")
+    strun(PIPELINE, visit, *options, "--output_file=given.fits")
+    strun(PIPELINE, visit, *options, "--output_file=given_skyflat.asdf", "--output_ext=.asdf")
+    assert (tmp_path / "deep/er" / NAME.replace("skyflat.fits", "sky.fits")).exists()
+    with SkyflatModel(tmp_path / "given_skyflat.fits") as model:
+        assert model.images is None
+        assert model.masks is None
+        assert model.meta.filename == "given_skyflat.fits"
+    assert (tmp_path / "given_skyflat.asdf").exists()
+
+
+def test_results_of_the_steps_can_be_saved(visit, flat, tmp_path, exposures):
+    steps = {name: {"save_results": True} for name in SkyflatPipeline.step_defs}
+    steps["flat_field"]["override_flat"] = flat
+    SkyflatPipeline.call(visit, steps=steps, save_results=True)
+    root = NAME.removesuffix("skyflat.fits")
+    products = {f"{root}{suffix}.fits" for suffix in ("skyflat", "skyflatcombine", "skyflatdenoise")}
+    for path in exposures:
+        stem = path.name.removesuffix("rateints.fits")
+        products |= {f"{stem}flat_field.fits", f"{stem}skyflatmask.fits"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == products
+
+
+def test_output_file_of_several_masks(exposures, tmp_path):
+    strun("soss_background.SkyflatMaskStep", *exposures[:2], "--output_file=m.fits")
+    strun("soss_background.SkyflatMaskStep", exposures[0], "--output_file=one.fits")
+    names = ["m_0_skyflatmask.fits", "m_1_skyflatmask.fits", "one_skyflatmask.fits"]
+    assert sorted(path.name for path in tmp_path.glob("*.fits")) == names
+
+
+@pytest.mark.parametrize("step", ["skyflat_mask", "skyflat_combine", "skyflat_denoise"])
+def test_skip(step, visit, tmp_path):
+    strun(PIPELINE, visit, "--steps.flat_field.skip=true", f"--steps.{step}.skip=true")
+    if step == "skyflat_combine":
+        paths = sorted(tmp_path.glob("*_nis_skyflatmask.fits"))
+        assert len(paths) == 5
+        with datamodels.open(paths[0]) as image:
+            assert 0 < image.mask.mean() < 1
+        return
+    with SkyflatModel(tmp_path / NAME) as skyflat:
+        assert getattr(skyflat.meta.cal_step, step) == "SKIPPED"
+        assert (skyflat.bkgdn is None) == (step == "skyflat_denoise")
+        if step == "skyflat_mask":
+            assert skyflat.metadata["masked_fraction"].max() < 0.1
+
+
+def test_parameter_file(visit, tmp_path):
+    strun(
+        PIPELINE,
+        visit,
+        "--steps.flat_field.skip=true",
+        "--steps.skyflat_mask.grow=3",
+        "--steps.skyflat_combine.author=A. Uthor",
+        "--save-parameters=pars.asdf",
+        "--output_file=first.fits",
+    )
+    strun("pars.asdf", visit, "--output_file=second.fits")
+    assert_same_sky(tmp_path / "first_skyflat.fits", tmp_path / "second_skyflat.fits")
+    assert fits.getval(tmp_path / "second_skyflat.fits", "AUTHOR") == "A. Uthor"
+    third = SkyflatPipeline.call(visit, config_file="pars.asdf")
+    assert third.meta.author == "A. Uthor"
+
+
+@pytest.mark.parametrize(
+    ("step", "option"),
+    [
+        ("skyflat_mask", "n_sigma=0.1"),
+        ("skyflat_mask", "grow=-1"),
+        ("skyflat_combine", "hot_sigma=abc"),
+        ("skyflat_denoise", "sigma_rows=0"),
+    ],
+)
+def test_parameters_out_of_range(step, option, visit):
+    with pytest.raises(ValueError, match=option.partition("=")[0]):
+        strun(PIPELINE, visit, f"--steps.{step}.{option}")
+
+
+def test_already_flat_fielded(visit, flat, reference, tmp_path):
+    """Exposures are not divided by the flat twice."""
+    library = ModelLibrary(visit)
+    step = SkyflatPipeline.step_defs["flat_field"]()
+    step.override_flat = flat
+    with library:
+        for index, model in enumerate(library):
+            library.shelve(step.run(model), index)
+    SkyflatPipeline.call(
+        library, output_file="twice", steps={"flat_field": {"override_flat": flat}}
+    )
+    with SkyflatModel("twice_skyflat.fits") as mine, SkyflatModel(reference) as expected:
+        assert mine.meta.skyflat.flat_correction == "COMPLETE"
+        assert 1.4826 * np.median(np.abs(mine.bkgdn - expected.bkgdn)) < 0.01
+
+
+def test_rate_and_rateints(visit, exposures, tmp_path):
+    library = SkyflatMaskStep.call([str(path) for path in exposures])
+    for image in iterate_images(library):
+        image.mask = None
+        image.save(tmp_path / image.meta.filename.replace("rateints", "rate"))
+    rates = sorted(tmp_path.glob("*_rate.fits"))
+    skip = {"flat_field": {"skip": True}}
+    from_rates = SkyflatPipeline.call(rates, steps=skip)
+    from_cubes = SkyflatPipeline.call(visit, steps=skip)
+    assert_allclose(from_rates.bkg, from_cubes.bkg, rtol=1e-5)
+    assert_allclose(from_rates.err, from_cubes.err, rtol=1e-5)
+
+
+def test_denoise_leaves_its_input_unchanged(skyflat):
+    before = skyflat.copy()
+    denoised = SkyflatDenoiseStep.call(skyflat, sigma_rows=3.0)
+    assert_array_equal(skyflat.bkgdn, before.bkgdn)
+    assert np.std(denoised.bkgdn - skyflat.bkgdn) > 0
+
+
+@pytest.mark.parametrize("given", ["exposure", "missing", "text", "model"])
+def test_denoise_wants_a_skyflat(given, exposures, tmp_path):
+    (tmp_path / "text.fits").write_text("no skyflat")
+    init, message = {
+        "exposure": (exposures[0], "not a skyflat"),
+        "missing": (tmp_path / "no.fits", "no.fits: no such file"),
+        "text": (tmp_path / "text.fits", "text.fits: cannot be read"),
+        "model": (datamodels.open(exposures[0]), "not a skyflat"),
+    }[given]
+    with pytest.raises(SkyflatError, match=message):
+        SkyflatDenoiseStep.call(init)
+
+
+def test_no_input_is_overwritten(exposures, tmp_path):
+    strun("soss_background.SkyflatMaskStep", *exposures[:2])
+    masks = sorted(tmp_path.glob("*_skyflatmask.fits"))
+    before = checksums(masks)
+    with pytest.raises(SkyflatError, match="skyflatmask.fits is an input"):
+        strun("soss_background.SkyflatMaskStep", *masks)
+    assert checksums(masks) == before
+
+
+def test_an_old_product_stays_until_the_new_one_is_whole(skyflat, tmp_path, monkeypatch):
+    old = tmp_path / "nis_skyflatdenoise.fits"
+    old.write_text("old")
+
+    def fail(model, path, *args, **kwargs):  # noqa: ARG001
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(SkyflatModel, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        SkyflatDenoiseStep.call(skyflat, output_file="nis.fits")
+    assert old.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_results_do_not_depend_on_the_order_of_combination(exposures):
+    forth = SkyflatCombineStep.call(exposures)
+    back = SkyflatCombineStep.call(exposures[::-1])
+    assert_allclose(forth.bkg, back.bkg, rtol=1e-4)

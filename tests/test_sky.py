@@ -1,0 +1,127 @@
+"""Combining exposures, on arrays with known truth."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.combine.sky import combine_exposures
+
+SHAPE = (128, 96)
+FLAG = dqflags.pixel
+
+
+def sky():
+    """Make a sky with a step, in DN/s."""
+    rows, columns = np.indices(SHAPE)
+    return (5 + 2.5 / (1 + np.exp(-(columns - 40) / 3)) + 0.2 * np.sin(rows / 60)).astype("f4")
+
+
+def make_exposures(seed=0, n=8, noise=0.2, level_rms=0.01, stripe_rms=0.05):
+    """Make noisy exposures of the sky; return what `combine_exposures` takes, and the levels."""
+    rng = np.random.default_rng(seed)
+    levels = 1 + rng.normal(0, level_rms, n) if n > 1 else np.ones(1)
+    stripes = rng.normal(0, stripe_rms, (n, 1, SHAPE[1])) if n > 1 else 0
+    noise = np.broadcast_to(noise, n)[:, None, None]
+    images = levels[:, None, None] * sky() + stripes + rng.normal(0, 1, (n, *SHAPE)) * noise
+    errors = np.broadcast_to(noise, images.shape)
+    flags = np.zeros(images.shape, dtype=np.uint32)
+    usable = rng.random(images.shape) > 0.2
+    return images.astype("f4"), errors.astype("f4"), flags, usable, levels / levels.mean()
+
+
+def error_of(combined):
+    """Compare with the truth, the best scale removed."""
+    return combined.sky / np.median(combined.sky / sky()) - sky()
+
+
+def test_err_is_the_scatter_of_repeated_simulations():
+    """Pixel by pixel, over independent sets of exposures; errors understated by a third too."""
+    sets = [make_exposures(seed, stripe_rms=0.02) for seed in range(40)]
+    combined = [combine_exposures(i, e / 1.5, f, u) for i, e, f, u, _ in sets]
+    scatter = np.std([c.sky / c.scale.mean() for c in combined], axis=0)
+    expected = np.sqrt(np.mean([c.err**2 for c in combined], axis=0))
+    assert_allclose(np.median(scatter / expected), 1, rtol=0.04)
+    pulls = np.concatenate([(error_of(c) / c.err).ravel() for c in combined])
+    assert_allclose(1.4826 * np.median(np.abs(pulls)), 1, rtol=0.04)
+    assert np.mean(np.abs(pulls) > 3) < 0.006
+
+
+def test_levels_and_stripes_are_solved():
+    images, errors, flags, usable, levels = make_exposures(
+        noise=0.05, level_rms=0.03, stripe_rms=0.1
+    )
+    combined = combine_exposures(images, errors, flags, usable)
+    assert_allclose(combined.scale, levels, atol=5e-3)  # the mean stripe is 0.2 % of the sky
+    # Stripes that all exposures share cannot be told from the sky.
+    assert 100 * np.std(error_of(combined)) / 5 < 0.9
+    matched = np.where(usable, combined.images - combined.sky, np.nan)
+    assert np.nanmax(np.abs(np.nanmean(matched, axis=1))) < 0.02
+
+
+def test_sky_is_the_weighted_mean_of_what_is_left_in():
+    images, errors, flags, usable, _ = make_exposures(noise=[0.1] * 4 + [0.4] * 4)
+    combined = combine_exposures(images, errors, flags, usable)
+    weight = ~combined.left_out / np.broadcast_to(errors, images.shape) ** 2
+    mean = np.sum(weight * combined.images, axis=0) / weight.sum(axis=0)
+    good = weight.sum(axis=0) > 0
+    assert_allclose(combined.sky[good], mean[good], rtol=2e-3)
+    assert_array_equal(~combined.left_out & ~usable, False)
+
+
+def test_inputs_are_untouched():
+    inputs = make_exposures()[:4]
+    copies = [part.copy() for part in inputs]
+    combine_exposures(*inputs)
+    for part, copy in zip(inputs, copies, strict=True):
+        assert_array_equal(part, copy)
+
+
+def test_outliers_are_left_out():
+    images, errors, flags, usable, _ = make_exposures()
+    usable[:] = True
+    images[3, 50, 60] += 50  # a cosmic ray
+    combined = combine_exposures(images, errors, flags, usable)
+    assert combined.left_out[3, 50, 60]
+    assert combined.left_out.mean() < 1e-3
+    assert abs(error_of(combined)[50, 60]) < 5 * combined.err[50, 60]
+    assert combined.dq[50, 60] == 0
+
+
+def test_flags():
+    images, errors, flags, usable, _ = make_exposures()
+    images[:, 30, 30] += 5  # hot, unknown to the flags
+    images[:, 31, 70] -= 2
+    flags[:, 60, 20] = FLAG["HOT"] | FLAG["DO_NOT_USE"]
+    flags[2, 61, 20] = FLAG["DO_NOT_USE"] | FLAG["JUMP_DET"]
+    usable[:, 30, 30] = usable[:, 31, 70] = True
+    usable[:, 60, 20] = usable[2, 61, 20] = usable[:, 70:74, 80] = False
+    flags[:, :4] = FLAG["REFERENCE_PIXEL"] | FLAG["DO_NOT_USE"]
+    images[:, :4], usable[:, :4] = np.nan, False
+    combined = combine_exposures(images, errors, flags, usable)
+    dq = combined.dq
+    assert dq[30, 30] == FLAG["HOT"]
+    assert dq[31, 70] == FLAG["OTHER_BAD_PIXEL"]
+    assert dq[60, 20] == FLAG["HOT"] | FLAG["DO_NOT_USE"]
+    assert dq[61, 20] == 0
+    assert (dq[70:74, 80] == FLAG["DO_NOT_USE"]).all()
+    assert (dq[:4] == FLAG["REFERENCE_PIXEL"] | FLAG["DO_NOT_USE"]).all()
+    assert np.count_nonzero(dq[4:]) < 20
+    assert (combined.sky[:4] == 0).all()
+    assert (combined.images[:, :4] == 0).all()
+    assert np.isfinite(combined.sky).all()
+    # What had to be filled is near the truth, and its uncertainty is not that of a mean.
+    assert np.abs(error_of(combined)[70:74, 80]).max() < 0.3
+    assert combined.err[72, 80] > 1.5 * np.median(combined.err)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_exposures(n):
+    images, errors, flags, usable, _ = make_exposures(n=n, stripe_rms=0)
+    combined = combine_exposures(images, errors, flags, usable)
+    assert combined.images.shape == images.shape
+    measured = ~combined.left_out.all(axis=0)
+    assert_allclose(np.std((error_of(combined) / combined.err)[measured]), 1, rtol=0.15)
+    if n == 1:
+        assert_allclose(combined.sky[measured], images[0][measured], rtol=1e-6)
+        assert combined.scale == 1
