@@ -21,4 +21,5 @@ class SkyflatError(StpipeExitException, ValueError):
         super().__init__(1, message)
 
     def __str__(self):
+        """Tell the message alone."""
         return self.args[1]

@@ -16,7 +16,14 @@ from stdatamodels.jwst import datamodels
 from soss_background.errors import SkyflatError
 from soss_background.integrations import average_integrations, usable_pixels
 
-__all__ = ["as_image", "iterate_images", "member_paths", "open_libraries", "read_header", "read_headers"]
+__all__ = [
+    "as_image",
+    "iterate_images",
+    "member_paths",
+    "open_libraries",
+    "read_header",
+    "read_headers",
+]
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +286,7 @@ def _from_association(path):
 
 
 def _number_groups(headers):
-    """Number the products of one observation in order of time; one that is alone is number 0."""
+    """Give products of one observation numbers in order of time, 0 to one that is alone."""
     keys = ("observation.program_number", "target.proposer_name", "observation.observation_number")
     observations = [tuple(header.get(f"meta.{key}") for key in keys) for header in headers]
     starts = [header.get("meta.observation.date_beg") or "" for header in headers]

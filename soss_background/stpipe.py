@@ -170,6 +170,12 @@ class FlatFieldStep(_SkyflatMixin, JwstFlatFieldStep):
         """Find the flat that the user gives, by either of the two ways that jwst has."""
         return super().get_ref_override(reference_file_type) or self.user_supplied_flat
 
+    def get_reference_file(self, input_file, reference_file_type):
+        """Get the flat, or end with one line that tells the ways out."""
+        if self.get_ref_override(reference_file_type) is None and not crds_reachable():
+            raise _no_reference(reference_file_type, "CRDS cannot be reached")
+        return super().get_reference_file(input_file, reference_file_type)
+
 
 class SkyflatPipelineBase(_SkyflatMixin, Pipeline):
     """Base class of the package's pipelines."""

@@ -34,7 +34,7 @@ def run_program(name, *arguments, home, **environment):
     )
 
 
-def write_small_exposures(folder, n=2, shape=(64, 96), edit=lambda model: None):
+def write_small_exposures(folder, n=2, shape=(64, 96), edit=None):
     """Write small exposures of a plain sky; ``edit`` changes the last one. Return their paths."""
     rng = np.random.default_rng(0)
     settings = Simulation(window=Window("FULL", 1900, 600, *shape))
@@ -44,7 +44,8 @@ def write_small_exposures(folder, n=2, shape=(64, 96), edit=lambda model: None):
         image = rng.normal(5, 0.1, shape)
         write_exposure(path, image, 0 * image + 0.1, simulation=settings, number=number)
         paths.append(path)
-    edit_file(paths[-1], edit)
+    if edit:
+        edit_file(paths[-1], edit)
     return paths
 
 

@@ -10,8 +10,14 @@ from stdatamodels.jwst import datamodels
 import soss_background
 from soss_background import SkyflatModel
 
-PLANES = {"bkg": "BKG", "bkgdn": "BKGDN", "err": "ERR", "dq": "DQ", "images": "SCI",
-          "masks": "MASKS"}
+PLANES = {
+    "bkg": "BKG",
+    "bkgdn": "BKGDN",
+    "err": "ERR",
+    "dq": "DQ",
+    "images": "SCI",
+    "masks": "MASKS",
+}
 KEYWORDS = {
     "AUTHOR": "A. Uthor",
     "DESCRIP": "a sky",
@@ -68,8 +74,9 @@ def test_round_trip(model, tmp_path, suffix):
             written, read = getattr(model, plane), getattr(reopened, plane)
             assert_array_equal(read, written)
             assert read.dtype.newbyteorder("=") == written.dtype.newbyteorder("=")
-        assert [np.char.decode(n) if isinstance(n, bytes) else n for n in
-                reopened.metadata["filename"]] == ["a", "b", "c"]
+        assert [
+            np.char.decode(n) if isinstance(n, bytes) else n for n in reopened.metadata["filename"]
+        ] == ["a", "b", "c"]
         assert reopened.qc["name"].size == 3
         assert reopened.meta.bunit_bkg == "DN/s"
         assert reopened.meta.skyflat.day_max == 1

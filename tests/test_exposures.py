@@ -262,7 +262,9 @@ def test_the_same_exposure_twice(tmp_path):
     again = tmp_path / paths[0].name.replace("_rate", "_rateints")
     shutil.copy(paths[0], again)
     for twice in (paths[0], copy, again):
-        with pytest.raises(SkyflatError, match=rf"{twice.name}: the same exposure as {paths[0].name}"):
+        with pytest.raises(
+            SkyflatError, match=rf"{twice.name}: the same exposure as {paths[0].name}"
+        ):
             SkyflatMaskStep.call([*paths, twice])
 
 

@@ -1,0 +1,1 @@
+"""Combine exposures into a sky."""

@@ -149,7 +149,7 @@ def _weighted_mean(images, weight, usable):
 
 
 def _noise_excess(images, errors, usable, sky, weight, total):
-    """Compare the scatter of each exposure about the sky with what its errors lead one to expect."""
+    """Compare the scatter of each exposure about the sky with its errors."""
     excess = []
     for image, err, use, w in zip(images, errors, usable, weight, strict=True):
         # An exposure is part of the sky it is compared with; alone, it is the sky.

@@ -91,7 +91,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
     @staticmethod
     def _check_names(libraries):
-        """Find out, before any work is done, whether every product can be named, and differently."""
+        """Make sure, before any work is done, that every product has a name of its own."""
         names = set()
         for library in libraries:
             headers = read_headers(library)

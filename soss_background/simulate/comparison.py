@@ -83,7 +83,9 @@ def compare_with_truth(skyflat, truth):
         planes = {key: getattr(model, key) for key in ("bkg", "bkgdn", "err", "images", "masks")}
         for key, plane in planes.items():
             if plane is None or plane.shape[-2:] != sky.shape:
-                raise SkyflatError(f"{skyflat}: {key.upper()} is missing or not of the truth's size")
+                raise SkyflatError(
+                    f"{skyflat}: {key.upper()} is missing or not of the truth's size"
+                )
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
         return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
 

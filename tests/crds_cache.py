@@ -1,0 +1,90 @@
+"""A small CRDS cache in a folder: real look-ups, no server."""
+
+import hashlib
+import pprint
+import shutil
+from pathlib import Path
+
+CONTEXT = "jwst_0001.pmap"
+
+_SELECTOR = """
+selector = Match({
+    ('NIS_SOSS',) : UseAfter({
+        '1900-01-01 00:00:00' : '%s',
+    }),
+})
+"""
+
+
+def make_cache(folder, references):
+    """
+    Make a CRDS cache that holds NIRISS SOSS reference files.
+
+    ``references`` maps reference types to files, or to None for N/A. Returns the environment that
+    leads CRDS to the cache.
+    """
+    folder = Path(folder)
+    mappings = folder / "mappings" / "jwst"
+    files = folder / "references" / "jwst" / "niriss"
+    config = folder / "config" / "jwst"
+    for part in (mappings, files, config):
+        part.mkdir(parents=True)
+    selector = {}
+    for reference_type, file in references.items():
+        if file is None:
+            selector[reference_type] = "N/A"
+            continue
+        name = f"jwst_niriss_{reference_type}_0001{Path(file).suffix}"
+        shutil.copy(file, files / name)
+        rmap = f"jwst_niriss_{reference_type}_0001.rmap"
+        selector[reference_type] = rmap
+        header = {
+            "filekind": reference_type.upper(),
+            "instrument": "NIRISS",
+            "mapping": "REFERENCE",
+            "name": rmap,
+            "observatory": "JWST",
+            "parkey": (
+                ("META.EXPOSURE.TYPE",),
+                ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME"),
+            ),
+        }
+        _write_mapping(mappings / rmap, header, _SELECTOR % name)
+    imap = {
+        "instrument": "NIRISS",
+        "mapping": "INSTRUMENT",
+        "name": "jwst_niriss_0001.imap",
+        "observatory": "JWST",
+        "parkey": ("REFTYPE",),
+    }
+    _write_mapping(mappings / imap["name"], imap, f"\nselector = {pprint.pformat(selector)}\n")
+    pmap = {
+        "mapping": "PIPELINE",
+        "name": CONTEXT,
+        "observatory": "JWST",
+        "parkey": ("META.INSTRUMENT.NAME",),
+    }
+    _write_mapping(mappings / CONTEXT, pmap, f"\nselector = {{'NIRISS': '{imap['name']}'}}\n")
+    server_config = {
+        "observatory": "jwst",
+        "last_synced": "2026-01-01 00:00:00",
+        "bad_files_list": [],
+        "operational_context": CONTEXT,
+        "force_remote_mode": False,
+    }
+    (config / "server_config").write_text(repr(server_config))
+    return {
+        "CRDS_PATH": str(folder),
+        "CRDS_SERVER_URL": "https://jwst-serverless.example",
+        "CRDS_CONTEXT": CONTEXT,
+        "CRDS_OBSERVATORY": "jwst",
+    }
+
+
+def _write_mapping(path, header, selector):
+    """Write a CRDS mapping; its checksum leaves out the line that holds it."""
+    entries = pprint.pformat(header | {"derived_from": "made by a test"}).removeprefix("{")
+    text = f"header = {{\n{entries}\n{selector}"
+    checksum = hashlib.sha1(text.encode()).hexdigest()
+    first, rest = text.split("\n", 1)
+    path.write_text(f"{first}\n    'sha1sum' : '{checksum}',\n{rest}")

@@ -1,0 +1,155 @@
+"""With CRDS and without: no correction is left out in silence, no run ends in a traceback."""
+
+import asdf
+import pytest
+from astropy.io import fits
+from crds.core import utils
+from crds_cache import CONTEXT, make_cache
+from helpers import run_program, strun
+from numpy.testing import assert_allclose
+
+from soss_background import SkyflatMaskStep, SkyflatModel, SkyflatPipeline, stpipe
+from soss_background.errors import SkyflatError
+
+PIPELINE = "soss_background.SkyflatPipeline"
+
+
+@pytest.fixture
+def crds(tmp_path, flat, monkeypatch):
+    """Make a cache with a flat and parameters for two steps; lead this process to it."""
+    pars = tmp_path / "pars"
+    pars.mkdir()
+    SkyflatMaskStep(n_sigma=7.0).export_config(pars / "mask.asdf", include_metadata=True)
+    SkyflatPipeline(suffix="mysky").export_config(pars / "pipeline.asdf", include_metadata=True)
+    environment = make_cache(
+        tmp_path / "cache",
+        {
+            "flat": flat,
+            "pars-skyflatmaskstep": pars / "mask.asdf",
+            "fflat": None,
+            "sflat": None,
+            "dflat": None,
+        },
+    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    utils.clear_function_caches()
+    stpipe._crds_reachable.cache_clear()
+    yield environment
+    utils.clear_function_caches()
+    stpipe._crds_reachable.cache_clear()
+
+
+@pytest.mark.usefixtures("crds")
+def test_reachable(monkeypatch, tmp_path):
+    assert stpipe.crds_reachable()
+    monkeypatch.setenv("CRDS_PATH", str(tmp_path / "empty"))
+    assert not stpipe.crds_reachable()
+
+
+def test_unreachable_server(monkeypatch, tmp_path):
+    """Nobody listens at the address: it is asked once, and soon given up."""
+    monkeypatch.setenv("CRDS_PATH", str(tmp_path))
+    monkeypatch.setenv("CRDS_SERVER_URL", "http://127.0.0.1:9")
+    assert not stpipe.crds_reachable()
+
+
+@pytest.mark.parametrize(
+    "option", ["override_flat={flat}", "skip=true", "user_supplied_flat={flat}"]
+)
+def test_nothing_of_crds(option, visit, flat, tmp_path):
+    done = run_program(
+        "strun", PIPELINE, visit, f"--steps.flat_field.{option.format(flat=flat)}", home=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (product,) = tmp_path.glob("*_skyflat.fits")
+    header = fits.getheader(product)
+    assert header["FLATCORR"] == ("SKIPPED" if option == "skip=true" else "COMPLETE")
+    if option != "skip=true":
+        assert header["R_FLAT"].endswith("flat.fits")
+    with SkyflatModel(product) as skyflat:
+        assert skyflat.meta.calibration_software_version
+        assert skyflat.cal_logs.skyflat
+
+
+def test_nothing_overridden(visit, tmp_path):
+    done = run_program("strun", PIPELINE, visit, home=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    for way_out in (
+        "--steps.flat_field.override_flat=FILE",
+        "--steps.flat_field.skip=true",
+        "CRDS_PATH",
+    ):
+        assert way_out in line
+    assert not list(tmp_path.glob("*.fits"))
+
+
+def test_override_that_is_missing(visit):
+    with pytest.raises(SkyflatError, match=r"none\.fits: no such file \(flat reference file\)"):
+        strun(PIPELINE, visit, "--steps.flat_field.override_flat=none.fits")
+
+
+def test_flat_field_alone_names_the_ways_out(exposures):
+    step = SkyflatPipeline.step_defs["flat_field"]()
+    with pytest.raises(SkyflatError, match="No flat reference file: CRDS cannot be reached"):
+        step.run(str(exposures[0]))
+
+
+@pytest.mark.usefixtures("crds")
+def test_flat_and_parameters_from_the_cache(visit, flat, tmp_path):
+    strun(PIPELINE, visit)
+    (product,) = tmp_path.glob("*_skyflat.fits")
+    header = fits.getheader(product)
+    assert header["FLATCORR"] == "COMPLETE"
+    assert header["R_FLAT"] == "crds://jwst_niriss_flat_0001.fits"
+    assert header["CRDS_CTX"] == CONTEXT
+    with SkyflatModel(product) as skyflat:
+        assert any("n_sigma: 7.0" in line for line in skyflat.cal_logs.skyflat)
+        from_cache = skyflat.bkg.copy()
+    by_hand = SkyflatPipeline.call(
+        visit,
+        steps={"flat_field": {"override_flat": flat}, "skyflat_mask": {"n_sigma": 7.0}},
+    )
+    assert_allclose(from_cache, by_hand.bkg, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("crds")
+def test_the_user_wins_over_the_cache(visit):
+    skyflat = SkyflatPipeline.call(visit, steps={"skyflat_mask": {"n_sigma": 3.0}})
+    assert any("n_sigma: 3.0" in line for line in skyflat.cal_logs.skyflat)
+
+
+@pytest.mark.usefixtures("crds")
+def test_parameters_of_a_step_alone(visit, caplog):
+    SkyflatMaskStep.call(visit)
+    assert "n_sigma: 7.0" in caplog.text
+
+
+@pytest.mark.usefixtures("crds")
+def test_cache_without_a_flat(visit, tmp_path, caplog, monkeypatch):
+    """CRDS says that there is none for these exposures: jwst's way is to say so and go on."""
+    environment = make_cache(tmp_path / "other", {"flat": None})
+    monkeypatch.setenv("CRDS_PATH", environment["CRDS_PATH"])
+    utils.clear_function_caches()
+    skyflat = SkyflatPipeline.call(visit)
+    assert skyflat.meta.skyflat.flat_correction == "SKIPPED"
+    assert "00001_nis_rateints.fits: not flat-fielded" in caplog.text
+
+
+@pytest.mark.usefixtures("crds")
+def test_cache_that_lost_its_file(visit, tmp_path):
+    for file in (tmp_path / "cache" / "references").rglob("*flat*.fits"):
+        file.unlink()
+    with pytest.raises(SkyflatError, match="No flat reference file: CRDS gives none"):
+        SkyflatPipeline.call(visit)
+
+
+def test_exported_parameters_are_valid(tmp_path):
+    SkyflatMaskStep(grow=4).export_config(tmp_path / "p.asdf")
+    with asdf.open(tmp_path / "p.asdf") as file:
+        assert file["class"].endswith("SkyflatMaskStep")
+        assert file["parameters"]["grow"] == 4
+    assert SkyflatMaskStep.from_config_file("p.asdf").grow == 4

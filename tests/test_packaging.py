@@ -1,0 +1,68 @@
+"""What is installed: entry points, the wheel, the version."""
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import asdf
+from helpers import run_program
+
+import soss_background
+from soss_background.integration import get_resource_mappings, get_steps
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_steps_are_what_they_say():
+    for name, alias, is_pipeline in get_steps():
+        step = getattr(soss_background, name.removeprefix("soss_background."))
+        assert step.class_alias == alias
+        assert hasattr(step, "step_defs") == is_pipeline
+    assert "soss_background" in {entry.name for entry in entry_points(group="stpipe.steps")}
+
+
+def test_asdf_knows_the_schema():
+    uri = "http://soss-background.readthedocs.io/schemas/skyflat.schema"
+    assert uri in get_resource_mappings()[0]
+    assert asdf.schema.load_schema(uri)["id"] == uri
+
+
+def test_stpipe_lists_the_steps(tmp_path):
+    done = run_program("stpipe", "list", "soss_background.*", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [f"{name} ({alias})" for name, alias, _ in get_steps()]
+    assert sorted(done.stdout.splitlines()) == sorted(lines)
+
+
+def test_help_tells_the_parameters(tmp_path):
+    done = run_program("strun", "soss_background.SkyflatPipeline", "--help", home=tmp_path)
+    assert done.returncode == 0
+    for option in ("--steps.skyflat_mask.n_sigma", "--steps.flat_field.override_flat", "[sigma]"):
+        assert option in done.stdout
+
+
+def test_wheel_holds_the_schema(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "soss_background/datamodels/schemas/skyflat.schema.yaml" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith("tests")]
+
+
+def test_import_is_light():
+    """asdf imports the package for all its users: the steps, and with them jwst, come later."""
+    code = "import sys, soss_background; print('jwst' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_version():
+    assert soss_background.__version__ == version("soss_background")

@@ -1,0 +1,100 @@
+"""Real frames of the instrument, where the folder that holds them is there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import strun
+from numpy.testing import assert_allclose
+from stdatamodels.jwst import datamodels
+
+from soss_background import SkyflatPipeline
+from soss_background.detector import SUBSTRIP256, Window
+from soss_background.simulate import Simulation, simulate_visit, write_exposure
+from soss_background.simulate.comparison import compare_with_truth, sky_errors
+
+REAL = Path(__file__).parents[2] / "shared" / "real"
+STEP = "soss_background.SkyflatMaskStep"
+
+pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
+
+# Boxes (first row, last row, first column, last column) that the eye finds to be star or sky.
+FRAMES = {
+    "jw01512001001_03102_00001_nis_substrip256_pwcpos245.778671.npy": {
+        "star": {
+            "order 1": (70, 90, 10, 200),
+            "order 1, bright": (30, 70, 1100, 1900),
+            "order 2": (140, 155, 10, 400),
+            "order 2, upper": (150, 175, 500, 700),
+            "order 3": (100, 108, 10, 80),
+            "order 3, far": (213, 228, 10, 80),
+            "order 0 of a field star": (148, 172, 1935, 1950),
+        },
+        "sky": {
+            "above order 2": (200, 250, 250, 600),
+            "below order 1": (5, 40, 20, 250),
+            "right of the step": (190, 250, 900, 1000),
+            "far right": (200, 250, 1880, 2040),
+        },
+    },
+    "wasp96b_f277w_substrip256.npy": {
+        "star": {
+            "order 1": (60, 90, 10, 400),
+            "order 0": (195, 220, 996, 1010),
+            "order 0, second": (95, 115, 1158, 1172),
+            "order 0, third": (140, 165, 1454, 1462),
+            "order 0, fourth": (25, 45, 1892, 1905),
+            "order 0, fifth": (200, 220, 1826, 1838),
+            "faint star": (195, 215, 1325, 1331),
+            "fainter star": (62, 75, 1853, 1858),
+        },
+        "sky": {
+            "above order 1": (180, 250, 20, 400),
+            "middle": (150, 230, 450, 700),
+            "above the stars": (160, 190, 1100, 1240),
+            "right": (100, 150, 1600, 1800),
+        },
+    },
+}
+
+
+@pytest.fixture
+def wrapped(request, tmp_path):
+    """Wrap a real frame as an exposure; return its path, its name, its masks once made."""
+    frame = np.load(REAL / request.param)
+    err = np.sqrt(0.1**2 + np.clip(frame, 0, None) / 1.6 / 100).astype("f4")
+    path = tmp_path / "jw01512001001_03102_00001_nis_rate.fits"
+    return write_exposure(path, frame, err, simulation=Simulation(window=SUBSTRIP256))
+
+
+@pytest.mark.parametrize("wrapped", FRAMES, indirect=True)
+def test_stars_are_masked_and_the_sky_is_not(wrapped, request):
+    strun(STEP, wrapped)
+    with datamodels.open(str(wrapped).replace("_rate", "_skyflatmask")) as image:
+        masked = image.mask == 0
+    boxes = FRAMES[request.node.callspec.params["wrapped"]]
+    for kind, low, high in (("star", 0.9, 1), ("sky", 0, 0.12)):
+        for name, (y0, y1, x0, x1) in boxes[kind].items():
+            fraction = masked[y0:y1, x0:x1].mean()
+            assert low <= fraction <= high, f"{kind}: {name}: {fraction:.2f} masked"
+
+
+def test_sky_of_the_real_template(tmp_path):
+    """Exposures whose sky has the column profile of the real template, not of its description."""
+    template = np.load(REAL / "gr700xd_background_substrip96.npy")
+    profile = np.median(template[4:-4], axis=0)
+    settings = Simulation(window=Window("FULL", 1856, 560, 192, 384), sky_profile=profile)
+    visit = simulate_visit(tmp_path / "visit", replace(settings, n_exposures=8))
+    SkyflatPipeline.call(
+        visit,
+        output_file="real.fits",
+        steps={"flat_field": {"override_flat": str(tmp_path / "visit" / "flat.fits")}},
+    )
+    comparison = compare_with_truth("real_skyflat.fits", tmp_path / "visit" / "truth.fits")
+    _, metrics = sky_errors(comparison.bkgdn, comparison.truth, comparison.science)
+    assert metrics["scatter"] < 0.4
+    assert metrics["rms"] < 0.6
+    assert metrics["step"] < 0.8
+    shape = np.median(comparison.bkgdn[4:-4], axis=0)
+    assert_allclose(shape[300] / shape[100], profile[860] / profile[660], rtol=0.02)
