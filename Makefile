@@ -3,7 +3,9 @@
 #
 # Both make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
 
-PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell command -v python$(version))) python3)
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c "$(NEW_ENOUGH)" 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 DEMO := demo
 
@@ -25,7 +27,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, see PYTHON in the Makefile')"
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
