@@ -109,5 +109,5 @@ def _compare(options):
     """Print the agreement of a skyflat with the truth and draw it."""
     comparison = compare_with_truth(options.skyflat, options.truth)
     print(format_table(comparison))
-    draw_comparison(comparison).savefig(options.output, dpi=110)
+    draw_comparison(comparison).savefig(options.output, dpi=80)
     print(f"Picture: {options.output}")
