@@ -47,10 +47,10 @@ _IDENTITY = [
         "activity_id",
         "exposure_number",
     )
-]
+] + ["meta.exposure.segment_number", "meta.exposure.start_time"]
 
 
-def open_libraries(inputs):
+def open_libraries(inputs, folder="."):
     """
     Open exposures as libraries of models, checked by their headers.
 
@@ -58,7 +58,9 @@ def open_libraries(inputs):
     ----------
     inputs : list
         An association file, a `~jwst.datamodels.ModelLibrary`, or any number of files and models
-        (or one list of them). Models are copied; the models of a library are not.
+        Models are copied; the models of a library are not.
+    folder : str or `~pathlib.Path`
+        Where the changed exposures are kept while they are not borrowed.
 
     Returns
     -------
@@ -72,16 +74,16 @@ def open_libraries(inputs):
         If a file cannot be read, or if exposures are not SOSS exposures of one subarray, each
         given once.
     """
-    if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
-        inputs = inputs[0]
     if not inputs:
         raise SkyflatError("No exposures are given")
     if len(inputs) == 1 and _is_association(inputs[0]):
-        libraries = _from_association(Path(inputs[0]))
+        libraries = _from_association(Path(inputs[0]), folder)
     elif len(inputs) == 1 and isinstance(inputs[0], ModelLibrary):
+        if {exptype.lower() for exptype in inputs[0].exptypes} != {"science"}:
+            raise SkyflatError("The library has members that are not of the exptype science")
         libraries = list(inputs)
     elif all(isinstance(item, str | Path) for item in inputs):
-        libraries = [_library_of_files({}, {}, [Path(item) for item in inputs])]
+        libraries = [_library_of_files({}, {}, [Path(item) for item in inputs], folder)]
     else:
         libraries = [ModelLibrary([_own_copy(item) for item in inputs])]
     for library in libraries:
@@ -257,7 +259,7 @@ def _own_copy(item):
     raise SkyflatError(f"{item!r} is neither a file nor a data model")
 
 
-def _from_association(path):
+def _from_association(path, folder):
     """Make a library of each product of an association file."""
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
@@ -276,11 +278,11 @@ def _from_association(path):
         if not members:
             raise SkyflatError(f"{path}: product {product.get('name')} has no science member")
     table = {"table_name": path.name, "asn_id": association.get("asn_id")}
-    folder = path.absolute().parent
-    files = [[folder / member["expname"] for member in members] for _, members in products]
+    parent = path.absolute().parent
+    files = [[parent / member["expname"] for member in members] for _, members in products]
     groups = _number_groups([read_header(paths[0]) for paths in files])
     return [
-        _library_of_files(table, {"obs_group": group, **product}, paths)
+        _library_of_files(table, {"obs_group": group, **product}, paths, folder)
         for (product, _), paths, group in zip(products, files, groups, strict=True)
     ]
 
@@ -297,16 +299,18 @@ def _number_groups(headers):
     return groups
 
 
-def _library_of_files(table, product, paths):
+def _library_of_files(table, product, paths, folder):
     """Make a library of one product that leaves its files on disk."""
     for path in paths:
         read_header(path)
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
     association = table | {"products": [{**product, "members": members}]}
-    # Beside the products, as the library itself would, since it may take gigabytes.
-    folder = tempfile.mkdtemp(prefix=".skyflat-", dir="." if os.access(".", os.W_OK) else None)
-    library = ModelLibrary(association, on_disk=True, temp_directory=folder)
-    weakref.finalize(library, shutil.rmtree, Path(folder).absolute(), ignore_errors=True)
+    # Beside the products: it may take gigabytes, which a system's temporary folder may not have.
+    scratch = tempfile.mkdtemp(
+        prefix=".skyflat-", dir=folder if os.access(folder, os.W_OK) else None
+    )
+    library = ModelLibrary(association, on_disk=True, temp_directory=scratch)
+    weakref.finalize(library, shutil.rmtree, Path(scratch).absolute(), ignore_errors=True)
     return library
 
 
@@ -341,4 +345,4 @@ def _identities(header):
         yield remove_suffix(Path(name).stem)[0]
     numbers = tuple(header.get(key) for key in _IDENTITY)
     if None not in numbers:
-        yield (*numbers, header.get("meta.exposure.start_time"))
+        yield numbers

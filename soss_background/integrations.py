@@ -53,7 +53,7 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
     """
     usable = usable_pixels(data, err, dq)
     count = np.maximum(usable.sum(axis=0, dtype=np.float32), 1)
-    poisson = np.where(usable, var_poisson, 0)
+    poisson = np.where(usable, np.nan_to_num(var_poisson), 0)
     variance = np.maximum(err**2 - poisson, 0) + poisson.sum(axis=0) / count
     weight = np.divide(1, variance, out=np.zeros_like(data), where=usable)
     total = weight.sum(axis=0)

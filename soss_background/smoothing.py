@@ -3,7 +3,10 @@
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["fill_gaps", "smooth"]
+__all__ = ["MIN_COVERAGE", "fill_gaps", "smooth"]
+
+# Share of a Gaussian that must fall on known pixels for their mean to be trusted.
+MIN_COVERAGE = 0.01
 
 
 def smooth(image, weight, sigma):
@@ -23,15 +26,11 @@ def smooth(image, weight, sigma):
     -------
     smoothed : ndarray of float32, shape (ny, nx)
         Weighted means; NaN where no weight is near.
-    coverage : ndarray of float32, shape (ny, nx)
-        Smoothed weights.
     """
     coverage = ndimage.gaussian_filter(weight, sigma, mode="constant")
-    weighted = ndimage.gaussian_filter(
-        np.where(weight > 0, image, 0) * weight, sigma, mode="constant"
-    )
-    near = coverage > 1e-6 * weight.max()
-    return np.divide(weighted, coverage, out=np.full_like(image, np.nan), where=near), coverage
+    values = np.where(weight > 0, image, 0) * weight
+    values = ndimage.gaussian_filter(values, sigma, mode="constant")
+    return np.divide(values, coverage, out=np.full_like(image, np.nan), where=coverage > 0)
 
 
 def fill_gaps(image, known, sigma=(8.0, 1.0)):
@@ -63,9 +62,10 @@ def fill_gaps(image, known, sigma=(8.0, 1.0)):
     filled, known = image.copy(), known.copy()
     sigma = np.array(sigma)
     while not known.all():
-        smoothed, coverage = smooth(filled, known.astype(np.float32), sigma)
-        near = ~known & (coverage > 0.01)
-        filled[near] = smoothed[near]
+        weight = known.astype(np.float32)
+        coverage = ndimage.gaussian_filter(weight, sigma, mode="constant")
+        near = ~known & (coverage > MIN_COVERAGE)
+        filled[near] = smooth(filled, weight, sigma)[near]
         known |= near
         sigma *= 2
     return filled

@@ -14,6 +14,7 @@ from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelLibrary
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.stpipe import Pipeline, Step
+from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries
@@ -21,6 +22,9 @@ from soss_background.exposures import member_paths, open_libraries
 __all__ = ["FlatFieldStep", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
 log = logging.getLogger(__name__)
+
+# Seconds to wait for a CRDS server; its client would wait for an hour.
+_PATIENCE = 10
 
 _SUFFIX = re.compile(r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise)?$")
 
@@ -44,12 +48,14 @@ def _crds_reachable(cache, server):
         return True
     if server is None:
         return False
-    # A server that does not answer would otherwise be waited for for an hour.
-    os.environ.setdefault("CRDS_CLIENT_TIMEOUT_SECONDS", "10")
+    patience = crds_config.CLIENT_TIMEOUT.get()
+    crds_config.CLIENT_TIMEOUT.set(min(patience, _PATIENCE))
     try:
         api.get_server_info()
     except (CrdsError, OSError):
         return False
+    finally:
+        crds_config.CLIENT_TIMEOUT.set(patience)
     return True
 
 
@@ -73,7 +79,9 @@ class _SkyflatMixin:
     def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
         """Ask CRDS for parameters where it can be reached."""
         return super().get_config_from_reference(
-            dataset, disable=disable or not crds_reachable(), crds_observatory=crds_observatory
+            dataset,
+            disable=disable if crds_reachable() else True,
+            crds_observatory=crds_observatory,
         )
 
     def run(self, *args):
@@ -116,7 +124,10 @@ class _SkyflatMixin:
         list of `~jwst.datamodels.ModelLibrary`
             One library for each product of the association, or a single one.
         """
-        libraries = open_libraries([self.make_input_path(item) for item in inputs])
+        if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+            inputs = inputs[0]
+        folder = self.search_attr("output_dir", default=".")
+        libraries = open_libraries([self.make_input_path(item) for item in inputs], folder)
         self._input_paths = {path for library in libraries for path in member_paths(library)}
         return libraries
 
@@ -126,13 +137,12 @@ class _SkyflatMixin:
         if not (self.save_results or output_file or force):
             return None
         if isinstance(model, ModelLibrary):
-            return self._save_library(model, suffix, output_file, force, components)
+            return self._save_library(model, suffix, idx, output_file, force, components)
         output_file = output_file or self.search_attr("output_file")
         path = self.make_output_path(
             basepath=output_file or model.meta.filename,
             suffix=suffix,
-            idx=idx if output_file else None,
-            **components,
+            **({"idx": idx, **components} if output_file else {}),
         )
         if Path(path).resolve() in self.search_attr("_input_paths", ()):
             raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
@@ -140,12 +150,13 @@ class _SkyflatMixin:
         log.info("Saved model in %s", path)
         return path
 
-    def _save_library(self, library, suffix, output_file, force, components):
+    def _save_library(self, library, suffix, idx, output_file, force, components):
         """Save the models of a library; those that share a given name are numbered."""
         paths = []
         with library:
             for index, model in enumerate(library):
-                idx = index if len(library) > 1 else None
+                if len(library) > 1:
+                    components["exposure"] = index
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
         return paths
@@ -186,8 +197,8 @@ class SkyflatPipelineBase(_SkyflatMixin, Pipeline):
         for kind, override in overrides.items():
             if override is None and not crds_reachable():
                 raise _no_reference(kind, "CRDS cannot be reached")
-            if isinstance(override, str) and override != "N/A" and not Path(override).is_file():
-                raise SkyflatError(f"{override}: no such file ({kind} reference file)")
+            if isinstance(override, str) and override != "N/A":
+                _check_reference(Path(override))
         if None not in overrides.values():
             return
         try:
@@ -203,6 +214,17 @@ def _no_reference(kind, reason):
         f"--steps.flat_field.override_{kind}=FILE, leave the correction out with "
         "--steps.flat_field.skip=true, or set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS."
     )
+
+
+def _check_reference(path):
+    """Raise unless a reference file is there, and whole."""
+    if not path.is_file():
+        raise SkyflatError(f"{path}: no such file (reference file)")
+    try:
+        with datamodels.open(path) as model:
+            model.data.max()
+    except (AttributeError, OSError, TypeError, ValueError) as err:
+        raise SkyflatError(f"{path}: cannot be read as a reference file ({err})") from err
 
 
 def _save_whole(model, path):

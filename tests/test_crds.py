@@ -1,15 +1,23 @@
 """With CRDS and without: no correction is left out in silence, no run ends in a traceback."""
 
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import asdf
 import pytest
 from astropy.io import fits
+from conftest import SMALL
 from crds.core import utils
 from crds_cache import CONTEXT, make_cache
 from helpers import run_program, strun
 from numpy.testing import assert_allclose
 
 from soss_background import SkyflatMaskStep, SkyflatModel, SkyflatPipeline, stpipe
+from soss_background.detector import Window
 from soss_background.errors import SkyflatError
+from soss_background.simulate import simulate_visit
 
 PIPELINE = "soss_background.SkyflatPipeline"
 
@@ -26,6 +34,7 @@ def crds(tmp_path, flat, monkeypatch):
         {
             "flat": flat,
             "pars-skyflatmaskstep": pars / "mask.asdf",
+            "pars-skyflatpipeline": pars / "pipeline.asdf",
             "fflat": None,
             "sflat": None,
             "dflat": None,
@@ -52,6 +61,17 @@ def test_unreachable_server(monkeypatch, tmp_path):
     monkeypatch.setenv("CRDS_PATH", str(tmp_path))
     monkeypatch.setenv("CRDS_SERVER_URL", "http://127.0.0.1:9")
     assert not stpipe.crds_reachable()
+
+
+def test_silent_server(monkeypatch, tmp_path):
+    """A server that takes the call and says nothing is not waited for."""
+    monkeypatch.setattr(stpipe, "_PATIENCE", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("CRDS_PATH", str(tmp_path))
+        monkeypatch.setenv("CRDS_SERVER_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        start = time.monotonic()
+        assert not stpipe.crds_reachable()
+        assert time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize(
@@ -88,8 +108,30 @@ def test_nothing_overridden(visit, tmp_path):
 
 
 def test_override_that_is_missing(visit):
-    with pytest.raises(SkyflatError, match=r"none\.fits: no such file \(flat reference file\)"):
+    with pytest.raises(SkyflatError, match=r"none\.fits: no such file \(reference file\)"):
         strun(PIPELINE, visit, "--steps.flat_field.override_flat=none.fits")
+
+
+@pytest.mark.parametrize("fault", ["text", "truncated"])
+def test_override_that_cannot_be_read(fault, visit, flat, tmp_path):
+    bad = tmp_path / "bad.fits"
+    content = Path(flat).read_bytes()
+    bad.write_bytes(b"not a flat" if fault == "text" else content[: len(content) // 3])
+    with pytest.raises(SkyflatError, match=r"bad\.fits: cannot be read as a reference file"):
+        strun(PIPELINE, visit, f"--steps.flat_field.override_flat={bad}")
+
+
+def test_override_that_does_not_fit(visit, tmp_path):
+    simulate_visit("other", replace(SMALL, window=Window("FULL", 1920, 600, 64, 64)))
+    with pytest.raises(SkyflatError, match=r"flat\.fits was not applied, does it fit"):
+        strun(PIPELINE, visit, f"--steps.flat_field.override_flat={tmp_path / 'other/flat.fits'}")
+
+
+@pytest.mark.usefixtures("crds")
+def test_parameter_references_can_be_disabled(visit, monkeypatch, caplog):
+    monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
+    SkyflatMaskStep.call(visit)
+    assert "n_sigma: 4.0" in caplog.text
 
 
 def test_flat_field_alone_names_the_ways_out(exposures):
@@ -101,7 +143,7 @@ def test_flat_field_alone_names_the_ways_out(exposures):
 @pytest.mark.usefixtures("crds")
 def test_flat_and_parameters_from_the_cache(visit, flat, tmp_path):
     strun(PIPELINE, visit)
-    (product,) = tmp_path.glob("*_skyflat.fits")
+    (product,) = tmp_path.glob("*_mysky.fits")  # a parameter of the pipeline's own
     header = fits.getheader(product)
     assert header["FLATCORR"] == "COMPLETE"
     assert header["R_FLAT"] == "crds://jwst_niriss_flat_0001.fits"

@@ -39,9 +39,8 @@ def test_every_kind_of_input(tmp_path):
         "association": [association],
         "str": [str(association)],
         "files": paths,
-        "list of str": [[str(path) for path in paths]],
+        "list of str": [str(path) for path in paths],
         "models": models,
-        "list of models": [models],
         "mixture": [models[0], paths[1]],
         "library": [ModelLibrary(association)],
     }
@@ -61,15 +60,15 @@ def test_members_that_are_not_science_are_left_out(tmp_path):
     assert len(open_libraries([association])[0]) == 1
 
 
-def test_models_are_left_unchanged(tmp_path):
-    models = [datamodels.open(path) for path in write_small_exposures(tmp_path)]
-    before = [(model.data.copy(), model.dq.copy(), model.to_flat_dict()) for model in models]
-    SkyflatMaskStep.call(models)
-    for model, (data, dq, metadata) in zip(models, before, strict=True):
-        assert_array_equal(model.data, data)
-        assert_array_equal(model.dq, dq)
-        assert model.mask is None
-        assert model.to_flat_dict().keys() == metadata.keys()
+def test_models_are_left_unchanged(exposures, flat):
+    models = [datamodels.open(path) for path in exposures]
+    before = [model.copy() for model in models]
+    SkyflatPipeline.call(models, steps={"flat_field": {"override_flat": flat}})
+    for model, copy in zip(models, before, strict=True):
+        for plane in ("data", "err", "dq", "var_poisson", "var_rnoise"):
+            assert_array_equal(getattr(model, plane), getattr(copy, plane))
+        metadata = [m.to_flat_dict(include_arrays=False) for m in (model, copy)]
+        assert metadata[0] == metadata[1]
 
 
 def test_a_cube_becomes_the_mean_of_all_its_integrations(exposures):
@@ -266,6 +265,37 @@ def test_the_same_exposure_twice(tmp_path):
             SkyflatError, match=rf"{twice.name}: the same exposure as {paths[0].name}"
         ):
             SkyflatMaskStep.call([*paths, twice])
+
+
+def test_segments_of_an_exposure_are_different(tmp_path):
+    first, second = write_small_exposures(tmp_path)
+    second.unlink()
+    segments = [tmp_path / f"jw04479001001_03101_00001-seg00{k}_nis_rate.fits" for k in (1, 2)]
+    for number, segment in enumerate(segments, start=1):
+        shutil.copy(first, segment)
+        edit_file(segment, set_meta("exposure.segment_number", number))
+    assert len(open_libraries(segments)[0]) == 2
+
+
+def test_library_with_other_members(tmp_path):
+    paths = write_small_exposures(tmp_path)
+    association = write_association(tmp_path, {"a": [path.name for path in paths]})
+    content = json.loads(association.read_text())
+    content["products"][0]["members"][1]["exptype"] = "background"
+    association.write_text(json.dumps(content))
+    with pytest.raises(SkyflatError, match="not of the exptype science"):
+        SkyflatMaskStep.call(ModelLibrary(association))
+
+
+def test_hardly_a_pixel_to_use(tmp_path, caplog):
+    def edit(model):
+        model.dq[::6, ::6] |= 4
+        model.dq[model.dq == 0] = 1
+
+    paths = write_small_exposures(tmp_path, n=3, edit=edit)
+    skyflat = SkyflatPipeline.call(paths, steps={"flat_field": {"skip": True}})
+    assert_array_equal(skyflat.metadata["used"], [1, 1, 0])
+    assert "too few usable pixels" in caplog.text
 
 
 def test_different_shapes(tmp_path):

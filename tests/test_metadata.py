@@ -1,17 +1,25 @@
 """Names and metadata of products."""
 
+import json
+
 import numpy as np
 import pytest
 from astropy.time import Time
 from numpy.testing import assert_allclose
 
-from soss_background import SkyflatModel, SkyflatPipeline
+from soss_background import (
+    SkyflatCombineStep,
+    SkyflatMaskStep,
+    SkyflatModel,
+    SkyflatPipeline,
+)
 from soss_background.combine.metadata import (
     describe_exposures,
     mean_direction,
     product_name,
     summarize,
 )
+from soss_background.errors import SkyflatError
 
 
 class Library:
@@ -33,7 +41,7 @@ def header(ra=0.0, dec=0.0, time="2024-06-01", **more):
 
 
 def describe(*headers):
-    return describe_exposures(list(headers), SkyflatModel().get_dtype("metadata"))
+    return describe_exposures(list(headers))
 
 
 def name(*headers, obs_group=0):
@@ -123,6 +131,32 @@ def test_rows_are_those_of_the_exposures(visit, exposures, flat):
     assert_allclose(skyflat.metadata["ecliptic_lon"], 9, atol=0.05)
     assert_allclose(skyflat.metadata["ecliptic_lat"], -2, atol=0.05)
     assert_allclose(skyflat.metadata["masked_fraction"], skyflat.masks.mean(axis=(1, 2)))
+
+
+def test_two_products_of_one_name(two_observations, tmp_path):
+    content = json.loads(two_observations.read_text())
+    for product in content["products"]:
+        product["obs_group"] = 0
+        product["members"] = content["products"][0]["members"]
+    path = two_observations.with_name("same_asn.json")
+    path.write_text(json.dumps(content))
+    for step in (SkyflatPipeline, SkyflatCombineStep):
+        with pytest.raises(SkyflatError, match="the name of two products"):
+            step.call(path)
+    content["products"][0]["obs_group"] = "x"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SkyflatError, match="obs_group x is no number"):
+        SkyflatCombineStep.call(path)
+    assert not list(tmp_path.glob("*.fits"))
+
+
+def test_products_under_one_given_name(two_observations, tmp_path):
+    skip = {"flat_field": {"skip": True}}
+    SkyflatPipeline.call(two_observations, output_file="m.fits", steps=skip)
+    SkyflatMaskStep.call(two_observations, output_file="m.fits")
+    names = {f"m_{k}_skyflat.fits" for k in (0, 1)}
+    names |= {f"m_{k}_{j}_skyflatmask.fits" for k in (0, 1) for j in (0, 1)}
+    assert {path.name for path in tmp_path.glob("*.fits")} == names
 
 
 def test_products_of_one_observation_are_numbered(two_observations, tmp_path):

@@ -1,5 +1,6 @@
 """What is installed: entry points, the wheel, the version."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -44,8 +45,14 @@ def test_help_tells_the_parameters(tmp_path):
 
 
 def test_wheel_holds_the_schema(tmp_path):
+    # Of a copy: what an earlier build left in the tree would be taken along.
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "soss_background", source / "soss_background", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source],
         check=True,
         capture_output=True,
     )

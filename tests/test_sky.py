@@ -35,23 +35,26 @@ def error_of(combined):
     return combined.sky / np.median(combined.sky / sky()) - sky()
 
 
-def test_err_is_the_scatter_of_repeated_simulations():
-    """Pixel by pixel, over independent sets of exposures; errors understated by a third too."""
-    sets = [make_exposures(seed, stripe_rms=0.02) for seed in range(40)]
-    combined = [combine_exposures(i, e / 1.5, f, u) for i, e, f, u, _ in sets]
+@pytest.mark.parametrize(
+    ("stripe_rms", "understated"), [(0.02, 1), (0.02, 1.5), (0.02, 4), (0.2, 1)]
+)
+def test_err_is_the_scatter_of_repeated_simulations(stripe_rms, understated):
+    """Pixel by pixel, over independent sets of exposures, whatever their errors say."""
+    sets = [make_exposures(seed, stripe_rms=stripe_rms) for seed in range(40)]
+    combined = [combine_exposures(i, e / understated, f, ~u) for i, e, f, u, _ in sets]
     scatter = np.std([c.sky / c.scale.mean() for c in combined], axis=0)
     expected = np.sqrt(np.mean([c.err**2 for c in combined], axis=0))
-    assert_allclose(np.median(scatter / expected), 1, rtol=0.04)
+    assert_allclose(np.median(scatter / expected), 1, rtol=0.05)
     pulls = np.concatenate([(error_of(c) / c.err).ravel() for c in combined])
-    assert_allclose(1.4826 * np.median(np.abs(pulls)), 1, rtol=0.04)
-    assert np.mean(np.abs(pulls) > 3) < 0.006
+    assert_allclose(1.4826 * np.median(np.abs(pulls)), 1, rtol=0.05)
+    assert np.mean(np.abs(pulls) > 3) < 0.01
 
 
 def test_levels_and_stripes_are_solved():
     images, errors, flags, usable, levels = make_exposures(
         noise=0.05, level_rms=0.03, stripe_rms=0.1
     )
-    combined = combine_exposures(images, errors, flags, usable)
+    combined = combine_exposures(images, errors, flags, ~usable)
     assert_allclose(combined.scale, levels, atol=5e-3)  # the mean stripe is 0.2 % of the sky
     # Stripes that all exposures share cannot be told from the sky.
     assert 100 * np.std(error_of(combined)) / 5 < 0.9
@@ -61,7 +64,7 @@ def test_levels_and_stripes_are_solved():
 
 def test_sky_is_the_weighted_mean_of_what_is_left_in():
     images, errors, flags, usable, _ = make_exposures(noise=[0.1] * 4 + [0.4] * 4)
-    combined = combine_exposures(images, errors, flags, usable)
+    combined = combine_exposures(images, errors, flags, ~usable)
     weight = ~combined.left_out / np.broadcast_to(errors, images.shape) ** 2
     mean = np.sum(weight * combined.images, axis=0) / weight.sum(axis=0)
     good = weight.sum(axis=0) > 0
@@ -81,11 +84,36 @@ def test_outliers_are_left_out():
     images, errors, flags, usable, _ = make_exposures()
     usable[:] = True
     images[3, 50, 60] += 50  # a cosmic ray
-    combined = combine_exposures(images, errors, flags, usable)
+    combined = combine_exposures(images, errors, flags, ~usable)
     assert combined.left_out[3, 50, 60]
     assert combined.left_out.mean() < 1e-3
     assert abs(error_of(combined)[50, 60]) < 5 * combined.err[50, 60]
     assert combined.dq[50, 60] == 0
+
+
+def test_of_two_samples_the_bright_outlier_goes():
+    images, errors, flags, usable, _ = make_exposures(n=8)
+    usable[:, 50, 60] = False
+    usable[[2, 5], 50, 60] = True
+    images[5, 50, 60] += 30
+    combined = combine_exposures(images, errors, flags, ~usable)
+    assert combined.dq[50, 60] == 0
+    assert abs(error_of(combined)[50, 60]) < 5 * combined.err[50, 60]
+
+
+def test_strong_stripes_behind_large_masks():
+    """Where masks leave little, stripes and sky must be solved for until they stay."""
+    errors_of = []
+    for seed in range(4):
+        images, errors, flags, usable, _ = make_exposures(seed, noise=0.05, stripe_rms=0.4)
+        usable[:] = True
+        for k, mask in enumerate(usable):
+            mask[16 * k : 16 * k + 70] = False
+        combined = combine_exposures(images, errors, flags, ~usable)
+        errors_of.append(error_of(combined))
+        errors_of[-1] -= np.mean(errors_of[-1], axis=0)  # the mean stripe stays in any case
+    blocks = np.array(errors_of).reshape(4, 8, 16, SHAPE[1]).mean(axis=2)
+    assert np.std(blocks) < 0.03
 
 
 def test_flags():
@@ -98,7 +126,7 @@ def test_flags():
     usable[:, 60, 20] = usable[2, 61, 20] = usable[:, 70:74, 80] = False
     flags[:, :4] = FLAG["REFERENCE_PIXEL"] | FLAG["DO_NOT_USE"]
     images[:, :4], usable[:, :4] = np.nan, False
-    combined = combine_exposures(images, errors, flags, usable)
+    combined = combine_exposures(images, errors, flags, ~usable)
     dq = combined.dq
     assert dq[30, 30] == FLAG["HOT"]
     assert dq[31, 70] == FLAG["OTHER_BAD_PIXEL"]
@@ -118,7 +146,7 @@ def test_flags():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_exposures(n):
     images, errors, flags, usable, _ = make_exposures(n=n, stripe_rms=0)
-    combined = combine_exposures(images, errors, flags, usable)
+    combined = combine_exposures(images, errors, flags, ~usable)
     assert combined.images.shape == images.shape
     measured = ~combined.left_out.all(axis=0)
     assert_allclose(np.std((error_of(combined) / combined.err)[measured]), 1, rtol=0.15)

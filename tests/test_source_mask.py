@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from soss_background.mask.source_mask import bin_to_cells, expand_cells, find_sources
+from soss_background.cells import bin_to_cells, expand_cells
+from soss_background.mask.source_mask import find_sources
 
 SHAPE = (128, 512)
 
@@ -130,6 +131,24 @@ def test_what_is_unknown_stays_unmasked():
     sources = find_sources(cells, noise, grow=0)
     assert not sources[:, 3, 4].any()
     assert not sources[2, :, :8].any()
+
+
+def test_an_exposure_that_shows_nothing_is_masked():
+    cells, noise = make_cells(np.array([trace(20 + 12 * k, 1.0) for k in range(5)]))
+    others = find_sources(cells[:4], noise[:4])
+    cells[4] = noise[4] = np.nan
+    sources = find_sources(cells, noise)
+    assert sources[4].all()
+    assert_array_equal(sources[:4], others)
+    assert find_sources(cells[4:], noise[4:]).all()
+
+
+def test_a_star_where_few_exposures_look():
+    """Fewer exposures than the lowest third: the sky is that of those that are there."""
+    cells, noise = make_cells(np.array([trace(40, 5.0), *np.zeros((8, *SHAPE))]))
+    cells[2:, :, 32:] = noise[2:, :, 32:] = np.nan
+    sources = find_sources(cells, noise)
+    assert sources[0, 8:12].all()
 
 
 def test_parameters_act():

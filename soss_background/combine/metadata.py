@@ -5,9 +5,18 @@ from astropy import units as u
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 from astropy.time import Time
 
+from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.exposures import read_headers
 
-__all__ = ["UNITS", "describe_exposures", "mean_direction", "product_name", "summarize"]
+__all__ = [
+    "UNITS",
+    "describe_exposures",
+    "mean_direction",
+    "name_products",
+    "product_name",
+    "summarize",
+]
 
 # Columns that are read from the exposures: metadata path, FITS keyword, whether it must be there.
 _HEADER_COLUMNS = {
@@ -34,7 +43,7 @@ UNITS = {
 }
 
 
-def describe_exposures(headers, dtype):
+def describe_exposures(headers):
     """
     Make the rows of the METADATA table that come from headers.
 
@@ -42,8 +51,6 @@ def describe_exposures(headers, dtype):
     ----------
     headers : list of dict
         Metadata of the exposures, see `soss_background.exposures.read_headers`.
-    dtype : list of tuple
-        Data type of the table.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def describe_exposures(headers, dtype):
     SkyflatError
         If an exposure does not tell its pointing or its time.
     """
-    table = np.zeros(len(headers), dtype=dtype)
+    table = np.zeros(len(headers), dtype=SkyflatModel().get_dtype("metadata"))
     table["filename"] = [header["name"] for header in headers]
     for column, (key, keyword, required) in _HEADER_COLUMNS.items():
         table[column] = [_value(header, (key,), keyword, required) for header in headers]
@@ -115,6 +122,36 @@ def mean_direction(lon, lat):
     return float(direction.lon.deg) % 360, float(direction.lat.deg)
 
 
+def name_products(libraries):
+    """
+    Name the products of libraries of exposures.
+
+    Parameters
+    ----------
+    libraries : list of `~jwst.datamodels.ModelLibrary`
+        The exposures of each product.
+
+    Returns
+    -------
+    names : list of str
+        A file name for each product.
+
+    Raises
+    ------
+    SkyflatError
+        If exposures do not tell their pointing, time or observation, or if two products would
+        have the same name.
+    """
+    names = []
+    for library in libraries:
+        headers = read_headers(library)
+        name = product_name(summarize(describe_exposures(headers)), headers, library)
+        if name in names:
+            raise SkyflatError(f"{name}: the name of two products, run them one by one")
+        names.append(name)
+    return names
+
+
 def product_name(summary, headers, library):
     """
     Name the product of a library of exposures.
@@ -137,10 +174,16 @@ def product_name(summary, headers, library):
     Raises
     ------
     SkyflatError
-        If the exposures do not tell their observation.
+        If the exposures do not tell their observation, or a number is none.
     """
-    observation = int(_value(headers[0], ("meta.observation.observation_number",), "OBSERVTN"))
+    observation = _value(headers[0], ("meta.observation.observation_number",), "OBSERVTN")
     obs_group = library.asn["products"][0].get("obs_group", 0)
+    try:
+        observation, obs_group = int(observation), int(obs_group)
+    except ValueError as err:
+        raise SkyflatError(
+            f"{headers[0]['name']}: OBSERVTN {observation} or obs_group {obs_group} is no number"
+        ) from err
     lon = round(summary["ecliptic_lon"]) % 360
     lat = round(summary["ecliptic_lat"])
     return (

@@ -3,16 +3,24 @@
 from dataclasses import dataclass
 
 import numpy as np
+from bottleneck import nanmedian, nanmin
 from scipy import ndimage
-from stcal.outlier_detection.median import nanmedian3D
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_cells
+from soss_background.combine.star_light import model_star_light
+from soss_background.integrations import usable_pixels
 from soss_background.smoothing import fill_gaps
 
 __all__ = ["CombinedSky", "combine_exposures"]
 
-# Rounds of sky, levels and stripes: the first starts from the median, the others refine it.
-_ROUNDS = 3
+# Rounds of medians for the first guess of the levels.
+_MEDIAN_ROUNDS = 3
+
+# Rounds of sky, levels and stripes at the most, and the change of the stripes, in units of the
+# noise of a pixel, that ends them.
+_MAX_ROUNDS = 10
+_SETTLED = 0.005
 
 # Rows among which a hot pixel is looked for: the sky is smooth along columns, steps across them.
 _NEIGHBOURS = 9
@@ -30,7 +38,7 @@ class CombinedSky:
     dq : ndarray of uint32, shape (ny, nx)
         JWST data quality flags of the sky.
     images : ndarray of float32, shape (n, ny, nx)
-        The exposures in DN/s, brought to the common level, without offsets and stripes.
+        The exposures in DN/s at their common level, without stripes and faint star light.
     left_out : ndarray of bool, shape (n, ny, nx)
         True where a pixel of an exposure was not used.
     scale : ndarray of float, shape (n,)
@@ -48,13 +56,14 @@ class CombinedSky:
     offset: np.ndarray
 
 
-def combine_exposures(images, errors, flags, usable, *, n_sigma=5.0, hot_sigma=6.0):
+def combine_exposures(images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0):
     """
-    Average exposures at a common level, free of stripes, outliers and hot pixels.
+    Average exposures at a common level, free of faint star light, stripes and outliers.
 
-    Each exposure is modelled as ``scale * sky + stripes(column)``, where the scales have a mean of
-    one and what all exposures share in a column belongs to the sky. The weights are one number
-    an exposure, since weights that follow the noisy error of each pixel bias the sky low.
+    Each exposure is modelled as ``scale * sky + stripes(column) + stars``, where the scales have
+    a mean of one, what all exposures share in a column belongs to the sky, and the stars move
+    with the dither (`soss_background.combine.star_light`). The weights are one number an exposure,
+    since weights that follow the noisy error of each pixel bias the sky low.
 
     Parameters
     ----------
@@ -62,8 +71,9 @@ def combine_exposures(images, errors, flags, usable, *, n_sigma=5.0, hot_sigma=6
         Exposures and their 1-sigma uncertainties in DN/s.
     flags : ndarray of uint32, shape (n, ny, nx)
         JWST data quality flags of the exposures.
-    usable : ndarray of bool, shape (n, ny, nx)
-        True for pixels of an exposure that show the sky: neither bad nor star light.
+    sources : ndarray of bool, shape (n, ny, nx)
+        True for pixels that are masked. They are not averaged, but tell of the stars whose wings
+        reach beyond the masks.
     n_sigma : float
         Deviation from the sky, in units of its uncertainty, above which a sample is left out.
     hot_sigma : float
@@ -74,27 +84,46 @@ def combine_exposures(images, errors, flags, usable, *, n_sigma=5.0, hot_sigma=6
     combined : CombinedSky
         The sky and its parts.
     """
+    measured = usable_pixels(images, errors, flags)
+    images = images - _faint_star_light(images, errors, measured, sources)
+    usable = measured & ~sources
+    sigma = np.array([np.median(e[use]) for e, use in zip(errors, usable, strict=True)])
     levels, sky = _first_levels(images, usable)
-    for _ in range(_ROUNDS):
-        levels, clean = _solve_levels(images, errors, usable, sky, levels, n_sigma)
+    clean, excess = usable, np.ones(len(images))
+    for _ in range(_MAX_ROUNDS):
+        previous = levels
+        levels, clean = _solve_levels(images, errors, usable, sky, levels, n_sigma * excess)
         matched = levels.match(images)
-        weight = 1 / np.array([np.median(e[use]) for e, use in zip(errors, usable, strict=True)])
-        sky, total = _weighted_mean(matched, weight**2, clean)
+        weight = (1 / (excess * sigma) ** 2).astype(np.float32)
+        sky, total = _weighted_mean(matched, weight, clean)
+        excess = _noise_excess(matched, errors, clean, sky, weight, total)
+        if np.std(levels.stripes - previous.stripes) < _SETTLED * np.median(sigma):
+            break
 
-    excess = _noise_excess(matched, errors, clean, sky, weight**2, total)
+    known = total > 0
     samples = zip(weight, excess, errors, clean, strict=True)
-    variance = sum(np.where(use, (w**2 * e * err) ** 2, 0) for w, e, err, use in samples)
-    measured = total > 0
-    err = np.sqrt(variance) / np.where(measured, total, 1)
-    err[~measured] = np.max(excess / weight)
+    variance = sum(np.where(use, (w * e * err) ** 2, 0) for w, e, err, use in samples)
+    variance = variance / np.where(known, total, 1) ** 2 + levels.common_stripe_variance
+    err = np.where(known, np.sqrt(variance), np.max(excess * sigma)).astype(np.float32)
 
-    dq = _common_flags(flags, measured)
+    dq = _common_flags(flags, known)
     reference = dq & dqflags.pixel["REFERENCE_PIXEL"] > 0
-    sky = fill_gaps(sky, measured)
-    dq |= _flag_outlying_pixels(sky, err, measured, hot_sigma)
+    sky = fill_gaps(sky, known)
+    dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
     for array in (sky, err, *matched):
         array[reference] = 0
     return CombinedSky(sky, err, dq, matched, ~clean, levels.scale, levels.offset)
+
+
+def _faint_star_light(images, errors, measured, sources):
+    """Model the star light of exposures in cells, and bring it to their pixels."""
+    stack = zip(images, errors, measured, strict=True)
+    means, noise = zip(*(bin_to_cells(*exposure) for exposure in stack), strict=True)
+    covered = [covered_cells(*pair) for pair in zip(sources, measured, strict=True)]
+    light = model_star_light(np.array(means), np.array(noise), np.array(covered))
+    # The mean over a cell's size turns the steps between cells into slopes.
+    shape = images.shape[1:]
+    return np.array([ndimage.uniform_filter(expand_cells(cells, shape), CELL) for cells in light])
 
 
 @dataclass
@@ -109,28 +138,45 @@ class _Levels:
         """Median of each exposure's stripes."""
         return np.median(self.stripes, axis=1)
 
+    @property
+    def common_stripe_variance(self):
+        """Variance of the mean stripe of all exposures, which stays in the sky."""
+        n = len(self.stripes)
+        return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
+
     def match(self, images):
         """Bring exposures to the common level."""
         return (images - self.stripes[:, None]) / self.scale[:, None, None]
 
 
 def _first_levels(images, usable):
-    """Guess levels from each exposure's median, and the sky as the median of the exposures."""
-    scale = np.array(
-        [np.median(image[use]) for image, use in zip(images, usable, strict=True)], dtype=np.float32
-    )
-    scale /= scale.mean()
-    levels = _Levels(scale, np.zeros_like(images[:, 0]))
-    return levels, nanmedian3D(np.where(usable, levels.match(images), np.nan))
+    """Guess levels and stripes, and the sky, by medians."""
+    images = np.where(usable, images, np.nan)
+    levels = _Levels(np.ones(len(images), dtype=np.float32), np.zeros_like(images[:, 0]))
+    for _ in range(_MEDIAN_ROUNDS):
+        # The exposures that show a pixel differ from pixel to pixel, hence their levels come first.
+        sky = nanmedian(levels.match(images), axis=0)
+        levels.scale[:] = [nanmedian(image / sky) for image in images]
+    levels.scale /= levels.scale.mean()
+    matched = levels.match(images)
+    stripes = np.nan_to_num(nanmedian(matched - sky, axis=1))
+    levels.stripes = stripes * levels.scale[:, None]
+    matched -= stripes[:, None]
+    # Of two samples one may be an outlier, and outliers are mostly bright.
+    two = np.isfinite(matched).sum(axis=0) == 2
+    return levels, np.where(two, nanmin(matched, axis=0), nanmedian(matched, axis=0))
 
 
-def _solve_levels(images, errors, usable, sky, levels, n_sigma):
+def _solve_levels(images, errors, usable, sky, levels, thresholds):
     """Measure levels and stripes against a sky, and find the samples that agree with it."""
     scale, stripes, clean = [], [], []
-    for image, err, use, stripe in zip(images, errors, usable, levels.stripes, strict=True):
-        ratio = np.median(((image - stripe) / sky)[use & np.isfinite(sky)])
+    known = np.isfinite(sky)
+    stack = zip(images, errors, usable, levels.stripes, thresholds, strict=True)
+    for image, err, use, stripe, threshold in stack:
+        # What stripes and levels have in common belongs to the levels.
+        ratio = np.median((image / sky)[use & known])
         residual = image - ratio * sky
-        good = use & (np.abs(residual - stripe) < n_sigma * err)
+        good = use & (np.abs(residual - stripe) < threshold * err)
         count = np.maximum(good.sum(axis=0), 1)
         scale.append(ratio)
         stripes.append(np.sum(residual, axis=0, where=good) / count)
@@ -142,7 +188,7 @@ def _solve_levels(images, errors, usable, sky, levels, n_sigma):
 
 def _weighted_mean(images, weight, usable):
     """Average exposures; return the mean, NaN where there is none, and the sum of the weights."""
-    samples = list(zip(images, weight.astype(np.float32), usable, strict=True))
+    samples = list(zip(images, weight, usable, strict=True))
     total = sum(w * use for _, w, use in samples)
     weighted = sum(np.where(use, w * image, 0) for image, w, use in samples)
     return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0), total

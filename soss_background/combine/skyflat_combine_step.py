@@ -1,6 +1,7 @@
 """The step that combines exposures into a skyflat."""
 
 import logging
+import statistics
 
 import numpy as np
 from tqdm import tqdm
@@ -11,7 +12,6 @@ from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.exposures import iterate_images, read_headers
 from soss_background.integrations import usable_pixels
-from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatCombineStep"]
@@ -47,25 +47,32 @@ class SkyflatCombineStep(SkyflatStep):
         SkyflatModel or list of SkyflatModel
             A skyflat for each product, not yet denoised.
         """
-        skyflats = [self._combine(library) for library in self.open_exposures(inputs)]
+        libraries = self.open_exposures(inputs)
+        names = metadata.name_products(libraries)
+        skyflats = [self._combine(*pair) for pair in zip(libraries, names, strict=True)]
         return skyflats[0] if len(skyflats) == 1 else skyflats
 
-    def _combine(self, library):
+    def _combine(self, library, name):
         """Make the skyflat of a library of exposures."""
         headers = read_headers(library)
         flat_state = _flat_state(headers)
         skyflat = SkyflatModel()
-        table = metadata.describe_exposures(headers, skyflat.get_dtype("metadata"))
+        table = metadata.describe_exposures(headers)
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be told from the sky")
-        images, errors, flags, usable = _read(library)
+        images, errors, flags, sources, unmasked = _read(library)
+        if unmasked:
+            log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
+        usable = usable_pixels(images, errors, flags) & ~sources
         used = usable.any(axis=(1, 2))
-        for name in table["filename"][~used]:
-            log.warning("%s: left out, nothing of it is unmasked", name.decode())
+        for exposure in table["filename"][~used]:
+            log.warning("%s: left out, nothing of it is unmasked", exposure.decode())
         if not used.any():
             raise SkyflatError("No exposure has an unmasked pixel")
 
-        stack = (part[used] for part in (images, errors, flags, usable))
+        stack = (images, errors, flags, sources)
+        if not used.all():
+            stack = (part[used] for part in stack)
         combined = combine_exposures(*stack, n_sigma=self.n_sigma, hot_sigma=self.hot_sigma)
         images[used] = combined.images
         usable[used] = ~combined.left_out
@@ -79,7 +86,9 @@ class SkyflatCombineStep(SkyflatStep):
         if self.save_stack:
             skyflat.images, skyflat.masks = images, (~usable).astype(np.uint8)
         self._describe(skyflat, table, library, headers)
+        skyflat.meta.filename = name
         skyflat.meta.skyflat.flat_correction = flat_state
+        skyflat.meta.cal_step.skyflat_mask = "SKIPPED" if unmasked else "COMPLETE"
         return skyflat
 
     def _describe(self, skyflat, table, library, headers):
@@ -87,7 +96,6 @@ class SkyflatCombineStep(SkyflatStep):
         with library:
             first = library.borrow(0)
             skyflat.update(first, only="PRIMARY")
-            mask_status = first.meta.cal_step.instance.get(SkyflatMaskStep.class_alias)
             library.shelve(first, 0, modify=False)
         summary = metadata.summarize(table)
         meta = skyflat.meta
@@ -96,9 +104,9 @@ class SkyflatCombineStep(SkyflatStep):
         meta.skyflat.n_samples = int(table["used"].sum())
         meta.author = self.author
         meta.description = f"Empirical GR700XD sky of {meta.skyflat.n_samples} exposures"
-        meta.filename = metadata.product_name(summary, headers, library)
-        meta.exposure.mid_time = float(table["mid_time_mjd"].mean())
-        meta.cal_step.skyflat_mask = mask_status or "SKIPPED"
+        for key, reduce in (("start_time", min), ("mid_time", statistics.mean), ("end_time", max)):
+            times = [header.get(f"meta.exposure.{key}") for header in headers]
+            setattr(meta.exposure, key, None if None in times else reduce(times))
         meta.cal_step.skyflat_combine = "COMPLETE"
         meta.bunit_bkg = meta.bunit_err = "DN/s"
         if skyflat.images is not None:
@@ -109,23 +117,24 @@ class SkyflatCombineStep(SkyflatStep):
 
 
 def _read(library):
-    """Read the exposures of a library into stacks: data, errors, flags, usable pixels."""
-    stacks = []
-    progress = tqdm(
-        iterate_images(library),
-        desc="Reading exposures",
-        total=len(library),
-        unit="exposure",
-        disable=None,
-    )
-    for image in progress:
-        usable = usable_pixels(image.data, image.err, image.dq)
-        if image.mask is not None:
-            usable &= image.mask > 0
+    """Read exposures into stacks (data, errors, flags, masks); count those without a mask."""
+    images, errors, flags, sources, unmasked = None, None, None, None, 0
+    progress = {"total": len(library), "unit": "exposure", "disable": None}
+    exposures = tqdm(iterate_images(library), "Reading exposures", **progress)
+    for index, image in enumerate(exposures):
+        if images is None:
+            shape = (len(library), *image.data.shape)
+            images, errors = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+            flags, sources = np.empty(shape, dtype=np.uint32), np.zeros(shape, dtype=bool)
+        images[index], errors[index], flags[index] = image.data, image.err, image.dq
+        if image.mask is None:
+            unmasked += 1
+        else:
+            sources[index] = image.mask == 0
+        usable = usable_pixels(image.data, image.err, image.dq) & ~sources[index]
         if usable.any() and np.median(image.data[usable]) <= 0:
             raise SkyflatError(f"{image.meta.filename}: has no sky, its median is not positive")
-        stacks.append((image.data, image.err, image.dq, usable))
-    return tuple(np.array(part) for part in zip(*stacks, strict=True))
+    return images, errors, flags, sources, unmasked
 
 
 def _flat_state(headers):

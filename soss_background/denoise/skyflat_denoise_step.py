@@ -26,7 +26,9 @@ class SkyflatDenoiseStep(SkyflatStep):
 
     spec = """
     sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
-    sigma_columns = float(default=2.0, min=0.1)  # Smoothing along rows, across the step, standard deviation of a Gaussian [pixels]
+    sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows, away from the step [pixels]
+    sigma_step = float(default=1.5, min=0.1)  # Smoothing along rows, at the step [pixels]
+    max_blur = float(default=0.004, min=0.0)  # Blur along rows that makes a place belong to the step [fraction of the sky]
     suffix = string(default='skyflatdenoise')  # Default suffix for output files
     """  # noqa: E501
 
@@ -46,9 +48,12 @@ class SkyflatDenoiseStep(SkyflatStep):
         """
         skyflat = self._open(init)
         good = skyflat.dq & _BAD == 0
-        denoised = denoise_sky(
-            skyflat.bkg, skyflat.err, good, sigma=(self.sigma_rows, self.sigma_columns)
-        )
+        names = ("sigma_rows", "sigma_columns", "sigma_step", "max_blur")
+        parameters = {name: getattr(self, name) for name in names}
+        try:
+            denoised = denoise_sky(skyflat.bkg, skyflat.err, good, **parameters)
+        except ValueError as err:
+            raise SkyflatError(f"{skyflat.meta.filename}: {err}") from err
         denoised[skyflat.dq & dqflags.pixel["REFERENCE_PIXEL"] > 0] = 0
         skyflat.bkgdn = denoised
         skyflat.meta.bunit_bkgdn = "DN/s"

@@ -1,19 +1,26 @@
 """Denoise a sky that is smooth along columns and steps along rows."""
 
 import numpy as np
+from scipy import ndimage
 
-from soss_background.smoothing import fill_gaps, smooth
+from soss_background.smoothing import MIN_COVERAGE, fill_gaps, smooth
 
 __all__ = ["denoise_sky"]
 
+# Distance along columns over which the two Gaussians are compared, standard deviation in pixels:
+# long enough for the noise to average out.
+_COMPARISON_LENGTH = 48
 
-def denoise_sky(sky, err, good, *, sigma=(12.0, 2.0)):
+
+def denoise_sky(
+    sky, err, good, *, sigma_rows=12.0, sigma_step=1.5, sigma_columns=12.0, max_blur=0.004
+):
     """
     Smooth a sky by its weights, without blurring its step.
 
     A Gaussian blurs in proportion to the second derivative of the sky. What it took away is
-    smoothed and given back (twicing, Tukey 1977), so that only the fourth derivative is left. It
-    is much longer along columns, in which the step hardly moves.
+    smoothed and given back (twicing, Tukey 1977), so that only the fourth derivative is left. Two
+    such Gaussians are used: a narrow one where the wide one would blur.
 
     Parameters
     ----------
@@ -21,17 +28,41 @@ def denoise_sky(sky, err, good, *, sigma=(12.0, 2.0)):
         The sky and its 1-sigma uncertainty in DN/s.
     good : ndarray of bool, shape (ny, nx)
         True for pixels that show the sky.
-    sigma : tuple of float
-        Standard deviation of the Gaussian along columns and rows, in pixels.
+    sigma_rows : float
+        Standard deviation of both Gaussians along columns, in pixels.
+    sigma_step, sigma_columns : float
+        Standard deviation along rows, at the step and elsewhere, in pixels.
+    max_blur : float
+        Difference of the two, as a fraction of the sky, above which a place belongs to the step.
 
     Returns
     -------
     denoised : ndarray of float32, shape (ny, nx)
         The denoised sky in DN/s, finite everywhere.
+
+    Raises
+    ------
+    ValueError
+        If no pixel shows the sky.
     """
-    weight = np.divide(1, err**2, out=np.zeros_like(err), where=good & (err > 0))
-    weight /= weight.max()
-    first, coverage = smooth(sky, weight, sigma)
-    again, _ = smooth(sky - first, weight, sigma)
-    known = np.isfinite(first) & (coverage > 0.01)
-    return fill_gaps(first + again, known)
+    good = good & np.isfinite(sky) & (err > 0)
+    if not good.any():
+        raise ValueError("no pixel shows the sky")
+    weight = np.divide(np.median(err[good]), err, out=np.zeros_like(err), where=good) ** 2
+    narrow, wide = (
+        _smooth_twice(sky, weight, (sigma_rows, sigma)) for sigma in (sigma_step, sigma_columns)
+    )
+    blur = np.abs(ndimage.gaussian_filter1d(wide - narrow, _COMPARISON_LENGTH, axis=0))
+    at_step = blur > max_blur * np.median(narrow[good])
+    reach = 2 * int(2 * sigma_columns) + 1
+    at_step = ndimage.maximum_filter1d(at_step, reach, axis=1).astype(np.float32)
+    share = ndimage.gaussian_filter1d(at_step, sigma_columns / 2, axis=1)
+    return share * narrow + (1 - share) * wide
+
+
+def _smooth_twice(sky, weight, sigma):
+    """Smooth a sky, and give back what was smoothed away; fill what is out of reach."""
+    first = smooth(sky, weight, sigma)
+    again = smooth(sky - first, weight, sigma)
+    coverage = ndimage.gaussian_filter((weight > 0).astype(np.float32), sigma, mode="constant")
+    return fill_gaps(first + again, coverage > MIN_COVERAGE)

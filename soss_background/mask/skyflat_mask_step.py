@@ -5,9 +5,10 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
+from soss_background.cells import bin_to_cells, expand_cells
 from soss_background.exposures import iterate_images
 from soss_background.integrations import usable_pixels
-from soss_background.mask.source_mask import bin_to_cells, expand_cells, find_sources
+from soss_background.mask.source_mask import find_sources
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatMaskStep"]
@@ -68,6 +69,8 @@ class SkyflatMaskStep(SkyflatStep):
             min_fraction=self.min_fraction,
             grow=self.grow,
         )
+        if sources.all(axis=(1, 2)).any():
+            log.warning("An exposure has too few usable pixels to tell its stars: all is masked")
         images = tqdm(iterate_images(library, modify=True), desc="Masking stars", **progress)
         for image, source in zip(images, sources, strict=True):
             stars = expand_cells(source, image.data.shape)

@@ -1,22 +1,16 @@
 """Find the light of field stars in exposures of the sky.
 
 Star light is positive, stretches along rows and moves with the dither; the sky stands still. All
-is done on *cells*, blocks of some pixels: star light is much wider than a cell, and a cell's noise
-is already small.
+is done on cells of pixels, see `soss_background.cells`.
 """
 
 import numpy as np
 from scipy import ndimage
 from scipy.stats import norm
-from stcal.outlier_detection.median import nanmedian3D
 
-__all__ = ["bin_to_cells", "expand_cells", "find_sources"]
+from soss_background.cells import subtract_common_sky
 
-# Rows and columns of pixels in a cell.
-CELL = (4, 8)
-
-# Noise of the mean of the middle half of normal values, relative to that of the mean of all.
-_TRIMMED_NOISE = 1.09
+__all__ = ["find_sources"]
 
 # Gaussian smoothing (rows, columns) in cells: from a compact order-0 image to the faint wings
 # along a trace.
@@ -28,71 +22,11 @@ _BAND = 64
 # Masks have settled when a smaller fraction of the cells changes.
 _SETTLED = 1e-3
 
-# Rounds in which the levels of exposures and their median are made of each other.
-_LEVEL_ROUNDS = 4
-
 # Accuracy of a single exposure's own sky, as a fraction of it.
 _OWN_SKY_FRACTION = 0.03
 
 # Exposures whose levels differ by a larger fraction do not show the same sky.
 _MAX_LEVEL_DIFFERENCE = 0.5
-
-
-def bin_to_cells(image, err, usable, cell=CELL):
-    """
-    Reduce an image to robust means of cells.
-
-    Parameters
-    ----------
-    image, err : ndarray of float, shape (ny, nx)
-        Count rates and their 1-sigma uncertainties in DN/s.
-    usable : ndarray of bool, shape (ny, nx)
-        True for pixels that may be used.
-    cell : tuple of int
-        Rows and columns of a cell; cells at the far edges may be smaller.
-
-    Returns
-    -------
-    means : ndarray of float32, shape (my, mx)
-        Mean of the middle half of the usable pixels of each cell in DN/s: a hot pixel or a cosmic
-        ray does not move it. NaN where fewer than a quarter are usable.
-    noise : ndarray of float32, shape (my, mx)
-        1-sigma uncertainty of the means in DN/s.
-    """
-    values = np.sort(_blocks(np.where(usable, image, np.nan), cell), axis=-1)
-    count = np.isfinite(values).sum(axis=-1, keepdims=True)
-    low = count // 4
-    order = np.arange(values.shape[-1])
-    middle = (order >= low) & (order < count - low)
-    enough = count >= values.shape[-1] // 4
-    total = np.sum(values, axis=-1, keepdims=True, where=middle, dtype=np.float32)
-    means = np.divide(
-        total, count - 2 * low, out=np.full_like(total, np.nan), where=enough & (count > 2 * low)
-    )
-    variance = np.nansum(_blocks(np.where(usable, err**2, 0), cell), axis=-1, keepdims=True)
-    noise = _TRIMMED_NOISE * np.sqrt(variance) / np.maximum(count, 1)
-    return means[..., 0], np.where(enough, noise, np.nan)[..., 0].astype(np.float32)
-
-
-def expand_cells(cells, shape, cell=CELL):
-    """
-    Spread the values of cells over their pixels.
-
-    Parameters
-    ----------
-    cells : ndarray, shape (my, mx)
-        Values of cells.
-    shape : tuple of int
-        Shape (ny, nx) of the image.
-    cell : tuple of int
-        Rows and columns of a cell.
-
-    Returns
-    -------
-    image : ndarray, shape (ny, nx)
-        The values of the cells in their pixels.
-    """
-    return cells.repeat(cell[0], axis=0).repeat(cell[1], axis=1)[: shape[0], : shape[1]]
 
 
 def find_sources(cells, noise, *, n_sigma=4.0, min_fraction=0.003, grow=1, max_rounds=6):
@@ -120,20 +54,28 @@ def find_sources(cells, noise, *, n_sigma=4.0, min_fraction=0.003, grow=1, max_r
     Returns
     -------
     sources : ndarray of bool, shape (n, my, mx)
-        True where there is star light.
+        True where there is star light, and all over an exposure of which no cell is known.
     """
-    noise = np.array([_scatter(*pair) for pair in zip(cells, noise, strict=True)])
-    if len(cells) == 1 or not _same_sky(cells):
-        skies = [_column_sky(*pair) for pair in zip(cells, noise, strict=True)]
-        return np.array(
-            [
-                _detect(image - sky, sigma, n_sigma, _OWN_SKY_FRACTION * np.abs(sky), grow)
-                for image, sky, sigma in zip(cells, skies, noise, strict=True)
-            ]
-        )
+    sources = np.ones(cells.shape, dtype=bool)
+    known = np.isfinite(cells).any(axis=(1, 2))
+    if not known.any():
+        return sources
+    cells = cells[known]
+    noise = np.array([_scatter(*pair) for pair in zip(cells, noise[known], strict=True)])
+    if len(cells) > 1 and _same_sky(cells):
+        sources[known] = _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds)
+    else:
+        sources[known] = [
+            _search_alone(*pair, n_sigma, grow) for pair in zip(cells, noise, strict=True)
+        ]
+    return sources
+
+
+def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
+    """Make the sky of exposures and their masks of each other until the masks stay."""
     sources = np.zeros(cells.shape, dtype=bool)
     for _ in range(max_rounds):
-        residuals, sky = _subtract_common_sky(cells, noise, sources)
+        residuals, sky, _ = subtract_common_sky(cells, noise, sources)
         floor = min_fraction * np.abs(sky)
         found = np.array(
             [_detect(*pair, n_sigma, floor, grow) for pair in zip(residuals, noise, strict=True)]
@@ -142,6 +84,12 @@ def find_sources(cells, noise, *, n_sigma=4.0, min_fraction=0.003, grow=1, max_r
             return found
         sources = found
     return sources
+
+
+def _search_alone(cells, noise, n_sigma, grow):
+    """Find the sources of an exposure that has no other to be compared with."""
+    sky = _column_sky(cells, noise)
+    return _detect(cells - sky, noise, n_sigma, _OWN_SKY_FRACTION * np.abs(sky), grow)
 
 
 def _scatter(image, noise):
@@ -154,35 +102,6 @@ def _same_sky(cells):
     """Tell whether exposures are alike enough to be compared with each other."""
     levels = np.array([np.nanmedian(image) for image in cells])
     return np.all(np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE)
-
-
-def _subtract_common_sky(cells, noise, sources):
-    """Subtract from each exposure the sky of all, at its own level, and what is left in columns."""
-    clean = np.where(sources, np.nan, cells)
-    levels = np.ones((len(cells), 1, 1), dtype=np.float32)
-    for _ in range(_LEVEL_ROUNDS):
-        # The exposures that show a cell differ from cell to cell, hence their levels come first.
-        reference = nanmedian3D(clean / levels)
-        levels[:, 0, 0] = [np.nanmedian(image / reference) for image in clean]
-    matched = cells / levels
-    off_source = np.where(sources, np.nan, matched - reference)
-    matched -= np.nan_to_num(nanmedian3D(off_source.swapaxes(0, 1)))[:, None]
-    sky = _lowest_third(matched, noise)
-    if sources.any():
-        count = np.sum(np.isfinite(matched) & ~sources, axis=0)
-        total = np.nansum(np.where(sources, 0, matched), axis=0)
-        sky = np.divide(total, count, out=sky, where=count > 0)
-    return matched - sky, sky
-
-
-def _lowest_third(images, noise):
-    """Average the lowest third of the exposures, freed of the bias that noise gives it."""
-    n = len(images)
-    lowest = max(1, round(n / 3))
-    # Blom's approximation to the expected values of ordered normal deviates.
-    bias = norm.ppf((np.arange(1, lowest + 1) - 0.375) / (n + 0.25)).mean()
-    ordered = np.sort(images, axis=0)[:lowest]
-    return np.mean(ordered, axis=0) - bias * np.nanmean(noise)
 
 
 def _column_sky(image, noise):
@@ -222,12 +141,3 @@ def _smooth(values, noise, known, scale):
     narrow = [sigma / np.sqrt(2) for sigma in scale]
     variance = smooth(noise**2, narrow) / (4 * np.pi * np.prod(scale))
     return smooth(values, scale) / coverage, np.sqrt(variance) / coverage
-
-
-def _blocks(image, cell):
-    """Gather the pixels of each cell along a last axis; what a cell lacks at an edge is NaN."""
-    pad = [(0, -size % step) for size, step in zip(image.shape, cell, strict=True)]
-    padded = np.pad(image.astype(np.float32), pad, constant_values=np.nan)
-    my, mx = (size // step for size, step in zip(padded.shape, cell, strict=True))
-    blocks = padded.reshape(my, cell[0], mx, cell[1]).swapaxes(1, 2)
-    return blocks.reshape(my, mx, cell[0] * cell[1])

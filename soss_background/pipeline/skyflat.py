@@ -2,14 +2,14 @@
 
 import logging
 
+from jwst.datamodels import ModelLibrary
 from tqdm import tqdm
 
 from soss_background.combine import metadata
 from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
-from soss_background.datamodels import SkyflatModel
 from soss_background.denoise.skyflat_denoise_step import SkyflatDenoiseStep
 from soss_background.errors import SkyflatError
-from soss_background.exposures import iterate_images, read_headers
+from soss_background.exposures import as_image
 from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
 from soss_background.stpipe import FlatFieldStep, SkyflatPipelineBase
 
@@ -26,10 +26,6 @@ class SkyflatPipeline(SkyflatPipelineBase):
     """
 
     class_alias = "skyflat"
-
-    spec = """
-    suffix = string(default='skyflat')  # Default suffix for output files
-    """
 
     step_defs = {  # noqa: RUF012 - as stpipe has it
         "flat_field": FlatFieldStep,
@@ -56,10 +52,21 @@ class SkyflatPipeline(SkyflatPipelineBase):
             A skyflat for each product; the masked exposures instead if skyflat_combine is skipped.
         """
         libraries = self.open_exposures(inputs)
-        self._check_names(libraries)
+        # Before any work is done.
+        metadata.name_products(libraries)
         self.prefetch(libraries[0])
         results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else results
+
+    def save_model(self, model, suffix=None, *args, **kwargs):
+        """Save a skyflat, or the masked exposures under the suffix of their step."""
+        if isinstance(model, ModelLibrary) and self.suffix == self.default_suffix():
+            suffix = self.skyflat_mask.suffix
+        return super().save_model(model, suffix, *args, **kwargs)
+
+    def default_suffix(self):
+        """Name the suffix of products."""
+        return "skyflat"
 
     def _make_skyflat(self, library):
         """Take the exposures of one product through all steps."""
@@ -68,35 +75,28 @@ class SkyflatPipeline(SkyflatPipelineBase):
         result = self.skyflat_combine.run(library)
         if self.skyflat_combine.skip:
             log.warning("skyflat_combine is skipped: the masked exposures are the result")
-            self.suffix = self.skyflat_mask.suffix
             return result
         return self.skyflat_denoise.run(result)
 
     def _flat_field(self, library):
         """Divide the exposures by the flat, unless that has been done."""
-        images = tqdm(
-            iterate_images(library, modify=True),
-            desc="Flat-fielding",
-            total=len(library),
-            unit="exposure",
-            disable=None,
-        )
-        for image in images:
-            if image.meta.cal_step.flat_field == "COMPLETE":
-                log.info("%s: flat-fielded already", image.meta.filename)
-                continue
-            self.flat_field.run(image)
-            if image.meta.cal_step.flat_field != "COMPLETE" and not self.flat_field.skip:
-                log.warning("%s: not flat-fielded", image.meta.filename)
+        with library:
+            indices = tqdm(range(len(library)), "Flat-fielding", unit="exposure", disable=None)
+            for index in indices:
+                image = as_image(library.borrow(index))
+                name = image.meta.filename
+                if image.meta.cal_step.flat_field == "COMPLETE":
+                    log.info("%s: flat-fielded already", name)
+                else:
+                    image = self.flat_field.run(image)
+                    self._check_flat_fielded(image)
+                library.shelve(image, index)
 
-    @staticmethod
-    def _check_names(libraries):
-        """Make sure, before any work is done, that every product has a name of its own."""
-        names = set()
-        for library in libraries:
-            headers = read_headers(library)
-            table = metadata.describe_exposures(headers, SkyflatModel().get_dtype("metadata"))
-            name = metadata.product_name(metadata.summarize(table), headers, library)
-            if name in names:
-                raise SkyflatError(f"{name}: the name of two products, run them one by one")
-            names.add(name)
+    def _check_flat_fielded(self, image):
+        """Make sure that an exposure is not left without its correction in silence."""
+        if self.flat_field.skip or image.meta.cal_step.flat_field == "COMPLETE":
+            return
+        name, flat = image.meta.filename, image.meta.ref_file.flat.name
+        if flat not in (None, "N/A"):
+            raise SkyflatError(f"{name}: {flat} was not applied, does it fit the exposure?")
+        log.warning("%s: not flat-fielded, CRDS has no flat for it", name)

@@ -1,0 +1,157 @@
+"""Exposures reduced to cells, blocks of some pixels.
+
+Star light and sky are much wider than a cell, a cell's noise is already small, and hot pixels and
+cosmic rays have dropped out of it.
+"""
+
+import numpy as np
+from astropy.nddata import block_replicate
+from bottleneck import nanmean, nanmedian, nansum
+from scipy.stats import norm
+
+__all__ = ["CELL", "bin_to_cells", "covered_cells", "expand_cells", "subtract_common_sky"]
+
+# Rows and columns of pixels in a cell.
+CELL = (4, 8)
+
+# Noise of the mean of the middle half of normal values, relative to that of the mean of all.
+_TRIMMED_NOISE = 1.09
+
+# Rounds in which the levels of exposures and their median are made of each other.
+_LEVEL_ROUNDS = 4
+
+
+def bin_to_cells(image, err, usable, cell=CELL):
+    """
+    Reduce an image to robust means of cells.
+
+    Parameters
+    ----------
+    image, err : ndarray of float, shape (ny, nx)
+        Count rates and their 1-sigma uncertainties in DN/s.
+    usable : ndarray of bool, shape (ny, nx)
+        True for pixels that may be used.
+    cell : tuple of int
+        Rows and columns of a cell; cells at the far edges may be smaller.
+
+    Returns
+    -------
+    means : ndarray of float32, shape (my, mx)
+        Mean of the middle half of the usable pixels of each cell in DN/s: a hot pixel or a cosmic
+        ray does not move it. NaN where fewer than a quarter are usable.
+    noise : ndarray of float32, shape (my, mx)
+        1-sigma uncertainty of the means in DN/s.
+    """
+    values = np.sort(_blocks(np.where(usable, image, np.nan), cell), axis=-1)
+    count = np.isfinite(values).sum(axis=-1, keepdims=True)
+    low = count // 4
+    order = np.arange(values.shape[-1])
+    middle = (order >= low) & (order < count - low)
+    enough = count >= values.shape[-1] // 4
+    total = np.sum(values, axis=-1, keepdims=True, where=middle, dtype=np.float32)
+    means = np.divide(
+        total, count - 2 * low, out=np.full_like(total, np.nan), where=enough & (count > 2 * low)
+    )
+    variance = np.nansum(_blocks(np.where(usable, err**2, 0), cell), axis=-1, keepdims=True)
+    noise = _TRIMMED_NOISE * np.sqrt(variance) / np.maximum(count, 1)
+    return means[..., 0], np.where(enough, noise, np.nan)[..., 0].astype(np.float32)
+
+
+def covered_cells(mask, usable, cell=CELL):
+    """
+    Find the cells that a mask covers.
+
+    Parameters
+    ----------
+    mask, usable : ndarray of bool, shape (ny, nx)
+        The mask, and the pixels that count.
+    cell : tuple of int
+        Rows and columns of a cell.
+
+    Returns
+    -------
+    covered : ndarray of bool, shape (my, mx)
+        True where the mask covers more than half of what counts.
+    """
+    covered, counted = (nansum(_blocks(part, cell), axis=-1) for part in (mask & usable, usable))
+    return covered > 0.5 * counted
+
+
+def expand_cells(cells, shape, cell=CELL):
+    """
+    Spread the values of cells over their pixels.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (my, mx)
+        Values of cells.
+    shape : tuple of int
+        Shape (ny, nx) of the image.
+    cell : tuple of int
+        Rows and columns of a cell.
+
+    Returns
+    -------
+    image : ndarray, shape (ny, nx)
+        The values of the cells in their pixels.
+    """
+    return block_replicate(cells, cell, conserve_sum=False)[: shape[0], : shape[1]]
+
+
+def subtract_common_sky(cells, noise, sources):
+    """
+    Subtract from each exposure the sky of all, at its own level, and what is left in columns.
+
+    Parameters
+    ----------
+    cells, noise : ndarray of float32, shape (n, my, mx)
+        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
+        is none.
+    sources : ndarray of bool, shape (n, my, mx)
+        True where an exposure does not show the sky alone.
+
+    Returns
+    -------
+    residuals : ndarray of float32, shape (n, my, mx)
+        What the exposures show beyond the sky, in DN/s at their common level.
+    sky : ndarray of float32, shape (my, mx)
+        The mean of the exposures without sources; where there is none, and if no source is
+        given, the mean of the lowest third of the exposures, freed of the bias of noise.
+    levels : ndarray of float32, shape (n, 1, 1)
+        Levels of the exposures.
+    """
+    clean = np.where(sources, np.nan, cells)
+    levels = np.ones((len(cells), 1, 1), dtype=np.float32)
+    for _ in range(_LEVEL_ROUNDS):
+        # The exposures that show a cell differ from cell to cell, hence their levels come first.
+        reference = nanmedian(clean / levels, axis=0)
+        levels[:, 0, 0] = [nanmedian(image / reference) for image in clean]
+    matched = cells / levels
+    off_source = np.where(sources, np.nan, matched - reference)
+    matched -= np.nan_to_num(nanmedian(off_source, axis=1))[:, None]
+    sky = _lowest_third(matched, noise)
+    if sources.any():
+        known = np.isfinite(matched) & ~sources
+        count = known.sum(axis=0)
+        total = np.sum(matched, axis=0, where=known)
+        sky = np.divide(total, count, out=sky, where=count > 0)
+    return matched - sky, sky, levels
+
+
+def _lowest_third(images, noise):
+    """Average the lowest third of the exposures, freed of the bias that noise gives it."""
+    n = len(images)
+    lowest = max(1, round(n / 3))
+    # Blom's approximation to the expected values of ordered normal deviates.
+    bias = norm.ppf((np.arange(1, lowest + 1) - 0.375) / (n + 0.25)).mean()
+    ordered = np.sort(images, axis=0)[:lowest]
+    return nanmean(ordered, axis=0) - bias * nanmean(noise)
+
+
+def _blocks(image, cell):
+    """Gather the pixels of each cell along a last axis; what a cell lacks at an edge is NaN."""
+    pad = [(0, -size % step) for size, step in zip(image.shape, cell, strict=True)]
+    padded = np.pad(image.astype(np.float32), pad, constant_values=np.nan)
+    my, mx = (size // step for size, step in zip(padded.shape, cell, strict=True))
+    blocks = padded.reshape(my, cell[0], mx, cell[1]).swapaxes(1, 2)
+    return blocks.reshape(my, mx, cell[0] * cell[1])

@@ -1,0 +1,104 @@
+"""Star light told from the sky by its motion, on arrays with known truth."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter, shift
+
+from soss_background.combine.star_light import measure_dither, model_star_light
+
+SHAPE = (96, 160)
+DITHER = np.array([(0, 0), (3, 12), (-2, 25), (14, 1), (12, 13), (15, 24.5), (7.4, 6)])
+
+
+def sky():
+    """Make a sky with a step, in DN/s."""
+    return 5 + 2.5 / (1 + np.exp(-(np.arange(SHAPE[1]) - 60.0) / 2)) + np.zeros(SHAPE)
+
+
+def star_field(seed=0, n=14):
+    """Make traces of stars with wings over a field that is larger than an exposure."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((200, 280), dtype=float)
+    field = np.zeros(rows.shape)
+    for _ in range(n):
+        row = rng.uniform(0, 200) + rng.normal(0, 0.02) * columns
+        start, length = rng.uniform(-100, 200), rng.uniform(60, 200)
+        along = (columns > start) & (columns < start + length)
+        distance = np.abs(rows - row)
+        field += (
+            rng.pareto(1.0)
+            * along
+            * (np.exp(-0.5 * (distance / 3) ** 2) + 0.02 / (1 + distance / 6) ** 2)
+        )
+    return gaussian_filter(field, 1)
+
+
+def make_exposures(dither=DITHER, noise=0.03, seed=0):
+    """Make exposures in cells: the sky, the moving stars, noise; and their masks."""
+    rng = np.random.default_rng(seed)
+    field = star_field(seed)
+    cut = np.s_[50 : 50 + SHAPE[0], 60 : 60 + SHAPE[1]]
+    light = np.array([shift(field, place, order=1)[cut] for place in dither])
+    cells = (sky() + light + rng.normal(0, noise, light.shape)).astype("f4")
+    return cells, np.full_like(cells, noise), light > 0.1, light
+
+
+def test_dither_is_measured():
+    *_, light = make_exposures()
+    light = np.minimum(light, 0.5)
+    light[2, 30:40, 50:60] = np.nan
+    assert_allclose(measure_dither(light), DITHER, atol=0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faint_light_is_modelled(seed):
+    cells, noise, sources, light = make_exposures(seed=seed)
+    model = model_star_light(cells, noise, sources)
+    faint = ~sources & (light > 0.005)
+    # What is as smooth as the dither is wide cannot be told from the sky.
+    assert 0.4 * light[faint].mean() < model[faint].mean() < 1.1 * light[faint].mean()
+    left = np.std((light - model)[~sources])
+    assert left < 0.5 * np.std(light[~sources])
+
+
+def test_levels_of_exposures_matter_not():
+    cells, noise, sources, light = make_exposures()
+    levels = np.linspace(0.95, 1.05, len(cells), dtype="f4")[:, None, None]
+    model = model_star_light(cells * levels, noise, sources)
+    plain = model_star_light(cells, noise, sources)
+    assert_allclose(model[~sources], (plain * levels)[~sources], atol=0.02)
+
+
+@pytest.mark.parametrize("why", ["two exposures", "no sources", "no dither", "different stars"])
+def test_where_nothing_can_be_told(why):
+    cells, noise, sources, _ = make_exposures()
+    if why == "two exposures":
+        cells, noise, sources = cells[:2], noise[:2], sources[:2]
+    elif why == "no sources":
+        sources[:] = False
+    elif why == "no dither":
+        cells, noise, sources, _ = make_exposures(dither=np.zeros((5, 2)))
+    else:
+        others = [make_exposures(seed=seed) for seed in range(4)]
+        cells, noise, sources = (np.array([other[k][0] for other in others]) for k in range(3))
+    assert_array_equal(model_star_light(cells, noise, sources), 0)
+
+
+def test_an_exposure_of_other_stars_is_left_alone():
+    cells, noise, sources, light = make_exposures()
+    stranger = make_exposures(seed=9)
+    cells[3], sources[3] = stranger[0][3], stranger[2][3]
+    model = model_star_light(cells, noise, sources)
+    assert_array_equal(model[3], 0)
+    assert model[0].any()
+    others = np.arange(len(cells)) != 3
+    assert np.std((light - model)[others][~sources[others]]) < np.std(
+        light[others][~sources[others]]
+    )
+
+
+def test_unknown_cells():
+    cells, noise, sources, _ = make_exposures()
+    cells[1, 20:30] = noise[1, 20:30] = np.nan
+    assert np.isfinite(model_star_light(cells, noise, sources)).all()
