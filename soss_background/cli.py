@@ -6,7 +6,6 @@ from pathlib import Path
 
 from soss_background import __version__
 from soss_background.detector import SUBARRAYS
-from soss_background.errors import SkyflatError
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
 
@@ -30,7 +29,7 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (SkyflatError, OSError) as err:
+    except (LookupError, OSError, ValueError) as err:
         print(f"soss-background: {err}", file=sys.stderr)
         return 1
     return 0

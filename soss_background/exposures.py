@@ -18,6 +18,7 @@ from soss_background.integrations import average_integrations, usable_pixels
 
 __all__ = [
     "as_image",
+    "borrow_image",
     "iterate_images",
     "member_paths",
     "open_libraries",
@@ -180,8 +181,8 @@ def iterate_images(library, *, modify=False):
     """
     shape = None
     with library:
-        for index, model in enumerate(library):
-            image = as_image(model)
+        for index in range(len(library)):
+            model, image = borrow_image(library, index)
             shape = shape or image.data.shape
             if image.data.shape != shape:
                 raise SkyflatError(
@@ -190,6 +191,37 @@ def iterate_images(library, *, modify=False):
             yield image
             # The mean of a cube is kept, so that it is made but once.
             library.shelve(image, index, modify=modify or image is not model)
+
+
+def borrow_image(library, index):
+    """
+    Borrow an exposure as an image.
+
+    Parameters
+    ----------
+    library : `~jwst.datamodels.ModelLibrary`
+        The exposures; the library must be open.
+    index : int
+        Number of the exposure.
+
+    Returns
+    -------
+    model : `~stdatamodels.jwst.datamodels.JwstDataModel`
+        The exposure as the library has it.
+    image : `~stdatamodels.jwst.datamodels.ImageModel`
+        See `as_image`.
+
+    Raises
+    ------
+    SkyflatError
+        If a plane of the exposure cannot be read, or if it has nothing to use.
+    """
+    name = library.asn["products"][0]["members"][index]["expname"]
+    try:
+        model = library.borrow(index)
+        return model, as_image(model)
+    except (LookupError, OSError, TypeError) as err:
+        raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
 
 
 def as_image(model):
@@ -324,6 +356,7 @@ def _check(headers):
             if value is not None and found != value:
                 raise SkyflatError(f"{header['name']}: {keyword} is {found}, not {value}")
     first = headers[0]
+    _warn_of_mixture(headers)
     subarray = first["meta.subarray.name"]
     seen = {}
     for header in headers:
@@ -336,6 +369,18 @@ def _check(headers):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
             seen[identity] = header["name"]
+
+
+def _warn_of_mixture(headers):
+    """Warn if exposures do not belong to one observation of one target."""
+    for key, keyword in (
+        ("observation.program_number", "PROGRAM"),
+        ("target.proposer_name", "TARGPROP"),
+        ("observation.observation_number", "OBSERVTN"),
+    ):
+        values = sorted({str(header.get(f"meta.{key}")) for header in headers})
+        if len(values) > 1:
+            log.warning("Exposures of different %s are combined: %s", keyword, ", ".join(values))
 
 
 def _identities(header):

@@ -11,7 +11,7 @@ from typing import ClassVar
 from crds.client import api
 from crds.core import config as crds_config
 from crds.core.exceptions import CrdsError
-from jwst.datamodels import ModelLibrary
+from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
@@ -124,9 +124,11 @@ class _SkyflatMixin:
         list of `~jwst.datamodels.ModelLibrary`
             One library for each product of the association, or a single one.
         """
-        if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+        if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
         folder = self.search_attr("output_dir", default=".")
+        if folder != "." and not os.access(folder, os.W_OK):
+            raise SkyflatError(f"{folder}: cannot be written to")
         libraries = open_libraries([self.make_input_path(item) for item in inputs], folder)
         self._input_paths = {path for library in libraries for path in member_paths(library)}
         return libraries
@@ -217,14 +219,17 @@ def _no_reference(kind, reason):
 
 
 def _check_reference(path):
-    """Raise unless a reference file is there, and whole."""
+    """Raise unless a reference file is there, whole, and an image."""
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file (reference file)")
     try:
         with datamodels.open(path) as model:
             model.data.max()
-    except (AttributeError, OSError, TypeError, ValueError) as err:
+            is_image = model.data.ndim == 2
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: cannot be read as a reference file ({err})") from err
+    if not is_image:
+        raise SkyflatError(f"{path}: not an image, and so no flat")
 
 
 def _save_whole(model, path):

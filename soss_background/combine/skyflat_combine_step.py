@@ -6,6 +6,7 @@ import statistics
 import numpy as np
 from tqdm import tqdm
 
+from soss_background import __version__
 from soss_background.combine import metadata
 from soss_background.combine.sky import combine_exposures
 from soss_background.datamodels import SkyflatModel
@@ -17,6 +18,9 @@ from soss_background.stpipe import SkyflatStep
 __all__ = ["SkyflatCombineStep"]
 
 log = logging.getLogger(__name__)
+
+# Fraction of an exposure that must be unmasked to tell its level.
+_MIN_USABLE = 0.01
 
 
 class SkyflatCombineStep(SkyflatStep):
@@ -64,11 +68,13 @@ class SkyflatCombineStep(SkyflatStep):
         if unmasked:
             log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
         usable = usable_pixels(images, errors, flags) & ~sources
-        used = usable.any(axis=(1, 2))
+        used = usable.mean(axis=(1, 2)) > _MIN_USABLE
         for exposure in table["filename"][~used]:
-            log.warning("%s: left out, nothing of it is unmasked", exposure.decode())
+            log.warning("%s: left out, hardly anything of it is unmasked", exposure.decode())
         if not used.any():
-            raise SkyflatError("No exposure has an unmasked pixel")
+            raise SkyflatError("No exposure has unmasked pixels enough")
+        if flat_state != "COMPLETE":
+            log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
         stack = (images, errors, flags, sources)
         if not used.all():
@@ -103,10 +109,13 @@ class SkyflatCombineStep(SkyflatStep):
             setattr(meta.skyflat, key, value)
         meta.skyflat.n_samples = int(table["used"].sum())
         meta.author = self.author
+        meta.skyflat.software_version = __version__
         meta.description = f"Empirical GR700XD sky of {meta.skyflat.n_samples} exposures"
         for key, reduce in (("start_time", min), ("mid_time", statistics.mean), ("end_time", max)):
             times = [header.get(f"meta.exposure.{key}") for header in headers]
             setattr(meta.exposure, key, None if None in times else reduce(times))
+        ends = [header.get("meta.observation.date_end") for header in headers]
+        meta.observation.date_end = None if None in ends else max(ends)
         meta.cal_step.skyflat_combine = "COMPLETE"
         meta.bunit_bkg = meta.bunit_err = "DN/s"
         if skyflat.images is not None:

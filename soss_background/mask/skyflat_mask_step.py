@@ -5,8 +5,9 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
-from soss_background.cells import bin_to_cells, expand_cells
-from soss_background.exposures import iterate_images
+from soss_background.cells import CELL, bin_to_cells, expand_cells
+from soss_background.commissioning import commissioning_profile
+from soss_background.exposures import iterate_images, read_headers
 from soss_background.integrations import usable_pixels
 from soss_background.mask.source_mask import find_sources
 from soss_background.stpipe import SkyflatStep
@@ -65,6 +66,7 @@ class SkyflatMaskStep(SkyflatStep):
         sources = find_sources(
             means,
             noise,
+            profile=self._sky_profile(library, means.shape[-1]),
             n_sigma=self.n_sigma,
             min_fraction=self.min_fraction,
             grow=self.grow,
@@ -77,6 +79,12 @@ class SkyflatMaskStep(SkyflatStep):
             image.mask = (_usable(image) & ~stars).astype(np.uint32)
             image.meta.cal_step.skyflat_mask = "COMPLETE"
             log.info("%s: %.1f %% masked as star light", image.meta.filename, 100 * stars.mean())
+
+    @staticmethod
+    def _sky_profile(library, number):
+        """Tell the shape of the sky along the cells of a row."""
+        first = read_headers(library)[0].get("meta.subarray.xstart") or 1
+        return commissioning_profile(first - 1 + (np.arange(number) + 0.5) * CELL[1])
 
 
 def _usable(image):

@@ -5,6 +5,7 @@ is done on cells of pixels, see `soss_background.cells`.
 """
 
 import numpy as np
+from bottleneck import nanmedian
 from scipy import ndimage
 from scipy.stats import norm
 
@@ -25,11 +26,18 @@ _SETTLED = 1e-3
 # Accuracy of a single exposure's own sky, as a fraction of it.
 _OWN_SKY_FRACTION = 0.03
 
+# Percentile of a single exposure's columns that are sky for certain, and the fraction by which
+# others may exceed the profile of the sky at their level.
+_DARKEST = 10
+_PROFILE_TOLERANCE = 0.1
+
 # Exposures whose levels differ by a larger fraction do not show the same sky.
 _MAX_LEVEL_DIFFERENCE = 0.5
 
 
-def find_sources(cells, noise, *, n_sigma=4.0, min_fraction=0.003, grow=1, max_rounds=6):
+def find_sources(
+    cells, noise, *, profile=None, n_sigma=4.0, min_fraction=0.003, grow=1, max_rounds=6
+):
     """
     Mask star light in exposures of one sky.
 
@@ -42,6 +50,8 @@ def find_sources(cells, noise, *, n_sigma=4.0, min_fraction=0.003, grow=1, max_r
     cells, noise : ndarray of float, shape (n, my, mx)
         Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
         is none.
+    profile : ndarray of float, shape (mx,), optional
+        Shape of the sky along rows, which holds where an exposure's own columns are full of stars.
     n_sigma : float
         Significance above which smoothed light is a source, in units of its noise.
     min_fraction : float
@@ -66,7 +76,7 @@ def find_sources(cells, noise, *, n_sigma=4.0, min_fraction=0.003, grow=1, max_r
         sources[known] = _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds)
     else:
         sources[known] = [
-            _search_alone(*pair, n_sigma, grow) for pair in zip(cells, noise, strict=True)
+            _search_alone(*pair, profile, n_sigma, grow) for pair in zip(cells, noise, strict=True)
         ]
     return sources
 
@@ -86,10 +96,15 @@ def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
     return sources
 
 
-def _search_alone(cells, noise, n_sigma, grow):
+def _search_alone(cells, noise, profile, n_sigma, grow):
     """Find the sources of an exposure that has no other to be compared with."""
     sky = _column_sky(cells, noise)
-    return _detect(cells - sky, noise, n_sigma, _OWN_SKY_FRACTION * np.abs(sky), grow)
+    floor = _OWN_SKY_FRACTION * np.abs(sky)
+    if profile is not None:
+        sky = np.minimum(sky, _brightest_sky(sky, profile) + n_sigma * nanmedian(noise))
+        # A sky that has been subtracted from the exposure is not known any better.
+        floor = np.maximum(floor, _OWN_SKY_FRACTION / 3 * profile)
+    return _detect(cells - sky, noise, n_sigma, floor, grow)
 
 
 def _scatter(image, noise):
@@ -116,6 +131,17 @@ def _column_sky(image, noise):
             centres.append(rows.mean())
     columns = [np.interp(np.arange(my), centres, column) for column in np.array(profiles).T]
     return np.array(columns).T - norm.ppf(0.25) * np.nanmean(noise)
+
+
+def _brightest_sky(sky, profile):
+    """Scale a profile, left and right of its step, to the darkest columns of a sky."""
+    left = np.arange(len(profile)) < np.argmax(np.gradient(profile))
+    limit = np.full(len(profile), np.inf)
+    for side in (left, ~left):
+        if side.any():
+            level = np.percentile(sky[:, side] / profile[side], _DARKEST)
+            limit[side] = (1 + _PROFILE_TOLERANCE) * max(level, 0) * profile[side]
+    return limit
 
 
 def _detect(residual, noise, n_sigma, floor, grow):

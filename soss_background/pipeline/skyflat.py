@@ -9,7 +9,7 @@ from soss_background.combine import metadata
 from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
 from soss_background.denoise.skyflat_denoise_step import SkyflatDenoiseStep
 from soss_background.errors import SkyflatError
-from soss_background.exposures import as_image
+from soss_background.exposures import borrow_image
 from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
 from soss_background.stpipe import FlatFieldStep, SkyflatPipelineBase
 
@@ -83,7 +83,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         with library:
             indices = tqdm(range(len(library)), "Flat-fielding", unit="exposure", disable=None)
             for index in indices:
-                image = as_image(library.borrow(index))
+                _, image = borrow_image(library, index)
                 name = image.meta.filename
                 if image.meta.cal_step.flat_field == "COMPLETE":
                     log.info("%s: flat-fielded already", name)

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.nddata import block_reduce
+from bottleneck import nanmedian
 from matplotlib.figure import Figure
 from scipy import ndimage
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.exposures import read_header
 
 __all__ = ["Comparison", "compare_with_truth", "draw_comparison", "format_table", "sky_errors"]
 
@@ -50,11 +53,11 @@ class Comparison:
     @property
     def median(self):
         """Plain sigma-clipped median of the exposures, their masks not used."""
-        images = np.where(np.isfinite(self.images), self.images, np.nanmedian(self.images))
-        middle = np.median(images, axis=0)
-        scatter = 1.4826 * np.median(np.abs(images - middle), axis=0)
-        clipped = np.abs(images - middle) < 3 * scatter
-        return np.median(np.where(clipped, images, middle), axis=0)
+        images = self.images.astype(np.float32)
+        middle = nanmedian(images, axis=0)
+        deviation = np.abs(images - middle)
+        images[deviation > 3 * 1.4826 * nanmedian(deviation, axis=0)] = np.nan
+        return nanmedian(images, axis=0)
 
 
 def compare_with_truth(skyflat, truth):
@@ -78,14 +81,17 @@ def compare_with_truth(skyflat, truth):
     SkyflatError
         If the skyflat lacks a plane, or if it is not of the size of the truth.
     """
+    if read_header(Path(skyflat)).get("meta.model_type") != SkyflatModel.__name__:
+        raise SkyflatError(f"{skyflat}: not a skyflat")
     with SkyflatModel(skyflat) as model, fits.open(truth) as hdus:
+        if "SKY" not in hdus:
+            raise SkyflatError(f"{truth}: not the truth of a simulation")
         sky = hdus["SKY"].data.astype(float)
         planes = {key: getattr(model, key) for key in ("bkg", "bkgdn", "err", "images", "masks")}
         for key, plane in planes.items():
             if plane is None or plane.shape[-2:] != sky.shape:
-                raise SkyflatError(
-                    f"{skyflat}: {key.upper()} is missing or not of the truth's size"
-                )
+                hdu = "SCI" if key == "images" else key.upper()
+                raise SkyflatError(f"{skyflat}: {hdu} is missing or not of the truth's size")
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
         return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
 
@@ -236,6 +242,4 @@ def _draw_profiles(ax, below, comparison):
 
 def _block_medians(image):
     """Take the medians of blocks of pixels, NaN left out."""
-    ny, nx = (size // _BLOCK * _BLOCK for size in image.shape)
-    blocks = image[:ny, :nx].reshape(ny // _BLOCK, _BLOCK, nx // _BLOCK, _BLOCK)
-    return np.nanmedian(blocks, axis=(1, 3))
+    return block_reduce(image, _BLOCK, np.nanmedian)

@@ -13,6 +13,7 @@ from scipy.interpolate import BSpline, PchipInterpolator, RectBivariateSpline
 from scipy.signal import fftconvolve
 from scipy.special import gamma
 
+from soss_background.commissioning import SKY_COLUMNS, SKY_RATES, commissioning_profile
 from soss_background.detector import FULL, SUBSTRIP256
 from soss_background.simulate.streams import random_stream
 
@@ -33,130 +34,6 @@ __all__ = [
 PWCPOS = 245.76
 
 # --- the sky -----------------------------------------------------------------------------
-# Column and surface brightness (DN/s) of the commissioning GR700XD background (exoTEDRF's
-# model_background96), median over the rows away from the step, means over the central rows
-# (full-frame rows 1838-1854) across the step, where the median would blur the edge.
-SKY_COLUMNS = np.array(
-    # fmt: off
-    [
-        0,
-        80,
-        200,
-        300,
-        400,
-        500,
-        600,
-        650,
-        680,
-        688,
-        690,
-        692,
-        694,
-        696,
-        698,
-        700,
-        702,
-        704,
-        706,
-        708,
-        710,
-        712,
-        714,
-        718,
-        722,
-        726,
-        730,
-        736,
-        744,
-        756,
-        770,
-        786,
-        800,
-        840,
-        880,
-        920,
-        960,
-        1000,
-        1040,
-        1080,
-        1120,
-        1160,
-        1200,
-        1280,
-        1360,
-        1440,
-        1520,
-        1600,
-        1680,
-        1760,
-        1840,
-        1920,
-        2000,
-        2047,
-    ],
-    # fmt: on
-    dtype=float,
-)
-SKY_RATES = np.array(
-    # fmt: off
-    [
-        4.822,
-        4.825,
-        4.749,
-        4.750,
-        4.745,
-        4.724,
-        4.655,
-        4.634,
-        4.650,
-        4.665,
-        4.693,
-        4.762,
-        4.924,
-        5.287,
-        5.721,
-        6.043,
-        6.362,
-        6.577,
-        6.705,
-        6.823,
-        6.915,
-        6.969,
-        7.021,
-        7.043,
-        7.087,
-        7.136,
-        7.181,
-        7.233,
-        7.268,
-        7.307,
-        7.371,
-        7.432,
-        7.415,
-        7.399,
-        7.390,
-        7.333,
-        7.314,
-        7.333,
-        7.313,
-        7.257,
-        7.217,
-        7.136,
-        7.073,
-        6.901,
-        6.682,
-        6.437,
-        6.158,
-        5.812,
-        5.394,
-        4.927,
-        4.440,
-        4.022,
-        3.634,
-        3.490,
-    ],
-    # fmt: on
-)
 # The columns between which the order's light rises from nothing to its full strength.
 STEP_FOOT, STEP_TOP = 680.0, 756.0
 # The row at which the numbers above hold. pastasoss turns the traces about this row too.
@@ -207,8 +84,8 @@ def step_weight(columns):
     weight : ndarray
         0 left of the step, 1 right of it.
     """
-    rates = PchipInterpolator(SKY_COLUMNS, SKY_RATES)(np.clip(columns, STEP_FOOT, STEP_TOP))
-    ends = np.interp([STEP_FOOT, STEP_TOP], SKY_COLUMNS, SKY_RATES)
+    rates = commissioning_profile(np.clip(columns, STEP_FOOT, STEP_TOP))
+    ends = commissioning_profile([STEP_FOOT, STEP_TOP])
     return (rates - ends[0]) / (ends[1] - ends[0])
 
 

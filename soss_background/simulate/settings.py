@@ -106,6 +106,11 @@ class Simulation:
     observation: str = "001"
     target: str = "SKYFLAT-1"
 
+    def __post_init__(self):
+        """Refuse what cannot be simulated."""
+        if min(self.n_exposures, self.n_integrations) < 1 or self.exposure_time <= 0:
+            raise ValueError("exposures, integrations and exposure time must be positive")
+
     @property
     def integration_time(self):
         """Time of one integration, s."""
