@@ -1,7 +1,8 @@
 # make demo    simulate ten exposures, make a skyflat of them, draw it beside the truth
 # make test    lint, then all tests
+# make docs    build the documentation in docs/_build/html
 #
-# Both make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
+# All make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -32,5 +33,12 @@ lint: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
+docs: .venv/installed-docs
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv $(DEMO) build *.egg-info
+	rm -rf .venv $(DEMO) build docs/_build *.egg-info
