@@ -48,7 +48,7 @@ _IDENTITY = [
         "activity_id",
         "exposure_number",
     )
-] + ["meta.exposure.segment_number", "meta.exposure.start_time"]
+]
 
 
 def open_libraries(inputs, folder="."):
@@ -58,7 +58,7 @@ def open_libraries(inputs, folder="."):
     Parameters
     ----------
     inputs : list
-        An association file, a `~jwst.datamodels.ModelLibrary`, or any number of files and models
+        An association file, a `~jwst.datamodels.ModelLibrary`, or any number of files and models.
         Models are copied; the models of a library are not.
     folder : str or `~pathlib.Path`
         Where the changed exposures are kept while they are not borrowed.
@@ -388,6 +388,7 @@ def _identities(header):
     name = header.get("meta.filename")
     if name is not None:
         yield remove_suffix(Path(name).stem)[0]
-    numbers = tuple(header.get(key) for key in _IDENTITY)
+    numbers = [header.get(key) for key in _IDENTITY]
     if None not in numbers:
-        yield numbers
+        when = [header.get(f"meta.exposure.{key}") for key in ("segment_number", "start_time")]
+        yield (*numbers, *when)

@@ -5,16 +5,18 @@ import logging
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
+from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 from crds.client import api
 from crds.core import config as crds_config
 from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.stpipe import Pipeline, Step
-from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries
@@ -126,8 +128,9 @@ class _SkyflatMixin:
         """
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
-        folder = self.search_attr("output_dir", default=".")
-        if folder != "." and not os.access(folder, os.W_OK):
+        output_dir = self.search_attr("output_dir")
+        folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
+        if output_dir and not os.access(folder, os.W_OK):
             raise SkyflatError(f"{folder}: cannot be written to")
         libraries = open_libraries([self.make_input_path(item) for item in inputs], folder)
         self._input_paths = {path for library in libraries for path in member_paths(library)}
@@ -223,12 +226,13 @@ def _check_reference(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file (reference file)")
     try:
-        with datamodels.open(path) as model:
-            model.data.max()
-            is_image = model.data.ndim == 2
+        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
+            # astropy warns of what the data, when they are read, turn out to lack.
+            warnings.simplefilter("ignore", AstropyUserWarning)
+            shape = hdus["SCI"].data.shape
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: cannot be read as a reference file ({err})") from err
-    if not is_image:
+    if len(shape) != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")
 
 

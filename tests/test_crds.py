@@ -28,7 +28,9 @@ def crds(tmp_path, flat, monkeypatch):
     pars = tmp_path / "pars"
     pars.mkdir()
     SkyflatMaskStep(n_sigma=7.0).export_config(pars / "mask.asdf", include_metadata=True)
-    SkyflatPipeline(suffix="mysky").export_config(pars / "pipeline.asdf", include_metadata=True)
+    SkyflatPipeline(suffix="mysky", steps={"skyflat_mask": {"n_sigma": 7.0}}).export_config(
+        pars / "pipeline.asdf", include_metadata=True
+    )
     environment = make_cache(
         tmp_path / "cache",
         {
