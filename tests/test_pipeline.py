@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from helpers import checksums, run_program, strun
 from jwst.datamodels import ModelLibrary
+from jwst.stpipe import Step
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst import datamodels
 
@@ -108,7 +109,7 @@ def test_masks_cover_the_star_light(visit, skyflat):
     bright = science & (stars > 0.05 * sky)
     assert skyflat.masks[bright].mean() > 0.97
     assert stars[science & (skyflat.masks > 0)].sum() > 0.8 * stars[science].sum()
-    assert skyflat.masks[science & (stars < 1e-4 * sky)].mean() < 0.25
+    assert skyflat.masks[science & (stars < 0.005 * sky)].mean() < 0.25
 
 
 @pytest.mark.parametrize("kind", ["files", "list", "models", "library"])
@@ -292,17 +293,20 @@ def test_rate_and_rateints(visit, exposures, tmp_path):
     assert_allclose(np.median(from_rates.err / np.maximum(from_cubes.err, 1e-9)), 1, rtol=0.02)
 
 
-def double(model):
+class DoubleStep(Step):
     """Double an exposure, as a hook."""
-    model = model.copy()
-    model.data *= 2
-    return model
+
+    def process(self, model):
+        """Return a doubled copy."""
+        doubled = model.copy()
+        doubled.data *= 2
+        return doubled
 
 
 def test_hooks(visit):
     skyflats = [
         SkyflatPipeline.call(visit, steps={"flat_field": {"skip": True, "post_hooks": hooks}})
-        for hooks in ([], [double])
+        for hooks in ([], [DoubleStep])
     ]
     assert_allclose(np.median(skyflats[1].bkg / np.maximum(skyflats[0].bkg, 1)), 2, rtol=0.01)
 
