@@ -59,5 +59,5 @@ def test_compare_needs_the_stack(tmp_path, capsys):
         steps={"flat_field": {"skip": True}, "skyflat_combine": {"save_stack": False}},
     )
     assert main(["compare", "sky_skyflat.fits", "visit/truth.fits", "-o", "page.png"]) == 1
-    assert "sky_skyflat.fits: SCI is missing" in capsys.readouterr().err
+    assert "sky_skyflat.fits: MASKS is missing" in capsys.readouterr().err
     assert not (tmp_path / "page.png").exists()

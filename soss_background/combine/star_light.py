@@ -31,6 +31,9 @@ _MIN_DITHER = 2.0
 # Smallest overlap of two exposures, as a fraction of one, in which stars are compared.
 _MIN_OVERLAP = 0.3
 
+# Deficit of a cell, in units of its noise, that tells that the light modelled is not there.
+_MISSING = 5.0
+
 # Fraction of the variance of an exposure's star light that the others must explain.
 _MIN_EXPLAINED = 0.75
 
@@ -67,7 +70,10 @@ def model_star_light(cells, noise, sources):
         field = _Field((residuals + light / levels)[alike], dither[alike])
         light[alike] = levels[alike] * field.see_from_each()
         residuals, _, levels = subtract_common_sky(cells - light, noise, sources)
-    return light
+    # Not all light moves with the field: an order-0 image ends where its own field stop is.
+    missing = (residuals < -_MISSING * noise) & ~sources
+    missing = ndimage.binary_dilation(missing, np.ones((1, 5, 5), dtype=bool))
+    return np.where(missing, 0, light)
 
 
 def measure_dither(images):

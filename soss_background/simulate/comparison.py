@@ -9,11 +9,13 @@ from astropy.nddata import block_reduce
 from bottleneck import nanmedian
 from matplotlib.figure import Figure
 from scipy import ndimage
+from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import read_header
+from soss_background.exposures import as_image, read_header
+from soss_background.integrations import usable_pixels
 
 __all__ = ["Comparison", "compare_with_truth", "draw_comparison", "format_table", "sky_errors"]
 
@@ -37,8 +39,13 @@ class Comparison:
         The true sky, and the planes of the skyflat, in DN/s.
     science : ndarray of bool, shape (ny, nx)
         True for pixels that are not reference pixels.
-    images, masks : ndarray, shape (n, ny, nx)
-        The exposures and their masks.
+    masks : ndarray of uint8, shape (n, ny, nx)
+        The masks of the exposures.
+    exposure : ndarray of float, shape (ny, nx)
+        The first exposure, flat-fielded, in DN/s.
+    median : ndarray of float, shape (ny, nx)
+        The plain sigma-clipped median of the exposures, flat-fielded and at one level, in units of
+        their medians.
     """
 
     name: str
@@ -47,17 +54,9 @@ class Comparison:
     bkgdn: np.ndarray
     err: np.ndarray
     science: np.ndarray
-    images: np.ndarray
     masks: np.ndarray
-
-    @property
-    def median(self):
-        """Plain sigma-clipped median of the exposures, their masks not used."""
-        images = self.images.astype(np.float32)
-        middle = nanmedian(images, axis=0)
-        deviation = np.abs(images - middle)
-        images[deviation > 3 * 1.4826 * nanmedian(deviation, axis=0)] = np.nan
-        return nanmedian(images, axis=0)
+    exposure: np.ndarray
+    median: np.ndarray
 
 
 def compare_with_truth(skyflat, truth):
@@ -69,7 +68,7 @@ def compare_with_truth(skyflat, truth):
     skyflat : str or `~pathlib.Path`
         The skyflat, denoised and with its exposures.
     truth : str or `~pathlib.Path`
-        The ``truth.fits`` of the simulation.
+        The ``truth.fits`` of the simulation, beside its exposures.
 
     Returns
     -------
@@ -87,13 +86,36 @@ def compare_with_truth(skyflat, truth):
         if "SKY" not in hdus:
             raise SkyflatError(f"{truth}: not the truth of a simulation")
         sky = hdus["SKY"].data.astype(float)
-        planes = {key: getattr(model, key) for key in ("bkg", "bkgdn", "err", "images", "masks")}
+        planes = {key: getattr(model, key) for key in ("bkg", "bkgdn", "err", "masks")}
         for key, plane in planes.items():
             if plane is None or plane.shape[-2:] != sky.shape:
-                hdu = "SCI" if key == "images" else key.upper()
-                raise SkyflatError(f"{skyflat}: {hdu} is missing or not of the truth's size")
+                raise SkyflatError(
+                    f"{skyflat}: {key.upper()} is missing or not of the truth's size"
+                )
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
+        names = [Path(truth).parent / name for name in hdus["LEVELS"].data["filename"]]
+        images = _flat_field(names, hdus["FLAT"].data)
+        planes |= {"exposure": images[0].copy(), "median": _plain_median(images)}
         return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
+
+
+def _flat_field(paths, flat):
+    """Read exposures and divide them by the flat."""
+    images = []
+    for path in paths:
+        with datamodels.open(path) as model:
+            image = as_image(model)
+            usable = usable_pixels(image.data, image.err, image.dq)
+            images.append(np.where(usable, image.data / flat, np.nan).astype(np.float32))
+    return np.array(images)
+
+
+def _plain_median(images):
+    """Take the sigma-clipped median of exposures at one level, without masks; changes them."""
+    images /= [[[nanmedian(image)]] for image in images]
+    deviation = np.abs(images - nanmedian(images, axis=0))
+    images[deviation > 3 * 1.4826 * nanmedian(deviation, axis=0)] = np.nan
+    return nanmedian(images, axis=0)
 
 
 def sky_errors(sky, truth, science):
@@ -177,7 +199,7 @@ def format_table(comparison):
     for name, sky in skies.items():
         _, metrics = sky_errors(sky, comparison.truth, comparison.science)
         lines.append(f"{name:8}" + "".join(f"{value:10.2f}" for value in metrics.values()))
-    lines.append("median: sigma-clipped median of the exposures at one level, no masks")
+    lines.append("median: plain sigma-clipped median of the exposures, flat-fielded, at one level")
     return "\n".join(lines)
 
 
@@ -206,8 +228,8 @@ def draw_comparison(comparison):
     stretch = {"vmin": 0.9 * low, "vmax": 1.1 * high}
     _show(axes["bkg"], comparison.bkg, "BKG: the empirical sky", "DN/s", **stretch)
     _show(axes["bkgdn"], comparison.bkgdn, "BKGDN: the same, denoised", "DN/s", **stretch)
-    masked = np.where(comparison.masks[0] > 0, np.nan, comparison.images[0])
-    _show(axes["exposure"], comparison.images[0], "One exposure", "DN/s", **stretch)
+    masked = np.where(comparison.masks[0] > 0, np.nan, comparison.exposure)
+    _show(axes["exposure"], comparison.exposure, "One exposure", "DN/s", **stretch)
     _show(axes["masked"], masked, "The same, masked", "DN/s", **stretch)
     title = f"Error of BKGDN: {metrics['scatter']:.2f} % scatter, {metrics['rms']:.2f} % rms"
     _show(axes["error"], error, title, "% of the median sky", vmin=-1, vmax=1, cmap="RdBu_r")
