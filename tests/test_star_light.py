@@ -101,6 +101,17 @@ def test_an_exposure_of_other_stars_is_left_alone():
     )
 
 
+def test_light_that_is_not_there_is_not_subtracted():
+    """An order-0 image may end where the field stop is, though the field moves on."""
+    cells, noise, sources, light = make_exposures(seed=3)
+    box = np.s_[2, 40:60, 60:100]
+    cells[box] -= light[box]
+    sources[box] = False
+    light[box] = 0
+    model = model_star_light(cells, noise, sources)
+    assert np.mean(model[box] > 0.2) < 0.02
+
+
 def test_unknown_cells():
     cells, noise, sources, _ = make_exposures()
     cells[1, 20:30] = noise[1, 20:30] = np.nan
