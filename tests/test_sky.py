@@ -72,6 +72,14 @@ def test_sky_is_the_weighted_mean_of_what_is_left_in():
     assert_array_equal(~combined.left_out & ~usable, False)
 
 
+def test_exposures_without_noise():
+    images, errors, flags, usable, levels = make_exposures(noise=0.2, stripe_rms=0)
+    images = (levels[:, None, None] * sky()).astype("f4")
+    combined = combine_exposures(images, errors, flags, ~usable)
+    assert np.abs(error_of(combined)[usable.any(axis=0)]).max() < 1e-4
+    assert_allclose(combined.scale, levels, rtol=1e-4)
+
+
 def test_inputs_are_untouched():
     inputs = make_exposures()[:4]
     copies = [part.copy() for part in inputs]

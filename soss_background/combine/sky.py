@@ -22,6 +22,9 @@ _MEDIAN_ROUNDS = 3
 _MAX_ROUNDS = 10
 _SETTLED = 0.005
 
+# Scatter at the least, relative to the errors: exposures without noise agree too well.
+_LEAST_EXCESS = 0.1
+
 # Rows among which a hot pixel is looked for: the sky is smooth along columns, steps across them.
 _NEIGHBOURS = 9
 
@@ -203,7 +206,7 @@ def _noise_excess(images, errors, usable, sky, weight, total):
         expected = err[shared] * np.sqrt(1 - w / total[shared])
         deviation = np.abs(image[shared] - sky[shared]) / expected
         excess.append(1.4826 * np.median(deviation) if shared.any() else 1.0)
-    return np.array(excess)
+    return np.maximum(excess, _LEAST_EXCESS)
 
 
 def _common_flags(flags, measured):
