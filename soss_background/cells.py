@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 __all__ = ["CELL", "bin_to_cells", "covered_cells", "expand_cells", "subtract_common_sky"]
 
-# Rows and columns of pixels in a cell.
+# Rows and columns of pixels in a cell; cells at the far edges of an image may be smaller.
 CELL = (4, 8)
 
 # Noise of the mean of the middle half of normal values, relative to that of the mean of all.
@@ -21,7 +21,7 @@ _TRIMMED_NOISE = 1.09
 _LEVEL_ROUNDS = 4
 
 
-def bin_to_cells(image, err, usable, cell=CELL):
+def bin_to_cells(image, err, usable):
     """
     Reduce an image to robust means of cells.
 
@@ -31,8 +31,6 @@ def bin_to_cells(image, err, usable, cell=CELL):
         Count rates and their 1-sigma uncertainties in DN/s.
     usable : ndarray of bool, shape (ny, nx)
         True for pixels that may be used.
-    cell : tuple of int
-        Rows and columns of a cell; cells at the far edges may be smaller.
 
     Returns
     -------
@@ -42,7 +40,7 @@ def bin_to_cells(image, err, usable, cell=CELL):
     noise : ndarray of float32, shape (my, mx)
         1-sigma uncertainty of the means in DN/s.
     """
-    values = np.sort(_blocks(np.where(usable, image, np.nan), cell), axis=-1)
+    values = np.sort(_blocks(np.where(usable, image, np.nan)), axis=-1)
     count = np.isfinite(values).sum(axis=-1, keepdims=True)
     low = count // 4
     order = np.arange(values.shape[-1])
@@ -52,12 +50,12 @@ def bin_to_cells(image, err, usable, cell=CELL):
     means = np.divide(
         total, count - 2 * low, out=np.full_like(total, np.nan), where=enough & (count > 2 * low)
     )
-    variance = np.nansum(_blocks(np.where(usable, err**2, 0), cell), axis=-1, keepdims=True)
+    variance = np.nansum(_blocks(np.where(usable, err**2, 0)), axis=-1, keepdims=True)
     noise = _TRIMMED_NOISE * np.sqrt(variance) / np.maximum(count, 1)
     return means[..., 0], np.where(enough, noise, np.nan)[..., 0].astype(np.float32)
 
 
-def covered_cells(mask, usable, cell=CELL):
+def covered_cells(mask, usable):
     """
     Find the cells that a mask covers.
 
@@ -65,19 +63,17 @@ def covered_cells(mask, usable, cell=CELL):
     ----------
     mask, usable : ndarray of bool, shape (ny, nx)
         The mask, and the pixels that count.
-    cell : tuple of int
-        Rows and columns of a cell.
 
     Returns
     -------
     covered : ndarray of bool, shape (my, mx)
         True where the mask covers more than half of what counts.
     """
-    covered, counted = (nansum(_blocks(part, cell), axis=-1) for part in (mask & usable, usable))
+    covered, counted = (nansum(_blocks(part), axis=-1) for part in (mask & usable, usable))
     return covered > 0.5 * counted
 
 
-def expand_cells(cells, shape, cell=CELL):
+def expand_cells(cells, shape):
     """
     Spread the values of cells over their pixels.
 
@@ -87,15 +83,13 @@ def expand_cells(cells, shape, cell=CELL):
         Values of cells.
     shape : tuple of int
         Shape (ny, nx) of the image.
-    cell : tuple of int
-        Rows and columns of a cell.
 
     Returns
     -------
     image : ndarray, shape (ny, nx)
         The values of the cells in their pixels.
     """
-    return block_replicate(cells, cell, conserve_sum=False)[: shape[0], : shape[1]]
+    return block_replicate(cells, CELL, conserve_sum=False)[: shape[0], : shape[1]]
 
 
 def subtract_common_sky(cells, noise, sources):
@@ -148,10 +142,10 @@ def _lowest_third(images, noise):
     return nanmean(ordered, axis=0) - bias * nanmean(noise)
 
 
-def _blocks(image, cell):
+def _blocks(image):
     """Gather the pixels of each cell along a last axis; what a cell lacks at an edge is NaN."""
-    pad = [(0, -size % step) for size, step in zip(image.shape, cell, strict=True)]
+    pad = [(0, -size % step) for size, step in zip(image.shape, CELL, strict=True)]
     padded = np.pad(image.astype(np.float32), pad, constant_values=np.nan)
-    my, mx = (size // step for size, step in zip(padded.shape, cell, strict=True))
-    blocks = padded.reshape(my, cell[0], mx, cell[1]).swapaxes(1, 2)
-    return blocks.reshape(my, mx, cell[0] * cell[1])
+    my, mx = (size // step for size, step in zip(padded.shape, CELL, strict=True))
+    blocks = padded.reshape(my, CELL[0], mx, CELL[1]).swapaxes(1, 2)
+    return blocks.reshape(my, mx, CELL[0] * CELL[1])

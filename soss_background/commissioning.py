@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-__all__ = ["SKY_COLUMNS", "SKY_RATES", "STEP_COLUMN", "commissioning_profile"]
+__all__ = ["SKY_COLUMNS", "SKY_RATES", "commissioning_profile"]
 
 # Column and surface brightness (DN/s) of the commissioning GR700XD background (exoTEDRF's
 # model_background96), median over the rows away from the step, means over the central rows
@@ -21,9 +21,6 @@ SKY_RATES = np.array([
     7.257, 7.217, 7.136, 7.073, 6.901, 6.682, 6.437, 6.158, 5.812, 5.394, 4.927, 4.440, 4.022,
     3.634, 3.490,
 ])  # fmt: skip
-
-# Where the sky rises most steeply.
-STEP_COLUMN = 696
 
 
 def commissioning_profile(columns):
