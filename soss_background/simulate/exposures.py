@@ -65,11 +65,9 @@ def write_exposure(
         dq = np.broadcast_to(pixel_flags(window, hot=good, dead=good), images.shape)
     if images.ndim == 3:
         simulation = replace(simulation, n_integrations=len(images))
-    variance_read = np.minimum(errors**2, np.float32(simulation.slope_noise**2))
     model_class = datamodels.CubeModel if images.ndim == 3 else datamodels.ImageModel
     with model_class(data=images, err=errors, dq=np.array(dq, dtype=np.uint32)) as model:
-        model.var_poisson = errors**2 - variance_read
-        model.var_rnoise = variance_read
+        model.var_poisson, model.var_rnoise = split_variance(errors, simulation)
         model.update({"meta": header(simulation, number, dither, time_series=time_series)})
         model.meta.filename = path.name
         model.cal_logs = {"calwebb_detector1": CALIBRATION_LOG}
@@ -78,6 +76,26 @@ def write_exposure(
             model.int_times = np.array(times, dtype=model.get_dtype("int_times"))
         model.save(path)
     return path
+
+
+def split_variance(errors, simulation):
+    """
+    Tell which part of the variance is due to photons, and which to the read-out.
+
+    Parameters
+    ----------
+    errors : ndarray of float32
+        1-sigma uncertainties of integrations, DN/s.
+    simulation : `~soss_background.simulate.Simulation`
+        Settings of the visit.
+
+    Returns
+    -------
+    var_poisson, var_rnoise : ndarray of float32
+        Variances, (DN/s)^2.
+    """
+    read_noise = np.minimum(errors**2, np.float32(simulation.slope_noise**2))
+    return errors**2 - read_noise, read_noise
 
 
 def write_flat(path, flat, dq, simulation):

@@ -58,11 +58,11 @@ def simulate_visit(directory, simulation=None):
     defects = draw_defects(simulation)
     stars = draw_stars(simulation.star_density, simulation.seed)
     dithers = dither_offsets(simulation.n_exposures, simulation.seed)
-    levels, contrasts = _variations(simulation)
+    levels, contrasts = variations(simulation)
     names, lights = [], np.zeros((len(dithers), *simulation.window.shape), dtype=np.float32)
     for index, dither in enumerate(tqdm(dithers, desc="simulating", disable=None)):
         lights[index] = star_image(simulation.window, stars, dither, simulation.pwcpos)
-        rate = _sky(simulation, levels[index], contrasts[index]) + lights[index]
+        rate = true_sky(simulation, levels[index], contrasts[index]) + lights[index]
         exposure = observe([rate] * simulation.n_integrations, defects, simulation, index)
         names.append(exposure_name(simulation, index + 1))
         where = {"number": index + 1, "dither": tuple(dither)}
@@ -106,7 +106,7 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
     light = star_image(window, stars, pwcpos=pwcpos)
     star = Stars(*(np.array([value]) for value in (0.0, 0.0, target_flux, TARGET_TEMPERATURE)))
     target = star_image(window, star, pwcpos=pwcpos)
-    steady = _sky(simulation) + light
+    steady = true_sky(simulation) + light
     curve = transit_curve(simulation.n_integrations, transit_depth)
     rates = (steady + np.float32(brightness) * target for brightness in curve)
     exposure = observe(rates, defects, simulation, 0)
@@ -206,7 +206,7 @@ def _make_directory(directory):
     return directory
 
 
-def _variations(simulation):
+def variations(simulation):
     """Return level and step contrast of every exposure, each with a mean of exactly 1."""
     rng = random_stream(simulation.seed, "levels")
     deviations = rng.standard_normal((2, simulation.n_exposures))
@@ -215,7 +215,7 @@ def _variations(simulation):
     return levels, 1 + simulation.colour_scatter * deviations[1]
 
 
-def _sky(simulation, level=1.0, contrast=1.0):
+def true_sky(simulation, level=1.0, contrast=1.0):
     """Return the sky of an exposure, DN/s."""
     sky = sky_image(
         simulation.window,
@@ -233,7 +233,7 @@ def _truth_images(simulation, defects, lights):
     return fits.HDUList(
         [
             fits.PrimaryHDU(),
-            fits.ImageHDU(_sky(simulation), name="SKY"),
+            fits.ImageHDU(true_sky(simulation), name="SKY"),
             fits.ImageHDU(lights, name="STARS"),
             fits.ImageHDU(defects.flat, name="FLAT"),
             fits.ImageHDU(defects.unflagged, name="UNFLAGGED_HOT"),
