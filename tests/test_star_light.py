@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter, shift
 
-from soss_background.combine.star_light import measure_dither, model_star_light
+from soss_background.combine.dither import measure_dither
+from soss_background.combine.star_light import model_star_light
 
 SHAPE = (96, 160)
 DITHER = np.array([(0, 0), (3, 12), (-2, 25), (14, 1), (12, 13), (15, 24.5), (7.4, 6)])

@@ -5,22 +5,23 @@ both, and for all but the smoothest light there is only one way to split the sum
 self-calibration of dithered data (Fixsen, Moseley & Arendt 2000, ApJS 128, 651). This finds the
 faint wings of bright stars, which some or all exposures see at every pixel: masks of all of them
 would leave nothing over.
+
+What the motion hardly tells, light as smooth as the mosaic is wide or repeated at the distance of
+its pointings, is split by what is known: the sky differs from its column profile smoothly and by
+a few per cent at most, star light is positive and most of the field is dark. The most probable
+pair of sky and stars minimises a convex function (a maximum a posteriori estimate).
 """
 
 import numpy as np
+from astropy.nddata import block_replicate
+from bottleneck import nanmedian
 from scipy import ndimage
-from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.optimize import Bounds, minimize
 
-from soss_background.cells import subtract_common_sky
+from soss_background.cells import CELL, subtract_common_sky
+from soss_background.combine.dither import Mosaic, find_alike, measure_dither
 
-__all__ = ["measure_dither", "model_star_light"]
-
-# Rounds in which sky and stars are made of each other.
-_ROUNDS = 10
-
-# Exposures that a place in the star field must appear to have been seen in without any light:
-# keeps the ill-determined rim of the field low.
-_RELUCTANCE = 0.3
+__all__ = ["model_star_light"]
 
 # Star light above this fraction of the sky counts no more in the search for the dither.
 _BRIGHTEST = 0.1
@@ -28,14 +29,30 @@ _BRIGHTEST = 0.1
 # Smallest spread of the pointings, in cells, that tells stars from sky.
 _MIN_DITHER = 2.0
 
-# Smallest overlap of two exposures, as a fraction of one, in which stars are compared.
-_MIN_OVERLAP = 0.3
+# Rows and columns of cells that are joined to split sky and stars.
+_JOINED = (2, 4)
+
+# Cells along columns over which the sky is first smoothed: running median, then Gaussian.
+_MEDIAN_LENGTH, _PROFILE_LENGTH = 41, 10
+
+# What the sky may add to that: standard deviation of Gaussians in pixels, and rms as a fraction
+# of the sky.
+_SKY_LENGTHS, _SKY_RMS = (24.0, 160.0), 0.01
+
+# Cost of star light, per sigma of a joined cell: what the data leave open is dark.
+_DARKNESS = 0.05
+
+# Accuracy of the model of bright stars, a fraction of their light.
+_MODEL_ERROR = 0.1
+
+# Steps of the minimiser, and how many of them it remembers.
+_STEPS, _MEMORY = 80, 20
+
+# Exposures that must see a place of the star field, for its mean to be more than extrapolated.
+_LEAST_SEEN = 0.3
 
 # Deficit of a cell, in units of its noise, that tells that the light modelled is not there.
 _MISSING = 5.0
-
-# Fraction of the variance of an exposure's star light that the others must explain.
-_MIN_EXPLAINED = 0.75
 
 
 def model_star_light(cells, noise, sources):
@@ -63,124 +80,157 @@ def model_star_light(cells, noise, sources):
     stars = np.where(sources, np.clip(residuals, 0, _BRIGHTEST * sky), 0)
     stars[~np.isfinite(residuals)] = np.nan
     dither = measure_dither(stars)
-    alike = _find_alike(stars, dither)
+    alike = find_alike(stars, dither)
     if not alike.any() or np.ptp(dither[alike], axis=0).max() < _MIN_DITHER:
         return light
-    for _ in range(_ROUNDS):
-        field = _Field((residuals + light / levels)[alike], dither[alike])
-        light[alike] = levels[alike] * field.see_from_each()
-        residuals, _, levels = subtract_common_sky(cells - light, noise, sources)
+    dither, levels, sources = dither[alike], levels[alike], sources[alike]
+    stars = np.where(sources, residuals[alike], 0)
+    profile = _smooth_profile(sky)
+    excess = cells[alike] / levels - profile
+    known = np.isfinite(excess)
+    excess = np.where(known, excess, 0)
+    excess -= _standing_light(excess, known, stars, nanmedian(noise), profile, dither)
+
+    mosaic = Mosaic(dither, profile.shape)
+    seen = np.maximum(mosaic.gather(known.astype(np.float32)), _LEAST_SEEN)
+    moving = mosaic.see(np.maximum(mosaic.gather(known * excess) / seen, 0))
     # Not all light moves with the field: an order-0 image ends where its own field stop is.
-    missing = (residuals < -_MISSING * noise) & ~sources
+    missing = (excess - moving < -_MISSING * noise[alike] / levels) & ~sources
     missing = ndimage.binary_dilation(missing, np.ones((1, 5, 5), dtype=bool))
-    return np.where(missing, 0, light)
+    light[alike] = np.where(missing, 0, levels * moving)
+    return light
 
 
-def measure_dither(images):
+def _smooth_profile(sky):
+    """Smooth a sky along columns, across the stars that are left in it."""
+    filled = np.where(np.isfinite(sky), sky, nanmedian(sky, axis=0))
+    filled[np.isnan(filled)] = nanmedian(sky)
+    smooth = ndimage.median_filter(filled, (_MEDIAN_LENGTH, 1), mode="nearest")
+    return ndimage.gaussian_filter1d(smooth, _PROFILE_LENGTH, axis=0, mode="nearest")
+
+
+def _standing_light(excess, known, stars, noise, profile, dither):
+    """Find what of the excess over a profile stands still: the rest of the sky, and stripes."""
+    shape = excess.shape[1:]
+    count = np.array([_join(part.astype(np.float32)) for part in known])
+    joined, bright, profile = (
+        np.array([_join(image) for image in images]) / np.maximum(count, 1)
+        for images in (excess, np.where(known, stars, 0), np.where(known, profile, 0))
+    )
+    sigma = noise / np.sqrt(np.prod(_JOINED))
+    level = np.median(profile[count > 0])
+    mosaic = Mosaic(dither / _JOINED, count.shape[1:])
+    stack = (joined / sigma, count / np.prod(_JOINED), bright / sigma)
+    split = _Split(*(part.astype(np.float32) for part in stack), level / sigma, mosaic)
+    sky, stripes = split.solve()
+    standing = sigma * (sky + stripes[:, np.newaxis])
+    # The mean over a block turns the steps between blocks into slopes.
+    return np.array([ndimage.uniform_filter(_spread(image, shape), _JOINED) for image in standing])
+
+
+class _Split:
     """
-    Measure by how much the stars of exposures are displaced, by cross-correlation.
-
-    The correlation is normalised by what overlaps (Padfield 2012, IEEE Trans. Image Process. 21,
-    2706), so that large displacements are not at a disadvantage.
+    Split exposures into a smooth sky, positive stars and stripes, by probability.
 
     Parameters
     ----------
-    images : ndarray of float32, shape (n, my, mx)
-        Star light of the exposures; NaN where it is unknown.
-
-    Returns
-    -------
-    dither : ndarray of float, shape (n, 2)
-        Displacement (rows, columns) of each exposure from the first, in cells.
-    """
-    known = np.isfinite(images)
-    shape = [next_fast_len(2 * size) for size in images.shape[1:]]
-    parts = [known, np.where(known, images, 0), np.where(known, images, 0) ** 2]
-    one, value, square = (rfft2(part.astype(np.float32), shape) for part in parts)
-
-    def correlate(first, second):
-        return irfft2(first * second[0].conj(), shape)
-
-    overlap = np.maximum(correlate(one, one), 0.5)
-    mean, mean_first = correlate(value, one) / overlap, correlate(one, value) / overlap
-    variance = correlate(square, one) / overlap - mean**2
-    variance_first = correlate(one, square) / overlap - mean_first**2
-    covariance = correlate(value, value) / overlap - mean * mean_first
-    spread = np.sqrt(np.maximum(variance, 0) * np.maximum(variance_first, 0))
-    enough = (overlap > _MIN_OVERLAP * known[0].size) & (spread > 0)
-    likeness = np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
-    return np.array([_find_peak(image) for image in likeness])
-
-
-def _find_peak(image):
-    """Locate the peak of a periodic image to a fraction of a cell, by parabolas."""
-    peak = np.unravel_index(np.argmax(image), image.shape)
-    place = []
-    for axis, index in enumerate(peak):
-        size = image.shape[axis]
-        line = np.moveaxis(image, axis, 0)[:, peak[1 - axis]]
-        before, here, after = line[index - 1], line[index], line[(index + 1) % size]
-        curvature = before - 2 * here + after
-        offset = 0.5 * (before - after) / curvature if curvature < 0 else 0.0
-        place.append(index + offset - (size if index > size // 2 else 0))
-    return place
-
-
-def _find_alike(stars, dither):
-    """Find the exposures whose stars are foretold by those of the others."""
-    alike = np.ones(len(stars), dtype=bool)
-    while alike.sum() >= 3:
-        explained = _Field(stars[alike], dither[alike]).foretell()
-        if explained.min() > _MIN_EXPLAINED:
-            return alike
-        alike[np.flatnonzero(alike)[explained.argmin()]] = False
-    return np.zeros(len(stars), dtype=bool)
-
-
-class _Field:
-    """
-    The moving field of stars, as exposures see it.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (n, my, mx)
-        Star light of the exposures; NaN where it is unknown.
-    dither : ndarray of float, shape (n, 2)
-        Displacement of each exposure in cells.
+    excess : ndarray of float32, shape (n, my, mx)
+        Exposures beyond their sky's profile, in units of the noise.
+    known : ndarray of float32, shape (n, my, mx)
+        Fraction of a place that is known.
+    stars : ndarray of float32, shape (n, my, mx)
+        First guess of the star light in units of the noise.
+    level : float
+        Level of the sky in units of the noise.
+    mosaic : Mosaic
+        The pointings.
     """
 
-    def __init__(self, images, dither):
-        self.images = images
-        known = np.isfinite(images)
-        corner = np.floor(-dither.max(axis=0))
-        shape = tuple(np.ceil(images.shape[1:] - dither.min(axis=0) - corner).astype(int))
-        self.shifts = dither + corner
-        self.light, self.weight = (
-            [_shift(part, shift, shape) for part, shift in zip(parts, self.shifts, strict=True)]
-            for parts in (np.where(known, images, 0), known.astype(np.float32))
+    def __init__(self, excess, known, stars, level, mosaic):
+        self.excess, self.mosaic = excess, mosaic
+        seen = np.maximum(mosaic.gather(known), _LEAST_SEEN)
+        self.first_field = np.maximum(mosaic.gather(known * stars) / seen, 0)
+        # Weights follow the mean star: not all exposures that should see a star do.
+        self.weight = weight = known / (1 + (_MODEL_ERROR * mosaic.see(self.first_field)) ** 2)
+        self.column_weight = np.maximum(weight.sum(axis=1), 1e-3)
+        # A field of white noise, smoothed by a Gaussian and scaled, has the rms asked for.
+        cell = np.array(CELL) * _JOINED
+        self.lengths = [length / cell for length in _SKY_LENGTHS]
+        self.amplitudes = [
+            np.float32(_SKY_RMS * level * np.sqrt(4 * np.pi * np.prod(length)))
+            for length in self.lengths
+        ]
+        # Steps are equally long in all directions if the unknowns have similar curvatures.
+        n = len(excess)
+        least = _LEAST_SEEN * n / 5
+        self.scales = [1 / np.sqrt(np.maximum(mosaic.gather(weight), least))]
+        self.scales += [1 / np.sqrt(1 + n * amplitude**2 / 4) for amplitude in self.amplitudes]
+        self.shapes = [mosaic.shape] + [excess.shape[1:]] * len(self.lengths)
+
+    def solve(self):
+        """Find the most probable sky (my, mx) and stripes (n, mx), in units of the noise."""
+        start = [self.first_field] + [np.zeros(shape) for shape in self.shapes[1:]]
+        start = np.concatenate(
+            [(part / scale).ravel() for part, scale in zip(start, self.scales, strict=True)]
         )
-        self.total_light, self.total_weight = sum(self.light), sum(self.weight)
+        lowest = np.full(start.size, -np.inf)
+        lowest[: self.first_field.size] = 0
+        result = minimize(
+            self._cost,
+            start.astype(float),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=Bounds(lowest, np.inf),
+            options={"maxiter": _STEPS, "maxcor": _MEMORY, "ftol": 0, "gtol": 0},
+        )
+        field, *waves = self._unpack(result.x)
+        sky = self._sky(waves)
+        return sky, self._stripes(self.excess - sky - self.mosaic.see(field))
 
-    def see_from_each(self):
-        """See the mean field from the pointing of each exposure; light is positive."""
-        mean = np.maximum(self.total_light / (self.total_weight + _RELUCTANCE), 0)
-        return np.array([_shift(mean, -shift, self.images.shape[1:]) for shift in self.shifts])
+    def _cost(self, unknowns):
+        """Compute the negative logarithm of the probability, and its gradient."""
+        field, *waves = self._unpack(unknowns)
+        left = self.excess - self._sky(waves) - self.mosaic.see(field)
+        left -= self._stripes(left)[:, np.newaxis]
+        pull = self.weight * left
+        cost = 0.5 * np.vdot(pull, left) + _DARKNESS * field.sum()
+        cost += 0.5 * sum(np.vdot(wave, wave) for wave in waves)
+        total = pull.sum(axis=0)
+        gradient = [_DARKNESS - self.mosaic.gather(pull)]
+        parts = zip(waves, self.lengths, self.amplitudes, strict=True)
+        gradient += [wave - size * _blur(total, length) for wave, length, size in parts]
+        gradient = [(part * scale).ravel() for part, scale in zip(gradient, self.scales, strict=True)]
+        return float(cost), np.concatenate(gradient).astype(float)
 
-    def foretell(self):
-        """Tell which fraction of the variance of each exposure the others explain."""
-        explained = []
-        parts = zip(self.images, self.light, self.weight, self.shifts, strict=True)
-        for image, light, weight, shift in parts:
-            weight = self.total_weight - weight
-            mean = (self.total_light - light) / np.maximum(weight, 1)
-            seen = _shift(weight, -shift, image.shape) > 1
-            both = seen & np.isfinite(image)
-            actual, foretold = image[both], _shift(mean, -shift, image.shape)[both]
-            variance = np.var(actual) if both.any() else 0
-            explained.append(1 - np.var(actual - foretold) / variance if variance > 0 else 0)
-        return np.array(explained)
+    def _unpack(self, unknowns):
+        """Cut the unknowns into the star field and the waves that make the sky."""
+        ends = np.cumsum([np.prod(shape) for shape in self.shapes])[:-1]
+        parts = zip(np.split(unknowns, ends), self.shapes, self.scales, strict=True)
+        return [(part.reshape(shape) * scale).astype(np.float32) for part, shape, scale in parts]
+
+    def _sky(self, waves):
+        """Make the sky's departure from its profile of white noise."""
+        parts = zip(waves, self.lengths, self.amplitudes, strict=True)
+        return sum(amplitude * _blur(wave, length) for wave, length, amplitude in parts)
+
+    def _stripes(self, images):
+        """Average what is left in the columns of each exposure."""
+        return np.sum(self.weight * images, axis=1) / self.column_weight
 
 
-def _shift(image, shift, shape):
-    """Look at an image from a place displaced by a shift; 0 where it does not reach."""
-    return ndimage.affine_transform(image, np.ones(2), shift, shape, order=1)
+def _blur(image, lengths):
+    """Smooth with a Gaussian; a symmetric operation, hence its own transpose."""
+    return ndimage.gaussian_filter(image, lengths, mode="constant")
+
+
+def _join(image):
+    """Add up blocks of cells; what a block lacks at an edge is 0."""
+    pad = [(0, -size % step) for size, step in zip(image.shape, _JOINED, strict=True)]
+    padded = np.pad(image, pad)
+    rows, columns = (size // step for size, step in zip(padded.shape, _JOINED, strict=True))
+    return padded.reshape(rows, _JOINED[0], columns, _JOINED[1]).sum(axis=(1, 3))
+
+
+def _spread(image, shape):
+    """Bring blocks back to cells."""
+    return block_replicate(image, _JOINED, conserve_sum=False)[: shape[0], : shape[1]]

@@ -1,0 +1,157 @@
+"""The dither of exposures, measured from their stars, and the field of stars they share."""
+
+import numpy as np
+from scipy.fft import irfft2, next_fast_len, rfft2
+
+__all__ = ["Mosaic", "find_alike", "measure_dither"]
+
+# Smallest overlap of two exposures, as a fraction of one, in which stars are compared.
+_MIN_OVERLAP = 0.3
+
+# Fraction of the variance of an exposure's star light that the others must explain.
+_MIN_EXPLAINED = 0.75
+
+
+def measure_dither(images):
+    """
+    Measure by how much the stars of exposures are displaced, by cross-correlation.
+
+    The correlation is normalised by what overlaps (Padfield 2012, IEEE Trans. Image Process. 21,
+    2706), so that large displacements are not at a disadvantage.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n, my, mx)
+        Star light of the exposures; NaN where it is unknown.
+
+    Returns
+    -------
+    dither : ndarray of float, shape (n, 2)
+        Displacement (rows, columns) of each exposure from the first, in cells.
+    """
+    known = np.isfinite(images)
+    shape = [next_fast_len(2 * size) for size in images.shape[1:]]
+    parts = [known, np.where(known, images, 0), np.where(known, images, 0) ** 2]
+    one, value, square = (rfft2(part.astype(np.float32), shape) for part in parts)
+
+    def correlate(first, second):
+        return irfft2(first * second[0].conj(), shape)
+
+    overlap = np.maximum(correlate(one, one), 0.5)
+    mean, mean_first = correlate(value, one) / overlap, correlate(one, value) / overlap
+    variance = correlate(square, one) / overlap - mean**2
+    variance_first = correlate(one, square) / overlap - mean_first**2
+    covariance = correlate(value, value) / overlap - mean * mean_first
+    spread = np.sqrt(np.maximum(variance, 0) * np.maximum(variance_first, 0))
+    enough = (overlap > _MIN_OVERLAP * known[0].size) & (spread > 0)
+    likeness = np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
+    return np.array([_find_peak(image) for image in likeness])
+
+
+def _find_peak(image):
+    """Locate the peak of a periodic image to a fraction of a cell, by parabolas."""
+    peak = np.unravel_index(np.argmax(image), image.shape)
+    place = []
+    for axis, index in enumerate(peak):
+        size = image.shape[axis]
+        line = np.moveaxis(image, axis, 0)[:, peak[1 - axis]]
+        before, here, after = line[index - 1], line[index], line[(index + 1) % size]
+        curvature = before - 2 * here + after
+        offset = 0.5 * (before - after) / curvature if curvature < 0 else 0.0
+        place.append(index + offset - (size if index > size // 2 else 0))
+    return place
+
+
+def find_alike(stars, dither):
+    """
+    Find the exposures whose stars are foretold by those of the others.
+
+    Parameters
+    ----------
+    stars : ndarray of float32, shape (n, my, mx)
+        Star light of the exposures; NaN where it is unknown.
+    dither : ndarray of float, shape (n, 2)
+        Displacement of each exposure in cells.
+
+    Returns
+    -------
+    alike : ndarray of bool, shape (n,)
+        True for exposures that see one field of stars, at least three or none.
+    """
+    alike = np.ones(len(stars), dtype=bool)
+    while alike.sum() >= 3:
+        explained = _explained_variance(stars[alike], dither[alike])
+        if explained.min() > _MIN_EXPLAINED:
+            return alike
+        alike[np.flatnonzero(alike)[explained.argmin()]] = False
+    return np.zeros(len(stars), dtype=bool)
+
+
+def _explained_variance(stars, dither):
+    """Tell which fraction of the variance of each exposure's stars the others explain."""
+    known = np.isfinite(stars).astype(np.float32)
+    stars = np.where(known, stars, 0)
+    mosaic = Mosaic(dither, stars.shape[1:])
+    light, weight = mosaic.gather(stars), mosaic.gather(known)
+    explained = []
+    for index, (image, here) in enumerate(zip(stars, known, strict=True)):
+        others = weight - mosaic.place(index, here)
+        mean = (light - mosaic.place(index, image)) / np.maximum(others, 1)
+        both = (mosaic.look(index, others) > 1) & (here > 0)
+        actual, foretold = image[both], mosaic.look(index, mean)[both]
+        variance = np.var(actual) if both.any() else 0
+        explained.append(1 - np.var(actual - foretold) / variance if variance > 0 else 0)
+    return np.array(explained)
+
+
+class Mosaic:
+    """
+    A field larger than the exposures that see it, each displaced, by bilinear interpolation.
+
+    Parameters
+    ----------
+    dither : ndarray of float, shape (n, 2)
+        Displacement (rows, columns) of each exposure in cells.
+    shape : tuple of int
+        Shape (my, mx) of the exposures.
+    """
+
+    def __init__(self, dither, shape):
+        corners = dither.max(axis=0) - dither
+        whole = np.floor(corners).astype(int)
+        self.shape = tuple(whole.max(axis=0) + np.array(shape) + 1)
+        self._views = []
+        for (row, column), (high, right) in zip(whole, corners - whole, strict=True):
+            self._views.append(
+                [
+                    (
+                        np.s_[row + i : row + i + shape[0], column + j : column + j + shape[1]],
+                        np.float32(abs(1 - i - high) * abs(1 - j - right)),
+                    )
+                    for i in (0, 1)
+                    for j in (0, 1)
+                ]
+            )
+
+    def look(self, index, field):
+        """See a field from the pointing of one exposure."""
+        return sum(weight * field[view] for view, weight in self._views[index])
+
+    def place(self, index, image, field=None):
+        """Put an exposure where it looks (the transpose of `look`), on top of a field."""
+        if field is None:
+            field = np.zeros(self.shape, dtype=np.float32)
+        for view, weight in self._views[index]:
+            field[view] += weight * image
+        return field
+
+    def see(self, field):
+        """See a field from the pointings of all exposures."""
+        return np.array([self.look(index, field) for index in range(len(self._views))])
+
+    def gather(self, images):
+        """Put all exposures where they look and add them (the transpose of `see`)."""
+        field = np.zeros(self.shape, dtype=np.float32)
+        for index, image in enumerate(images):
+            self.place(index, image, field)
+        return field
