@@ -1,6 +1,8 @@
 # make demo    simulate ten exposures, make a skyflat of them, draw it beside the truth
 # make test    lint, then all tests
 # make docs    build the documentation in docs/_build/html
+# make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
+#                       BENCH=--ablation takes our ingredients away, one by one
 #
 # All make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
 
@@ -10,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs bench-accuracy clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -38,6 +40,13 @@ docs: .venv/installed-docs
 
 .venv/installed-docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+bench-accuracy: .venv/installed-bench
+	$(BIN)/python benchmarks/accuracy.py $(BENCH)
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	touch $@
 
 clean:

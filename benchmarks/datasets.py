@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from soss_background.detector import Window
 from soss_background.integrations import average_integrations
 from soss_background.simulate import Simulation, draw_stars, star_image
 from soss_background.simulate.detector_effects import draw_defects
@@ -57,8 +58,8 @@ class Visit:
         The sky in DN/s.
     light, stripes : ndarray of float32, shape (n, ny, nx)
         Star light and 1/f stripes in the exposures, in DN/s.
-    levels : ndarray of float, shape (n,)
-        Levels of the exposures.
+    window : `~soss_background.detector.Window`
+        The pixels.
     """
 
     images: np.ndarray
@@ -67,7 +68,7 @@ class Visit:
     truth: np.ndarray
     light: np.ndarray
     stripes: np.ndarray
-    levels: np.ndarray
+    window: Window
 
 
 def observe_visit(simulation):
@@ -102,7 +103,7 @@ def observe_visit(simulation):
         errors[i] = exposure["err"] / defects.flat
         flags[i] = exposure["dq"] | defects.flat_dq
         stripes[i] = np.nan_to_num((exposure["data"] - still["data"]) / defects.flat)
-    return Visit(images, errors, flags, true_sky(simulation), light, stripes, levels)
+    return Visit(images, errors, flags, true_sky(simulation), light, stripes, window)
 
 
 def _expose(rate, defects, simulation, index):

@@ -9,7 +9,14 @@ from astropy.nddata import block_replicate
 from bottleneck import nanmean, nanmedian, nansum
 from scipy.stats import norm
 
-__all__ = ["CELL", "bin_to_cells", "covered_cells", "expand_cells", "subtract_common_sky"]
+__all__ = [
+    "CELL",
+    "bin_to_cells",
+    "covered_cells",
+    "expand_cells",
+    "gather_blocks",
+    "subtract_common_sky",
+]
 
 # Rows and columns of pixels in a cell; cells at the far edges of an image may be smaller.
 CELL = (4, 8)
@@ -40,7 +47,7 @@ def bin_to_cells(image, err, usable):
     noise : ndarray of float32, shape (my, mx)
         1-sigma uncertainty of the means in DN/s.
     """
-    values = np.sort(_blocks(np.where(usable, image, np.nan)), axis=-1)
+    values = np.sort(gather_blocks(np.where(usable, image, np.nan)), axis=-1)
     count = np.isfinite(values).sum(axis=-1, keepdims=True)
     low = count // 4
     order = np.arange(values.shape[-1])
@@ -50,7 +57,7 @@ def bin_to_cells(image, err, usable):
     means = np.divide(
         total, count - 2 * low, out=np.full_like(total, np.nan), where=enough & (count > 2 * low)
     )
-    variance = np.nansum(_blocks(np.where(usable, err**2, 0)), axis=-1, keepdims=True)
+    variance = np.nansum(gather_blocks(np.where(usable, err**2, 0)), axis=-1, keepdims=True)
     noise = _TRIMMED_NOISE * np.sqrt(variance) / np.maximum(count, 1)
     return means[..., 0], np.where(enough, noise, np.nan)[..., 0].astype(np.float32)
 
@@ -69,11 +76,34 @@ def covered_cells(mask, usable):
     covered : ndarray of bool, shape (my, mx)
         True where the mask covers more than half of what counts.
     """
-    covered, counted = (nansum(_blocks(part), axis=-1) for part in (mask & usable, usable))
+    covered, counted = (nansum(gather_blocks(part), axis=-1) for part in (mask & usable, usable))
     return covered > 0.5 * counted
 
 
-def expand_cells(cells, shape):
+def gather_blocks(image, size=CELL):
+    """
+    Gather the values of each block along a last axis.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Values.
+    size : tuple of int, optional
+        Rows and columns of a block, by default a cell.
+
+    Returns
+    -------
+    blocks : ndarray of float32, shape (my, mx, size[0] * size[1])
+        Values of the blocks; what a block lacks at an edge is NaN.
+    """
+    pad = [(0, -length % step) for length, step in zip(image.shape, size, strict=True)]
+    padded = np.pad(image.astype(np.float32), pad, constant_values=np.nan)
+    my, mx = (length // step for length, step in zip(padded.shape, size, strict=True))
+    blocks = padded.reshape(my, size[0], mx, size[1]).swapaxes(1, 2)
+    return blocks.reshape(my, mx, -1)
+
+
+def expand_cells(cells, shape, size=CELL):
     """
     Spread the values of cells over their pixels.
 
@@ -83,13 +113,15 @@ def expand_cells(cells, shape):
         Values of cells.
     shape : tuple of int
         Shape (ny, nx) of the image.
+    size : tuple of int, optional
+        Rows and columns of a cell.
 
     Returns
     -------
     image : ndarray, shape (ny, nx)
         The values of the cells in their pixels.
     """
-    return block_replicate(cells, CELL, conserve_sum=False)[: shape[0], : shape[1]]
+    return block_replicate(cells, size, conserve_sum=False)[: shape[0], : shape[1]]
 
 
 def subtract_common_sky(cells, noise, sources):
@@ -140,12 +172,3 @@ def _lowest_third(images, noise):
     bias = norm.ppf((np.arange(1, lowest + 1) - 0.375) / (n + 0.25)).mean()
     ordered = np.sort(images, axis=0)[:lowest]
     return nanmean(ordered, axis=0) - bias * nanmean(noise)
-
-
-def _blocks(image):
-    """Gather the pixels of each cell along a last axis; what a cell lacks at an edge is NaN."""
-    pad = [(0, -size % step) for size, step in zip(image.shape, CELL, strict=True)]
-    padded = np.pad(image.astype(np.float32), pad, constant_values=np.nan)
-    my, mx = (size // step for size, step in zip(padded.shape, CELL, strict=True))
-    blocks = padded.reshape(my, CELL[0], mx, CELL[1]).swapaxes(1, 2)
-    return blocks.reshape(my, mx, CELL[0] * CELL[1])

@@ -201,7 +201,7 @@ def test_nothing_unmasked(tmp_path, caplog):
     assert np.isnan(skyflat.metadata["scale"][2])
     assert skyflat.masks[2].all()
     assert "00003_nis_rate.fits: left out" in caplog.text
-    with pytest.raises(SkyflatError, match="No exposure has unmasked pixels enough"):
+    with pytest.raises(SkyflatError, match="no exposure has unmasked pixels enough"):
         SkyflatCombineStep.call(paths[2:])
 
 

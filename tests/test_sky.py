@@ -81,7 +81,8 @@ def test_exposures_without_noise():
 
 
 def test_inputs_are_untouched():
-    inputs = make_exposures()[:4]
+    images, errors, flags, usable, _ = make_exposures()
+    inputs = images, errors, flags, ~usable
     copies = [part.copy() for part in inputs]
     combine_exposures(*inputs)
     for part, copy in zip(inputs, copies, strict=True):

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter, shift
 
-from soss_background.combine.dither import measure_dither
-from soss_background.combine.star_light import model_star_light
+from soss_background.combine.dither import Mosaic, measure_dither
+from soss_background.combine.star_light import _Split, model_star_light
 
 SHAPE = (96, 160)
 DITHER = np.array([(0, 0), (3, 12), (-2, 25), (14, 1), (12, 13), (15, 24.5), (7.4, 6)])
@@ -72,6 +72,47 @@ def test_levels_of_exposures_matter_not():
     levels = np.linspace(0.95, 1.05, len(cells), dtype="f4")[:, None, None]
     model = model_star_light(cells * levels, noise, sources) / levels
     assert left_in_sky(light - model, sources) < 0.65 * left_in_sky(light, sources)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_a_regular_mosaic(seed):
+    """Stars that repeat at the distance of the pointings look like sky."""
+    rng = np.random.default_rng(seed)
+    lattice = np.array([(20 * row, 16 * column) for row in (0, 1) for column in range(4)])
+    dither = lattice + rng.uniform(-0.8, 0.8, lattice.shape)
+    cells, noise, sources, light = make_exposures(dither - dither[0], noise=0.02, seed=seed)
+    model = model_star_light(cells, noise, sources)
+    assert left_in_sky(light - model, sources) < 0.65 * left_in_sky(light, sources)
+
+
+def test_structure_of_the_sky_is_no_star_light():
+    cells, noise, sources, light = make_exposures(seed=3)
+    rows, columns = np.indices(SHAPE)
+    structure = 0.05 * np.sin(rows / 12) * np.cos(columns / 20)
+    plain, structured = (
+        model_star_light((cells + part).astype("f4"), noise, sources) for part in (0, structure)
+    )
+    assert np.std((structured - plain)[~sources]) < 0.15 * np.std(structure)
+
+
+def test_mosaic_is_its_own_transpose():
+    rng = np.random.default_rng(0)
+    mosaic = Mosaic(DITHER, SHAPE)
+    field, images = rng.normal(size=mosaic.shape), rng.normal(size=(len(DITHER), *SHAPE))
+    assert_allclose(np.vdot(mosaic.see(field), images), np.vdot(field, mosaic.gather(images)))
+
+
+def test_gradient_of_the_split():
+    rng = np.random.default_rng(0)
+    mosaic = Mosaic(DITHER[:3] / 4, (12, 20))
+    excess, known, stars = rng.uniform(0, 1, (3, 3, 12, 20)).astype("f4")
+    split = _Split(excess, known, stars, 500.0, mosaic)
+    unknowns = rng.uniform(0, 1, sum(np.prod(shape) for shape in split.shapes))
+    _, gradient = split._cost(unknowns)
+    for _ in range(5):
+        step = rng.normal(size=unknowns.size)
+        ahead, behind = (split._cost(unknowns + sign * 0.1 * step)[0] for sign in (1, -1))
+        assert_allclose((ahead - behind) / 0.2, gradient @ step, rtol=1e-2, atol=1)
 
 
 @pytest.mark.parametrize("why", ["two exposures", "no sources", "no dither", "different stars"])

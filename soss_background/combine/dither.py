@@ -9,7 +9,7 @@ __all__ = ["Mosaic", "find_alike", "measure_dither"]
 _MIN_OVERLAP = 0.3
 
 # Fraction of the variance of an exposure's star light that the others must explain.
-_MIN_EXPLAINED = 0.75
+_MIN_EXPLAINED = 0.3
 
 
 def measure_dither(images):

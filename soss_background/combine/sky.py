@@ -1,6 +1,6 @@
 """Combine dithered exposures into one sky."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from bottleneck import nanmedian, nanmin
@@ -9,6 +9,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_cells
 from soss_background.combine.star_light import model_star_light
+from soss_background.combine.vetting import vet_exposures
 from soss_background.integrations import usable_pixels
 from soss_background.smoothing import fill_gaps
 
@@ -48,6 +49,9 @@ class CombinedSky:
         Level of each exposure relative to their mean.
     offset : ndarray of float, shape (n,)
         Median over the columns of what was subtracted from each exposure, in DN/s.
+    reasons : list of str
+        Why an exposure was not used; empty if it was. One that was not is all left out, its
+        image is as it came, and it has no scale and no offset (NaN).
     """
 
     sky: np.ndarray
@@ -57,9 +61,12 @@ class CombinedSky:
     left_out: np.ndarray
     scale: np.ndarray
     offset: np.ndarray
+    reasons: list
 
 
-def combine_exposures(images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0):
+def combine_exposures(
+    images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=1.5
+):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.
 
@@ -81,15 +88,49 @@ def combine_exposures(images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=
         Deviation from the sky, in units of its uncertainty, above which a sample is left out.
     hot_sigma : float
         Deviation from its neighbours in the column above which a pixel of the sky is hot.
+    mad_threshold : float
+        Deviation from the sky of the others, in per cent, above which an exposure is left out,
+        see `soss_background.combine.vetting.vet_exposures`.
 
     Returns
     -------
     combined : CombinedSky
         The sky and its parts.
+
+    Raises
+    ------
+    ValueError
+        If no exposure can be used.
     """
     measured = usable_pixels(images, errors, flags)
-    images = images - _faint_star_light(images, errors, measured, sources)
-    usable = measured & ~sources
+    cells = _bin_exposures(images, errors, measured, sources)
+    reasons = vet_exposures(*cells, mad_threshold)
+    used = np.array([not reason for reason in reasons])
+    if not used.any():
+        raise ValueError("no exposure has unmasked pixels enough")
+    keep = slice(None) if used.all() else used
+    light = model_star_light(*(part[keep] for part in cells))
+    stack = (images[keep] - _expand_smoothly(light, images.shape[1:]), errors[keep], flags[keep])
+    combined = _combine_vetted(*stack, (measured & ~sources)[keep], n_sigma, hot_sigma)
+    if used.all():
+        return replace(combined, reasons=reasons)
+    return _include_unused(combined, images, used, reasons)
+
+
+def _include_unused(combined, images, used, reasons):
+    """Make room among the exposures for those that were not used."""
+    images, left_out = images.copy(), np.ones(images.shape, dtype=bool)
+    images[used], left_out[used] = combined.images, combined.left_out
+    images[:, combined.dq & dqflags.pixel["REFERENCE_PIXEL"] > 0] = 0
+    scale, offset = np.full((2, len(used)), np.nan)
+    scale[used], offset[used] = combined.scale, combined.offset
+    return replace(
+        combined, images=images, left_out=left_out, scale=scale, offset=offset, reasons=reasons
+    )
+
+
+def _combine_vetted(images, errors, flags, usable, n_sigma, hot_sigma):
+    """Combine exposures of one sky, without their star light."""
     sigma = np.array([np.median(e[use]) for e, use in zip(errors, usable, strict=True)])
     levels, sky = _first_levels(images, usable)
     clean, excess = usable, np.ones(len(images))
@@ -115,17 +156,19 @@ def combine_exposures(images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=
     dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
     for array in (sky, err, *matched):
         array[reference] = 0
-    return CombinedSky(sky, err, dq, matched, ~clean, levels.scale, levels.offset)
+    return CombinedSky(sky, err, dq, matched, ~clean, levels.scale, levels.offset, [])
 
 
-def _faint_star_light(images, errors, measured, sources):
-    """Model the star light of exposures in cells, and bring it to their pixels."""
+def _bin_exposures(images, errors, measured, sources):
+    """Bin exposures to cells: their means and noise, and whether they are masked."""
     stack = zip(images, errors, measured, strict=True)
     means, noise = zip(*(bin_to_cells(*exposure) for exposure in stack), strict=True)
     covered = [covered_cells(*pair) for pair in zip(sources, measured, strict=True)]
-    light = model_star_light(np.array(means), np.array(noise), np.array(covered))
-    # The mean over a cell's size turns the steps between cells into slopes.
-    shape = images.shape[1:]
+    return np.array(means), np.array(noise), np.array(covered)
+
+
+def _expand_smoothly(light, shape):
+    """Bring light from cells to pixels; a mean over a cell's size turns steps into slopes."""
     return np.array([ndimage.uniform_filter(expand_cells(cells, shape), CELL) for cells in light])
 
 

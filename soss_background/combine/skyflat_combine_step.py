@@ -19,8 +19,8 @@ __all__ = ["SkyflatCombineStep"]
 
 log = logging.getLogger(__name__)
 
-# Fraction of an exposure that must be unmasked to tell its level.
-_MIN_USABLE = 0.01
+# Parameters of the step that are the algorithm's.
+_PARAMETERS = ("n_sigma", "hot_sigma", "mad_threshold")
 
 
 class SkyflatCombineStep(SkyflatStep):
@@ -31,6 +31,7 @@ class SkyflatCombineStep(SkyflatStep):
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
+    mad_threshold = float(default=1.5, min=0.0)  # Deviation from the others above which an exposure is left out [per cent of the sky]
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
     author = string(default='soss_background')  # Author of the product
     suffix = string(default='skyflatcombine')  # Default suffix for output files
@@ -67,30 +68,29 @@ class SkyflatCombineStep(SkyflatStep):
         images, errors, flags, sources, unmasked = _read(library)
         if unmasked:
             log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
-        usable = usable_pixels(images, errors, flags) & ~sources
-        used = usable.mean(axis=(1, 2)) > _MIN_USABLE
-        for exposure in table["filename"][~used]:
-            log.warning("%s: left out, hardly anything of it is unmasked", exposure.decode())
-        if not used.any():
-            raise SkyflatError("No exposure has unmasked pixels enough")
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
-        stack = (images, errors, flags, sources)
-        if not used.all():
-            stack = (part[used] for part in stack)
-        combined = combine_exposures(*stack, n_sigma=self.n_sigma, hot_sigma=self.hot_sigma)
-        images[used] = combined.images
-        usable[used] = ~combined.left_out
-        table["used"] = used
-        for column in ("scale", "offset"):
-            table[column] = np.nan
-            table[column][used] = getattr(combined, column)
-        table["masked_fraction"] = 1 - usable.mean(axis=(1, 2))
+        parameters = {name: getattr(self, name) for name in _PARAMETERS}
+        try:
+            combined = combine_exposures(images, errors, flags, sources, **parameters)
+        except ValueError as err:
+            raise SkyflatError(f"{name}: {err}") from err
+        for exposure, reason in zip(table["filename"], combined.reasons, strict=True):
+            if reason:
+                log.warning("%s: left out, %s", exposure.decode(), reason)
+        table["used"] = [not reason for reason in combined.reasons]
+        for column, values in (
+            ("reason", combined.reasons),
+            ("scale", combined.scale),
+            ("offset", combined.offset),
+            ("masked_fraction", combined.left_out.mean(axis=(1, 2))),
+        ):
+            table[column] = values
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
         if self.save_stack:
-            skyflat.images, skyflat.masks = images, (~usable).astype(np.uint8)
+            skyflat.images, skyflat.masks = combined.images, combined.left_out.astype(np.uint8)
         self._describe(skyflat, table, library, headers)
         skyflat.meta.filename = name
         skyflat.meta.skyflat.flat_correction = flat_state

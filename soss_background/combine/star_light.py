@@ -13,12 +13,11 @@ pair of sky and stars minimises a convex function (a maximum a posteriori estima
 """
 
 import numpy as np
-from astropy.nddata import block_replicate
-from bottleneck import nanmedian
+from bottleneck import nanmedian, nansum
 from scipy import ndimage
 from scipy.optimize import Bounds, minimize
 
-from soss_background.cells import CELL, subtract_common_sky
+from soss_background.cells import CELL, expand_cells, gather_blocks, subtract_common_sky
 from soss_background.combine.dither import Mosaic, find_alike, measure_dither
 
 __all__ = ["model_star_light"]
@@ -112,7 +111,7 @@ def _smooth_profile(sky):
 def _standing_light(excess, known, stars, noise, profile, dither):
     """Find what of the excess over a profile stands still: the rest of the sky, and stripes."""
     shape = excess.shape[1:]
-    count = np.array([_join(part.astype(np.float32)) for part in known])
+    count = np.array([_join(part) for part in known])
     joined, bright, profile = (
         np.array([_join(image) for image in images]) / np.maximum(count, 1)
         for images in (excess, np.where(known, stars, 0), np.where(known, profile, 0))
@@ -125,7 +124,8 @@ def _standing_light(excess, known, stars, noise, profile, dither):
     sky, stripes = split.solve()
     standing = sigma * (sky + stripes[:, np.newaxis])
     # The mean over a block turns the steps between blocks into slopes.
-    return np.array([ndimage.uniform_filter(_spread(image, shape), _JOINED) for image in standing])
+    pixels = (expand_cells(image, shape, _JOINED) for image in standing)
+    return np.array([ndimage.uniform_filter(image, _JOINED) for image in pixels])
 
 
 class _Split:
@@ -170,14 +170,12 @@ class _Split:
     def solve(self):
         """Find the most probable sky (my, mx) and stripes (n, mx), in units of the noise."""
         start = [self.first_field] + [np.zeros(shape) for shape in self.shapes[1:]]
-        start = np.concatenate(
-            [(part / scale).ravel() for part, scale in zip(start, self.scales, strict=True)]
-        )
+        start = self._pack(start, np.divide)
         lowest = np.full(start.size, -np.inf)
         lowest[: self.first_field.size] = 0
         result = minimize(
             self._cost,
-            start.astype(float),
+            start,
             jac=True,
             method="L-BFGS-B",
             bounds=Bounds(lowest, np.inf),
@@ -199,7 +197,9 @@ class _Split:
         gradient = [_DARKNESS - self.mosaic.gather(pull)]
         parts = zip(waves, self.lengths, self.amplitudes, strict=True)
         gradient += [wave - size * _blur(total, length) for wave, length, size in parts]
-        gradient = [(part * scale).ravel() for part, scale in zip(gradient, self.scales, strict=True)]
+        gradient = [
+            (part * scale).ravel() for part, scale in zip(gradient, self.scales, strict=True)
+        ]
         return float(cost), np.concatenate(gradient).astype(float)
 
     def _unpack(self, unknowns):
@@ -207,6 +207,11 @@ class _Split:
         ends = np.cumsum([np.prod(shape) for shape in self.shapes])[:-1]
         parts = zip(np.split(unknowns, ends), self.shapes, self.scales, strict=True)
         return [(part.reshape(shape) * scale).astype(np.float32) for part, shape, scale in parts]
+
+    def _pack(self, parts, scaled):
+        """Join unknowns, divided by their scales, or their gradient, multiplied by them."""
+        pairs = zip(parts, self.scales, strict=True)
+        return np.concatenate([scaled(*pair).ravel() for pair in pairs]).astype(float)
 
     def _sky(self, waves):
         """Make the sky's departure from its profile of white noise."""
@@ -224,13 +229,5 @@ def _blur(image, lengths):
 
 
 def _join(image):
-    """Add up blocks of cells; what a block lacks at an edge is 0."""
-    pad = [(0, -size % step) for size, step in zip(image.shape, _JOINED, strict=True)]
-    padded = np.pad(image, pad)
-    rows, columns = (size // step for size, step in zip(padded.shape, _JOINED, strict=True))
-    return padded.reshape(rows, _JOINED[0], columns, _JOINED[1]).sum(axis=(1, 3))
-
-
-def _spread(image, shape):
-    """Bring blocks back to cells."""
-    return block_replicate(image, _JOINED, conserve_sum=False)[: shape[0], : shape[1]]
+    """Add up blocks of cells."""
+    return nansum(gather_blocks(image, _JOINED), axis=-1)

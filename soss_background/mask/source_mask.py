@@ -72,12 +72,14 @@ def find_sources(
         return sources
     cells = cells[known]
     noise = np.array([_scatter(*pair) for pair in zip(cells, noise[known], strict=True)])
-    if len(cells) > 1 and _same_sky(cells):
-        sources[known] = _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds)
+    known, alike = np.flatnonzero(known), _same_sky(cells)
+    if np.count_nonzero(alike) > 1:
+        stack = (cells[alike], noise[alike])
+        sources[known[alike]] = _compare_exposures(*stack, n_sigma, min_fraction, grow, max_rounds)
     else:
-        sources[known] = [
-            _search_alone(*pair, profile, n_sigma, grow) for pair in zip(cells, noise, strict=True)
-        ]
+        alike[:] = False
+    for index in np.flatnonzero(~alike):
+        sources[known[index]] = _search_alone(cells[index], noise[index], profile, n_sigma, grow)
     return sources
 
 
@@ -114,9 +116,9 @@ def _scatter(image, noise):
 
 
 def _same_sky(cells):
-    """Tell whether exposures are alike enough to be compared with each other."""
+    """Find the exposures that are alike enough to be compared with each other."""
     levels = np.array([np.nanmedian(image) for image in cells])
-    return np.all(np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE)
+    return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
 
 
 def _column_sky(image, noise):

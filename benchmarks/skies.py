@@ -1,0 +1,120 @@
+"""Skies of simulated visits: ours, the limit, and ours with an ingredient taken away."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.cells import CELL, bin_to_cells, expand_cells
+from soss_background.combine import sky
+from soss_background.commissioning import commissioning_profile
+from soss_background.denoise.smooth_sky import denoise_sky
+from soss_background.integrations import usable_pixels
+from soss_background.mask import source_mask
+
+__all__ = ["ABLATIONS", "limit_sky", "our_sky"]
+
+_BAD = sum(dqflags.pixel[name] for name in ("DO_NOT_USE", "HOT", "OTHER_BAD_PIXEL"))
+
+
+def our_sky(visit):
+    """
+    Mask, combine and denoise a visit, as the pipeline does.
+
+    Parameters
+    ----------
+    visit : `datasets.Visit`
+        The exposures.
+
+    Returns
+    -------
+    combined : `~soss_background.combine.sky.CombinedSky`
+        The sky before denoising.
+    denoised : ndarray of float32, shape (ny, nx)
+        The sky after it, in DN/s.
+    """
+    stack = list(zip(visit.images, visit.errors, visit.flags, strict=True))
+    cells = [bin_to_cells(image, err, usable_pixels(image, err, dq)) for image, err, dq in stack]
+    means, noise = (np.array(part) for part in zip(*cells, strict=True))
+    profile = commissioning_profile((np.arange(means.shape[-1]) + 0.5) * CELL[1])
+    sources = source_mask.find_sources(means, noise, profile=profile)
+    sources = np.array([expand_cells(source, visit.truth.shape) for source in sources])
+    return _combine_and_denoise(visit, sources)
+
+
+def limit_sky(visit):
+    """
+    Combine and denoise a visit from which true star light and stripes are taken away.
+
+    Parameters
+    ----------
+    visit : `datasets.Visit`
+        The exposures.
+
+    Returns
+    -------
+    combined, denoised
+        As `our_sky`.
+    """
+    visit = replace(visit, images=visit.images - visit.light - visit.stripes)
+    return _combine_and_denoise(visit, np.zeros(visit.images.shape, dtype=bool))
+
+
+def _combine_and_denoise(visit, sources):
+    combined = sky.combine_exposures(visit.images, visit.errors, visit.flags, sources)
+    good = combined.dq & _BAD == 0
+    return combined, denoise_sky(combined.sky, combined.err, good)
+
+
+def _no_light(cells, *_):
+    return np.zeros_like(cells)
+
+
+def _no_stripes(*arguments):
+    levels, clean = _SOLVE(*arguments)
+    levels.stripes[:] = 0
+    return levels, clean
+
+
+def _no_levels(*arguments):
+    levels, clean = _SOLVE(*arguments)
+    levels.scale[:] = 1
+    return levels, clean
+
+
+def _no_flags(image, *_):
+    return np.zeros(image.shape, dtype=np.uint32)
+
+
+def _no_sources(cells, *_, **__):
+    return np.zeros(cells.shape, dtype=bool)
+
+
+def _one_round(*arguments, **keywords):
+    return _FIND(*arguments, max_rounds=1, **keywords)
+
+
+def _wide_only(*arguments):
+    return _DENOISE(*arguments, max_blur=np.inf)
+
+
+def _narrow_only(*arguments):
+    return _DENOISE(*arguments, max_blur=-1.0)
+
+
+_SOLVE = sky._solve_levels
+_FIND, _DENOISE = source_mask.find_sources, denoise_sky
+
+# What is taken away, and what takes its place.
+ABLATIONS = {
+    "star light not subtracted": (sky, "model_star_light", _no_light),
+    "no masks, no star light": (source_mask, "find_sources", _no_sources),
+    "masks of compact light only": (source_mask, "_SCALES", source_mask._SCALES[:1]),
+    "masks not iterated": (source_mask, "find_sources", _one_round),
+    "stripes not solved": (sky, "_solve_levels", _no_stripes),
+    "levels not solved": (sky, "_solve_levels", _no_levels),
+    "hot pixels not flagged": (sky, "_flag_outlying_pixels", _no_flags),
+    "blur at the step": (sys.modules[__name__], "denoise_sky", _wide_only),
+    "narrow smoothing everywhere": (sys.modules[__name__], "denoise_sky", _narrow_only),
+}

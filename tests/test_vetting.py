@@ -1,0 +1,70 @@
+"""Exposures that do not show the sky of the others, on arrays with known truth."""
+
+import numpy as np
+import pytest
+
+from soss_background.combine.vetting import vet_exposures
+
+SHAPE = (96, 80)
+
+
+def make_exposures(n=6, seed=0, crowding=0.0):
+    """Make exposures of one sky, each with its own stars; return cells, noise and masks."""
+    rng = np.random.default_rng(seed)
+    sky = 5 + 2 * (np.arange(SHAPE[1]) > 30) + np.zeros(SHAPE)
+    field = crowding * rng.pareto(1, SHAPE[0] // 4).repeat(4)
+    stars = np.array([np.roll(field, 5 * index) for index in range(n)])[:, :, None]
+    cells = sky * (1 + rng.normal(0, 0.005, (n, 1, 1))) + stars + rng.normal(0, 0.03, (n, *SHAPE))
+    sources = np.broadcast_to(stars > 0.1, cells.shape)
+    return cells.astype("f4"), np.full_like(cells, 0.03, dtype="f4"), sources.copy()
+
+
+def stray_light(fraction):
+    """Make light that is bright in one corner, relative to the sky."""
+    rows, columns = np.indices(SHAPE)
+    return 5 * fraction * np.exp(-((rows - 96) ** 2 + (columns - 80) ** 2) / 2 / 35**2)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_stray_light_is_found(masked):
+    cells, noise, sources = make_exposures()
+    cells[2] += stray_light(0.3)
+    sources[2] |= masked & (stray_light(0.3) > 0.1)
+    reasons = vet_exposures(cells, noise, sources)
+    assert "deviates by" in reasons[2]
+    assert [bool(reason) for reason in reasons] == [False, False, True, False, False, False]
+
+
+def test_the_threshold_is_in_per_cent():
+    cells, noise, sources = make_exposures()
+    cells[2] += stray_light(0.3)
+    deviation = float(vet_exposures(cells, noise, sources)[2].split()[2])
+    assert 1.5 < deviation < 20
+    assert not any(vet_exposures(cells, noise, sources, mad_threshold=1.1 * deviation))
+
+
+def test_two_bad_exposures_of_six():
+    cells, noise, sources = make_exposures()
+    for index, light in ((1, stray_light(0.5)), (4, stray_light(0.5)[::-1])):
+        cells[index] += light
+        sources[index] |= light > 0.1
+    reasons = vet_exposures(cells, noise, sources)
+    assert [bool(reason) for reason in reasons] == [False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize("crowding", [0, 0.01, 0.1])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_good_exposures_stay(crowding, seed):
+    assert not any(vet_exposures(*make_exposures(seed=seed, crowding=crowding)))
+
+
+def test_of_two_that_differ_both_stay():
+    cells, noise, sources = make_exposures(n=2)
+    cells[1] += stray_light(0.5)
+    assert vet_exposures(cells, noise, sources) == ["", ""]
+
+
+def test_a_masked_exposure_is_left_out():
+    cells, noise, sources = make_exposures()
+    sources[5] = True
+    assert vet_exposures(cells, noise, sources) == [""] * 5 + ["hardly anything unmasked"]
