@@ -14,6 +14,7 @@ __all__ = [
     "bin_to_cells",
     "covered_cells",
     "expand_cells",
+    "find_same_level",
     "gather_blocks",
     "subtract_common_sky",
 ]
@@ -23,6 +24,9 @@ CELL = (4, 8)
 
 # Noise of the mean of the middle half of normal values, relative to that of the mean of all.
 _TRIMMED_NOISE = 1.09
+
+# Exposures whose levels differ by a larger fraction do not show the same sky.
+_MAX_LEVEL_DIFFERENCE = 0.5
 
 # Rounds in which the levels of exposures and their median are made of each other.
 _LEVEL_ROUNDS = 4
@@ -122,6 +126,24 @@ def expand_cells(cells, shape, size=CELL):
         The values of the cells in their pixels.
     """
     return block_replicate(cells, size, conserve_sum=False)[: shape[0], : shape[1]]
+
+
+def find_same_level(cells):
+    """
+    Find the exposures whose levels are alike enough for them to be compared with each other.
+
+    Parameters
+    ----------
+    cells : ndarray of float32, shape (n, my, mx)
+        Means of cells of the exposures in DN/s; NaN where there is none.
+
+    Returns
+    -------
+    alike : ndarray of bool, shape (n,)
+        True for exposures whose medians differ by less than half from that of all.
+    """
+    levels = np.array([nanmedian(image) for image in cells])
+    return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
 
 
 def subtract_common_sky(cells, noise, sources):

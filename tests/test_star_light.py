@@ -154,6 +154,17 @@ def test_light_that_is_not_there_is_not_subtracted():
     assert np.mean(model[box] > 0.2) < 0.02
 
 
+def test_stray_light_of_one_exposure_is_not_moved_to_others():
+    cells, noise, sources, light = make_exposures(seed=3)
+    rows, columns = np.indices(SHAPE)
+    stray = 0.3 * np.exp(-((rows - 96) ** 2 + (columns - 160) ** 2) / 2 / 40**2)
+    plain = model_star_light(cells, noise, sources)
+    cells[3] += stray.astype("f4")
+    model = model_star_light(cells, noise, sources)
+    others = np.arange(len(cells)) != 3
+    assert np.std((model - plain)[others][~sources[others]]) < 0.06 * np.std(stray)
+
+
 def test_unknown_cells():
     cells, noise, sources, _ = make_exposures()
     cells[1, 20:30] = noise[1, 20:30] = np.nan

@@ -68,3 +68,11 @@ def test_a_masked_exposure_is_left_out():
     cells, noise, sources = make_exposures()
     sources[5] = True
     assert vet_exposures(cells, noise, sources) == [""] * 5 + ["hardly anything unmasked"]
+
+
+@pytest.mark.parametrize("factor", [0.4, 3])
+def test_another_sky_is_left_out(factor):
+    cells, noise, sources = make_exposures()
+    cells[1] *= factor
+    reasons = vet_exposures(cells, noise, sources)
+    assert reasons == ["", "level far from that of the others", "", "", "", ""]

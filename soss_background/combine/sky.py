@@ -65,7 +65,7 @@ class CombinedSky:
 
 
 def combine_exposures(
-    images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=1.5
+    images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=0.5
 ):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.

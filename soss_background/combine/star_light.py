@@ -44,8 +44,11 @@ _DARKNESS = 0.05
 # Accuracy of the model of bright stars, a fraction of their light.
 _MODEL_ERROR = 0.1
 
-# Steps of the minimiser, and how many of them it remembers.
-_STEPS, _MEMORY = 80, 20
+# Solutions, the second without what the first cannot explain: residuals above some sigma.
+_SOLUTIONS, _OUTLYING = 2, 3.0
+
+# Steps of the minimiser to each solution, and how many of them it remembers.
+_STEPS, _MEMORY = 50, 20
 
 # Exposures that must see a place of the star field, for its mean to be more than extrapolated.
 _LEAST_SEEN = 0.3
@@ -88,11 +91,13 @@ def model_star_light(cells, noise, sources):
     excess = cells[alike] / levels - profile
     known = np.isfinite(excess)
     excess = np.where(known, excess, 0)
-    excess -= _standing_light(excess, known, stars, nanmedian(noise), profile, dither)
+    standing, trust = _standing_light(excess, known, stars, nanmedian(noise), profile, dither)
+    excess -= standing
 
     mosaic = Mosaic(dither, profile.shape)
-    seen = np.maximum(mosaic.gather(known.astype(np.float32)), _LEAST_SEEN)
-    moving = mosaic.see(np.maximum(mosaic.gather(known * excess) / seen, 0))
+    weight = known * trust
+    seen = np.maximum(mosaic.gather(weight), _LEAST_SEEN)
+    moving = mosaic.see(np.maximum(mosaic.gather(weight * excess) / seen, 0))
     # Not all light moves with the field: an order-0 image ends where its own field stop is.
     missing = (excess - moving < -_MISSING * noise[alike] / levels) & ~sources
     missing = ndimage.binary_dilation(missing, np.ones((1, 5, 5), dtype=bool))
@@ -109,7 +114,7 @@ def _smooth_profile(sky):
 
 
 def _standing_light(excess, known, stars, noise, profile, dither):
-    """Find what of the excess over a profile stands still: the rest of the sky, and stripes."""
+    """Find what of the excess over a profile stands still, sky and stripes; and what to trust."""
     shape = excess.shape[1:]
     count = np.array([_join(part) for part in known])
     joined, bright, profile = (
@@ -121,11 +126,15 @@ def _standing_light(excess, known, stars, noise, profile, dither):
     mosaic = Mosaic(dither / _JOINED, count.shape[1:])
     stack = (joined / sigma, count / np.prod(_JOINED), bright / sigma)
     split = _Split(*(part.astype(np.float32) for part in stack), level / sigma, mosaic)
-    sky, stripes = split.solve()
+    sky, stripes, trust = split.solve()
     standing = sigma * (sky + stripes[:, np.newaxis])
     # The mean over a block turns the steps between blocks into slopes.
-    pixels = (expand_cells(image, shape, _JOINED) for image in standing)
-    return np.array([ndimage.uniform_filter(image, _JOINED) for image in pixels])
+    return tuple(
+        np.array(
+            [ndimage.uniform_filter(expand_cells(image, shape, _JOINED), _JOINED) for image in part]
+        )
+        for part in (standing, trust)
+    )
 
 
 class _Split:
@@ -152,7 +161,6 @@ class _Split:
         self.first_field = np.maximum(mosaic.gather(known * stars) / seen, 0)
         # Weights follow the mean star: not all exposures that should see a star do.
         self.weight = weight = known / (1 + (_MODEL_ERROR * mosaic.see(self.first_field)) ** 2)
-        self.column_weight = np.maximum(weight.sum(axis=1), 1e-3)
         # A field of white noise, smoothed by a Gaussian and scaled, has the rms asked for.
         cell = np.array(CELL) * _JOINED
         self.lengths = [length / cell for length in _SKY_LENGTHS]
@@ -168,22 +176,36 @@ class _Split:
         self.shapes = [mosaic.shape] + [excess.shape[1:]] * len(self.lengths)
 
     def solve(self):
-        """Find the most probable sky (my, mx) and stripes (n, mx), in units of the noise."""
+        """
+        Find the most probable sky and stripes.
+
+        Returns
+        -------
+        sky, stripes : ndarray of float32, shapes (my, mx) and (n, mx)
+            What stands still, in units of the noise.
+        trust : ndarray of float32, shape (n, my, mx)
+            1 where sky and stars explain an exposure, down to 0 where they do not.
+        """
         start = [self.first_field] + [np.zeros(shape) for shape in self.shapes[1:]]
         start = self._pack(start, np.divide)
         lowest = np.full(start.size, -np.inf)
         lowest[: self.first_field.size] = 0
-        result = minimize(
-            self._cost,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=Bounds(lowest, np.inf),
-            options={"maxiter": _STEPS, "maxcor": _MEMORY, "ftol": 0, "gtol": 0},
-        )
-        field, *waves = self._unpack(result.x)
-        sky = self._sky(waves)
-        return sky, self._stripes(self.excess - sky - self.mosaic.see(field))
+        bounds, options = Bounds(lowest, np.inf), {"maxiter": _STEPS, "maxcor": _MEMORY}
+        options |= {"ftol": 0, "gtol": 0}
+        weight = self.weight
+        for _ in range(_SOLUTIONS):
+            result = minimize(
+                self._cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            )
+            start = result.x
+            field, *waves = self._unpack(start)
+            sky = self._sky(waves)
+            left = self.excess - sky - self.mosaic.see(field)
+            stripes = self._stripes(left)
+            # Light that neither stands still nor moves with the stars, stray or persistent.
+            trust = 1 / (1 + weight * ((left - stripes[:, np.newaxis]) / _OUTLYING) ** 2)
+            self.weight = weight * trust
+        return sky, stripes, trust
 
     def _cost(self, unknowns):
         """Compute the negative logarithm of the probability, and its gradient."""
@@ -220,7 +242,7 @@ class _Split:
 
     def _stripes(self, images):
         """Average what is left in the columns of each exposure."""
-        return np.sum(self.weight * images, axis=1) / self.column_weight
+        return np.sum(self.weight * images, axis=1) / np.maximum(self.weight.sum(axis=1), 1e-3)
 
 
 def _blur(image, lengths):

@@ -3,7 +3,7 @@
 import numpy as np
 from bottleneck import nanmedian
 
-from soss_background.cells import gather_blocks, subtract_common_sky
+from soss_background.cells import find_same_level, gather_blocks, subtract_common_sky
 
 __all__ = ["vet_exposures"]
 
@@ -17,7 +17,7 @@ _BLOCK = (8, 8)
 _MUCH_WORSE = 3.0
 
 
-def vet_exposures(cells, noise, sources, mad_threshold=1.5):
+def vet_exposures(cells, noise, sources, mad_threshold=0.5):
     """
     Compare exposures with the sky they have in common, and find those that do not show it.
 
@@ -47,6 +47,11 @@ def vet_exposures(cells, noise, sources, mad_threshold=1.5):
         reasons[index] = "hardly anything unmasked"
     left = left[unmasked >= _MIN_UNMASKED]
     # Of two that differ nobody knows which is right.
+    if len(left) > 2:
+        alike = find_same_level(cells[left])
+        for index in left[~alike]:
+            reasons[index] = "level far from that of the others"
+        left = left[alike]
     while len(left) > 2:
         deviations = _deviations(cells[left], noise[left], sources[left])
         worst = np.argmax(deviations)

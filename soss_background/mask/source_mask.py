@@ -9,7 +9,7 @@ from bottleneck import nanmedian
 from scipy import ndimage
 from scipy.stats import norm
 
-from soss_background.cells import subtract_common_sky
+from soss_background.cells import find_same_level, subtract_common_sky
 
 __all__ = ["find_sources"]
 
@@ -30,9 +30,6 @@ _OWN_SKY_FRACTION = 0.03
 # others may exceed the profile of the sky at their level.
 _DARKEST = 10
 _PROFILE_TOLERANCE = 0.1
-
-# Exposures whose levels differ by a larger fraction do not show the same sky.
-_MAX_LEVEL_DIFFERENCE = 0.5
 
 
 def find_sources(
@@ -72,7 +69,7 @@ def find_sources(
         return sources
     cells = cells[known]
     noise = np.array([_scatter(*pair) for pair in zip(cells, noise[known], strict=True)])
-    known, alike = np.flatnonzero(known), _same_sky(cells)
+    known, alike = np.flatnonzero(known), find_same_level(cells)
     if np.count_nonzero(alike) > 1:
         stack = (cells[alike], noise[alike])
         sources[known[alike]] = _compare_exposures(*stack, n_sigma, min_fraction, grow, max_rounds)
@@ -113,12 +110,6 @@ def _scatter(image, noise):
     """Scale the expected noise of cells to the scatter that neighbours in a column show."""
     excess = np.diff(image, axis=0) / np.sqrt(noise[1:] ** 2 + noise[:-1] ** 2)
     return noise * 1.4826 * np.nanmedian(np.abs(excess))
-
-
-def _same_sky(cells):
-    """Find the exposures that are alike enough to be compared with each other."""
-    levels = np.array([np.nanmedian(image) for image in cells])
-    return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
 
 
 def _column_sky(image, noise):
