@@ -154,15 +154,16 @@ def test_light_that_is_not_there_is_not_subtracted():
     assert np.mean(model[box] > 0.2) < 0.02
 
 
-def test_stray_light_of_one_exposure_is_not_moved_to_others():
-    cells, noise, sources, light = make_exposures(seed=3)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_stray_light_of_one_exposure_is_not_moved_to_others(seed):
+    cells, noise, sources, _ = make_exposures(seed=seed)
     rows, columns = np.indices(SHAPE)
-    stray = 0.3 * np.exp(-((rows - 96) ** 2 + (columns - 160) ** 2) / 2 / 40**2)
+    stray = np.exp(-((rows - 60) ** 2 + (columns - 80) ** 2) / 2 / 12**2)
     plain = model_star_light(cells, noise, sources)
     cells[3] += stray.astype("f4")
-    model = model_star_light(cells, noise, sources)
+    moved = model_star_light(cells, noise, sources) - plain
     others = np.arange(len(cells)) != 3
-    assert np.std((model - plain)[others][~sources[others]]) < 0.06 * np.std(stray)
+    assert np.std(moved[others][~sources[others]]) < 0.15 * np.std(stray)
 
 
 def test_unknown_cells():

@@ -34,12 +34,12 @@ _JOINED = (2, 4)
 # Cells along columns over which the sky is first smoothed: running median, then Gaussian.
 _MEDIAN_LENGTH, _PROFILE_LENGTH = 41, 10
 
-# What the sky may add to that: standard deviation of Gaussians in pixels, and rms as a fraction
-# of the sky.
-_SKY_LENGTHS, _SKY_RMS = (24.0, 160.0), 0.01
+# What the sky may add to that: standard deviation of a Gaussian in pixels that makes it of white
+# noise, and rms as a fraction of the sky.
+_SKY_LENGTH, _SKY_RMS = 24.0, 0.01
 
 # Cost of star light, per sigma of a joined cell: what the data leave open is dark.
-_DARKNESS = 0.05
+_DARKNESS = 0.1
 
 # Accuracy of the model of bright stars, a fraction of their light.
 _MODEL_ERROR = 0.1
@@ -162,18 +162,16 @@ class _Split:
         # Weights follow the mean star: not all exposures that should see a star do.
         self.weight = weight = known / (1 + (_MODEL_ERROR * mosaic.see(self.first_field)) ** 2)
         # A field of white noise, smoothed by a Gaussian and scaled, has the rms asked for.
-        cell = np.array(CELL) * _JOINED
-        self.lengths = [length / cell for length in _SKY_LENGTHS]
-        self.amplitudes = [
-            np.float32(_SKY_RMS * level * np.sqrt(4 * np.pi * np.prod(length)))
-            for length in self.lengths
-        ]
+        self.length = _SKY_LENGTH / (np.array(CELL) * _JOINED)
+        self.amplitude = np.float32(_SKY_RMS * level * np.sqrt(4 * np.pi * np.prod(self.length)))
         # Steps are equally long in all directions if the unknowns have similar curvatures.
         n = len(excess)
         least = _LEAST_SEEN * n / 5
-        self.scales = [1 / np.sqrt(np.maximum(mosaic.gather(weight), least))]
-        self.scales += [1 / np.sqrt(1 + n * amplitude**2 / 4) for amplitude in self.amplitudes]
-        self.shapes = [mosaic.shape] + [excess.shape[1:]] * len(self.lengths)
+        self.scales = [
+            1 / np.sqrt(np.maximum(mosaic.gather(weight), least)),
+            1 / np.sqrt(1 + n * self.amplitude**2 / 4),
+        ]
+        self.shapes = [mosaic.shape, excess.shape[1:]]
 
     def solve(self):
         """
@@ -186,8 +184,7 @@ class _Split:
         trust : ndarray of float32, shape (n, my, mx)
             1 where sky and stars explain an exposure, down to 0 where they do not.
         """
-        start = [self.first_field] + [np.zeros(shape) for shape in self.shapes[1:]]
-        start = self._pack(start, np.divide)
+        start = self._pack([self.first_field, np.zeros(self.shapes[1])], np.divide)
         lowest = np.full(start.size, -np.inf)
         lowest[: self.first_field.size] = 0
         bounds, options = Bounds(lowest, np.inf), {"maxiter": _STEPS, "maxcor": _MEMORY}
@@ -198,8 +195,8 @@ class _Split:
                 self._cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
             )
             start = result.x
-            field, *waves = self._unpack(start)
-            sky = self._sky(waves)
+            field, wave = self._unpack(start)
+            sky = self._sky(wave)
             left = self.excess - sky - self.mosaic.see(field)
             stripes = self._stripes(left)
             # Light that neither stands still nor moves with the stars, stray or persistent.
@@ -209,23 +206,21 @@ class _Split:
 
     def _cost(self, unknowns):
         """Compute the negative logarithm of the probability, and its gradient."""
-        field, *waves = self._unpack(unknowns)
-        left = self.excess - self._sky(waves) - self.mosaic.see(field)
+        field, wave = self._unpack(unknowns)
+        left = self.excess - self._sky(wave) - self.mosaic.see(field)
         left -= self._stripes(left)[:, np.newaxis]
         pull = self.weight * left
         cost = 0.5 * np.vdot(pull, left) + _DARKNESS * field.sum()
-        cost += 0.5 * sum(np.vdot(wave, wave) for wave in waves)
-        total = pull.sum(axis=0)
-        gradient = [_DARKNESS - self.mosaic.gather(pull)]
-        parts = zip(waves, self.lengths, self.amplitudes, strict=True)
-        gradient += [wave - size * _blur(total, length) for wave, length, size in parts]
+        cost += 0.5 * np.vdot(wave, wave)
+        # A Gaussian is symmetric, hence its own transpose.
+        gradient = [_DARKNESS - self.mosaic.gather(pull), wave - self._sky(pull.sum(axis=0))]
         gradient = [
             (part * scale).ravel() for part, scale in zip(gradient, self.scales, strict=True)
         ]
         return float(cost), np.concatenate(gradient).astype(float)
 
     def _unpack(self, unknowns):
-        """Cut the unknowns into the star field and the waves that make the sky."""
+        """Cut the unknowns into the star field and the noise that makes the sky."""
         ends = np.cumsum([np.prod(shape) for shape in self.shapes])[:-1]
         parts = zip(np.split(unknowns, ends), self.shapes, self.scales, strict=True)
         return [(part.reshape(shape) * scale).astype(np.float32) for part, shape, scale in parts]
@@ -235,19 +230,13 @@ class _Split:
         pairs = zip(parts, self.scales, strict=True)
         return np.concatenate([scaled(*pair).ravel() for pair in pairs]).astype(float)
 
-    def _sky(self, waves):
+    def _sky(self, wave):
         """Make the sky's departure from its profile of white noise."""
-        parts = zip(waves, self.lengths, self.amplitudes, strict=True)
-        return sum(amplitude * _blur(wave, length) for wave, length, amplitude in parts)
+        return self.amplitude * ndimage.gaussian_filter(wave, self.length, mode="constant")
 
     def _stripes(self, images):
         """Average what is left in the columns of each exposure."""
         return np.sum(self.weight * images, axis=1) / np.maximum(self.weight.sum(axis=1), 1e-3)
-
-
-def _blur(image, lengths):
-    """Smooth with a Gaussian; a symmetric operation, hence its own transpose."""
-    return ndimage.gaussian_filter(image, lengths, mode="constant")
 
 
 def _join(image):
