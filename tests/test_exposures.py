@@ -190,6 +190,17 @@ def test_a_sky_without_light(tmp_path):
         SkyflatCombineStep.call(write_small_exposures(tmp_path, edit=edit))
 
 
+def test_an_exposure_of_another_sky(tmp_path, caplog):
+    def edit(model):
+        model.data *= 3
+
+    skyflat = SkyflatCombineStep.call(write_small_exposures(tmp_path, n=4, edit=edit))
+    assert_array_equal(skyflat.metadata["used"], [1, 1, 1, 0])
+    assert skyflat.metadata["reason"][3] == "level far from that of the others"
+    assert np.nanmax(skyflat.bkg) < 1.5 * np.nanmedian(skyflat.images[0])
+    assert "00004_nis_rate.fits: left out, level far from" in caplog.text
+
+
 def test_nothing_unmasked(tmp_path, caplog):
     def edit(model):
         model.mask = np.zeros(model.shape, dtype="u4")
@@ -200,7 +211,8 @@ def test_nothing_unmasked(tmp_path, caplog):
     assert skyflat.meta.skyflat.n_samples == 2
     assert np.isnan(skyflat.metadata["scale"][2])
     assert skyflat.masks[2].all()
-    assert "00003_nis_rate.fits: left out" in caplog.text
+    assert "00003_nis_rate.fits: left out, hardly anything unmasked" in caplog.text
+    assert skyflat.metadata["reason"].tolist() == ["", "", "hardly anything unmasked"]
     with pytest.raises(SkyflatError, match="no exposure has unmasked pixels enough"):
         SkyflatCombineStep.call(paths[2:])
 

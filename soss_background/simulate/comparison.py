@@ -17,7 +17,14 @@ from soss_background.errors import SkyflatError
 from soss_background.exposures import as_image, read_header
 from soss_background.integrations import usable_pixels
 
-__all__ = ["Comparison", "compare_with_truth", "draw_comparison", "format_table", "sky_errors"]
+__all__ = [
+    "Comparison",
+    "compare_with_truth",
+    "draw_comparison",
+    "format_table",
+    "plain_median",
+    "sky_errors",
+]
 
 # Pixels on a side of the blocks whose medians tell the error on large scales.
 _BLOCK = 32
@@ -95,7 +102,7 @@ def compare_with_truth(skyflat, truth):
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
         names = [Path(truth).parent / name for name in hdus["LEVELS"].data["filename"]]
         images = _flat_field(names, hdus["FLAT"].data)
-        planes |= {"exposure": images[0].copy(), "median": _plain_median(images)}
+        planes |= {"exposure": images[0].copy(), "median": plain_median(images)}
         return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
 
 
@@ -110,8 +117,20 @@ def _flat_field(paths, flat):
     return np.array(images)
 
 
-def _plain_median(images):
-    """Take the sigma-clipped median of exposures at one level, without masks; changes them."""
+def plain_median(images):
+    """
+    Take the sigma-clipped median of exposures at one level, without masks.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (n, ny, nx)
+        Exposures in DN/s, NaN where they are not usable; they are changed.
+
+    Returns
+    -------
+    median : ndarray of float32, shape (ny, nx)
+        Median in units of the medians of the exposures.
+    """
     images /= [[[nanmedian(image)]] for image in images]
     deviation = np.abs(images - nanmedian(images, axis=0))
     images[deviation > 3 * 1.4826 * nanmedian(deviation, axis=0)] = np.nan
