@@ -91,7 +91,8 @@ def model_star_light(cells, noise, sources):
     excess = cells[alike] / levels - profile
     known = np.isfinite(excess)
     excess = np.where(known, excess, 0)
-    standing, trust = _standing_light(excess, known, stars, nanmedian(noise), profile, dither)
+    level = np.median(profile)
+    standing, trust = _standing_light(excess, known, stars, nanmedian(noise), level, dither)
     excess -= standing
 
     mosaic = Mosaic(dither, profile.shape)
@@ -113,16 +114,15 @@ def _smooth_profile(sky):
     return ndimage.gaussian_filter1d(smooth, _PROFILE_LENGTH, axis=0, mode="nearest")
 
 
-def _standing_light(excess, known, stars, noise, profile, dither):
+def _standing_light(excess, known, stars, noise, level, dither):
     """Find what of the excess over a profile stands still, sky and stripes; and what to trust."""
     shape = excess.shape[1:]
     count = np.array([_join(part) for part in known])
-    joined, bright, profile = (
+    joined, bright = (
         np.array([_join(image) for image in images]) / np.maximum(count, 1)
-        for images in (excess, np.where(known, stars, 0), np.where(known, profile, 0))
+        for images in (excess, np.where(known, stars, 0))
     )
     sigma = noise / np.sqrt(np.prod(_JOINED))
-    level = np.median(profile[count > 0])
     mosaic = Mosaic(dither / _JOINED, count.shape[1:])
     stack = (joined / sigma, count / np.prod(_JOINED), bright / sigma)
     split = _Split(*(part.astype(np.float32) for part in stack), level / sigma, mosaic)
@@ -165,11 +165,9 @@ class _Split:
         self.length = _SKY_LENGTH / (np.array(CELL) * _JOINED)
         self.amplitude = np.float32(_SKY_RMS * level * np.sqrt(4 * np.pi * np.prod(self.length)))
         # Steps are equally long in all directions if the unknowns have similar curvatures.
-        n = len(excess)
-        least = _LEAST_SEEN * n / 5
         self.scales = [
-            1 / np.sqrt(np.maximum(mosaic.gather(weight), least)),
-            1 / np.sqrt(1 + n * self.amplitude**2 / 4),
+            1 / np.sqrt(np.maximum(mosaic.gather(weight), _LEAST_SEEN)),
+            1 / np.sqrt(1 + len(excess) * self.amplitude**2 / 4),
         ]
         self.shapes = [mosaic.shape, excess.shape[1:]]
 
@@ -210,14 +208,10 @@ class _Split:
         left = self.excess - self._sky(wave) - self.mosaic.see(field)
         left -= self._stripes(left)[:, np.newaxis]
         pull = self.weight * left
-        cost = 0.5 * np.vdot(pull, left) + _DARKNESS * field.sum()
-        cost += 0.5 * np.vdot(wave, wave)
+        cost = 0.5 * (np.vdot(pull, left) + np.vdot(wave, wave)) + _DARKNESS * field.sum()
         # A Gaussian is symmetric, hence its own transpose.
         gradient = [_DARKNESS - self.mosaic.gather(pull), wave - self._sky(pull.sum(axis=0))]
-        gradient = [
-            (part * scale).ravel() for part, scale in zip(gradient, self.scales, strict=True)
-        ]
-        return float(cost), np.concatenate(gradient).astype(float)
+        return float(cost), self._pack(gradient, np.multiply)
 
     def _unpack(self, unknowns):
         """Cut the unknowns into the star field and the noise that makes the sky."""
