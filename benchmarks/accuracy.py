@@ -47,7 +47,7 @@ def main():
 
 def measure_visit(name):
     """Measure the skies of one visit."""
-    from peer import peer_sky
+    from peer import peer_sky  # what it needs is slow to import, and for it alone
 
     visit = observe_visit(SIMULATIONS[name])
     return {

@@ -7,6 +7,7 @@ cosmic rays have dropped out of it.
 import numpy as np
 from astropy.nddata import block_replicate
 from bottleneck import nanmean, nanmedian, nansum
+from scipy import ndimage
 from scipy.stats import norm
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "bin_to_cells",
     "covered_cells",
     "expand_cells",
+    "expand_smoothly",
     "find_same_level",
     "gather_blocks",
     "subtract_common_sky",
@@ -126,6 +128,33 @@ def expand_cells(cells, shape, size=CELL):
         The values of the cells in their pixels.
     """
     return block_replicate(cells, size, conserve_sum=False)[: shape[0], : shape[1]]
+
+
+def expand_smoothly(cells, shape, size=CELL):
+    """
+    Spread the values of cells over their pixels, with slopes instead of steps between them.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (my, mx)
+        Values of cells.
+    shape : tuple of int
+        Shape (ny, nx) of the image.
+    size : tuple of int, optional
+        Rows and columns of a cell.
+
+    Returns
+    -------
+    image : ndarray, shape (ny, nx)
+        Means of the spread values over the size of a cell about each pixel.
+    """
+    image = expand_cells(cells, shape, size)
+    for axis, length in enumerate(size):
+        # A window of even length has no middle, hence one more, with halves at its ends.
+        kernel = np.full(length + 1, 1 / length, dtype=np.float32)
+        kernel[[0, -1]] /= 2
+        image = ndimage.correlate1d(image, kernel, axis=axis, mode="nearest")
+    return image
 
 
 def find_same_level(cells):

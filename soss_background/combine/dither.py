@@ -1,12 +1,19 @@
 """The dither of exposures, measured from their stars, and the field of stars they share."""
 
 import numpy as np
+from bottleneck import nanmean
 from scipy.fft import irfft2, next_fast_len, rfft2
+
+from soss_background.cells import gather_blocks
 
 __all__ = ["Mosaic", "find_alike", "measure_dither"]
 
 # Smallest overlap of two exposures, as a fraction of one, in which stars are compared.
 _MIN_OVERLAP = 0.3
+
+# Exposures that may be the one with which all are compared, and the blocks of cells in which the
+# one is chosen that is most like all.
+_CANDIDATES, _COARSE = 5, (2, 4)
 
 # Fraction of the variance of an exposure's star light that the others must explain.
 _MIN_EXPLAINED = 0.3
@@ -29,23 +36,33 @@ def measure_dither(images):
     dither : ndarray of float, shape (n, 2)
         Displacement (rows, columns) of each exposure from the first, in cells.
     """
+    coarse = np.array([nanmean(gather_blocks(image, _COARSE), axis=-1) for image in images])
+    candidates = range(0, len(images), max(1, len(images) // _CANDIDATES))
+    # An exposure of other stars tells nothing about the rest.
+    likeness = [np.median(_correlate(coarse, i).max(axis=(1, 2))) for i in candidates]
+    peaks = map(_find_peak, _correlate(images, candidates[np.argmax(likeness)]))
+    dither = np.array(list(peaks))
+    return dither - dither[0]
+
+
+def _correlate(images, reference):
+    """Correlate exposures with one of them, at all displacements."""
     known = np.isfinite(images)
     shape = [next_fast_len(2 * size) for size in images.shape[1:]]
     parts = [known, np.where(known, images, 0), np.where(known, images, 0) ** 2]
     one, value, square = (rfft2(part.astype(np.float32), shape) for part in parts)
 
     def correlate(first, second):
-        return irfft2(first * second[0].conj(), shape)
+        return irfft2(first * second[reference].conj(), shape)
 
     overlap = np.maximum(correlate(one, one), 0.5)
-    mean, mean_first = correlate(value, one) / overlap, correlate(one, value) / overlap
+    mean, mean_there = correlate(value, one) / overlap, correlate(one, value) / overlap
     variance = correlate(square, one) / overlap - mean**2
-    variance_first = correlate(one, square) / overlap - mean_first**2
-    covariance = correlate(value, value) / overlap - mean * mean_first
-    spread = np.sqrt(np.maximum(variance, 0) * np.maximum(variance_first, 0))
-    enough = (overlap > _MIN_OVERLAP * known[0].size) & (spread > 0)
-    likeness = np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
-    return np.array([_find_peak(image) for image in likeness])
+    variance_there = correlate(one, square) / overlap - mean_there**2
+    covariance = correlate(value, value) / overlap - mean * mean_there
+    spread = np.sqrt(np.maximum(variance, 0) * np.maximum(variance_there, 0))
+    enough = (overlap > _MIN_OVERLAP * known[reference].size) & (spread > 0)
+    return np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
 
 
 def _find_peak(image):

@@ -7,13 +7,13 @@ from bottleneck import nanmedian, nanmin
 from scipy import ndimage
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_cells
+from soss_background.cells import bin_to_cells, covered_cells, expand_smoothly
 from soss_background.combine.star_light import model_star_light
 from soss_background.combine.vetting import vet_exposures
 from soss_background.integrations import usable_pixels
 from soss_background.smoothing import fill_gaps
 
-__all__ = ["CombinedSky", "combine_exposures"]
+__all__ = ["CombinedSky", "NothingToCombineError", "combine_exposures"]
 
 # Rounds of medians for the first guess of the levels.
 _MEDIAN_ROUNDS = 3
@@ -28,6 +28,10 @@ _LEAST_EXCESS = 0.1
 
 # Rows among which a hot pixel is looked for: the sky is smooth along columns, steps across them.
 _NEIGHBOURS = 9
+
+
+class NothingToCombineError(ValueError):
+    """No exposure can be used."""
 
 
 @dataclass
@@ -48,10 +52,10 @@ class CombinedSky:
     scale : ndarray of float, shape (n,)
         Level of each exposure relative to their mean.
     offset : ndarray of float, shape (n,)
-        Median over the columns of what was subtracted from each exposure, in DN/s.
+        Median over the columns of the stripes that were subtracted from each exposure, in DN/s.
     reasons : list of str
         Why an exposure was not used; empty if it was. One that was not is all left out, its
-        image is as it came, and it has no scale and no offset (NaN).
+        image is as it came (0 on reference pixels), and it has no scale and no offset (NaN).
     """
 
     sky: np.ndarray
@@ -99,7 +103,7 @@ def combine_exposures(
 
     Raises
     ------
-    ValueError
+    NothingToCombineError
         If no exposure can be used.
     """
     measured = usable_pixels(images, errors, flags)
@@ -107,10 +111,12 @@ def combine_exposures(
     reasons = vet_exposures(*cells, mad_threshold)
     used = np.array([not reason for reason in reasons])
     if not used.any():
-        raise ValueError("no exposure has unmasked pixels enough")
+        raise NothingToCombineError(f"no exposure can be used: {reasons[0]}")
+    # A slice spares the copies that a choice makes.
     keep = slice(None) if used.all() else used
     light = model_star_light(*(part[keep] for part in cells))
-    stack = (images[keep] - _expand_smoothly(light, images.shape[1:]), errors[keep], flags[keep])
+    light = np.array([expand_smoothly(image, images.shape[1:]) for image in light])
+    stack = (images[keep] - light, errors[keep], flags[keep])
     combined = _combine_vetted(*stack, (measured & ~sources)[keep], n_sigma, hot_sigma)
     if used.all():
         return replace(combined, reasons=reasons)
@@ -165,11 +171,6 @@ def _bin_exposures(images, errors, measured, sources):
     means, noise = zip(*(bin_to_cells(*exposure) for exposure in stack), strict=True)
     covered = [covered_cells(*pair) for pair in zip(sources, measured, strict=True)]
     return np.array(means), np.array(noise), np.array(covered)
-
-
-def _expand_smoothly(light, shape):
-    """Bring light from cells to pixels; a mean over a cell's size turns steps into slopes."""
-    return np.array([ndimage.uniform_filter(expand_cells(cells, shape), CELL) for cells in light])
 
 
 @dataclass

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.combine import metadata
-from soss_background.combine.sky import combine_exposures
+from soss_background.combine.sky import NothingToCombineError, combine_exposures
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.exposures import iterate_images, read_headers
@@ -74,7 +74,7 @@ class SkyflatCombineStep(SkyflatStep):
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
         try:
             combined = combine_exposures(images, errors, flags, sources, **parameters)
-        except ValueError as err:
+        except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
         for exposure, reason in zip(table["filename"], combined.reasons, strict=True):
             if reason:

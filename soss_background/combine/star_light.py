@@ -17,7 +17,7 @@ from bottleneck import nanmedian, nansum
 from scipy import ndimage
 from scipy.optimize import Bounds, minimize
 
-from soss_background.cells import CELL, expand_cells, gather_blocks, subtract_common_sky
+from soss_background.cells import CELL, expand_smoothly, gather_blocks, subtract_common_sky
 from soss_background.combine.dither import Mosaic, find_alike, measure_dither
 
 __all__ = ["model_star_light"]
@@ -92,7 +92,8 @@ def model_star_light(cells, noise, sources):
     known = np.isfinite(excess)
     excess = np.where(known, excess, 0)
     level = np.median(profile)
-    standing, trust = _standing_light(excess, known, stars, nanmedian(noise), level, dither)
+    sigma = np.array([nanmedian(image) for image in noise[alike] / levels])
+    standing, trust = _standing_light(excess, known, stars, sigma, level, dither)
     excess -= standing
 
     mosaic = Mosaic(dither, profile.shape)
@@ -114,7 +115,7 @@ def _smooth_profile(sky):
     return ndimage.gaussian_filter1d(smooth, _PROFILE_LENGTH, axis=0, mode="nearest")
 
 
-def _standing_light(excess, known, stars, noise, level, dither):
+def _standing_light(excess, known, stars, sigmas, level, dither):
     """Find what of the excess over a profile stands still, sky and stripes; and what to trust."""
     shape = excess.shape[1:]
     count = np.array([_join(part) for part in known])
@@ -122,17 +123,15 @@ def _standing_light(excess, known, stars, noise, level, dither):
         np.array([_join(image) for image in images]) / np.maximum(count, 1)
         for images in (excess, np.where(known, stars, 0))
     )
-    sigma = noise / np.sqrt(np.prod(_JOINED))
+    sigma = np.median(sigmas) / np.sqrt(np.prod(_JOINED))
+    known = count / np.prod(_JOINED) * (np.median(sigmas) / sigmas[:, None, None]) ** 2
     mosaic = Mosaic(dither / _JOINED, count.shape[1:])
-    stack = (joined / sigma, count / np.prod(_JOINED), bright / sigma)
+    stack = (joined / sigma, known, bright / sigma)
     split = _Split(*(part.astype(np.float32) for part in stack), level / sigma, mosaic)
     sky, stripes, trust = split.solve()
     standing = sigma * (sky + stripes[:, np.newaxis])
-    # The mean over a block turns the steps between blocks into slopes.
     return tuple(
-        np.array(
-            [ndimage.uniform_filter(expand_cells(image, shape, _JOINED), _JOINED) for image in part]
-        )
+        np.array([expand_smoothly(image, shape, _JOINED) for image in part])
         for part in (standing, trust)
     )
 
@@ -146,7 +145,7 @@ class _Split:
     excess : ndarray of float32, shape (n, my, mx)
         Exposures beyond their sky's profile, in units of the noise.
     known : ndarray of float32, shape (n, my, mx)
-        Fraction of a place that is known.
+        Fraction of a place that is known, times the inverse variance of the exposure.
     stars : ndarray of float32, shape (n, my, mx)
         First guess of the star light in units of the noise.
     level : float

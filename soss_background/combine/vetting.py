@@ -53,18 +53,34 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.5):
             reasons[index] = "level far from that of the others"
         left = left[alike]
     while len(left) > 2:
-        deviations = _deviations(cells[left], noise[left], sources[left])
-        worst = np.argmax(deviations)
-        others = np.median(np.delete(deviations, worst))
-        if deviations[worst] < max(mad_threshold, _MUCH_WORSE * others):
+        deviations, _ = _compare(cells[left], noise[left], sources[left])
+        suspect = left[np.argmax(deviations)]
+        others = left[left != suspect]
+        # The suspect is no part of the sky that it is compared with.
+        deviations, sky = _compare(cells[others], noise[others], sources[others])
+        deviation = _deviation_from(sky, cells[suspect], sources[suspect])
+        if deviation < max(mad_threshold, _MUCH_WORSE * np.median(deviations)):
             break
-        reasons[left[worst]] = f"deviates by {deviations[worst]:.1f} % from the others"
-        left = np.delete(left, worst)
+        reasons[suspect] = f"deviates by {deviation:.1f} % from the others"
+        left = others
     return reasons
 
 
-def _deviations(cells, noise, sources):
-    """Measure the median absolute deviations of exposures from their sky in per cent."""
+def _compare(cells, noise, sources):
+    """Measure the deviations of exposures from their sky in per cent; return the sky as well."""
     residuals, sky, _ = subtract_common_sky(cells, noise, sources)
-    blocks = (nanmedian(gather_blocks(image, _BLOCK), axis=-1) for image in residuals / sky)
-    return np.array([100 * nanmedian(np.abs(image)) for image in blocks])
+    return np.array([_median_deviation(image / sky) for image in residuals]), sky
+
+
+def _deviation_from(sky, cells, sources):
+    """Measure the deviation of an exposure from a sky, at its level and without stripes."""
+    ratio = cells / sky
+    off_source = np.where(sources, np.nan, ratio)
+    level = nanmedian(off_source)
+    stripes = np.nan_to_num(nanmedian(off_source, axis=0) - level)
+    return _median_deviation((ratio - stripes) / level - 1)
+
+
+def _median_deviation(relative):
+    """Take the median absolute value of blocks in per cent."""
+    return 100 * nanmedian(np.abs(nanmedian(gather_blocks(relative, _BLOCK), axis=-1)))

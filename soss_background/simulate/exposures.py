@@ -10,7 +10,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.simulate.detector_effects import pixel_flags
 from soss_background.simulate.headers import header, instrument, integration_times, subarray
 
-__all__ = ["write_association", "write_exposure", "write_flat"]
+__all__ = ["split_variance", "write_association", "write_exposure", "write_flat"]
 
 # What the first pipeline stage leaves in the file about itself.
 CALIBRATION_LOG = [

@@ -28,7 +28,7 @@ from soss_background.simulate.scene import (
 from soss_background.simulate.settings import Simulation
 from soss_background.simulate.streams import random_stream
 
-__all__ = ["observe", "simulate_time_series", "simulate_visit"]
+__all__ = ["observe", "simulate_time_series", "simulate_visit", "true_sky", "variations"]
 
 PIXEL = dqflags.pixel
 # Part of a transit's duration that ingress and egress take each.
@@ -207,7 +207,19 @@ def _make_directory(directory):
 
 
 def variations(simulation):
-    """Return level and step contrast of every exposure, each with a mean of exactly 1."""
+    """
+    Draw how the sky varies from exposure to exposure.
+
+    Parameters
+    ----------
+    simulation : `Simulation`
+        The settings.
+
+    Returns
+    -------
+    levels, contrasts : ndarray of float, shape (n_exposures,)
+        Level and step contrast of every exposure, each with a mean of exactly 1.
+    """
     rng = random_stream(simulation.seed, "levels")
     deviations = rng.standard_normal((2, simulation.n_exposures))
     deviations -= deviations.mean(axis=1, keepdims=True)
@@ -216,7 +228,21 @@ def variations(simulation):
 
 
 def true_sky(simulation, level=1.0, contrast=1.0):
-    """Return the sky of an exposure, DN/s."""
+    """
+    Make the sky of an exposure.
+
+    Parameters
+    ----------
+    simulation : `Simulation`
+        The settings.
+    level, contrast : float, optional
+        Level and step contrast relative to those of the settings.
+
+    Returns
+    -------
+    sky : ndarray of float32, shape (ny, nx)
+        Surface brightness, DN/s.
+    """
     sky = sky_image(
         simulation.window,
         contrast=contrast * simulation.step_contrast,
