@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter, shift
 
-from soss_background.combine.dither import Mosaic, measure_dither
+from soss_background.combine.dither import Mosaic, measure_dither, refine_dither
 from soss_background.combine.star_light import _Split, model_star_light
 
 SHAPE = (96, 160)
@@ -49,7 +49,10 @@ def test_dither_is_measured():
     *_, light = make_exposures()
     light = np.minimum(light, 0.5)
     light[2, 30:40, 50:60] = np.nan
-    assert_allclose(measure_dither(light), DITHER, atol=0.3)
+    dither = measure_dither(light)
+    assert_allclose(dither, DITHER, atol=0.3)
+    dither = refine_dither(light, dither)
+    assert_allclose(dither - dither[0], DITHER, atol=0.1)
 
 
 def left_in_sky(light, sources):

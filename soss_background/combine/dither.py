@@ -6,7 +6,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 
 from soss_background.cells import gather_blocks
 
-__all__ = ["Mosaic", "find_alike", "measure_dither"]
+__all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 
 # Smallest overlap of two exposures, as a fraction of one, in which stars are compared.
 _MIN_OVERLAP = 0.3
@@ -14,6 +14,9 @@ _MIN_OVERLAP = 0.3
 # Exposures that may be the one with which all are compared, and the blocks of cells in which the
 # one is chosen that is most like all.
 _CANDIDATES, _COARSE = 5, (2, 4)
+
+# Rounds in which the displacements are improved.
+_REFINEMENTS = 5
 
 # Fraction of the variance of an exposure's star light that the others must explain.
 _MIN_EXPLAINED = 0.3
@@ -119,6 +122,38 @@ def _explained_variance(stars, dither):
         variance = np.var(actual) if both.any() else 0
         explained.append(1 - np.var(actual - foretold) / variance if variance > 0 else 0)
     return np.array(explained)
+
+
+def refine_dither(stars, dither):
+    """
+    Improve measured displacements, by the gradient of the star light that all see.
+
+    Parameters
+    ----------
+    stars : ndarray of float32, shape (n, my, mx)
+        Star light of the exposures; NaN where it is unknown.
+    dither : ndarray of float, shape (n, 2)
+        Displacement of each exposure in cells.
+
+    Returns
+    -------
+    dither : ndarray of float, shape (n, 2)
+        The same, closer to the truth.
+    """
+    known = np.isfinite(stars).astype(np.float32)
+    filled = np.where(known, stars, 0)
+    for _ in range(_REFINEMENTS):
+        mosaic = Mosaic(dither, stars.shape[1:])
+        seen = np.maximum(mosaic.gather(known), 1)
+        foretold = mosaic.see(mosaic.gather(filled) / seen)
+        shifts = []
+        for image, mean, here in zip(filled, foretold, known, strict=True):
+            slopes = np.array([(slope * here).ravel() for slope in np.gradient(mean)])
+            left = ((image - mean) * here).ravel()
+            shifts.append(np.linalg.lstsq(slopes @ slopes.T, -slopes @ left)[0])
+        # What all share moves the field, not the exposures in it.
+        dither = dither + shifts - np.mean(shifts, axis=0)
+    return dither
 
 
 class Mosaic:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.optimize import Bounds, minimize
 
 from soss_background.cells import CELL, expand_smoothly, gather_blocks, subtract_common_sky
-from soss_background.combine.dither import Mosaic, find_alike, measure_dither
+from soss_background.combine.dither import Mosaic, find_alike, measure_dither, refine_dither
 
 __all__ = ["model_star_light"]
 
@@ -85,7 +85,8 @@ def model_star_light(cells, noise, sources):
     alike = find_alike(stars, dither)
     if not alike.any() or np.ptp(dither[alike], axis=0).max() < _MIN_DITHER:
         return light
-    dither, levels, sources = dither[alike], levels[alike], sources[alike]
+    dither = refine_dither(stars[alike], dither[alike])
+    levels, sources = levels[alike], sources[alike]
     stars = np.where(sources, residuals[alike], 0)
     profile = _smooth_profile(sky)
     excess = cells[alike] / levels - profile
