@@ -30,6 +30,8 @@ def main():
     parser.add_argument("--workers", type=int, default=2, help="processes, 4 GB each")
     options = parser.parse_args()
     names = [name for name in SIMULATIONS if options.only in name]
+    if not names:
+        parser.error(f"no visit of this name; there are {'; '.join(SIMULATIONS)}")
     print(f"{'':40}" + "".join(f"{column:>9}" for column in _COLUMNS))
     print(_row("goal, reference visit", _GOAL), flush=True)
     worse = []

@@ -31,7 +31,7 @@ def test_stray_light_is_found(masked, n):
     cells, noise, sources = make_exposures(n, crowding=0.005)
     cells[2] += stray_light(0.3)
     sources[2] |= masked & (stray_light(0.3) > 0.1)
-    reasons = vet_exposures(cells, noise, sources)
+    reasons = vet_exposures(cells, noise, sources, mad_threshold=0.5)
     assert "deviates by" in reasons[2]
     assert [index for index, reason in enumerate(reasons) if reason] == [2]
 
@@ -39,7 +39,7 @@ def test_stray_light_is_found(masked, n):
 def test_the_threshold_is_in_per_cent():
     cells, noise, sources = make_exposures()
     cells[2] += stray_light(0.3)
-    deviation = float(vet_exposures(cells, noise, sources)[2].split()[2])
+    deviation = float(vet_exposures(cells, noise, sources, mad_threshold=0.5)[2].split()[2])
     assert 1.5 < deviation < 20
     assert not any(vet_exposures(cells, noise, sources, mad_threshold=1.1 * deviation))
 
@@ -49,7 +49,7 @@ def test_two_bad_exposures_of_six():
     for index, light in ((1, stray_light(0.5)), (4, stray_light(0.5)[::-1])):
         cells[index] += light
         sources[index] |= light > 0.1
-    reasons = vet_exposures(cells, noise, sources)
+    reasons = vet_exposures(cells, noise, sources, mad_threshold=0.5)
     assert [bool(reason) for reason in reasons] == [False, True, False, False, True, False]
 
 
@@ -62,7 +62,7 @@ def test_good_exposures_stay(crowding, seed):
 def test_of_two_that_differ_both_stay():
     cells, noise, sources = make_exposures(n=2)
     cells[1] += stray_light(0.5)
-    assert vet_exposures(cells, noise, sources) == ["", ""]
+    assert vet_exposures(cells, noise, sources, mad_threshold=0.5) == ["", ""]
 
 
 def test_a_masked_exposure_is_left_out():
@@ -75,11 +75,11 @@ def test_a_masked_exposure_is_left_out():
 def test_another_sky_is_left_out(factor):
     cells, noise, sources = make_exposures()
     cells[1] *= factor
-    reasons = vet_exposures(cells, noise, sources)
+    reasons = vet_exposures(cells, noise, sources, mad_threshold=0.5)
     assert reasons == ["", "level far from that of the others", "", "", "", ""]
 
 
 def test_of_two_skies_neither_is_that_of_the_others():
     cells, noise, sources = make_exposures(n=4)
     cells[2:] *= 10
-    assert all(vet_exposures(cells, noise, sources))
+    assert all(vet_exposures(cells, noise, sources, mad_threshold=0.5))

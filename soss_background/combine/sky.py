@@ -69,7 +69,7 @@ class CombinedSky:
 
 
 def combine_exposures(
-    images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=0.5
+    images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0
 ):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.

@@ -31,7 +31,7 @@ class SkyflatCombineStep(SkyflatStep):
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
-    mad_threshold = float(default=0.5, min=0.0)  # Deviation from the others above which an exposure is left out [per cent of the sky]
+    mad_threshold = float(default=5.0, min=0.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [per cent of the sky]
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
     author = string(default='soss_background')  # Author of the product
     suffix = string(default='skyflatcombine')  # Default suffix for output files

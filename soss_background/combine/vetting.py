@@ -17,7 +17,7 @@ _BLOCK = (8, 8)
 _MUCH_WORSE = 3.0
 
 
-def vet_exposures(cells, noise, sources, mad_threshold=0.5):
+def vet_exposures(cells, noise, sources, mad_threshold=5.0):
     """
     Compare exposures with the sky they have in common, and find those that do not show it.
 
