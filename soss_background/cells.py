@@ -7,8 +7,9 @@ cosmic rays have dropped out of it.
 import numpy as np
 from astropy.nddata import block_replicate
 from bottleneck import nanmean, nanmedian, nansum
-from scipy import ndimage
-from scipy.stats import norm
+from scipy.special import ndtri
+
+from soss_background.parallel import map_parallel, split_rows
 
 __all__ = [
     "CELL",
@@ -23,6 +24,9 @@ __all__ = [
 
 # Rows and columns of pixels in a cell; cells at the far edges of an image may be smaller.
 CELL = (4, 8)
+
+# Rows of pixels that are reduced at a time, a multiple of those of a cell.
+_ROWS = 64
 
 # Noise of the mean of the middle half of normal values, relative to that of the mean of all.
 _TRIMMED_NOISE = 1.09
@@ -53,6 +57,15 @@ def bin_to_cells(image, err, usable):
     noise : ndarray of float32, shape (my, mx)
         1-sigma uncertainty of the means in DN/s.
     """
+    parts = map_parallel(
+        lambda rows: _bin_rows(image[rows], err[rows], usable[rows]), split_rows(len(image), _ROWS)
+    )
+    means, noise = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(noise)
+
+
+def _bin_rows(image, err, usable):
+    """Reduce whole rows of cells, see `bin_to_cells`."""
     values = np.sort(gather_blocks(np.where(usable, image, np.nan)), axis=-1)
     count = np.isfinite(values).sum(axis=-1, keepdims=True)
     low = count // 4
@@ -132,7 +145,7 @@ def expand_cells(cells, shape, size=CELL):
 
 def expand_smoothly(cells, shape, size=CELL):
     """
-    Spread the values of cells over their pixels, with slopes instead of steps between them.
+    Spread the values of cells over their pixels, by bilinear interpolation between their centres.
 
     Parameters
     ----------
@@ -146,15 +159,16 @@ def expand_smoothly(cells, shape, size=CELL):
     Returns
     -------
     image : ndarray, shape (ny, nx)
-        Means of the spread values over the size of a cell about each pixel.
+        The interpolated values; beyond the outermost centres those of the outermost cells.
     """
-    image = expand_cells(cells, shape, size)
-    for axis, length in enumerate(size):
-        # A window of even length has no middle, hence one more, with halves at its ends.
-        kernel = np.full(length + 1, 1 / length, dtype=np.float32)
-        kernel[[0, -1]] /= 2
-        image = ndimage.correlate1d(image, kernel, axis=axis, mode="nearest")
-    return image
+    for axis, (number, length) in enumerate(zip(shape, size, strict=True)):
+        last = cells.shape[axis] - 1
+        place = np.clip((np.arange(number, dtype=np.float32) + 0.5) / length - 0.5, 0, last)
+        below = place.astype(int)
+        share = (place - below).astype(np.float32).reshape([-1, 1] if axis == 0 else [1, -1])
+        low, high = (cells.take(index, axis) for index in (below, np.minimum(below + 1, last)))
+        cells = low + share * (high - low)
+    return cells
 
 
 def find_same_level(cells):
@@ -220,6 +234,6 @@ def _lowest_third(images, noise):
     n = len(images)
     lowest = max(1, round(n / 3))
     # Blom's approximation to the expected values of ordered normal deviates.
-    bias = norm.ppf((np.arange(1, lowest + 1) - 0.375) / (n + 0.25)).mean()
+    bias = ndtri((np.arange(1, lowest + 1) - 0.375) / (n + 0.25)).mean()
     ordered = np.sort(images, axis=0)[:lowest]
     return nanmean(ordered, axis=0) - bias * nanmean(noise)

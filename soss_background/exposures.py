@@ -15,6 +15,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.integrations import average_integrations, usable_pixels
+from soss_background.library import ExposureLibrary
 
 __all__ = [
     "as_image",
@@ -51,7 +52,7 @@ _IDENTITY = [
 ]
 
 
-def open_libraries(inputs, folder="."):
+def open_libraries(inputs, folder=None):
     """
     Open exposures as libraries of models, checked by their headers.
 
@@ -60,8 +61,9 @@ def open_libraries(inputs, folder="."):
     inputs : list
         An association file, a `~jwst.datamodels.ModelLibrary`, or any number of files and models.
         Models are copied; the models of a library are not.
-    folder : str or `~pathlib.Path`
-        Where the changed exposures are kept while they are not borrowed.
+    folder : str or `~pathlib.Path`, optional
+        Where the changed exposures of files are kept while they are not borrowed; in memory if
+        there is none.
 
     Returns
     -------
@@ -337,12 +339,11 @@ def _library_of_files(table, product, paths, folder):
         read_header(path)
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
     association = table | {"products": [{**product, "members": members}]}
-    # Beside the products: it may take gigabytes, which a system's temporary folder may not have.
-    scratch = tempfile.mkdtemp(
-        prefix=".skyflat-", dir=folder if os.access(folder, os.W_OK) else None
-    )
-    library = ModelLibrary(association, on_disk=True, temp_directory=scratch)
-    weakref.finalize(library, shutil.rmtree, Path(scratch).absolute(), ignore_errors=True)
+    if folder is None:
+        return ExposureLibrary(association)
+    scratch = Path(tempfile.mkdtemp(prefix=".skyflat-", dir=folder)).absolute()
+    library = ExposureLibrary(association, on_disk=True, temp_directory=scratch)
+    weakref.finalize(library, shutil.rmtree, scratch, ignore_errors=True)
     return library
 
 

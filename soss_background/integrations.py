@@ -3,9 +3,14 @@
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.parallel import map_parallel, split_rows
+
 __all__ = ["average_integrations", "usable_pixels"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
+
+# Rows that are averaged at a time.
+_ROWS = 64
 
 
 def usable_pixels(data, err, dq):
@@ -51,6 +56,22 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
         used data and err are NaN and DO_NOT_USE is set; elsewhere the flags are those of the
         integrations used.
     """
+    planes = (data, err, dq, var_poisson, var_rnoise)
+
+    def average(rows):
+        return _average_rows(*(_native(plane[:, rows]) for plane in planes))
+
+    parts = map_parallel(average, split_rows(data.shape[1], _ROWS))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _native(part):
+    """Bring what is read from a file to the byte order of the machine: all else is faster then."""
+    return part.astype(part.dtype.newbyteorder("="), copy=False)
+
+
+def _average_rows(data, err, dq, var_poisson, var_rnoise):
+    """Average rows of a cube, see `average_integrations`."""
     usable = usable_pixels(data, err, dq)
     count = np.maximum(usable.sum(axis=0, dtype=np.float32), 1)
     poisson = np.where(usable, np.nan_to_num(var_poisson), 0)

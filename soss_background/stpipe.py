@@ -128,13 +128,28 @@ class _SkyflatMixin:
         """
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
+        libraries = open_libraries([self.make_input_path(item) for item in inputs], self.scratch())
+        self._input_paths = {path for library in libraries for path in member_paths(library)}
+        return libraries
+
+    def scratch(self):
+        """
+        Find where exposures are kept while they are worked on.
+
+        Returns
+        -------
+        folder : `~pathlib.Path` or None
+            The folder of the products: exposures may take gigabytes, which a system's temporary
+            folder, used only if the other is not writable, may not have. None if they are kept in
+            memory.
+        """
         output_dir = self.search_attr("output_dir")
         folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
         if output_dir and not os.access(folder, os.W_OK):
             raise SkyflatError(f"{folder}: cannot be written to")
-        libraries = open_libraries([self.make_input_path(item) for item in inputs], folder)
-        self._input_paths = {path for library in libraries for path in member_paths(library)}
-        return libraries
+        if self.in_memory:
+            return None
+        return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
         """Save under the model's own name unless another is given; no file is left half-written."""

@@ -1,33 +1,33 @@
 """Combine dithered exposures into one sky."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from bottleneck import nanmedian, nanmin
 from scipy import ndimage
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.cells import bin_to_cells, covered_cells, expand_smoothly
+from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
+from soss_background.combine.levels import STRIP, guess_levels, refine_levels, strip_medians
 from soss_background.combine.star_light import model_star_light
 from soss_background.combine.vetting import vet_exposures
 from soss_background.integrations import usable_pixels
+from soss_background.parallel import map_parallel, split_rows
 from soss_background.smoothing import fill_gaps
 
 __all__ = ["CombinedSky", "NothingToCombineError", "combine_exposures"]
 
-# Rounds of medians for the first guess of the levels.
-_MEDIAN_ROUNDS = 3
-
-# Rounds of sky, levels and stripes at the most, and the change of the stripes, in units of the
-# noise of a pixel, that ends them.
-_MAX_ROUNDS = 10
-_SETTLED = 0.005
+# Rows of all exposures that are worked on at a time, fewer if there are many exposures.
+_ROWS = 240
 
 # Scatter at the least, relative to the errors: exposures without noise agree too well.
 _LEAST_EXCESS = 0.1
 
 # Rows among which a hot pixel is looked for: the sky is smooth along columns, steps across them.
 _NEIGHBOURS = 9
+
+# Standard deviation of normal values, relative to their median absolute deviation.
+_MAD_TO_SIGMA = 1.4826
 
 
 class NothingToCombineError(ValueError):
@@ -47,12 +47,14 @@ class CombinedSky:
         JWST data quality flags of the sky.
     images : ndarray of float32, shape (n, ny, nx)
         The exposures in DN/s at their common level, without stripes and faint star light.
-    left_out : ndarray of bool, shape (n, ny, nx)
-        True where a pixel of an exposure was not used.
+    left_out : ndarray of uint8, shape (n, ny, nx)
+        1 where a pixel of an exposure was not used, else 0.
     scale : ndarray of float, shape (n,)
         Level of each exposure relative to their mean.
     offset : ndarray of float, shape (n,)
         Median over the columns of the stripes that were subtracted from each exposure, in DN/s.
+    masked_fraction : ndarray of float, shape (n,)
+        Fraction of the pixels of each exposure that were not used.
     reasons : list of str
         Why an exposure was not used; empty if it was. One that was not is all left out, its
         image is as it came (0 on reference pixels), and it has no scale and no offset (NaN).
@@ -65,12 +67,11 @@ class CombinedSky:
     left_out: np.ndarray
     scale: np.ndarray
     offset: np.ndarray
+    masked_fraction: np.ndarray
     reasons: list
 
 
-def combine_exposures(
-    images, errors, flags, sources, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0
-):
+def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.
 
@@ -81,13 +82,12 @@ def combine_exposures(
 
     Parameters
     ----------
-    images, errors : ndarray of float32, shape (n, ny, nx)
-        Exposures and their 1-sigma uncertainties in DN/s.
-    flags : ndarray of uint32, shape (n, ny, nx)
-        JWST data quality flags of the exposures.
-    sources : ndarray of bool, shape (n, ny, nx)
-        True for pixels that are masked. They are not averaged, but tell of the stars whose wings
-        reach beyond the masks.
+    exposures : iterable of tuple
+        For each exposure the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
+        shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool).
+        Masked pixels are not averaged, but tell of the stars whose wings reach beyond the masks.
+    stack : `~soss_background.combine.stack.Stack`
+        Where the exposures are kept; in the end, what they were made.
     n_sigma : float
         Deviation from the sky, in units of its uncertainty, above which a sample is left out.
     hot_sigma : float
@@ -106,158 +106,196 @@ def combine_exposures(
     NothingToCombineError
         If no exposure can be used.
     """
-    measured = usable_pixels(images, errors, flags)
-    cells = _bin_exposures(images, errors, measured, sources)
+    flags, cells = _gather(exposures, stack)
     reasons = vet_exposures(*cells, mad_threshold)
     used = np.array([not reason for reason in reasons])
     if not used.any():
         raise NothingToCombineError(f"no exposure can be used: {reasons[0]}")
-    # A slice spares the copies that a choice makes.
-    keep = slice(None) if used.all() else used
-    light = model_star_light(*(part[keep] for part in cells))
-    light = np.array([expand_smoothly(image, images.shape[1:]) for image in light])
-    stack = (images[keep] - light, errors[keep], flags[keep])
-    combined = _combine_vetted(*stack, (measured & ~sources)[keep], n_sigma, hot_sigma)
-    if used.all():
-        return replace(combined, reasons=reasons)
-    return _include_unused(combined, images, used, reasons)
+    means, noise, masked = (part[used] for part in cells)
+    light = model_star_light(means, noise, masked)
+    strips = map_parallel(lambda *pair: _take_light(stack, *pair), np.flatnonzero(used), light)
+    sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
 
+    levels = guess_levels(np.array(strips))
+    vetted = _Vetted(stack, used, sigma.astype(np.float32))
+    sky, excess, *residuals = vetted.compare(levels, n_sigma)
+    levels = refine_levels(levels, sky, *residuals, vetted.weight(excess))
+    reference = flags & dqflags.pixel["REFERENCE_PIXEL"] > 0
+    sky, variance, counts = vetted.average(levels, sky, excess, n_sigma, reference)
+    _leave_out(stack, np.flatnonzero(~used), reference)
 
-def _include_unused(combined, images, used, reasons):
-    """Make room among the exposures for those that were not used."""
-    images, left_out = images.copy(), np.ones(images.shape, dtype=bool)
-    images[used], left_out[used] = combined.images, combined.left_out
-    images[:, combined.dq & dqflags.pixel["REFERENCE_PIXEL"] > 0] = 0
-    scale, offset = np.full((2, len(used)), np.nan)
-    scale[used], offset[used] = combined.scale, combined.offset
-    return replace(
-        combined, images=images, left_out=left_out, scale=scale, offset=offset, reasons=reasons
-    )
-
-
-def _combine_vetted(images, errors, flags, usable, n_sigma, hot_sigma):
-    """Combine exposures of one sky, without their star light."""
-    sigma = np.array([np.median(e[use]) for e, use in zip(errors, usable, strict=True)])
-    levels, sky = _first_levels(images, usable)
-    clean, excess = usable, np.ones(len(images))
-    for _ in range(_MAX_ROUNDS):
-        previous = levels
-        levels, clean = _solve_levels(images, errors, usable, sky, levels, n_sigma * excess)
-        matched = levels.match(images)
-        weight = (1 / (excess * sigma) ** 2).astype(np.float32)
-        sky, total = _weighted_mean(matched, weight, clean)
-        excess = _noise_excess(matched, errors, clean, sky, weight, total)
-        if np.std(levels.stripes - previous.stripes) < _SETTLED * np.median(sigma):
-            break
-
-    known = total > 0
-    samples = zip(weight, excess, errors, clean, strict=True)
-    variance = sum(np.where(use, (w * e * err) ** 2, 0) for w, e, err, use in samples)
-    variance = variance / np.where(known, total, 1) ** 2 + levels.common_stripe_variance
-    err = np.where(known, np.sqrt(variance), np.max(excess * sigma)).astype(np.float32)
-
+    known = np.isfinite(sky)
     dq = _common_flags(flags, known)
-    reference = dq & dqflags.pixel["REFERENCE_PIXEL"] > 0
+    err = np.sqrt(variance + levels.common_stripe_variance)
+    err[~known] = np.max(excess * sigma)
     sky = fill_gaps(sky, known)
     dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
-    for array in (sky, err, *matched):
-        array[reference] = 0
-    return CombinedSky(sky, err, dq, matched, ~clean, levels.scale, levels.offset, [])
+    sky[reference] = err[reference] = 0
+    scale, offset = np.full((2, len(used)), np.nan)
+    fraction = np.ones(len(used))
+    scale[used], offset[used] = levels.scale, levels.offset
+    fraction[used] -= counts / sky.size
+    cubes = stack.whole("images"), stack.whole("left_out")
+    return CombinedSky(sky, err, dq, *cubes, scale, offset, fraction, reasons)
 
 
-def _bin_exposures(images, errors, measured, sources):
-    """Bin exposures to cells: their means and noise, and whether they are masked."""
-    stack = zip(images, errors, measured, strict=True)
-    means, noise = zip(*(bin_to_cells(*exposure) for exposure in stack), strict=True)
-    covered = [covered_cells(*pair) for pair in zip(sources, measured, strict=True)]
-    return np.array(means), np.array(noise), np.array(covered)
+def _gather(exposures, stack):
+    """Put exposures into a stack; return the flags they share, and their cells."""
+    cells, common = [], np.uint32(0xFFFFFFFF)
+    for index, (image, err, dq, masked) in enumerate(exposures):
+        measured = usable_pixels(image, err, dq)
+        cells.append((*bin_to_cells(image, err, measured), covered_cells(masked, measured)))
+        stack.put(index, image, err, ~measured | masked)
+        common = common & dq
+    return common, [np.array(part) for part in zip(*cells, strict=True)]
 
 
-@dataclass
-class _Levels:
-    """Scale (n,) and stripes (n, nx) of exposures."""
-
-    scale: np.ndarray
-    stripes: np.ndarray
-
-    @property
-    def offset(self):
-        """Median of each exposure's stripes."""
-        return np.median(self.stripes, axis=1)
-
-    @property
-    def common_stripe_variance(self):
-        """Variance of the mean stripe of all exposures, which stays in the sky."""
-        n = len(self.stripes)
-        return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
-
-    def match(self, images):
-        """Bring exposures to the common level."""
-        return (images - self.stripes[:, None]) / self.scale[:, None, None]
+def _take_light(stack, index, light):
+    """Subtract star light from an exposure; return the medians of its strips."""
+    image = stack.images[index] - expand_smoothly(light, stack.shape[1:])
+    stack.images[index] = image
+    return strip_medians(image, stack.left_out[index] == 0)
 
 
-def _first_levels(images, usable):
-    """Guess levels and stripes, and the sky, by medians."""
+def _leave_out(stack, indices, reference):
+    """Leave exposures out of a stack."""
+    for index in indices:
+        stack.images[index] = np.where(reference, 0, stack.images[index])
+        stack.left_out[index] = 1
+
+
+class _Vetted:
+    """
+    The exposures of one sky, without their star light, passed over in blocks of rows.
+
+    Parameters
+    ----------
+    stack : `~soss_background.combine.stack.Stack`
+        The exposures.
+    used : ndarray of bool, shape (n,)
+        Which of them.
+    sigma : ndarray of float32
+        Typical uncertainty of a pixel of each that is used, in DN/s.
+    """
+
+    def __init__(self, stack, used, sigma):
+        self._stack, self._sigma = stack, sigma
+        # A slice spares the copies that a choice makes.
+        self._used = slice(None) if used.all() else np.flatnonzero(used)
+        # A block is part of a strip, however many exposures there are.
+        rows = next(size for size in (16, 8, 4) if size * len(sigma) <= _ROWS or size == 4)
+        self._blocks = split_rows(stack.shape[1], rows)
+
+    def weight(self, excess):
+        """Weigh exposures by their noise."""
+        return 1 / (excess * self._sigma) ** 2
+
+    def compare(self, levels, n_sigma):
+        """
+        Compare exposures with their sky, at levels that are a guess.
+
+        Returns
+        -------
+        sky : ndarray of float32, shape (ny, nx)
+            The mean of the exposures, NaN where there is none.
+        excess : ndarray of float32, shape (n,)
+            Scatter of each exposure about it, relative to its errors.
+        residuals, count : ndarray of float32, shape (n, my, nx)
+            See `soss_background.combine.levels.refine_levels`.
+        """
+
+        def compare_rows(rows):
+            images, errors, usable = self._read(rows)
+            matched = levels.match(images)
+            deviation = _deviation(matched, _typical(matched, usable), errors, usable)
+            # Errors may be understated, and how much is not known yet.
+            limit = n_sigma * np.maximum(1, _scatter(deviation))
+            clean = deviation < limit[:, None, None]
+            sky, total = _weighted_mean(matched, weight, clean)
+            # An exposure is part of the sky it is compared with; alone, it is the sky.
+            share = weight[:, None, None] / np.where(total > 0, total, np.inf)
+            expected = errors * np.sqrt(np.maximum(1 - share, 0))
+            excess = _scatter(_deviation(matched, sky, expected, clean & (share < 0.999)))
+            residuals = np.sum(matched - sky, axis=1, where=clean)
+            return sky, excess, residuals, clean.sum(axis=1, dtype=np.float32)
+
+        weight = self.weight(1)
+        parts = map_parallel(compare_rows, self._blocks)
+        sky, excess, residuals, counts = zip(*parts, strict=True)
+        excess = np.nan_to_num(nanmedian(np.array(excess), axis=0), nan=1)
+        strips = np.unique([rows.start // STRIP for rows in self._blocks], return_index=True)[1]
+        sums = (np.add.reduceat(part, strips, axis=0) for part in (residuals, counts))
+        sums = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in sums)
+        return np.concatenate(sky), np.maximum(excess, _LEAST_EXCESS), *sums
+
+    def average(self, levels, sky, excess, n_sigma, reference):
+        """
+        Average exposures, and put into the stack what is averaged.
+
+        Returns
+        -------
+        sky : ndarray of float32, shape (ny, nx)
+            The mean of the exposures, NaN where there is none.
+        variance : ndarray of float32, shape (ny, nx)
+            Its variance, without that of the stripes.
+        counts : ndarray of int, shape (n,)
+            Number of pixels of each exposure that are used.
+        """
+
+        def average_rows(rows):
+            images, errors, usable = self._read(rows)
+            matched = levels.match(images)
+            deviation = _deviation(matched, sky[rows], errors, usable)
+            clean = deviation < (n_sigma * excess)[:, None, None]
+            mean, total = _weighted_mean(matched, weight, clean)
+            errors *= (weight * excess)[:, None, None]
+            variance = np.sum(errors**2, axis=0, where=clean) / np.where(total > 0, total, 1) ** 2
+            matched[:, reference[rows]] = 0
+            self._stack.images[self._used, rows] = matched
+            self._stack.left_out[self._used, rows] = ~clean
+            return mean, variance, clean.sum(axis=(1, 2))
+
+        weight = self.weight(excess)
+        means, variances, counts = zip(*map_parallel(average_rows, self._blocks), strict=True)
+        return np.concatenate(means), np.concatenate(variances), sum(counts)
+
+    def _read(self, rows):
+        """Read rows: the exposures, their errors, and which pixels may be used."""
+        stack, key = self._stack, (self._used, rows)
+        return stack.images[key], stack.errors[key].copy(), stack.left_out[key] == 0
+
+
+def _typical(images, usable):
+    """Take the median of exposures."""
     images = np.where(usable, images, np.nan)
-    levels = _Levels(np.ones(len(images), dtype=np.float32), np.zeros_like(images[:, 0]))
-    for _ in range(_MEDIAN_ROUNDS):
-        # The exposures that show a pixel differ from pixel to pixel, hence their levels come first.
-        sky = nanmedian(levels.match(images), axis=0)
-        levels.scale[:] = [nanmedian(image / sky) for image in images]
-    levels.scale /= levels.scale.mean()
-    matched = levels.match(images)
-    stripes = np.nan_to_num(nanmedian(matched - sky, axis=1))
-    levels.stripes = stripes * levels.scale[:, None]
-    matched -= stripes[:, None]
     # Of two samples one may be an outlier, and outliers are mostly bright.
-    two = np.isfinite(matched).sum(axis=0) == 2
-    return levels, np.where(two, nanmin(matched, axis=0), nanmedian(matched, axis=0))
+    two = usable.sum(axis=0) == 2
+    return np.where(two, nanmin(images, axis=0), nanmedian(images, axis=0))
 
 
-def _solve_levels(images, errors, usable, sky, levels, thresholds):
-    """Measure levels and stripes against a sky, and find the samples that agree with it."""
-    scale, stripes, clean = [], [], []
-    known = np.isfinite(sky)
-    stack = zip(images, errors, usable, levels.stripes, thresholds, strict=True)
-    for image, err, use, stripe, threshold in stack:
-        # What stripes and levels have in common belongs to the levels.
-        ratio = np.median((image / sky)[use & known])
-        residual = image - ratio * sky
-        good = use & (np.abs(residual - stripe) < threshold * err)
-        count = np.maximum(good.sum(axis=0), 1)
-        scale.append(ratio)
-        stripes.append(np.sum(residual, axis=0, where=good) / count)
-        clean.append(good)
-    scale = np.array(scale, dtype=np.float32)
-    stripes = np.array(stripes, dtype=np.float32)
-    return _Levels(scale / scale.mean(), stripes - stripes.mean(axis=0)), np.array(clean)
+def _deviation(images, sky, errors, usable):
+    """Measure deviations from a sky in units of errors; NaN where nothing is usable."""
+    deviation = np.abs(images - sky)
+    return np.divide(deviation, errors, out=np.full_like(images, np.nan), where=usable)
+
+
+def _scatter(deviation):
+    """Reduce absolute deviations to the standard deviation of each exposure."""
+    return _MAD_TO_SIGMA * np.array([nanmedian(image) for image in deviation], dtype=np.float32)
 
 
 def _weighted_mean(images, weight, usable):
     """Average exposures; return the mean, NaN where there is none, and the sum of the weights."""
-    samples = list(zip(images, weight, usable, strict=True))
-    total = sum(w * use for _, w, use in samples)
-    weighted = sum(np.where(use, w * image, 0) for image, w, use in samples)
-    return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0), total
-
-
-def _noise_excess(images, errors, usable, sky, weight, total):
-    """Compare the scatter of each exposure about the sky with its errors."""
-    excess = []
-    for image, err, use, w in zip(images, errors, usable, weight, strict=True):
-        # An exposure is part of the sky it is compared with; alone, it is the sky.
-        shared = use & (total > 1.001 * w)
-        expected = err[shared] * np.sqrt(1 - w / total[shared])
-        deviation = np.abs(image[shared] - sky[shared]) / expected
-        excess.append(1.4826 * np.median(deviation) if shared.any() else 1.0)
-    return np.maximum(excess, _LEAST_EXCESS)
+    weights = np.where(usable, weight[:, None, None], 0)
+    total = weights.sum(axis=0)
+    mean = np.sum(weights * images, axis=0, where=usable)
+    return np.divide(mean, total, out=np.full_like(total, np.nan), where=total > 0), total
 
 
 def _common_flags(flags, measured):
     """Keep the flags that all exposures share; DO_NOT_USE tells where nothing was measured."""
-    dq = np.bitwise_and.reduce(flags, axis=0)
-    do_not_use = dqflags.pixel["DO_NOT_USE"]
-    return np.where(measured, dq & ~np.uint32(do_not_use), dq | np.uint32(do_not_use))
+    do_not_use = np.uint32(dqflags.pixel["DO_NOT_USE"])
+    return np.where(measured, flags & ~do_not_use, flags | do_not_use)
 
 
 def _flag_outlying_pixels(sky, err, measured, n_sigma):

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from soss_background import __version__
 from soss_background.combine import metadata
 from soss_background.combine.sky import NothingToCombineError, combine_exposures
+from soss_background.combine.stack import Stack
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.exposures import iterate_images, read_headers
@@ -32,6 +33,7 @@ class SkyflatCombineStep(SkyflatStep):
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
     mad_threshold = float(default=5.0, min=0.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [per cent of the sky]
+    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
     author = string(default='soss_background')  # Author of the product
     suffix = string(default='skyflatcombine')  # Default suffix for output files
@@ -65,17 +67,18 @@ class SkyflatCombineStep(SkyflatStep):
         table = metadata.describe_exposures(headers)
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be told from the sky")
-        images, errors, flags, sources, unmasked = _read(library)
-        if unmasked:
-            log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
+        unmasked = []
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
+        stack = Stack(len(library), self.scratch())
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
         try:
-            combined = combine_exposures(images, errors, flags, sources, **parameters)
+            combined = combine_exposures(_read(library, unmasked), stack, **parameters)
         except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
+        if unmasked:
+            log.warning("%d exposures have no mask: run skyflat_mask first", len(unmasked))
         for exposure, reason in zip(table["filename"], combined.reasons, strict=True):
             if reason:
                 log.warning("%s: left out, %s", exposure.decode(), reason)
@@ -84,13 +87,13 @@ class SkyflatCombineStep(SkyflatStep):
             ("reason", combined.reasons),
             ("scale", combined.scale),
             ("offset", combined.offset),
-            ("masked_fraction", combined.left_out.mean(axis=(1, 2))),
+            ("masked_fraction", combined.masked_fraction),
         ):
             table[column] = values
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
         if self.save_stack:
-            skyflat.images, skyflat.masks = combined.images, combined.left_out.astype(np.uint8)
+            skyflat.images, skyflat.masks = combined.images, combined.left_out
         self._describe(skyflat, table, library, headers)
         skyflat.meta.filename = name
         skyflat.meta.skyflat.flat_correction = flat_state
@@ -125,25 +128,21 @@ class SkyflatCombineStep(SkyflatStep):
             skyflat.metadata.columns[column].unit = unit
 
 
-def _read(library):
-    """Read exposures into stacks (data, errors, flags, masks); count those without a mask."""
-    images, errors, flags, sources, unmasked = None, None, None, None, 0
+def _read(library, unmasked):
+    """Read exposures (image, errors, flags, masks); add the names of those without a mask."""
     progress = {"total": len(library), "unit": "exposure", "disable": None}
-    exposures = tqdm(iterate_images(library), "Reading exposures", **progress)
-    for index, image in enumerate(exposures):
-        if images is None:
-            shape = (len(library), *image.data.shape)
-            images, errors = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-            flags, sources = np.empty(shape, dtype=np.uint32), np.zeros(shape, dtype=bool)
-        images[index], errors[index], flags[index] = image.data, image.err, image.dq
+    for image in tqdm(iterate_images(library), "Reading exposures", **progress):
         if image.mask is None:
-            unmasked += 1
+            unmasked.append(image.meta.filename)
+            masked = np.zeros(image.data.shape, dtype=bool)
         else:
-            sources[index] = image.mask == 0
-        usable = usable_pixels(image.data, image.err, image.dq) & ~sources[index]
-        if usable.any() and np.median(image.data[usable]) <= 0:
+            masked = image.mask == 0
+        # Every fourth row tells the level well enough.
+        planes = (image.data, image.err, image.dq)
+        usable = usable_pixels(*(plane[::4] for plane in planes)) & ~masked[::4]
+        if usable.any() and np.median(image.data[::4][usable]) <= 0:
             raise SkyflatError(f"{image.meta.filename}: has no sky, its median is not positive")
-    return images, errors, flags, sources, unmasked
+        yield *planes, masked
 
 
 def _flat_state(headers):

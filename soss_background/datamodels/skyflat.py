@@ -1,8 +1,16 @@
 """The data model of a skyflat."""
 
+import mmap
+import os
+
+import numpy as np
+from astropy.io import fits
 from stdatamodels.jwst.datamodels import JwstDataModel
 
 __all__ = ["SkyflatModel"]
+
+# Cubes, which may be larger than memory, and their extensions.
+_CUBES = {"images": "SCI", "masks": "MASKS"}
 
 
 class SkyflatModel(JwstDataModel):
@@ -35,3 +43,46 @@ class SkyflatModel(JwstDataModel):
     def get_primary_array_name(self):
         """Name the array that defines the model's shape."""
         return "bkg"
+
+    def to_fits(self, init, *args, **kwargs):
+        """
+        Write a FITS file; cubes go to a path plane by plane.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or file object
+            The file.
+        *args, **kwargs
+            See `astropy.io.fits.HDUList.writeto`.
+        """
+        if not isinstance(init, str | os.PathLike):
+            super().to_fits(init, *args, **kwargs)
+            return
+        tree = self._instance
+        cubes = {name: tree.pop(name) for name in _CUBES if tree.get(name) is not None}
+        # A unit alone would make an empty extension.
+        unit = tree["meta"].pop("bunit_images", None)
+        try:
+            super().to_fits(init, *args, **kwargs)
+        finally:
+            self._instance.update(cubes)
+            self.meta.bunit_images = unit
+        for name, cube in cubes.items():
+            header = fits.ImageHDU(cube, name=_CUBES[name]).header
+            if name == "images" and unit:
+                header["BUNIT"] = unit
+            with fits.StreamingHDU(init, header) as hdu:
+                for plane in _planes(cube):
+                    hdu.write(plane)
+
+
+def _planes(cube):
+    """Take the planes of a cube one by one."""
+    if not (isinstance(cube, np.memmap) and isinstance(cube.base, mmap.mmap) and cube.mode == "r"):
+        yield from cube
+        return
+    # Mapped pages would count as memory in use until the last plane is written.
+    shape, count = cube.shape[1:], int(np.prod(cube.shape[1:]))
+    for index in range(len(cube)):
+        offset = cube.offset + index * count * cube.itemsize
+        yield np.fromfile(cube.filename, cube.dtype, count, offset=offset).reshape(shape)

@@ -7,7 +7,7 @@ is done on cells of pixels, see `soss_background.cells`.
 import numpy as np
 from bottleneck import nanmedian
 from scipy import ndimage
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from soss_background.cells import find_same_level, subtract_common_sky
 
@@ -123,7 +123,7 @@ def _column_sky(image, noise):
             profiles.append(np.interp(np.arange(mx), np.flatnonzero(known), quartile))
             centres.append(rows.mean())
     columns = [np.interp(np.arange(my), centres, column) for column in np.array(profiles).T]
-    return np.array(columns).T - norm.ppf(0.25) * np.nanmean(noise)
+    return np.array(columns).T - ndtri(0.25) * np.nanmean(noise)
 
 
 def _brightest_sky(sky, profile):

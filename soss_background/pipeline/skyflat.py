@@ -27,6 +27,10 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
     class_alias = "skyflat"
 
+    spec = """
+    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
+    """  # noqa: E501
+
     step_defs = {  # noqa: RUF012 - as stpipe has it
         "flat_field": FlatFieldStep,
         "skyflat_mask": SkyflatMaskStep,
@@ -51,6 +55,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         SkyflatModel or list of SkyflatModel
             A skyflat for each product; the masked exposures instead if skyflat_combine is skipped.
         """
+        self.skyflat_combine.in_memory |= self.in_memory
         libraries = self.open_exposures(inputs)
         # Before any work is done.
         metadata.name_products(libraries)

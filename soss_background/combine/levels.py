@@ -1,0 +1,159 @@
+"""Levels and stripes of exposures, from strips: runs of pixels along their columns.
+
+The sky hardly changes along a strip, and a strip is as narrow as a stripe.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from bottleneck import nanmean, nanmedian
+
+from soss_background.parallel import split_rows
+
+__all__ = ["STRIP", "Levels", "guess_levels", "refine_levels", "strip_medians"]
+
+# Pixels in a strip.
+STRIP = 16
+
+# Rounds of medians for the first guess.
+_MEDIAN_ROUNDS = 3
+
+# Rounds of sky, levels and stripes at the most, and the change of the stripes, as a fraction of
+# their scatter, that ends them.
+_MAX_ROUNDS = 30
+_SETTLED = 0.003
+
+
+@dataclass
+class Levels:
+    """
+    Levels and stripes of exposures.
+
+    Attributes
+    ----------
+    scale : ndarray of float32, shape (n,)
+        Level of each exposure relative to their mean.
+    stripes : ndarray of float32, shape (n, nx)
+        What each exposure adds to its columns, in DN/s; their mean over the exposures is 0.
+    """
+
+    scale: np.ndarray
+    stripes: np.ndarray
+
+    @property
+    def offset(self):
+        """Median of each exposure's stripes in DN/s, shape (n,)."""
+        return np.median(self.stripes, axis=1)
+
+    @property
+    def common_stripe_variance(self):
+        """Variance of the mean stripe of all exposures, which stays in the sky, in (DN/s)^2."""
+        n = len(self.stripes)
+        return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
+
+    def match(self, images):
+        """
+        Bring exposures to the common level.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (n, ny, nx)
+            Any rows of the exposures in DN/s.
+
+        Returns
+        -------
+        matched : ndarray of float32, shape (n, ny, nx)
+            The same without stripes, divided by their scale.
+        """
+        matched = images - self.stripes[:, None]
+        matched /= self.scale[:, None, None]
+        return matched
+
+
+def strip_medians(image, usable):
+    """
+    Reduce an exposure to the medians of its strips.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (ny, nx)
+        The exposure in DN/s.
+    usable : ndarray of bool, shape (ny, nx)
+        True for pixels that show the sky.
+
+    Returns
+    -------
+    strips : ndarray of float32, shape (my, nx)
+        Medians in DN/s; NaN where nothing is usable.
+    """
+    blocks = split_rows(len(image), STRIP)
+    return np.array(
+        [nanmedian(np.where(usable[rows], image[rows], np.nan), axis=0) for rows in blocks]
+    )
+
+
+def guess_levels(strips):
+    """
+    Guess levels and stripes by medians.
+
+    Parameters
+    ----------
+    strips : ndarray of float32, shape (n, my, nx)
+        Medians of the strips of the exposures in DN/s; NaN where there is none.
+
+    Returns
+    -------
+    levels : Levels
+        The guess.
+    """
+    levels = Levels(np.ones(len(strips), dtype=np.float32), np.zeros_like(strips[:, 0]))
+    for _ in range(_MEDIAN_ROUNDS):
+        # The exposures that show a strip differ from strip to strip, hence their levels come first.
+        sky = nanmedian(levels.match(strips), axis=0)
+        levels.scale[:] = [nanmedian(image / sky) for image in strips]
+    levels.scale /= levels.scale.mean()
+    stripes = np.nan_to_num(nanmedian(levels.match(strips) - sky, axis=1))
+    levels.stripes = stripes * levels.scale[:, None]
+    return levels
+
+
+def refine_levels(levels, sky, residuals, count, weight):
+    """
+    Solve for levels and stripes by weighted means, until they stay.
+
+    Parameters
+    ----------
+    levels : Levels
+        Their guess.
+    sky : ndarray of float32, shape (ny, nx)
+        The sky at the guess in DN/s; NaN where it is unknown.
+    residuals, count : ndarray of float32, shape (n, my, nx)
+        Sums over strips of what the exposures are above that sky, at the guess, in DN/s; and of
+        how many pixels.
+    weight : ndarray of float32, shape (n,)
+        Weight of a pixel of each exposure.
+
+    Returns
+    -------
+    levels : Levels
+        The solution.
+    """
+    known = count > 0
+    standing = np.array([nanmean(sky[rows], axis=0) for rows in split_rows(len(sky), STRIP)])
+    # Pixels differ, in the sky as well as in what masks leave of them: only residuals are averaged.
+    strips = np.divide(residuals, count, out=np.zeros_like(residuals), where=known) + standing
+    strips = strips * levels.scale[:, None, None] + levels.stripes[:, None]
+    shares = weight[:, None, None] * count
+    shares = np.divide(shares, shares.sum(axis=0), out=shares, where=known)
+    for _ in range(_MAX_ROUNDS):
+        previous = levels.stripes
+        sky = sum(map(np.multiply, shares, levels.match(strips)))
+        # What stripes and levels have in common belongs to the levels.
+        pairs = list(zip(strips, known, strict=True))
+        scale = np.array([np.median((image / sky)[here]) for image, here in pairs], np.float32)
+        left = strips - scale[:, None, None] * sky
+        stripes = np.sum(count * left, axis=1, where=known) / np.maximum(count.sum(axis=1), 1)
+        levels = Levels(scale / scale.mean(), stripes - stripes.mean(axis=0))
+        if np.std(levels.stripes - previous) <= _SETTLED * np.std(previous):
+            break
+    return levels

@@ -1,0 +1,105 @@
+"""Stacks of exposures that need not fit into memory."""
+
+import functools
+import os
+import tempfile
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["Stack"]
+
+
+class Stack:
+    """
+    Pixels of exposures, in memory or in files, that are read and written in parts.
+
+    What is read from ``images``, ``errors`` and ``left_out`` by an index is an array; it is not to
+    be changed, but what is assigned to the same index is kept.
+
+    Parameters
+    ----------
+    number : int
+        Number of exposures.
+    folder : str or `~pathlib.Path`, optional
+        Where to put the files, which vanish when they are needed no more; in memory if there is
+        none.
+
+    Attributes
+    ----------
+    images, errors
+        Exposures and their 1-sigma uncertainties in DN/s, float32.
+    left_out
+        1 where a pixel of an exposure is left out, else 0, uint8.
+    shape : tuple of int
+        Number of exposures, and their rows and columns.
+    """
+
+    def __init__(self, number, folder=None):
+        self._number = number
+        self._make = np.empty if folder is None else functools.partial(_FileArray, folder)
+
+    def put(self, index, image, err, left_out):
+        """
+        Put an exposure into the stack.
+
+        Parameters
+        ----------
+        index : int
+            Its number; 0 comes first.
+        image, err : ndarray of float, shape (ny, nx)
+            The exposure and its 1-sigma uncertainties in DN/s.
+        left_out : ndarray of bool, shape (ny, nx)
+            True where a pixel is left out.
+        """
+        if index == 0:
+            self.shape = (self._number, *image.shape)
+            self.images, self.errors, self.left_out = (
+                self._make(self.shape, dtype) for dtype in (np.float32, np.float32, np.uint8)
+            )
+        self.images[index], self.errors[index], self.left_out[index] = image, err, left_out
+
+    def whole(self, name):
+        """
+        Get a whole stack, without reading it if it lies in a file.
+
+        Parameters
+        ----------
+        name : str
+            One of the attributes.
+
+        Returns
+        -------
+        array : ndarray or read-only `numpy.memmap`
+            All exposures.
+        """
+        part = getattr(self, name)
+        return part.map() if isinstance(part, _FileArray) else part
+
+
+class _FileArray:
+    """An array in a file of its own, of which only what is asked for takes memory."""
+
+    def __init__(self, folder, shape, dtype):
+        handle, self._path = tempfile.mkstemp(prefix=".skyflat-", dir=folder)
+        os.close(handle)
+        os.truncate(self._path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        self._shape, self._dtype = shape, dtype
+        weakref.finalize(self, Path(self._path).unlink)
+
+    def _open(self, mode):
+        return np.memmap(self._path, self._dtype, mode, shape=self._shape)
+
+    def __getitem__(self, key):
+        # A copy, since mapped pages count as memory in use for as long as they are mapped.
+        return np.array(self._open("r")[key])
+
+    def __setitem__(self, key, values):
+        self._open("r+")[key] = values
+
+    def map(self):
+        """Map the file to memory; it stays for as long as the map."""
+        mapped = self._open("r")
+        weakref.finalize(mapped, lambda *_: None, self)
+        return mapped
