@@ -95,8 +95,13 @@ def covered_cells(mask, usable):
     covered : ndarray of bool, shape (my, mx)
         True where the mask covers more than half of what counts.
     """
-    covered, counted = (nansum(gather_blocks(part), axis=-1) for part in (mask & usable, usable))
-    return covered > 0.5 * counted
+
+    def covered_rows(rows):
+        counts = (nansum(gather_blocks(part[rows]), axis=-1) for part in (mask & usable, usable))
+        covered, counted = counts
+        return covered > 0.5 * counted
+
+    return np.concatenate(map_parallel(covered_rows, split_rows(len(mask), _ROWS)))
 
 
 def gather_blocks(image, size=CELL):

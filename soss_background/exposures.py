@@ -1,24 +1,18 @@
 """Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
 
 import logging
-import os
-import shutil
 import tempfile
-import weakref
 from pathlib import Path
 
-import numpy as np
 from jwst.associations import AssociationNotValidError, load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
-from soss_background.integrations import average_integrations, usable_pixels
-from soss_background.library import ExposureLibrary
+from soss_background.library import ExposureLibrary, as_image
 
 __all__ = [
-    "as_image",
     "borrow_image",
     "iterate_images",
     "member_paths",
@@ -191,8 +185,7 @@ def iterate_images(library, *, modify=False):
                     f"{image.meta.filename}: its shape is {image.data.shape}, not {shape}"
                 )
             yield image
-            # The mean of a cube is kept, so that it is made but once.
-            library.shelve(image, index, modify=modify or image is not model)
+            library.shelve(image, index, modify=modify)
 
 
 def borrow_image(library, index):
@@ -224,58 +217,6 @@ def borrow_image(library, index):
         return model, as_image(model)
     except (LookupError, OSError, TypeError) as err:
         raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
-
-
-def as_image(model):
-    """
-    Bring an exposure to a single image that has at least one usable pixel.
-
-    Parameters
-    ----------
-    model : `~stdatamodels.jwst.datamodels.ImageModel` or \
-            `~stdatamodels.jwst.datamodels.CubeModel`
-        A rate or rateints exposure.
-
-    Returns
-    -------
-    image : `~stdatamodels.jwst.datamodels.ImageModel`
-        The input itself if it is an image, else the mean of its integrations
-        (`soss_background.integrations.average_integrations`).
-
-    Raises
-    ------
-    SkyflatError
-        If the model is of another kind, lacks errors or has no usable pixel.
-    """
-    name = model.meta.filename
-    kinds = (datamodels.ImageModel, datamodels.CubeModel)
-    if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
-        raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
-    if model.err is None or model.dq is None:
-        raise SkyflatError(f"{name}: no ERR or no DQ array")
-    if model.meta.bunit_data not in (None, "DN/s"):
-        raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
-    image = _average(model) if isinstance(model, datamodels.CubeModel) else model
-    if not usable_pixels(image.data, image.err, image.dq).any():
-        raise SkyflatError(
-            f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
-        )
-    return image
-
-
-def _average(cube):
-    """Make an image of the integrations of a cube."""
-    zeros = np.zeros_like(cube.err)
-    averages = average_integrations(
-        cube.data,
-        cube.err,
-        cube.dq,
-        zeros if cube.var_poisson is None else cube.var_poisson,
-        zeros if cube.var_rnoise is None else cube.var_rnoise,
-    )
-    image = datamodels.ImageModel(**averages)
-    image.update(cube)
-    return image
 
 
 def _is_association(item):
@@ -335,16 +276,12 @@ def _number_groups(headers):
 
 def _library_of_files(table, product, paths, folder):
     """Make a library of one product that leaves its files on disk."""
-    for path in paths:
-        read_header(path)
+    headers = [read_header(path) for path in paths]
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
     association = table | {"products": [{**product, "members": members}]}
-    if folder is None:
-        return ExposureLibrary(association)
-    scratch = Path(tempfile.mkdtemp(prefix=".skyflat-", dir=folder)).absolute()
-    library = ExposureLibrary(association, on_disk=True, temp_directory=scratch)
-    weakref.finalize(library, shutil.rmtree, scratch, ignore_errors=True)
-    return library
+    if folder is not None:
+        folder = Path(tempfile.mkdtemp(prefix=".skyflat-", dir=folder)).absolute()
+    return ExposureLibrary(association, headers, folder)
 
 
 def _check(headers):

@@ -9,6 +9,9 @@ __all__ = ["average_integrations", "usable_pixels"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 
+# What is averaged.
+_NAMES = ("data", "err", "dq", "var_poisson", "var_rnoise")
+
 # Rows that are averaged at a time.
 _ROWS = 64
 
@@ -57,12 +60,16 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
         integrations used.
     """
     planes = (data, err, dq, var_poisson, var_rnoise)
+    kinds = {name: dq.dtype if name == "dq" else np.float32 for name in _NAMES}
+    averages = {name: np.empty(data.shape[1:], kind) for name, kind in kinds.items()}
 
     def average(rows):
-        return _average_rows(*(_native(plane[:, rows]) for plane in planes))
+        part = _average_rows(*(_native(plane[:, rows]) for plane in planes))
+        for name, values in part.items():
+            averages[name][rows] = values
 
-    parts = map_parallel(average, split_rows(data.shape[1], _ROWS))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    map_parallel(average, split_rows(data.shape[1], _ROWS))
+    return averages
 
 
 def _native(part):

@@ -1,32 +1,55 @@
 """A library of exposures that reads from their files no more than is asked for."""
 
+import mmap
+import shutil
+import weakref
+from pathlib import Path
+
+import numpy as np
 from astropy.io import fits
 from jwst.datamodels import ModelLibrary
 from stdatamodels.jwst import datamodels
 
-__all__ = ["ExposureLibrary"]
+from soss_background.errors import SkyflatError
+from soss_background.integrations import average_integrations, usable_pixels
+from soss_background.parallel import split_rows
 
-# Models whose pixels are mapped to memory instead of being read.
-_MAPPED = {model.__name__: model for model in (datamodels.ImageModel, datamodels.CubeModel)}
+__all__ = ["ExposureLibrary", "as_image"]
+
+# Exposures, whose pixels are mapped to memory instead of being read.
+_KINDS = {kind.__name__: kind for kind in (datamodels.ImageModel, datamodels.CubeModel)}
+
+# Rows in which a usable pixel is looked for at a time.
+_ROWS = 64
 
 
 class ExposureLibrary(ModelLibrary):
     """
-    A ModelLibrary whose files are mapped to memory, and whose headers are read but once.
+    A ModelLibrary of images, whose pixels take memory only while they are borrowed.
+
+    Cubes are averaged when they are borrowed. What has been changed keeps its metadata in memory
+    and its pixels in files without a header, which are read and written as fast as can be.
 
     Parameters
     ----------
-    *args, **kwargs
-        See `~jwst.datamodels.ModelLibrary`.
+    association : dict
+        The association, with absolute paths of FITS or ASDF files.
+    headers : list of dict
+        The metadata of each exposure, flattened.
+    folder : `~pathlib.Path`, optional
+        Where the pixels of changed exposures are kept; in memory if there is none. It goes with
+        the library.
     """
 
-    def __init__(self, *args, **kwargs):
-        self._headers = {}
-        super().__init__(*args, **kwargs)
+    def __init__(self, association, headers, folder=None):
+        super().__init__(association)
+        self._headers, self._folder, self._changed = headers, folder, set()
+        if folder is not None:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def read_metadata(self, idx, flatten=True):
         """
-        Read the metadata of an exposure.
+        Read the metadata of an exposure, from its file but once.
 
         Parameters
         ----------
@@ -37,14 +60,12 @@ class ExposureLibrary(ModelLibrary):
 
         Returns
         -------
-        dict
+        metadata : dict
             The metadata.
         """
-        if not flatten:
-            return super().read_metadata(idx, flatten=False)
-        if idx not in self._headers:
-            self._headers[idx] = super().read_metadata(idx)
-        return dict(self._headers[idx])
+        if idx in self._loaded_models or not flatten:
+            return super().read_metadata(idx, flatten)
+        return self._assign_member_to_meta(dict(self._headers[idx]), self._members[idx], flatten)
 
     def shelve(self, model, index=None, modify=True):
         """
@@ -59,29 +80,90 @@ class ExposureLibrary(ModelLibrary):
         modify : bool
             Whether the library keeps what has been changed.
         """
-        if modify:
-            self._headers.pop(self._ledger[model] if index is None else index, None)
+        index = self._ledger[model] if index is None else index
         super().shelve(model, index, modify)
+        if self._folder is None:
+            return
+        if modify:
+            self._changed.add(index)
+        if index in self._changed:
+            self._put_away(model, index)
+        else:
+            del self._loaded_models[index]
 
-    def finalize_result(self, step, reference_files_used):
-        """
-        Complete the headers of exposures, unless they are only passed on to the next step.
+    def _put_away(self, model, index):
+        """Leave the pixels of an exposure to files, mapped to memory when they are asked for."""
+        planes = {name: part for name, part in model.instance.items() if np.ndim(part) > 1}
+        for name, plane in planes.items():
+            path = self._folder / f"{index}_{name}"
+            if not (isinstance(plane.base, mmap.mmap) and plane.filename == path):
+                path.unlink(missing_ok=True)  # not written over, for it may still be mapped
+                plane.astype(plane.dtype.newbyteorder("="), copy=False).tofile(path)
+            # A new map, since what has been touched of a map counts as memory in use.
+            setattr(
+                model, name, np.memmap(path, plane.dtype.newbyteorder("="), "r+", shape=plane.shape)
+            )
 
-        Parameters
-        ----------
-        step : `~jwst.stpipe.Step`
-            The step that has made the exposures.
-        reference_files_used : list of tuple
-            Kind and name of each reference file.
-        """
-        if step.parent is None or step.save_results:
-            super().finalize_result(step, reference_files_used)
+    def _filename_to_group_id(self, filename):
+        """Make every exposure a group of its own, since NIRISS has but one detector."""
+        return Path(filename).stem
 
     def _datamodels_open(self, filename, **kwargs):
-        """Open an exposure; its pixels are mapped to memory if it is of a kind that has many."""
-        if str(filename).endswith(".fits"):
+        """Open an exposure as an image."""
+        if Path(filename).suffix == ".fits":
             with fits.open(filename) as hdus:
-                model = _MAPPED.get(hdus[0].header.get("DATAMODL"))
-                if model is not None:
-                    return model(hdus)
-        return super()._datamodels_open(filename, **kwargs)
+                kind = _KINDS.get(hdus[0].header.get("DATAMODL"))
+                if kind is not None:
+                    # Assignments need no check: what is saved will be checked.
+                    return as_image(kind(hdus, validate_on_assignment=False))
+        return as_image(super()._datamodels_open(filename, **kwargs))
+
+
+def as_image(model):
+    """
+    Bring an exposure to a single image that has at least one usable pixel.
+
+    Parameters
+    ----------
+    model : `~stdatamodels.jwst.datamodels.ImageModel` or \
+            `~stdatamodels.jwst.datamodels.CubeModel`
+        A rate or rateints exposure.
+
+    Returns
+    -------
+    image : `~stdatamodels.jwst.datamodels.ImageModel`
+        The input itself if it is an image, else the mean of its integrations
+        (`soss_background.integrations.average_integrations`).
+
+    Raises
+    ------
+    SkyflatError
+        If the model is of another kind, lacks errors or has no usable pixel.
+    """
+    name = model.meta.filename
+    kinds = (datamodels.ImageModel, datamodels.CubeModel)
+    if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
+        raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
+    if model.err is None or model.dq is None:
+        raise SkyflatError(f"{name}: no ERR or no DQ array")
+    if model.meta.bunit_data not in (None, "DN/s"):
+        raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
+    image = _average(model) if isinstance(model, datamodels.CubeModel) else model
+    rows = split_rows(len(image.data), _ROWS)
+    if not any(usable_pixels(image.data[r], image.err[r], image.dq[r]).any() for r in rows):
+        raise SkyflatError(
+            f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
+        )
+    return image
+
+
+def _average(cube):
+    """Make an image of the integrations of a cube."""
+    variances = [
+        np.broadcast_to(np.float32(0), cube.err.shape) if variance is None else variance
+        for variance in (cube.var_poisson, cube.var_rnoise)
+    ]
+    averages = average_integrations(cube.data, cube.err, cube.dq, *variances)
+    image = datamodels.ImageModel(**averages, validate_on_assignment=False)
+    image.update(cube)
+    return image

@@ -17,6 +17,7 @@ from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.stpipe import Pipeline, Step
+from threadpoolctl import threadpool_limits
 
 from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries
@@ -89,7 +90,9 @@ class _SkyflatMixin:
     def run(self, *args):
         """Run the step; a fault that the user can mend is logged in one line."""
         try:
-            return super().run(*args)
+            # The threads of BLAS spin while they wait, in the way of this package's own.
+            with threadpool_limits(1, user_api="blas"):
+                return super().run(*args)
         except SkyflatError as err:
             if self.parent is None:
                 log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line

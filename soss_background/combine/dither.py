@@ -5,6 +5,7 @@ from bottleneck import nanmean
 from scipy.fft import irfft2, next_fast_len, rfft2
 
 from soss_background.cells import gather_blocks
+from soss_background.parallel import count_threads
 
 __all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 
@@ -51,12 +52,14 @@ def measure_dither(images):
 def _correlate(images, reference):
     """Correlate exposures with one of them, at all displacements."""
     known = np.isfinite(images)
-    shape = [next_fast_len(2 * size) for size in images.shape[1:]]
+    # Beyond the least overlap displacements may be confused.
+    shape = [next_fast_len(int((2 - _MIN_OVERLAP) * size), real=True) for size in images.shape[1:]]
     parts = [known, np.where(known, images, 0), np.where(known, images, 0) ** 2]
-    one, value, square = (rfft2(part.astype(np.float32), shape) for part in parts)
+    threads = {"workers": count_threads()}
+    one, value, square = (rfft2(part.astype(np.float32), shape, **threads) for part in parts)
 
     def correlate(first, second):
-        return irfft2(first * second[reference].conj(), shape)
+        return irfft2(first * second[reference].conj(), shape, **threads)
 
     overlap = np.maximum(correlate(one, one), 0.5)
     mean, mean_there = correlate(value, one) / overlap, correlate(one, value) / overlap

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bottleneck import nanmedian, nanmin
-from scipy import ndimage
+from bottleneck import move_median, nanmedian, nanmin
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
@@ -300,7 +299,9 @@ def _common_flags(flags, measured):
 
 def _flag_outlying_pixels(sky, err, measured, n_sigma):
     """Flag pixels that stand out of their column: what stands still is not star light."""
-    neighbours = ndimage.median_filter(sky, size=(_NEIGHBOURS, 1))
+    half = _NEIGHBOURS // 2
+    padded = np.pad(sky, ((half, half), (0, 0)), mode="symmetric")
+    neighbours = move_median(padded, _NEIGHBOURS, axis=0)[2 * half :]
     deviation = np.where(measured, sky - neighbours, 0)
     dq = np.zeros(sky.shape, dtype=np.uint32)
     dq[deviation > n_sigma * err] = dqflags.pixel["HOT"]

@@ -82,24 +82,31 @@ class _FileArray:
     """An array in a file of its own, of which only what is asked for takes memory."""
 
     def __init__(self, folder, shape, dtype):
-        handle, self._path = tempfile.mkstemp(prefix=".skyflat-", dir=folder)
+        handle, path = tempfile.mkstemp(prefix=".skyflat-", dir=folder)
+        os.truncate(handle, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         os.close(handle)
-        os.truncate(self._path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        self._shape, self._dtype = shape, dtype
-        weakref.finalize(self, Path(self._path).unlink)
-
-    def _open(self, mode):
-        return np.memmap(self._path, self._dtype, mode, shape=self._shape)
+        self._path, self._shape, self._dtype = Path(path).absolute(), shape, dtype
+        weakref.finalize(self, self._path.unlink)
 
     def __getitem__(self, key):
         # A copy, since mapped pages count as memory in use for as long as they are mapped.
-        return np.array(self._open("r")[key])
+        return np.array(self._map()[key])
 
     def __setitem__(self, key, values):
-        self._open("r+")[key] = values
+        indices, rows = key if isinstance(key, tuple) else (key, slice(0, None))
+        indices = np.atleast_1d(np.arange(self._shape[0])[indices])
+        values = np.asarray(values, dtype=self._dtype).reshape(len(indices), -1, self._shape[2])
+        with self._path.open("r+b") as file:
+            for index, plane in zip(indices, values, strict=True):
+                first = (index * self._shape[1] + rows.start) * self._shape[2]
+                file.seek(first * values.itemsize)
+                file.write(plane)
+
+    def _map(self):
+        return np.memmap(self._path, self._dtype, "r", shape=self._shape)
 
     def map(self):
         """Map the file to memory; it stays for as long as the map."""
-        mapped = self._open("r")
+        mapped = self._map()
         weakref.finalize(mapped, lambda *_: None, self)
         return mapped

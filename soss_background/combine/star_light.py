@@ -19,6 +19,7 @@ from scipy.optimize import Bounds, minimize
 
 from soss_background.cells import CELL, expand_smoothly, gather_blocks, subtract_common_sky
 from soss_background.combine.dither import Mosaic, find_alike, measure_dither, refine_dither
+from soss_background.smoothing import gaussian_filter
 
 __all__ = ["model_star_light"]
 
@@ -48,7 +49,7 @@ _MODEL_ERROR = 0.1
 _SOLUTIONS, _OUTLYING = 2, 3.0
 
 # Steps of the minimiser to each solution, and how many of them it remembers.
-_STEPS, _MEMORY = 50, 20
+_STEPS, _MEMORY = 40, 8
 
 # Exposures that must see a place of the star field, for its mean to be more than extrapolated.
 _LEAST_SEEN = 0.3
@@ -226,7 +227,7 @@ class _Split:
 
     def _sky(self, wave):
         """Make the sky's departure from its profile of white noise."""
-        return self.amplitude * ndimage.gaussian_filter(wave, self.length, mode="constant")
+        return self.amplitude * gaussian_filter(wave, self.length)
 
     def _stripes(self, images):
         """Average what is left in the columns of each exposure."""

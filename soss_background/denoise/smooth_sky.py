@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from soss_background.smoothing import MIN_COVERAGE, fill_gaps, smooth
+from soss_background.smoothing import MIN_COVERAGE, fill_gaps, gaussian_filter
 
 __all__ = ["denoise_sky"]
 
@@ -52,17 +52,24 @@ def denoise_sky(
     narrow, wide = (
         _smooth_twice(sky, weight, (sigma_rows, sigma)) for sigma in (sigma_step, sigma_columns)
     )
-    blur = np.abs(ndimage.gaussian_filter1d(wide - narrow, _COMPARISON_LENGTH, axis=0))
+    blur = np.abs(gaussian_filter(wide - narrow, (_COMPARISON_LENGTH, 0), "symmetric"))
     at_step = blur > max_blur * np.median(narrow[good])
     reach = 2 * int(2 * sigma_columns) + 1
     at_step = ndimage.maximum_filter1d(at_step, reach, axis=1).astype(np.float32)
-    share = ndimage.gaussian_filter1d(at_step, sigma_columns / 2, axis=1)
+    share = gaussian_filter(at_step, (0, sigma_columns / 2), "symmetric")
     return share * narrow + (1 - share) * wide
 
 
 def _smooth_twice(sky, weight, sigma):
     """Smooth a sky, and give back what was smoothed away; fill what is out of reach."""
-    first = smooth(sky, weight, sigma)
-    again = smooth(sky - first, weight, sigma)
-    coverage = ndimage.gaussian_filter((weight > 0).astype(np.float32), sigma, mode="constant")
+    coverage = gaussian_filter(weight, sigma)
+
+    def smooth(image):
+        values = gaussian_filter(image * weight, sigma)
+        return np.divide(values, coverage, out=np.zeros_like(image), where=coverage > 0)
+
+    sky = np.where(weight > 0, sky, 0)
+    first = smooth(sky)
+    again = smooth(sky - first)
+    coverage = gaussian_filter((weight > 0).astype(np.float32), sigma)
     return fill_gaps(first + again, coverage > MIN_COVERAGE)

@@ -4,12 +4,16 @@ Star light is positive, stretches along rows and moves with the dither; the sky 
 is done on cells of pixels, see `soss_background.cells`.
 """
 
+import functools
+
 import numpy as np
 from bottleneck import nanmedian
 from scipy import ndimage
 from scipy.special import ndtri
 
 from soss_background.cells import find_same_level, subtract_common_sky
+from soss_background.parallel import map_parallel
+from soss_background.smoothing import gaussian_filter
 
 __all__ = ["find_sources"]
 
@@ -33,7 +37,7 @@ _PROFILE_TOLERANCE = 0.1
 
 
 def find_sources(
-    cells, noise, *, profile=None, n_sigma=4.0, min_fraction=0.003, grow=1, max_rounds=6
+    cells, noise, *, profile=None, n_sigma=4.0, min_fraction=0.003, grow=1, max_rounds=3
 ):
     """
     Mask star light in exposures of one sky.
@@ -86,9 +90,8 @@ def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
     for _ in range(max_rounds):
         residuals, sky, _ = subtract_common_sky(cells, noise, sources)
         floor = min_fraction * np.abs(sky)
-        found = np.array(
-            [_detect(*pair, n_sigma, floor, grow) for pair in zip(residuals, noise, strict=True)]
-        )
+        detect = functools.partial(_detect, n_sigma=n_sigma, floor=floor, grow=grow)
+        found = np.array(map_parallel(detect, residuals, noise))
         if np.mean(found != sources) < _SETTLED:
             return found
         sources = found
@@ -153,9 +156,9 @@ def _smooth(values, noise, known, scale):
     """Smooth what is known with a Gaussian, and propagate its noise."""
 
     def smooth(image, sigmas):
-        return ndimage.gaussian_filter(np.where(known, image, 0), sigmas, mode="constant")
+        return gaussian_filter(np.where(known, image, 0).astype(np.float32), sigmas)
 
-    coverage = np.maximum(smooth(1.0, scale), 1e-3)
+    coverage = np.maximum(smooth(1, scale), 1e-3)
     # The square of a Gaussian kernel is one that is narrower by the root of two.
     narrow = [sigma / np.sqrt(2) for sigma in scale]
     variance = smooth(noise**2, narrow) / (4 * np.pi * np.prod(scale))

@@ -1,5 +1,7 @@
 """The pipeline that makes skyflats."""
 
+import contextlib
+import gc
 import logging
 
 from jwst.datamodels import ModelLibrary
@@ -85,7 +87,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
     def _flat_field(self, library):
         """Divide the exposures by the flat, unless that has been done."""
-        with library:
+        with library, _few_collections():
             indices = tqdm(range(len(library)), "Flat-fielding", unit="exposure", disable=None)
             for index in indices:
                 _, image = borrow_image(library, index)
@@ -95,6 +97,8 @@ class SkyflatPipeline(SkyflatPipelineBase):
                 else:
                     image = self.flat_field.run(image)
                     self._check_flat_fielded(image)
+                    # Nothing asks for them any more, and they would double what is written.
+                    image.var_poisson = image.var_rnoise = image.var_flat = None
                 library.shelve(image, index)
 
     def _check_flat_fielded(self, image):
@@ -105,3 +109,13 @@ class SkyflatPipeline(SkyflatPipelineBase):
         if flat not in (None, "N/A"):
             raise SkyflatError(f"{name}: {flat} was not applied, does it fit the exposure?")
         log.warning("%s: not flat-fielded, CRDS has no flat for it", name)
+
+
+@contextlib.contextmanager
+def _few_collections():
+    """Spare what lives already from the garbage collection that begins each run of a step."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -14,8 +14,9 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import as_image, read_header
+from soss_background.exposures import read_header
 from soss_background.integrations import usable_pixels
+from soss_background.library import as_image
 
 __all__ = [
     "Comparison",
