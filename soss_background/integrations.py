@@ -13,7 +13,7 @@ _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 _NAMES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 
 # Rows that are averaged at a time.
-_ROWS = 64
+_ROWS = 32
 
 
 def usable_pixels(data, err, dq):

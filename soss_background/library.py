@@ -12,7 +12,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.integrations import average_integrations, usable_pixels
-from soss_background.parallel import split_rows
+from soss_background.parallel import map_parallel, split_rows
 
 __all__ = ["ExposureLibrary", "as_image"]
 
@@ -93,16 +93,20 @@ class ExposureLibrary(ModelLibrary):
 
     def _put_away(self, model, index):
         """Leave the pixels of an exposure to files, mapped to memory when they are asked for."""
-        planes = {name: part for name, part in model.instance.items() if np.ndim(part) > 1}
-        for name, plane in planes.items():
+
+        def put_away(name, plane):
             path = self._folder / f"{index}_{name}"
+            kind = plane.dtype.newbyteorder("=")
             if not (isinstance(plane.base, mmap.mmap) and plane.filename == path):
                 path.unlink(missing_ok=True)  # not written over, for it may still be mapped
-                plane.astype(plane.dtype.newbyteorder("="), copy=False).tofile(path)
+                plane.astype(kind, copy=False).tofile(path)
             # A new map, since what has been touched of a map counts as memory in use.
-            setattr(
-                model, name, np.memmap(path, plane.dtype.newbyteorder("="), "r+", shape=plane.shape)
-            )
+            return np.memmap(path, kind, "r+", shape=plane.shape)
+
+        planes = {name: part for name, part in model.instance.items() if np.ndim(part) > 1}
+        mapped = map_parallel(put_away, planes.keys(), planes.values())
+        for name, plane in zip(planes, mapped, strict=True):
+            setattr(model, name, plane)
 
     def _filename_to_group_id(self, filename):
         """Make every exposure a group of its own, since NIRISS has but one detector."""
@@ -140,6 +144,12 @@ def as_image(model):
     SkyflatError
         If the model is of another kind, lacks errors or has no usable pixel.
     """
+    _check(model)
+    return _average(model) if isinstance(model, datamodels.CubeModel) else model
+
+
+def _check(model):
+    """Raise unless a model is an exposure of which something can be used."""
     name = model.meta.filename
     kinds = (datamodels.ImageModel, datamodels.CubeModel)
     if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
@@ -148,13 +158,12 @@ def as_image(model):
         raise SkyflatError(f"{name}: no ERR or no DQ array")
     if model.meta.bunit_data not in (None, "DN/s"):
         raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
-    image = _average(model) if isinstance(model, datamodels.CubeModel) else model
-    rows = split_rows(len(image.data), _ROWS)
-    if not any(usable_pixels(image.data[r], image.err[r], image.dq[r]).any() for r in rows):
+    planes = (model.data, model.err, model.dq)
+    blocks = split_rows(model.data.shape[-2], _ROWS)
+    if not any(usable_pixels(*(plane[..., b, :] for plane in planes)).any() for b in blocks):
         raise SkyflatError(
             f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
         )
-    return image
 
 
 def _average(cube):

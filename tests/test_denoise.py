@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 from soss_background.denoise.smooth_sky import denoise_sky
-from soss_background.smoothing import fill_gaps, smooth
+from soss_background.smoothing import fill_gaps, gaussian_filter
 
 SHAPE = (128, 128)
 
@@ -86,6 +87,9 @@ def test_fill_gaps_needs_something():
         fill_gaps(sky(), np.zeros(SHAPE, dtype=bool))
 
 
-def test_smooth_of_a_constant_is_the_constant():
-    weight = (np.random.default_rng(0).random(SHAPE) > 0.5).astype("f4")
-    assert_allclose(smooth(np.full(SHAPE, 3, dtype="f4"), weight, (4, 2)), 3, rtol=1e-5)
+@pytest.mark.parametrize(("mode", "peer"), [("constant", "constant"), ("symmetric", "reflect")])
+@pytest.mark.parametrize("sigma", [(4, 2), (0.7, 30), (0, 5)])
+def test_gaussian_filter_is_that_of_scipy(sigma, mode, peer):
+    image = np.random.default_rng(0).random(SHAPE).astype("f4")
+    expected = ndimage.gaussian_filter(image, sigma, mode=peer)
+    assert_allclose(gaussian_filter(image, sigma, mode), expected, atol=1e-6)

@@ -33,7 +33,9 @@ def make_exposures(seed=0, n=8, noise=0.2, level_rms=0.01, stripe_rms=0.05):
 
 def combine(images, errors, flags, masks):
     """Combine exposures in memory."""
-    return combine_exposures(zip(images, errors, flags, masks, strict=True), Stack(len(images)))
+    return combine_exposures(
+        list(zip(images, errors, flags, masks, strict=True)), Stack(len(images))
+    )
 
 
 def error_of(combined):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from bottleneck import nanmean, nanmedian
 
-from soss_background.parallel import split_rows
+from soss_background.parallel import map_parallel, split_rows
 
 __all__ = ["STRIP", "Levels", "guess_levels", "refine_levels", "strip_medians"]
 
@@ -86,10 +86,11 @@ def strip_medians(image, usable):
     strips : ndarray of float32, shape (my, nx)
         Medians in DN/s; NaN where nothing is usable.
     """
-    blocks = split_rows(len(image), STRIP)
-    return np.array(
-        [nanmedian(np.where(usable[rows], image[rows], np.nan), axis=0) for rows in blocks]
-    )
+
+    def median(rows):
+        return nanmedian(np.where(usable[rows], image[rows], np.nan), axis=0)
+
+    return np.array(map_parallel(median, split_rows(len(image), STRIP)))
 
 
 def guess_levels(strips):

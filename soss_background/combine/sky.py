@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bottleneck import move_median, nanmedian, nanmin
+from bottleneck import move_median, nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
@@ -82,7 +82,7 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     Parameters
     ----------
     exposures : iterable of tuple
-        For each exposure the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
+        For each exposure, however often they are asked for, the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
         shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool).
         Masked pixels are not averaged, but tell of the stars whose wings reach beyond the masks.
     stack : `~soss_background.combine.stack.Stack`
@@ -105,17 +105,18 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     NothingToCombineError
         If no exposure can be used.
     """
-    flags, cells = _gather(exposures, stack)
+    flags, cells = _survey(exposures)
     reasons = vet_exposures(*cells, mad_threshold)
     used = np.array([not reason for reason in reasons])
     if not used.any():
         raise NothingToCombineError(f"no exposure can be used: {reasons[0]}")
     means, noise, masked = (part[used] for part in cells)
-    light = model_star_light(means, noise, masked)
-    strips = map_parallel(lambda *pair: _take_light(stack, *pair), np.flatnonzero(used), light)
+    light = np.zeros_like(cells[0])
+    light[used] = model_star_light(means, noise, masked)
+    strips = np.array(list(_fill(stack, exposures, light)))[used]
     sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
 
-    levels = guess_levels(np.array(strips))
+    levels = guess_levels(strips)
     vetted = _Vetted(stack, used, sigma.astype(np.float32))
     sky, excess, *residuals = vetted.compare(levels, n_sigma)
     levels = refine_levels(levels, sky, *residuals, vetted.weight(excess))
@@ -138,22 +139,23 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     return CombinedSky(sky, err, dq, *cubes, scale, offset, fraction, reasons)
 
 
-def _gather(exposures, stack):
-    """Put exposures into a stack; return the flags they share, and their cells."""
+def _survey(exposures):
+    """Look at all exposures; return the flags they share, and their cells."""
     cells, common = [], np.uint32(0xFFFFFFFF)
-    for index, (image, err, dq, masked) in enumerate(exposures):
+    for image, err, dq, masked in exposures:
         measured = usable_pixels(image, err, dq)
         cells.append((*bin_to_cells(image, err, measured), covered_cells(masked, measured)))
-        stack.put(index, image, err, ~measured | masked)
         common = common & dq
     return common, [np.array(part) for part in zip(*cells, strict=True)]
 
 
-def _take_light(stack, index, light):
-    """Subtract star light from an exposure; return the medians of its strips."""
-    image = stack.images[index] - expand_smoothly(light, stack.shape[1:])
-    stack.images[index] = image
-    return strip_medians(image, stack.left_out[index] == 0)
+def _fill(stack, exposures, light):
+    """Put exposures without their star light into a stack; yield the medians of their strips."""
+    for index, (image, err, dq, masked) in enumerate(exposures):
+        usable = usable_pixels(image, err, dq) & ~masked
+        image = image - expand_smoothly(light[index], image.shape)
+        stack.put(index, image, err, ~usable)
+        yield strip_medians(image, usable)
 
 
 def _leave_out(stack, indices, reference):
@@ -206,17 +208,20 @@ class _Vetted:
         def compare_rows(rows):
             images, errors, usable = self._read(rows)
             matched = levels.match(images)
-            deviation = _deviation(matched, _typical(matched, usable), errors, usable)
+            np.copyto(matched, np.nan, where=~usable)
+            guess = _typical(matched, usable)
+            left = matched - guess
             # Errors may be understated, and how much is not known yet.
-            limit = n_sigma * np.maximum(1, _scatter(deviation))
-            clean = deviation < limit[:, None, None]
-            sky, total = _weighted_mean(matched, weight, clean)
+            limit = n_sigma * np.maximum(1, _scatter(left, errors))
+            clean = np.abs(left) < limit[:, None, None] * errors
+            mean, total = _weighted_mean(left, weight, clean)
+            left = np.where(clean, left - mean, 0)
+            residuals, count = left.sum(axis=1), clean.sum(axis=1, dtype=np.float32)
             # An exposure is part of the sky it is compared with; alone, it is the sky.
             share = weight[:, None, None] / np.where(total > 0, total, np.inf)
-            expected = errors * np.sqrt(np.maximum(1 - share, 0))
-            excess = _scatter(_deviation(matched, sky, expected, clean & (share < 0.999)))
-            residuals = np.sum(matched - sky, axis=1, where=clean)
-            return sky, excess, residuals, clean.sum(axis=1, dtype=np.float32)
+            np.copyto(left, np.nan, where=~clean | (share > 0.999))
+            excess = _scatter(left, errors * np.sqrt(np.maximum(1 - share, 0)))
+            return guess + mean, excess, residuals, count
 
         weight = self.weight(1)
         parts = map_parallel(compare_rows, self._blocks)
@@ -244,15 +249,15 @@ class _Vetted:
         def average_rows(rows):
             images, errors, usable = self._read(rows)
             matched = levels.match(images)
-            deviation = _deviation(matched, sky[rows], errors, usable)
-            clean = deviation < (n_sigma * excess)[:, None, None]
-            mean, total = _weighted_mean(matched, weight, clean)
-            errors *= (weight * excess)[:, None, None]
-            variance = np.sum(errors**2, axis=0, where=clean) / np.where(total > 0, total, 1) ** 2
+            left = matched - sky[rows]
+            clean = usable & (np.abs(left) < (n_sigma * excess)[:, None, None] * errors)
+            mean, total = _weighted_mean(left, weight, clean)
+            errors = np.where(clean, errors, 0) * (weight * excess)[:, None, None]
+            variance = np.sum(errors**2, axis=0) / np.where(total > 0, total, 1) ** 2
             matched[:, reference[rows]] = 0
             self._stack.images[self._used, rows] = matched
             self._stack.left_out[self._used, rows] = ~clean
-            return mean, variance, clean.sum(axis=(1, 2))
+            return sky[rows] + mean, variance, clean.sum(axis=(1, 2))
 
         weight = self.weight(excess)
         means, variances, counts = zip(*map_parallel(average_rows, self._blocks), strict=True)
@@ -261,33 +266,31 @@ class _Vetted:
     def _read(self, rows):
         """Read rows: the exposures, their errors, and which pixels may be used."""
         stack, key = self._stack, (self._used, rows)
-        return stack.images[key], stack.errors[key].copy(), stack.left_out[key] == 0
+        return stack.images[key], stack.errors[key], stack.left_out[key] == 0
 
 
 def _typical(images, usable):
-    """Take the median of exposures."""
-    images = np.where(usable, images, np.nan)
+    """Take the median of exposures, which are NaN where they are not usable."""
+    ordered, count = np.sort(images, axis=0), usable.sum(axis=0)
+    low, high = (
+        np.take_along_axis(ordered, middle[None], axis=0)[0]
+        for middle in (np.maximum(count - 1, 0) // 2, count // 2 % len(images))
+    )
     # Of two samples one may be an outlier, and outliers are mostly bright.
-    two = usable.sum(axis=0) == 2
-    return np.where(two, nanmin(images, axis=0), nanmedian(images, axis=0))
+    return np.where(count == 2, low, (low + high) / 2)
 
 
-def _deviation(images, sky, errors, usable):
-    """Measure deviations from a sky in units of errors; NaN where nothing is usable."""
-    deviation = np.abs(images - sky)
-    return np.divide(deviation, errors, out=np.full_like(images, np.nan), where=usable)
-
-
-def _scatter(deviation):
-    """Reduce absolute deviations to the standard deviation of each exposure."""
-    return _MAD_TO_SIGMA * np.array([nanmedian(image) for image in deviation], dtype=np.float32)
+def _scatter(deviations, errors):
+    """Measure the standard deviation of exposures, NaN left out, relative to their errors."""
+    relative = np.abs(deviations) / errors
+    return _MAD_TO_SIGMA * np.array([nanmedian(image) for image in relative], dtype=np.float32)
 
 
 def _weighted_mean(images, weight, usable):
     """Average exposures; return the mean, NaN where there is none, and the sum of the weights."""
-    weights = np.where(usable, weight[:, None, None], 0)
-    total = weights.sum(axis=0)
-    mean = np.sum(weights * images, axis=0, where=usable)
+    np.copyto(images, 0, where=~usable)
+    total = np.tensordot(weight, usable.astype(np.float32), axes=1)
+    mean = np.tensordot(weight, images, axes=1)
     return np.divide(mean, total, out=np.full_like(total, np.nan), where=total > 0), total
 
 

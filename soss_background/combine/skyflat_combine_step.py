@@ -67,18 +67,19 @@ class SkyflatCombineStep(SkyflatStep):
         table = metadata.describe_exposures(headers)
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be told from the sky")
-        unmasked = []
+        exposures = _Exposures(library)
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
         stack = Stack(len(library), self.scratch())
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
         try:
-            combined = combine_exposures(_read(library, unmasked), stack, **parameters)
+            combined = combine_exposures(exposures, stack, **parameters)
         except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
+        unmasked = len(exposures.unmasked)
         if unmasked:
-            log.warning("%d exposures have no mask: run skyflat_mask first", len(unmasked))
+            log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
         for exposure, reason in zip(table["filename"], combined.reasons, strict=True):
             if reason:
                 log.warning("%s: left out, %s", exposure.decode(), reason)
@@ -128,21 +129,34 @@ class SkyflatCombineStep(SkyflatStep):
             skyflat.metadata.columns[column].unit = unit
 
 
-def _read(library, unmasked):
-    """Read exposures (image, errors, flags, masks); add the names of those without a mask."""
-    progress = {"total": len(library), "unit": "exposure", "disable": None}
-    for image in tqdm(iterate_images(library), "Reading exposures", **progress):
-        if image.mask is None:
-            unmasked.append(image.meta.filename)
+class _Exposures:
+    """
+    The exposures of a library as arrays, whenever they are asked for.
+
+    Parameters
+    ----------
+    library : `~jwst.datamodels.ModelLibrary`
+        The exposures.
+    """
+
+    def __init__(self, library):
+        self._library, self.unmasked = library, set()
+
+    def __iter__(self):
+        """Read exposures: image, errors, flags, and where they are masked."""
+        progress = {"total": len(self._library), "unit": "exposure", "disable": None}
+        for image in tqdm(iterate_images(self._library), "Reading exposures", **progress):
             masked = np.zeros(image.data.shape, dtype=bool)
-        else:
-            masked = image.mask == 0
-        # Every fourth row tells the level well enough.
-        planes = (image.data, image.err, image.dq)
-        usable = usable_pixels(*(plane[::4] for plane in planes)) & ~masked[::4]
-        if usable.any() and np.median(image.data[::4][usable]) <= 0:
-            raise SkyflatError(f"{image.meta.filename}: has no sky, its median is not positive")
-        yield *planes, masked
+            if image.mask is None:
+                self.unmasked.add(image.meta.filename)
+            else:
+                np.equal(image.mask, 0, out=masked)
+            planes = (image.data, image.err, image.dq)
+            # Every fourth row tells the level well enough.
+            usable = usable_pixels(*(plane[::4] for plane in planes)) & ~masked[::4]
+            if usable.any() and np.median(image.data[::4][usable]) <= 0:
+                raise SkyflatError(f"{image.meta.filename}: has no sky, its median is not positive")
+            yield *planes, masked
 
 
 def _flat_state(headers):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from soss_background.parallel import map_parallel
+
 __all__ = ["Stack"]
 
 
@@ -58,7 +60,10 @@ class Stack:
             self.images, self.errors, self.left_out = (
                 self._make(self.shape, dtype) for dtype in (np.float32, np.float32, np.uint8)
             )
-        self.images[index], self.errors[index], self.left_out[index] = image, err, left_out
+        parts, planes = (self.images, self.errors, self.left_out), (image, err, left_out)
+        map_parallel(
+            lambda part, plane: part.__setitem__(index, plane), parts, (image, err, left_out)
+        )
 
     def whole(self, name):
         """

@@ -62,7 +62,8 @@ class SkyflatPipeline(SkyflatPipelineBase):
         # Before any work is done.
         metadata.name_products(libraries)
         self.prefetch(libraries[0])
-        results = [self._make_skyflat(library) for library in libraries]
+        with _few_collections():
+            results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else results
 
     def save_model(self, model, suffix=None, *args, **kwargs):
@@ -87,7 +88,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
     def _flat_field(self, library):
         """Divide the exposures by the flat, unless that has been done."""
-        with library, _few_collections():
+        with library:
             indices = tqdm(range(len(library)), "Flat-fielding", unit="exposure", disable=None)
             for index in indices:
                 _, image = borrow_image(library, index)
