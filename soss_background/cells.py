@@ -6,7 +6,7 @@ cosmic rays have dropped out of it.
 
 import numpy as np
 from astropy.nddata import block_replicate
-from bottleneck import nanmean, nanmedian, nansum
+from bottleneck import nanmean, nanmedian
 from scipy.special import ndtri
 
 from soss_background.parallel import map_parallel, split_rows
@@ -95,13 +95,15 @@ def covered_cells(mask, usable):
     covered : ndarray of bool, shape (my, mx)
         True where the mask covers more than half of what counts.
     """
+    return _count(mask & usable) > 0.5 * _count(usable)
 
-    def covered_rows(rows):
-        counts = (nansum(gather_blocks(part[rows]), axis=-1) for part in (mask & usable, usable))
-        covered, counted = counts
-        return covered > 0.5 * counted
 
-    return np.concatenate(map_parallel(covered_rows, split_rows(len(mask), _ROWS)))
+def _count(pixels):
+    """Count in each cell the pixels that are True."""
+    pad = [(0, -length % step) for length, step in zip(pixels.shape, CELL, strict=True)]
+    pixels = np.pad(pixels, pad).view(np.uint8)
+    rows = sum(pixels[first :: CELL[0]] for first in range(CELL[0]))
+    return rows.reshape(len(rows), -1, CELL[1]).sum(axis=-1, dtype=np.uint8)
 
 
 def gather_blocks(image, size=CELL):
@@ -148,7 +150,7 @@ def expand_cells(cells, shape, size=CELL):
     return block_replicate(cells, size, conserve_sum=False)[: shape[0], : shape[1]]
 
 
-def expand_smoothly(cells, shape, size=CELL):
+def expand_smoothly(cells, shape, size=CELL, rows=slice(None)):
     """
     Spread the values of cells over their pixels, by bilinear interpolation between their centres.
 
@@ -160,15 +162,18 @@ def expand_smoothly(cells, shape, size=CELL):
         Shape (ny, nx) of the image.
     size : tuple of int, optional
         Rows and columns of a cell.
+    rows : slice, optional
+        Rows of the image that are wanted.
 
     Returns
     -------
-    image : ndarray, shape (ny, nx)
+    image : ndarray, shape (ny, nx), or fewer rows
         The interpolated values; beyond the outermost centres those of the outermost cells.
     """
-    for axis, (number, length) in enumerate(zip(shape, size, strict=True)):
+    pixels = np.arange(shape[0])[rows], np.arange(shape[1])
+    for axis, (wanted, length) in enumerate(zip(pixels, size, strict=True)):
         last = cells.shape[axis] - 1
-        place = np.clip((np.arange(number, dtype=np.float32) + 0.5) / length - 0.5, 0, last)
+        place = np.clip((wanted + 0.5) / length - 0.5, 0, last)
         below = place.astype(int)
         share = (place - below).astype(np.float32).reshape([-1, 1] if axis == 0 else [1, -1])
         low, high = (cells.take(index, axis) for index in (below, np.minimum(below + 1, last)))

@@ -80,25 +80,27 @@ def _native(part):
 def _average_rows(data, err, dq, var_poisson, var_rnoise):
     """Average rows of a cube, see `average_integrations`."""
     usable = usable_pixels(data, err, dq)
+    data, err, poisson, rnoise = (
+        np.where(usable, plane, 0) for plane in (data, err, np.nan_to_num(var_poisson), var_rnoise)
+    )
     count = np.maximum(usable.sum(axis=0, dtype=np.float32), 1)
-    poisson = np.where(usable, np.nan_to_num(var_poisson), 0)
-    variance = np.maximum(err**2 - poisson, 0) + poisson.sum(axis=0) / count
-    weight = np.divide(1, variance, out=np.zeros_like(data), where=usable)
+    squared = err * err
+    variance = np.maximum(squared - poisson, 0) + poisson.sum(axis=0) / count
+    weight = usable / np.where(usable, variance, 1)
     total = weight.sum(axis=0)
     any_usable = total > 0
-    weight = np.divide(weight, total, out=weight, where=any_usable)
+    weight /= np.where(any_usable, total, 1)
+    weight_squared = weight * weight
 
-    def propagate(variances):
-        return np.sum(weight**2 * np.where(usable, variances, 0), axis=0)
+    def add(weights, planes):
+        return np.einsum("iyx,iyx->yx", weights, planes)
 
+    flags = np.bitwise_or.reduce(dq * usable, axis=0)
+    bad_flags = np.bitwise_or.reduce(dq, axis=0) | _DO_NOT_USE
     return {
-        "data": np.where(any_usable, np.sum(weight * np.where(usable, data, 0), axis=0), np.nan),
-        "err": np.where(any_usable, np.sqrt(propagate(err**2)), np.nan),
-        "dq": np.where(
-            any_usable,
-            np.bitwise_or.reduce(np.where(usable, dq, 0), axis=0),
-            np.bitwise_or.reduce(dq, axis=0) | _DO_NOT_USE,
-        ),
-        "var_poisson": propagate(var_poisson),
-        "var_rnoise": propagate(var_rnoise),
+        "data": np.where(any_usable, add(weight, data), np.nan),
+        "err": np.where(any_usable, np.sqrt(add(weight_squared, squared)), np.nan),
+        "dq": np.where(any_usable, flags, bad_flags),
+        "var_poisson": add(weight_squared, poisson),
+        "var_rnoise": add(weight_squared, rnoise),
     }

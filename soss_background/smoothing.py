@@ -63,7 +63,7 @@ def _convolve(image, sigma, axis, mode):
     return smoothed
 
 
-def fill_gaps(image, known, sigma=(8.0, 1.0)):
+def fill_gaps(image, known, *, needless=False, sigma=(8.0, 1.0)):
     """
     Fill gaps with the mean of their surroundings, first of the nearest ones.
 
@@ -73,6 +73,8 @@ def fill_gaps(image, known, sigma=(8.0, 1.0)):
         Values.
     known : ndarray of bool, shape (ny, nx)
         True where the value is to be kept.
+    needless : ndarray of bool, shape (ny, nx), optional
+        True where it does not matter whether a gap is filled.
     sigma : tuple of float
         Standard deviation of the first Gaussian along columns and rows, in pixels; it doubles
         until nothing is left to fill.
@@ -80,7 +82,7 @@ def fill_gaps(image, known, sigma=(8.0, 1.0)):
     Returns
     -------
     filled : ndarray of float32, shape (ny, nx)
-        The image without gaps.
+        The image without gaps; 0 in those that are left.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def fill_gaps(image, known, sigma=(8.0, 1.0)):
         raise ValueError("an image without known pixels cannot be filled")
     filled, known = np.where(known, image, 0), known.copy()
     sigma = np.array(sigma)
-    while not known.all():
+    while not (known | needless).all():
         coverage = gaussian_filter(known.astype(np.float32), sigma)
         near = ~known & (coverage > MIN_COVERAGE)
         filled[near] = gaussian_filter(filled, sigma)[near] / coverage[near]

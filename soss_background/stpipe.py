@@ -17,6 +17,7 @@ from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.stpipe import Pipeline, Step
+from stdatamodels.jwst import datamodels
 from threadpoolctl import threadpool_limits
 
 from soss_background.errors import SkyflatError
@@ -195,6 +196,8 @@ class FlatFieldStep(_SkyflatMixin, JwstFlatFieldStep):
     # The other types that jwst's step asks for are NIRSpec's.
     reference_file_types: ClassVar = ["flat"]
 
+    _flat_path = _flat = None
+
     @classmethod
     def get_config_reftype(cls):
         """Use the parameter reference files of jwst's own step."""
@@ -209,6 +212,16 @@ class FlatFieldStep(_SkyflatMixin, JwstFlatFieldStep):
         if self.get_ref_override(reference_file_type) is None and not crds_reachable():
             raise _no_reference(reference_file_type, "CRDS cannot be reached")
         return super().get_reference_file(input_file, reference_file_type)
+
+    def _get_references(self, data, exposure_type):
+        """Open the flat, but once for all exposures that it fits."""
+        path = self.get_reference_file(data, "flat")
+        if path == "N/A":
+            return super()._get_references(data, exposure_type)
+        if path != self._flat_path:
+            self._flat_path, self._flat = path, datamodels.FlatModel(path)
+        log.info("Using FLAT reference file: %s", path)
+        return {"flat": self._flat}
 
 
 class SkyflatPipelineBase(_SkyflatMixin, Pipeline):

@@ -13,8 +13,8 @@ __all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 _MIN_OVERLAP = 0.3
 
 # Exposures that may be the one with which all are compared, and the blocks of cells in which the
-# one is chosen that is most like all.
-_CANDIDATES, _COARSE = 5, (2, 4)
+# one is chosen that is most like all, and those in which all are compared with it.
+_CANDIDATES, _COARSE, _FINE = 5, (2, 4), (1, 2)
 
 # Rounds in which the displacements are improved.
 _REFINEMENTS = 5
@@ -40,12 +40,15 @@ def measure_dither(images):
     dither : ndarray of float, shape (n, 2)
         Displacement (rows, columns) of each exposure from the first, in cells.
     """
-    coarse = np.array([nanmean(gather_blocks(image, _COARSE), axis=-1) for image in images])
+    coarse, fine = (
+        np.array([nanmean(gather_blocks(image, size), axis=-1) for image in images])
+        for size in (_COARSE, _FINE)
+    )
     candidates = range(0, len(images), max(1, len(images) // _CANDIDATES))
     # An exposure of other stars tells nothing about the rest.
     likeness = [np.median(_correlate(coarse, i).max(axis=(1, 2))) for i in candidates]
-    peaks = map(_find_peak, _correlate(images, candidates[np.argmax(likeness)]))
-    dither = np.array(list(peaks))
+    peaks = map(_find_peak, _correlate(fine, candidates[np.argmax(likeness)]))
+    dither = np.array(list(peaks)) * _FINE
     return dither - dither[0]
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from bottleneck import nanmean, nanmedian
 
-from soss_background.parallel import map_parallel, split_rows
+from soss_background.parallel import split_rows
 
-__all__ = ["STRIP", "Levels", "guess_levels", "refine_levels", "strip_medians"]
+__all__ = ["STRIP", "Levels", "guess_levels", "refine_levels"]
 
 # Pixels in a strip.
 STRIP = 16
@@ -68,29 +68,6 @@ class Levels:
         matched = images - self.stripes[:, None]
         matched /= self.scale[:, None, None]
         return matched
-
-
-def strip_medians(image, usable):
-    """
-    Reduce an exposure to the medians of its strips.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (ny, nx)
-        The exposure in DN/s.
-    usable : ndarray of bool, shape (ny, nx)
-        True for pixels that show the sky.
-
-    Returns
-    -------
-    strips : ndarray of float32, shape (my, nx)
-        Medians in DN/s; NaN where nothing is usable.
-    """
-
-    def median(rows):
-        return nanmedian(np.where(usable[rows], image[rows], np.nan), axis=0)
-
-    return np.array(map_parallel(median, split_rows(len(image), STRIP)))
 
 
 def guess_levels(strips):

@@ -1,5 +1,6 @@
 """Combine dithered exposures into one sky."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,14 +8,14 @@ from bottleneck import move_median, nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
-from soss_background.combine.levels import STRIP, guess_levels, refine_levels, strip_medians
+from soss_background.combine.levels import STRIP, guess_levels, refine_levels
 from soss_background.combine.star_light import model_star_light
 from soss_background.combine.vetting import vet_exposures
 from soss_background.integrations import usable_pixels
 from soss_background.parallel import map_parallel, split_rows
 from soss_background.smoothing import fill_gaps
 
-__all__ = ["CombinedSky", "NothingToCombineError", "combine_exposures"]
+__all__ = ["CombinedSky", "NoSkyError", "NothingToCombineError", "combine_exposures"]
 
 # Rows of all exposures that are worked on at a time, fewer if there are many exposures.
 _ROWS = 240
@@ -31,6 +32,21 @@ _MAD_TO_SIGMA = 1.4826
 
 class NothingToCombineError(ValueError):
     """No exposure can be used."""
+
+
+class NoSkyError(ValueError):
+    """
+    An exposure has no sky.
+
+    Parameters
+    ----------
+    index : int
+        Number of the exposure.
+    """
+
+    def __init__(self, index):
+        super().__init__(f"exposure {index} has no sky, its median is not positive")
+        self.index = index
 
 
 @dataclass
@@ -82,9 +98,10 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     Parameters
     ----------
     exposures : iterable of tuple
-        For each exposure, however often they are asked for, the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
+        For each exposure the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
         shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool).
         Masked pixels are not averaged, but tell of the stars whose wings reach beyond the masks.
+        They are asked for twice.
     stack : `~soss_background.combine.stack.Stack`
         Where the exposures are kept; in the end, what they were made.
     n_sigma : float
@@ -102,6 +119,8 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
 
     Raises
     ------
+    NoSkyError
+        If the median of an exposure is not positive.
     NothingToCombineError
         If no exposure can be used.
     """
@@ -128,7 +147,7 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     dq = _common_flags(flags, known)
     err = np.sqrt(variance + levels.common_stripe_variance)
     err[~known] = np.max(excess * sigma)
-    sky = fill_gaps(sky, known)
+    sky = fill_gaps(sky, known, needless=reference)
     dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
     sky[reference] = err[reference] = 0
     scale, offset = np.full((2, len(used)), np.nan)
@@ -142,20 +161,33 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
 def _survey(exposures):
     """Look at all exposures; return the flags they share, and their cells."""
     cells, common = [], np.uint32(0xFFFFFFFF)
-    for image, err, dq, masked in exposures:
+    for index, (image, err, dq, masked) in enumerate(exposures):
         measured = usable_pixels(image, err, dq)
-        cells.append((*bin_to_cells(image, err, measured), covered_cells(masked, measured)))
+        means, noise = bin_to_cells(image, err, measured)
+        covered = covered_cells(masked, measured)
+        if nanmedian(np.where(covered, np.nan, means)) <= 0:
+            raise NoSkyError(index)
+        cells.append((means, noise, covered))
         common = common & dq
     return common, [np.array(part) for part in zip(*cells, strict=True)]
 
 
 def _fill(stack, exposures, light):
     """Put exposures without their star light into a stack; yield the medians of their strips."""
-    for index, (image, err, dq, masked) in enumerate(exposures):
-        usable = usable_pixels(image, err, dq) & ~masked
-        image = image - expand_smoothly(light[index], image.shape)
-        stack.put(index, image, err, ~usable)
-        yield strip_medians(image, usable)
+    for index, exposure in enumerate(exposures):
+        take_light = functools.partial(_take_light, exposure, light[index])
+        blocks = split_rows(len(exposure[0]), STRIP)
+        images, usable, strips = zip(*map_parallel(take_light, blocks), strict=True)
+        stack.put(index, np.concatenate(images), exposure[1], ~np.concatenate(usable))
+        yield np.array(strips)
+
+
+def _take_light(exposure, light, rows):
+    """Subtract star light from rows; return them, what is usable, and the medians of columns."""
+    image, err, dq, masked = (plane[rows] for plane in exposure)
+    usable = usable_pixels(image, err, dq) & ~masked
+    image = image - expand_smoothly(light, exposure[0].shape, rows=rows)
+    return image, usable, nanmedian(np.where(usable, image, np.nan), axis=0)
 
 
 def _leave_out(stack, indices, reference):
@@ -211,8 +243,8 @@ class _Vetted:
             np.copyto(matched, np.nan, where=~usable)
             guess = _typical(matched, usable)
             left = matched - guess
-            # Errors may be understated, and how much is not known yet.
-            limit = n_sigma * np.maximum(1, _scatter(left, errors))
+            # Errors may be understated, and how much is not known yet; half the rows tell.
+            limit = n_sigma * np.maximum(1, _scatter(left[:, ::2], errors[:, ::2]))
             clean = np.abs(left) < limit[:, None, None] * errors
             mean, total = _weighted_mean(left, weight, clean)
             left = np.where(clean, left - mean, 0)

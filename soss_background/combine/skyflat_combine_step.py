@@ -8,12 +8,11 @@ from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.combine import metadata
-from soss_background.combine.sky import NothingToCombineError, combine_exposures
+from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
 from soss_background.combine.stack import Stack
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.exposures import iterate_images, read_headers
-from soss_background.integrations import usable_pixels
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatCombineStep"]
@@ -77,6 +76,9 @@ class SkyflatCombineStep(SkyflatStep):
             combined = combine_exposures(exposures, stack, **parameters)
         except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
+        except NoSkyError as err:
+            bad = headers[err.index]["name"]
+            raise SkyflatError(f"{bad}: has no sky, its median is not positive") from err
         unmasked = len(exposures.unmasked)
         if unmasked:
             log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
@@ -151,12 +153,7 @@ class _Exposures:
                 self.unmasked.add(image.meta.filename)
             else:
                 np.equal(image.mask, 0, out=masked)
-            planes = (image.data, image.err, image.dq)
-            # Every fourth row tells the level well enough.
-            usable = usable_pixels(*(plane[::4] for plane in planes)) & ~masked[::4]
-            if usable.any() and np.median(image.data[::4][usable]) <= 0:
-                raise SkyflatError(f"{image.meta.filename}: has no sky, its median is not positive")
-            yield *planes, masked
+            yield image.data, image.err, image.dq, masked
 
 
 def _flat_state(headers):

@@ -1,6 +1,7 @@
 """Stacks of exposures that need not fit into memory."""
 
 import functools
+import operator
 import os
 import tempfile
 import weakref
@@ -61,9 +62,7 @@ class Stack:
                 self._make(self.shape, dtype) for dtype in (np.float32, np.float32, np.uint8)
             )
         parts, planes = (self.images, self.errors, self.left_out), (image, err, left_out)
-        map_parallel(
-            lambda part, plane: part.__setitem__(index, plane), parts, (image, err, left_out)
-        )
+        map_parallel(operator.setitem, parts, [index] * 3, planes)
 
     def whole(self, name):
         """
@@ -91,21 +90,21 @@ class _FileArray:
         os.truncate(handle, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         os.close(handle)
         self._path, self._shape, self._dtype = Path(path).absolute(), shape, dtype
-        weakref.finalize(self, self._path.unlink)
+        weakref.finalize(self, self._path.unlink, missing_ok=True)
 
     def __getitem__(self, key):
         # A copy, since mapped pages count as memory in use for as long as they are mapped.
         return np.array(self._map()[key])
 
     def __setitem__(self, key, values):
-        indices, rows = key if isinstance(key, tuple) else (key, slice(0, None))
-        indices = np.atleast_1d(np.arange(self._shape[0])[indices])
-        values = np.asarray(values, dtype=self._dtype).reshape(len(indices), -1, self._shape[2])
+        indices, rows = key if isinstance(key, tuple) else (key, slice(None))
+        n, ny, nx = self._shape
+        indices, rows = np.atleast_1d(np.arange(n)[indices]), range(ny)[rows]
+        values = np.broadcast_to(values, (len(indices), len(rows), nx))
         with self._path.open("r+b") as file:
             for index, plane in zip(indices, values, strict=True):
-                first = (index * self._shape[1] + rows.start) * self._shape[2]
-                file.seek(first * values.itemsize)
-                file.write(plane)
+                file.seek((index * ny + rows.start) * nx * np.dtype(self._dtype).itemsize)
+                file.write(np.ascontiguousarray(plane, dtype=self._dtype))
 
     def _map(self):
         return np.memmap(self._path, self._dtype, "r", shape=self._shape)

@@ -45,11 +45,11 @@ _DARKNESS = 0.1
 # Accuracy of the model of bright stars, a fraction of their light.
 _MODEL_ERROR = 0.1
 
-# Solutions, the second without what the first cannot explain: residuals above some sigma.
-_SOLUTIONS, _OUTLYING = 2, 3.0
+# Residuals, in sigma, of what a first solution cannot explain and a second is made without.
+_OUTLYING = 3.0
 
 # Steps of the minimiser to each solution, and how many of them it remembers.
-_STEPS, _MEMORY = 40, 8
+_STEPS, _MEMORY = (40, 25), 8
 
 # Exposures that must see a place of the star field, for its mean to be more than extrapolated.
 _LEAST_SEEN = 0.3
@@ -186,14 +186,13 @@ class _Split:
         start = self._pack([self.first_field, np.zeros(self.shapes[1])], np.divide)
         lowest = np.full(start.size, -np.inf)
         lowest[: self.first_field.size] = 0
-        bounds, options = Bounds(lowest, np.inf), {"maxiter": _STEPS, "maxcor": _MEMORY}
-        options |= {"ftol": 0, "gtol": 0}
+        bounds, options = Bounds(lowest, np.inf), {"maxcor": _MEMORY, "ftol": 0, "gtol": 0}
         weight = self.weight
-        for _ in range(_SOLUTIONS):
-            result = minimize(
+        for steps in _STEPS:
+            options["maxiter"] = steps
+            start = minimize(
                 self._cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-            )
-            start = result.x
+            ).x
             field, wave = self._unpack(start)
             sky = self._sky(wave)
             left = self.excess - sky - self.mosaic.see(field)
