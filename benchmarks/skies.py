@@ -8,6 +8,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.cells import CELL, bin_to_cells, expand_cells
 from soss_background.combine import sky
+from soss_background.combine.stack import Stack
 from soss_background.commissioning import commissioning_profile
 from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.integrations import usable_pixels
@@ -62,7 +63,8 @@ def limit_sky(visit):
 
 
 def _combine_and_denoise(visit, sources):
-    combined = sky.combine_exposures(visit.images, visit.errors, visit.flags, sources)
+    exposures = list(zip(visit.images, visit.errors, visit.flags, sources, strict=True))
+    combined = sky.combine_exposures(exposures, Stack(len(exposures)))
     good = combined.dq & _BAD == 0
     return combined, denoise_sky(combined.sky, combined.err, good)
 
@@ -72,15 +74,15 @@ def _no_light(cells, *_):
 
 
 def _no_stripes(*arguments):
-    levels, clean = _SOLVE(*arguments)
+    levels = _REFINE(*arguments)
     levels.stripes[:] = 0
-    return levels, clean
+    return levels
 
 
 def _no_levels(*arguments):
-    levels, clean = _SOLVE(*arguments)
+    levels = _REFINE(*arguments)
     levels.scale[:] = 1
-    return levels, clean
+    return levels
 
 
 def _no_flags(image, *_):
@@ -103,7 +105,7 @@ def _narrow_only(*arguments):
     return _DENOISE(*arguments, max_blur=-1.0)
 
 
-_SOLVE = sky._solve_levels
+_REFINE = sky.refine_levels
 _FIND, _DENOISE = source_mask.find_sources, denoise_sky
 
 # What is taken away, and what takes its place.
@@ -112,8 +114,8 @@ ABLATIONS = {
     "no masks, no star light": (source_mask, "find_sources", _no_sources),
     "masks of compact light only": (source_mask, "_SCALES", source_mask._SCALES[:1]),
     "masks not iterated": (source_mask, "find_sources", _one_round),
-    "stripes not solved": (sky, "_solve_levels", _no_stripes),
-    "levels not solved": (sky, "_solve_levels", _no_levels),
+    "stripes not solved": (sky, "refine_levels", _no_stripes),
+    "levels not solved": (sky, "refine_levels", _no_levels),
     "hot pixels not flagged": (sky, "_flag_outlying_pixels", _no_flags),
     "blur at the step": (sys.modules[__name__], "denoise_sky", _wide_only),
     "narrow smoothing everywhere": (sys.modules[__name__], "denoise_sky", _narrow_only),

@@ -13,8 +13,8 @@ __all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 _MIN_OVERLAP = 0.3
 
 # Exposures that may be the one with which all are compared, and the blocks of cells in which the
-# one is chosen that is most like all, and those in which all are compared with it.
-_CANDIDATES, _COARSE, _FINE = 5, (2, 4), (1, 2)
+# one is chosen that is most like all.
+_CANDIDATES, _COARSE = 5, (2, 4)
 
 # Rounds in which the displacements are improved.
 _REFINEMENTS = 5
@@ -40,38 +40,41 @@ def measure_dither(images):
     dither : ndarray of float, shape (n, 2)
         Displacement (rows, columns) of each exposure from the first, in cells.
     """
-    coarse, fine = (
-        np.array([nanmean(gather_blocks(image, size), axis=-1) for image in images])
-        for size in (_COARSE, _FINE)
-    )
+    coarse = [nanmean(gather_blocks(image, _COARSE), axis=-1) for image in images]
     candidates = range(0, len(images), max(1, len(images) // _CANDIDATES))
     # An exposure of other stars tells nothing about the rest.
-    likeness = [np.median(_correlate(coarse, i).max(axis=(1, 2))) for i in candidates]
-    peaks = map(_find_peak, _correlate(fine, candidates[np.argmax(likeness)]))
-    dither = np.array(list(peaks)) * _FINE
+    likeness = [np.median([peak.max() for peak in _correlate(coarse, i)]) for i in candidates]
+    peaks = _correlate(images, candidates[np.argmax(likeness)])
+    dither = np.array([_find_peak(peak) for peak in peaks])
     return dither - dither[0]
 
 
 def _correlate(images, reference):
-    """Correlate exposures with one of them, at all displacements."""
-    known = np.isfinite(images)
+    """Correlate exposures with one of them, at all displacements; yield one after the other."""
     # Beyond the least overlap displacements may be confused.
-    shape = [next_fast_len(int((2 - _MIN_OVERLAP) * size), real=True) for size in images.shape[1:]]
-    parts = [known, np.where(known, images, 0), np.where(known, images, 0) ** 2]
+    whole = images[reference].shape
+    shape = [next_fast_len(int((2 - _MIN_OVERLAP) * size), real=True) for size in whole]
     threads = {"workers": count_threads()}
-    one, value, square = (rfft2(part.astype(np.float32), shape, **threads) for part in parts)
 
-    def correlate(first, second):
-        return irfft2(first * second[reference].conj(), shape, **threads)
+    def transform(image):
+        known = np.isfinite(image)
+        value = np.where(known, image, 0)
+        return rfft2(np.array([known, value, value**2], dtype=np.float32), shape, **threads)
 
-    overlap = np.maximum(correlate(one, one), 0.5)
-    mean, mean_there = correlate(value, one) / overlap, correlate(one, value) / overlap
-    variance = correlate(square, one) / overlap - mean**2
-    variance_there = correlate(one, square) / overlap - mean_there**2
-    covariance = correlate(value, value) / overlap - mean * mean_there
-    spread = np.sqrt(np.maximum(variance, 0) * np.maximum(variance_there, 0))
-    enough = (overlap > _MIN_OVERLAP * known[reference].size) & (spread > 0)
-    return np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
+    one_there, value_there, square_there = transform(images[reference]).conj()
+    for image in images:
+        one, value, square = transform(image)
+        products = [one * one_there, value * one_there, one * value_there]
+        products += [square * one_there, one * square_there, value * value_there]
+        correlated = irfft2(np.array(products), shape, **threads)
+        overlap = np.maximum(correlated[0], 0.5)
+        mean, mean_there, variance, variance_there, covariance = correlated[1:] / overlap
+        variance = np.maximum(variance - mean**2, 0)
+        variance_there = np.maximum(variance_there - mean_there**2, 0)
+        spread = np.sqrt(variance * variance_there)
+        enough = (overlap > _MIN_OVERLAP * np.prod(whole)) & (spread > 0)
+        covariance -= mean * mean_there
+        yield np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
 
 
 def _find_peak(image):

@@ -51,7 +51,7 @@ class Levels:
         n = len(self.stripes)
         return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
 
-    def match(self, images):
+    def match(self, images, index=slice(None)):
         """
         Bring exposures to the common level.
 
@@ -59,14 +59,16 @@ class Levels:
         ----------
         images : ndarray of float32, shape (n, ny, nx)
             Any rows of the exposures in DN/s.
+        index : int, optional
+            Number of the exposure, if it is but one, of shape (ny, nx).
 
         Returns
         -------
         matched : ndarray of float32, shape (n, ny, nx)
             The same without stripes, divided by their scale.
         """
-        matched = images - self.stripes[:, None]
-        matched /= self.scale[:, None, None]
+        matched = images - self.stripes[index][..., None, :]
+        matched /= self.scale[index][..., None, None]
         return matched
 
 
@@ -119,18 +121,25 @@ def refine_levels(levels, sky, residuals, count, weight):
     known = count > 0
     standing = np.array([nanmean(sky[rows], axis=0) for rows in split_rows(len(sky), STRIP)])
     # Pixels differ, in the sky as well as in what masks leave of them: only residuals are averaged.
-    strips = np.divide(residuals, count, out=np.zeros_like(residuals), where=known) + standing
-    strips = strips * levels.scale[:, None, None] + levels.stripes[:, None]
-    shares = weight[:, None, None] * count
-    shares = np.divide(shares, shares.sum(axis=0), out=shares, where=known)
+    strips = np.divide(residuals, count, out=np.zeros_like(residuals), where=known)
+    for strip, scale, stripes in zip(strips, levels.scale, levels.stripes, strict=True):
+        strip += standing
+        strip *= scale
+        strip += stripes
+    total = np.tensordot(weight, count, axes=1)
     for _ in range(_MAX_ROUNDS):
         previous = levels.stripes
-        sky = sum(map(np.multiply, shares, levels.match(strips)))
-        # What stripes and levels have in common belongs to the levels.
-        pairs = list(zip(strips, known, strict=True))
-        scale = np.array([np.median((image / sky)[here]) for image, here in pairs], np.float32)
-        left = strips - scale[:, None, None] * sky
-        stripes = np.sum(count * left, axis=1, where=known) / np.maximum(count.sum(axis=1), 1)
+        sky = np.zeros_like(total)
+        for index, strip in enumerate(strips):
+            sky += weight[index] * count[index] * levels.match(strip, index)
+        sky /= np.where(total > 0, total, 1)
+        scale, stripes = [], []
+        for strip, number, here in zip(strips, count, known, strict=True):
+            # What stripes and levels have in common belongs to the levels.
+            scale.append(np.median(strip[here] / sky[here]))
+            left = np.where(here, strip - scale[-1] * sky, 0)
+            stripes.append(np.sum(number * left, axis=0) / np.maximum(number.sum(axis=0), 1))
+        scale, stripes = np.array(scale, np.float32), np.array(stripes, np.float32)
         levels = Levels(scale / scale.mean(), stripes - stripes.mean(axis=0))
         if np.std(levels.stripes - previous) <= _SETTLED * np.std(previous):
             break

@@ -129,18 +129,20 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     used = np.array([not reason for reason in reasons])
     if not used.any():
         raise NothingToCombineError(f"no exposure can be used: {reasons[0]}")
-    means, noise, masked = (part[used] for part in cells)
+    # A slice spares the copies that a choice makes.
+    vetted = slice(None) if used.all() else np.flatnonzero(used)
+    noise = cells[1][vetted]
     light = np.zeros_like(cells[0])
-    light[used] = model_star_light(means, noise, masked)
-    strips = np.array(list(_fill(stack, exposures, light)))[used]
+    light[vetted] = model_star_light(cells[0][vetted], noise, cells[2][vetted])
+    strips = zip(_fill(stack, exposures, light), used, strict=True)
+    levels = guess_levels(np.array([strip for strip, use in strips if use]))
     sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
 
-    levels = guess_levels(strips)
-    vetted = _Vetted(stack, used, sigma.astype(np.float32))
-    sky, excess, *residuals = vetted.compare(levels, n_sigma)
-    levels = refine_levels(levels, sky, *residuals, vetted.weight(excess))
+    passes = _Passes(stack, vetted, sigma.astype(np.float32))
+    sky, excess, *residuals = passes.compare(levels, n_sigma)
+    levels = refine_levels(levels, sky, *residuals, passes.weight(excess))
     reference = flags & dqflags.pixel["REFERENCE_PIXEL"] > 0
-    sky, variance, counts = vetted.average(levels, sky, excess, n_sigma, reference)
+    sky, variance, counts = passes.average(levels, sky, excess, n_sigma, reference)
     _leave_out(stack, np.flatnonzero(~used), reference)
 
     known = np.isfinite(sky)
@@ -197,27 +199,24 @@ def _leave_out(stack, indices, reference):
         stack.left_out[index] = 1
 
 
-class _Vetted:
+class _Passes:
     """
-    The exposures of one sky, without their star light, passed over in blocks of rows.
+    Passes over the pixels of exposures of one sky, without their star light, by blocks of rows.
 
     Parameters
     ----------
     stack : `~soss_background.combine.stack.Stack`
         The exposures.
-    used : ndarray of bool, shape (n,)
+    used : slice or ndarray of int
         Which of them.
     sigma : ndarray of float32
-        Typical uncertainty of a pixel of each that is used, in DN/s.
+        Typical uncertainty of a pixel of each of them, in DN/s.
     """
 
     def __init__(self, stack, used, sigma):
-        self._stack, self._sigma = stack, sigma
-        # A slice spares the copies that a choice makes.
-        self._used = slice(None) if used.all() else np.flatnonzero(used)
-        # A block is part of a strip, however many exposures there are.
-        rows = next(size for size in (16, 8, 4) if size * len(sigma) <= _ROWS or size == 4)
-        self._blocks = split_rows(stack.shape[1], rows)
+        self._stack, self._used, self._sigma = stack, used, sigma
+        # Part of a strip, fewer rows if there are many exposures.
+        self._rows = next(rows for rows in (16, 8, 4) if rows * len(sigma) <= _ROWS or rows == 4)
 
     def weight(self, excess):
         """Weigh exposures by their noise."""
@@ -236,33 +235,42 @@ class _Vetted:
         residuals, count : ndarray of float32, shape (n, my, nx)
             See `soss_background.combine.levels.refine_levels`.
         """
+        _, ny, nx = self._stack.shape
+        strips = split_rows(ny, STRIP)
+        sky, excess = np.empty((ny, nx), dtype=np.float32), []
+        residuals, count = np.zeros((2, len(self._sigma), len(strips), nx), dtype=np.float32)
 
-        def compare_rows(rows):
-            images, errors, usable = self._read(rows)
-            matched = levels.match(images)
-            np.copyto(matched, np.nan, where=~usable)
-            guess = _typical(matched, usable)
-            left = matched - guess
-            # Errors may be understated, and how much is not known yet; half the rows tell.
-            limit = n_sigma * np.maximum(1, _scatter(left[:, ::2], errors[:, ::2]))
-            clean = np.abs(left) < limit[:, None, None] * errors
-            mean, total = _weighted_mean(left, weight, clean)
-            left = np.where(clean, left - mean, 0)
-            residuals, count = left.sum(axis=1), clean.sum(axis=1, dtype=np.float32)
-            # An exposure is part of the sky it is compared with; alone, it is the sky.
-            share = weight[:, None, None] / np.where(total > 0, total, np.inf)
-            np.copyto(left, np.nan, where=~clean | (share > 0.999))
-            excess = _scatter(left, errors * np.sqrt(np.maximum(1 - share, 0)))
-            return guess + mean, excess, residuals, count
+        def compare_strip(index, strip):
+            for first in range(strip.start, strip.stop, self._rows):
+                rows = slice(first, min(first + self._rows, strip.stop))
+                sky[rows], scatter, sums, numbers = self._compare_rows(rows, levels, n_sigma)
+                excess.append(scatter)
+                residuals[:, index] += sums
+                count[:, index] += numbers
 
-        weight = self.weight(1)
-        parts = map_parallel(compare_rows, self._blocks)
-        sky, excess, residuals, counts = zip(*parts, strict=True)
+        map_parallel(compare_strip, range(len(strips)), strips)
         excess = np.nan_to_num(nanmedian(np.array(excess), axis=0), nan=1)
-        strips = np.unique([rows.start // STRIP for rows in self._blocks], return_index=True)[1]
-        sums = (np.add.reduceat(part, strips, axis=0) for part in (residuals, counts))
-        sums = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in sums)
-        return np.concatenate(sky), np.maximum(excess, _LEAST_EXCESS), *sums
+        return sky, np.maximum(excess, _LEAST_EXCESS), residuals, count
+
+    def _compare_rows(self, rows, levels, n_sigma):
+        """Compare rows; return their sky, scatter, and sums and number of residuals by column."""
+        images, errors, usable = self._read(rows)
+        matched = levels.match(images)
+        np.copyto(matched, np.nan, where=~usable)
+        guess = _typical(matched, usable)
+        left = matched - guess
+        # Errors may be understated, and how much is not known yet; half the rows tell.
+        limit = n_sigma * np.maximum(1, _scatter(left[:, ::2], errors[:, ::2]))
+        clean = np.abs(left) < limit[:, None, None] * errors
+        weight = self.weight(1)
+        mean, total = _weighted_mean(left, weight, clean)
+        left = np.where(clean, left - mean, 0)
+        sums, numbers = left.sum(axis=1), clean.sum(axis=1, dtype=np.float32)
+        # An exposure is part of the sky it is compared with; alone, it is the sky.
+        share = weight[:, None, None] / np.where(total > 0, total, np.inf)
+        np.copyto(left, np.nan, where=~clean | (share > 0.999))
+        scatter = _scatter(left, errors * np.sqrt(np.maximum(1 - share, 0)))
+        return guess + mean, scatter, sums, numbers
 
     def average(self, levels, sky, excess, n_sigma, reference):
         """
@@ -292,7 +300,8 @@ class _Vetted:
             return sky[rows] + mean, variance, clean.sum(axis=(1, 2))
 
         weight = self.weight(excess)
-        means, variances, counts = zip(*map_parallel(average_rows, self._blocks), strict=True)
+        blocks = split_rows(len(sky), self._rows)
+        means, variances, counts = zip(*map_parallel(average_rows, blocks), strict=True)
         return np.concatenate(means), np.concatenate(variances), sum(counts)
 
     def _read(self, rows):
