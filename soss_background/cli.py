@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 from soss_background import __version__
@@ -26,13 +27,18 @@ def main(arguments=None):
     int
         Exit status.
     """
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments[:end])
+    options.arguments = arguments[end + 1 :]
+    if options.arguments and options.run is not _batch:
+        parser.error(f"unrecognized arguments: {' '.join(options.arguments)}")
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (LookupError, OSError, ValueError) as err:
         print(f"soss-background: {err}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser():
@@ -44,6 +50,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_compare(commands)
+    _add_batch(commands)
     return parser
 
 
@@ -110,3 +117,47 @@ def _compare(options):
     print(format_table(comparison))
     draw_comparison(comparison).savefig(options.output, dpi=80)
     print(f"Picture: {options.output}")
+
+
+def _add_batch(commands):
+    """Add the subcommand that makes the skyflats of many associations."""
+    parser = commands.add_parser(
+        "batch",
+        help="make the skyflats of many associations on a Dask cluster",
+        description="Make the skyflats of many associations, several at a time. What fails does "
+        "not stop the others; what is finished is not made again.",
+        epilog="Arguments after -- are for the pipeline, as strun takes them.",
+    )
+    parser.add_argument("associations", type=Path, nargs="+", help="association files")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path(), help="folder of the products"
+    )
+    cluster = parser.add_mutually_exclusive_group()
+    cluster.add_argument("--workers", type=int, help="processes on this machine, each a visit")
+    cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs already")
+    parser.add_argument("--overwrite", action="store_true", help="make finished products again")
+    parser.set_defaults(run=_batch)
+
+
+def _batch(options):
+    """Make the skyflats of many associations; print and write a table of them."""
+    try:
+        from soss_background import batch  # what it needs is an extra
+    except ImportError as err:
+        raise LookupError(f'{err}: pip install "soss_background[batch]"') from err
+    with batch.open_client(options.scheduler, options.workers) as client:
+        table = batch.run_batch(
+            client,
+            options.associations,
+            options.output_dir,
+            options.arguments,
+            overwrite=options.overwrite,
+        )
+    path = options.output_dir / "batch.ecsv"
+    table.write(path, overwrite=True)
+    print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
+    counts = Counter(table["status"])
+    print(", ".join(f"{number} {status}" for status, number in counts.items()) + f"; see {path}")
+    if counts["not done"]:
+        return 130
+    return 1 if counts["failed"] else 0

@@ -1,0 +1,177 @@
+"""Many visits on real clusters: what fails, dies or is interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+from astropy.table import Table
+from conftest import SMALL
+from helpers import BIN, run_program
+
+from soss_background import SkyflatModel
+from soss_background.batch import _labels
+from soss_background.cli import main
+from soss_background.simulate import simulate_visit
+
+# All that the small visits need.
+SKIP = ("--", "--steps.flat_field.skip=true")
+
+
+@pytest.fixture(scope="session")
+def associations(tmp_path_factory):
+    """Simulate three small visits."""
+    folder = tmp_path_factory.mktemp("visits")
+    settings = replace(SMALL, n_exposures=3, n_integrations=1, star_density=0.0)
+    return [
+        simulate_visit(folder / str(day), replace(settings, start=f"2023-11-{day}T00:00:00"))
+        for day in (10, 15, 20)
+    ]
+
+
+def start(*arguments, home):
+    """Start ``soss-background batch``."""
+    return subprocess.Popen(
+        [str(BIN / "soss-background"), "batch", *map(str, arguments)],
+        cwd=home,
+        env=os.environ | {"HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    """Wait until something is there."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def statuses(folder):
+    """Read what became of each association."""
+    return list(Table.read(folder / "batch.ecsv")["status"])
+
+
+def assert_complete(folder, number):
+    """Make sure that there are so many skyflats, and nothing unfinished."""
+    products = sorted(folder.glob("*_skyflat.fits"))
+    assert len(products) == number
+    for product in products:
+        with SkyflatModel(product) as skyflat:
+            assert skyflat.meta.cal_step.skyflat_denoise == "COMPLETE"
+            assert len(skyflat.images) == 3
+    assert not list(folder.glob(".*"))
+
+
+def test_a_dead_worker_and_a_corrupt_association(associations, tmp_path):
+    corrupt, out = tmp_path / "corrupt_asn.json", tmp_path / "out"
+    corrupt.write_text(associations[0].read_text()[:-50])
+    good = associations[:2]
+    given = (good[0], corrupt, good[1], "--output-dir", out)
+    process = start(*given, "--workers", 2, *SKIP, home=tmp_path)
+    wait_for(lambda: list(out.glob(".batch-*")), process)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    table = Table.read(out / "batch.ecsv")
+    assert list(table["status"]) == ["made", "failed", "made"]
+    assert "corrupt_asn.json: not a valid association" in table["message"][1]
+    assert table["seconds"][0] > 0
+    assert "2 made, 1 failed" in output
+    assert str(corrupt) in output
+    assert_complete(out, 2)
+    assert len(list(out.glob("*.log"))) == 2
+
+    # What is finished stays as it is, unless it is to be made again.
+    before = [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))]
+    again = run_program("soss-background", "batch", *good, "-o", out, *SKIP, home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert statuses(out) == ["kept", "kept"]
+    assert [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))] == before
+    arguments = (good[0], "--overwrite", "-o", out, *SKIP)
+    run_program("soss-background", "batch", *arguments, home=tmp_path)
+    assert statuses(out) == ["made"]
+    assert [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))][0] > before[0]
+
+
+def test_interrupted_and_started_again(associations, tmp_path):
+    out = tmp_path / "out"
+    process = start(*associations, "-o", out, "--workers", 1, *SKIP, home=tmp_path)
+    wait_for(lambda: list(out.glob("*_skyflat.fits")), process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "not done" in output
+    assert "not done" in statuses(out)
+
+    again = run_program("soss-background", "batch", *associations, "-o", out, *SKIP, home=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert set(statuses(out)) == {"kept", "made"}
+    assert_complete(out, 3)
+
+
+def test_a_cluster_that_runs_already(associations, tmp_path):
+    address_file, dask = tmp_path / "address", str(BIN / "dask")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    options = ("--no-dashboard", "--scheduler-file", str(address_file))
+    scheduler = subprocess.Popen([dask, "scheduler", "--port", "0", *options], **quiet)
+    worker = subprocess.Popen([dask, "worker", *options, "--nthreads", "1"], **quiet)
+    try:
+        wait_for(address_file.exists, scheduler)
+        program = (
+            "import sys; from distributed import Client\n"
+            "print(Client(scheduler_file=sys.argv[1]).scheduler.address)"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", program, str(address_file)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        arguments = (associations[0], "-o", "out", "--scheduler", found.stdout.strip(), *SKIP)
+        result = run_program("soss-background", "batch", *arguments, home=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert worker.poll() is None
+        assert_complete(tmp_path / "out", 1)
+    finally:
+        worker.terminate()
+        scheduler.terminate()
+        worker.wait()
+        scheduler.wait()
+
+
+def test_no_scheduler(associations, tmp_path):
+    arguments = (associations[0], "--scheduler", "tcp://127.0.0.1:9")
+    result = run_program("soss-background", "batch", *arguments, home=tmp_path)
+    assert result.returncode == 1
+    assert "127.0.0.1:9" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_pipeline_is_told_why_it_fails(associations, tmp_path):
+    arguments = (associations[0], "--workers", 1, "--", "--steps.skyflat_mask.n_sigmas=3")
+    result = run_program("soss-background", "batch", *arguments, home=tmp_path)
+    assert result.returncode == 1
+    assert statuses(tmp_path) == ["failed"]
+
+
+def test_labels(tmp_path):
+    paths = [tmp_path / name for name in ("a/asn.json", "b/asn.json", "c/other.json")]
+    labels = _labels(paths)
+    assert labels[paths[2]] == "other"
+    assert len(set(labels.values())) == 3
+
+
+def test_arguments_for_the_pipeline_belong_to_batch(capsys):
+    with pytest.raises(SystemExit):
+        main(["simulate", "here", "--", "--steps"])
+    assert "unrecognized arguments: --steps" in capsys.readouterr().err
