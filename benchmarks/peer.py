@@ -2,11 +2,18 @@
 
 One pass over the exposures as they are: their sigma-clipped median, segmentation against it, the
 median of what is not masked, holes filled, non-local means with one sigma.
+
+    python peer.py FLAT EXPOSURES...
+
+reads the first integration of each exposure, all into memory, divides it by the flat, makes the
+sky and writes nothing.
 """
 
+import sys
 import warnings
 
 import numpy as np
+from astropy.io import fits
 from astropy.stats import sigma_clip
 from bottleneck import nanmedian
 from maskfill import maskfill
@@ -66,3 +73,19 @@ def _find_sources(image, err, sky):
     if segments is None:
         return np.zeros(image.shape, dtype=bool)
     return ndimage.binary_dilation(segments.data > 0)
+
+
+def _read(flat, exposures):
+    """Read the first integrations of exposures, flat-fielded."""
+    flat, stacks = fits.getdata(flat, "SCI"), ([], [], [])
+    for path in exposures:
+        with fits.open(path) as hdus:
+            planes = hdus["SCI"].data[0] / flat, hdus["ERR"].data[0] / flat, hdus["DQ"].data[0]
+            for stack, plane in zip(stacks, planes, strict=True):
+                stack.append(plane)
+    images, errors, flags = (np.array(stack) for stack in stacks)
+    return images.astype(np.float32), errors.astype(np.float32), flags
+
+
+if __name__ == "__main__":
+    peer_sky(*_read(sys.argv[1], sys.argv[2:]))

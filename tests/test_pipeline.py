@@ -293,6 +293,17 @@ def test_rate_and_rateints(visit, exposures, tmp_path):
     assert_allclose(np.median(from_rates.err / np.maximum(from_cubes.err, 1e-9)), 1, rtol=0.02)
 
 
+@pytest.mark.parametrize(("in_memory", "threads"), [(True, "2"), (False, "1")])
+def test_memory_and_threads_change_nothing(visit, flat, monkeypatch, in_memory, threads):
+    steps = {"flat_field": {"override_flat": flat}}
+    expected = SkyflatPipeline.call(visit, steps=steps)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    skyflat = SkyflatPipeline.call(visit, steps=steps, in_memory=in_memory)
+    for name in ("bkg", "bkgdn", "err", "dq", "images", "masks", "metadata"):
+        assert_array_equal(getattr(skyflat, name), getattr(expected, name))
+    assert isinstance(skyflat.images, np.memmap) != in_memory
+
+
 class DoubleStep(Step):
     """Double an exposure, as a hook."""
 
