@@ -81,7 +81,7 @@ def _average_rows(data, err, dq, var_poisson, var_rnoise):
     """Average rows of a cube, see `average_integrations`."""
     usable = usable_pixels(data, err, dq)
     data, err, poisson, rnoise = (
-        np.where(usable, plane, 0) for plane in (data, err, np.nan_to_num(var_poisson), var_rnoise)
+        np.where(usable, plane, 0) for plane in (data, err, np.fmax(var_poisson, 0), var_rnoise)
     )
     count = np.maximum(usable.sum(axis=0, dtype=np.float32), 1)
     squared = err * err

@@ -1,5 +1,7 @@
 """Smoothing, and filling of gaps."""
 
+import functools
+
 import numpy as np
 from scipy.linalg import convolution_matrix
 
@@ -46,10 +48,8 @@ def gaussian_filter(image, sigma, mode="constant"):
 
 def _convolve(image, sigma, axis, mode):
     """Convolve an image with a Gaussian along one axis."""
-    reach = int(_TRUNCATE * sigma + 0.5)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).astype(np.float32)
-    band = convolution_matrix(kernel, _BLOCK).T
+    band = _band_matrix(float(sigma))
+    reach = (band.shape[1] - _BLOCK) // 2
     pad = [(0, 0), (0, 0)]
     pad[axis] = (reach, reach)
     padded, smoothed = np.pad(image, pad, mode), np.empty_like(image)
@@ -61,6 +61,14 @@ def _convolve(image, sigma, axis, mode):
         else:
             smoothed[:, block] = padded[:, seen] @ matrix.T
     return smoothed
+
+
+@functools.lru_cache(maxsize=64)
+def _band_matrix(sigma):
+    """Make the matrix whose rows are a Gaussian, each shifted by one."""
+    reach = int(_TRUNCATE * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return convolution_matrix((kernel / kernel.sum()).astype(np.float32), _BLOCK).T
 
 
 def fill_gaps(image, known, *, needless=False, sigma=(8.0, 1.0)):

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -92,7 +93,7 @@ class _SkyflatMixin:
         """Run the step; a fault that the user can mend is logged in one line."""
         try:
             # The threads of BLAS spin while they wait, in the way of this package's own.
-            with threadpool_limits(1, user_api="blas"):
+            with threadpool_limits(1, user_api="blas") if self.parent is None else nullcontext():
                 return super().run(*args)
         except SkyflatError as err:
             if self.parent is None:

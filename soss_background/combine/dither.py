@@ -5,7 +5,7 @@ from bottleneck import nanmean
 from scipy.fft import irfft2, next_fast_len, rfft2
 
 from soss_background.cells import gather_blocks
-from soss_background.parallel import count_threads
+from soss_background.parallel import map_parallel
 
 __all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 
@@ -43,30 +43,27 @@ def measure_dither(images):
     coarse = [nanmean(gather_blocks(image, _COARSE), axis=-1) for image in images]
     candidates = range(0, len(images), max(1, len(images) // _CANDIDATES))
     # An exposure of other stars tells nothing about the rest.
-    likeness = [np.median([peak.max() for peak in _correlate(coarse, i)]) for i in candidates]
-    peaks = _correlate(images, candidates[np.argmax(likeness)])
-    dither = np.array([_find_peak(peak) for peak in peaks])
+    likeness = [np.median(_correlate(coarse, i, np.max)) for i in candidates]
+    dither = np.array(_correlate(images, candidates[np.argmax(likeness)], _find_peak))
     return dither - dither[0]
 
 
-def _correlate(images, reference):
-    """Correlate exposures with one of them, at all displacements; yield one after the other."""
-    # Beyond the least overlap displacements may be confused.
+def _correlate(images, reference, reduce):
+    """Correlate each exposure with one of them, at all displacements, and reduce the result."""
     whole = images[reference].shape
+    # Beyond the least overlap displacements may be confused.
     shape = [next_fast_len(int((2 - _MIN_OVERLAP) * size), real=True) for size in whole]
-    threads = {"workers": count_threads()}
 
     def transform(image):
         known = np.isfinite(image)
         value = np.where(known, image, 0)
-        return rfft2(np.array([known, value, value**2], dtype=np.float32), shape, **threads)
+        return rfft2(np.array([known, value, value**2], dtype=np.float32), shape)
 
-    one_there, value_there, square_there = transform(images[reference]).conj()
-    for image in images:
+    def correlate(image):
         one, value, square = transform(image)
         products = [one * one_there, value * one_there, one * value_there]
         products += [square * one_there, one * square_there, value * value_there]
-        correlated = irfft2(np.array(products), shape, **threads)
+        correlated = irfft2(np.array(products), shape)
         overlap = np.maximum(correlated[0], 0.5)
         mean, mean_there, variance, variance_there, covariance = correlated[1:] / overlap
         variance = np.maximum(variance - mean**2, 0)
@@ -74,7 +71,10 @@ def _correlate(images, reference):
         spread = np.sqrt(variance * variance_there)
         enough = (overlap > _MIN_OVERLAP * np.prod(whole)) & (spread > 0)
         covariance -= mean * mean_there
-        yield np.divide(covariance, spread, out=np.zeros_like(spread), where=enough)
+        return reduce(np.divide(covariance, spread, out=np.zeros_like(spread), where=enough))
+
+    one_there, value_there, square_there = transform(images[reference]).conj()
+    return map_parallel(correlate, images)
 
 
 def _find_peak(image):
