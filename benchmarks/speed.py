@@ -72,11 +72,13 @@ def _prepare(folder, numbers):
     """Simulate as many exposures as are needed; write an association of each number of them."""
     whole = sorted(folder.glob("*_skyflat_asn.json"))
     if not whole:
-        count = ("--n-exposures", str(max(numbers)))
+        count = ("--n-exposures", str(max(_USUAL, *numbers)))
         subprocess.run([_BIN / "soss-background", "simulate", folder, *count], check=True)
         whole = sorted(folder.glob("*_skyflat_asn.json"))
     content = json.loads(whole[0].read_text())
     members = content["products"][0]["members"]
+    if len(members) < max(_USUAL, *numbers):
+        sys.exit(f"{folder} holds {len(members)} exposures only")
     associations = {}
     for number in numbers:
         content["products"][0]["members"] = members[:number]

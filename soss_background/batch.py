@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import hashlib
+import io
 import logging
 import shutil
 import tempfile
@@ -10,17 +11,22 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import dask
 import psutil
 from astropy.table import Table
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, as_completed
 from stpipe import Step
 from tqdm import tqdm
 
 from soss_background.combine.metadata import name_products
+from soss_background.errors import SkyflatError
 from soss_background.exposures import open_libraries
-from soss_background.parallel import count_threads
 
-__all__ = ["open_client", "run_batch"]
+__all__ = ["TABLE", "open_client", "run_batch"]
+
+# File of what became of the associations, in the folder of the products.
+TABLE = "batch.ecsv"
 
 # Memory that a visit takes, in bytes: no more of them are run at a time than there is memory for.
 _MEMORY = 1e9
@@ -57,12 +63,14 @@ def open_client(scheduler=None, workers=None):
             yield client
         return
     room = int(psutil.virtual_memory().available / _MEMORY)
-    workers = workers or max(1, min(count_threads(), room))
+    workers = workers or max(1, min(CPU_COUNT, room))
     settings = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
     # Bars of several visits would run into each other.
     settings |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.CRITICAL}
     with (
-        tempfile.TemporaryDirectory() as folder,
+        # A worker gets one visit at a time: when it dies, no other is suspected.
+        dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         LocalCluster(dashboard_address=None, local_directory=folder, **settings) as cluster,
         Client(cluster) as client,
     ):
@@ -94,34 +102,61 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
     table : `~astropy.table.Table`
         For each association its ``status`` (made, kept, failed, or not done if the batch was
         interrupted), its ``products``, the time it took in ``seconds``, and a ``message`` that
-        tells why it failed.
+        tells why it failed. It is also written to the output folder.
     """
     paths = [Path(path).absolute() for path in associations]
     output_dir = Path(output_dir).absolute()
     output_dir.mkdir(parents=True, exist_ok=True)
     rows = {path: _row(path, "not done") for path in paths}
+    labels = _labels(rows)
+    _clean(output_dir, labels.values())
     options = {"arguments": list(arguments), "overwrite": overwrite, "pure": False}
     futures = {
         client.submit(_run_visit, path, output_dir, label, **options): path
-        for path, label in _labels(rows).items()
+        for path, label in labels.items()
     }
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         progress = {"total": len(futures), "unit": "visit", "disable": None}
         for future in tqdm(as_completed(futures), "Making skyflats", **progress):
             path = futures[future]
-            died = future.exception()
-            rows[path] = future.result() if died is None else _row(path, "failed", message=died)
-    client.cancel(list(futures))
-    _tell_of_twins(rows.values())
-    return Table(rows=list(rows.values()), units={"seconds": "s"})
+            rows[path] = future.result() if future.status == "finished" else _lost(path, future)
+        # A worker that was killed has left what it was at.
+        _clean(output_dir, labels.values())
+    except KeyboardInterrupt:
+        client.cancel(list(futures))
+    _reject_twins(rows.values())
+    table = Table(rows=list(rows.values()), units={"seconds": "s"})
+    table.write(output_dir / TABLE, overwrite=True)
+    return table
 
 
-def _tell_of_twins(rows):
-    """Say which associations have the same product: only one of them has made it."""
+def _clean(output_dir, labels):
+    """Remove the unfinished work of workers that are no more."""
+    for label in labels:
+        for folder in output_dir.glob(f".batch-{label}-????????"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lost(path, future):
+    """Describe a visit whose workers died, or of which the cluster knows nothing any more."""
+    if future.status == "error":
+        return _row(path, "failed", message=_tell(future.exception()))
+    return _row(path, "failed", message=f"the cluster says that it is {future.status}")
+
+
+def _tell(err):
+    """Tell an error, with its kind if it is not one of this package's."""
+    return err if isinstance(err, SkyflatError) else f"{type(err).__name__}: {err}"
+
+
+def _reject_twins(rows):
+    """Let associations fail whose product is that of one before them."""
+    owners = {}
     for row in rows:
-        for other in rows:
-            if other is not row and set(row["products"].split()) & set(other["products"].split()):
-                row["message"] = f"the same product as {other['association']}"
+        for product in row["products"].split():
+            owner = owners.setdefault(product, row["association"])
+            if owner != row["association"]:
+                row |= {"status": "failed", "message": f"the same product as {owner}"}
 
 
 def _labels(paths):
@@ -148,28 +183,33 @@ def _row(path, status, products=(), seconds=0.0, message=""):
 
 def _run_visit(path, output_dir, label, arguments, overwrite):
     """Make the skyflats of an association, on a worker."""
-    start = time.monotonic()
+    start, printed = time.monotonic(), io.StringIO()
     try:
         names = name_products(open_libraries([path]))
         if not overwrite and all((output_dir / name).exists() for name in names):
             return _row(path, "kept", names)
-        _run_pipeline(path, output_dir, label, arguments)
-    except (Exception, SystemExit) as err:  # whatever it is, the others go on
-        message = err if isinstance(err, Exception) else f"ended with status {err}, see {label}.log"
-        return _row(path, "failed", (), time.monotonic() - start, message)
-    return _row(path, "made", names, time.monotonic() - start)
+        with contextlib.redirect_stderr(printed):
+            _run_pipeline(path, output_dir, label, arguments, names)
+    except SystemExit:  # as strun ends when it is called in a wrong way
+        message = (printed.getvalue().splitlines() or [f"see {label}.log"])[-1]
+    except Exception as err:  # whatever it is, the others go on
+        message = _tell(err)
+    else:
+        return _row(path, "made", names, time.monotonic() - start)
+    return _row(path, "failed", (), time.monotonic() - start, message)
 
 
-def _run_pipeline(path, output_dir, label, arguments):
+def _run_pipeline(path, output_dir, label, arguments, names):
     """Run the pipeline in a folder of its own, and move what it makes when all is complete."""
-    folder, log = output_dir / f".batch-{label}", output_dir / f"{label}.log"
-    # A worker that was killed may have left one.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=f".batch-{label}-", dir=output_dir))
+    log = output_dir / f"{label}.log"
     log.unlink(missing_ok=True)
     try:
-        places = [f"--output_dir={folder}", f"--log-file={log}", "--log-stream=null"]
-        Step.from_cmdline(["soss_background.SkyflatPipeline", str(path), *places, *arguments])
+        places = [f"--log-file={log}", "--log-stream=null", *arguments, f"--output_dir={folder}"]
+        Step.from_cmdline(["soss_background.SkyflatPipeline", str(path), *places])
+        missing = [name for name in names if not (folder / name).exists()]
+        if missing:
+            raise SkyflatError(f"{missing[0]}: not made; do the arguments rename or skip it?")
         for product in folder.glob("[!.]*"):
             product.replace(output_dir / product.name)
     finally:

@@ -133,10 +133,18 @@ def _add_batch(commands):
         "-o", "--output-dir", type=Path, default=Path(), help="folder of the products"
     )
     cluster = parser.add_mutually_exclusive_group()
-    cluster.add_argument("--workers", type=int, help="processes on this machine, each a visit")
+    cluster.add_argument("--workers", type=_positive, help="visits at a time on this machine")
     cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs already")
     parser.add_argument("--overwrite", action="store_true", help="make finished products again")
     parser.set_defaults(run=_batch)
+
+
+def _positive(text):
+    """Read a positive integer."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _batch(options):
@@ -153,11 +161,10 @@ def _batch(options):
             options.arguments,
             overwrite=options.overwrite,
         )
-    path = options.output_dir / "batch.ecsv"
-    table.write(path, overwrite=True)
     print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
     counts = Counter(table["status"])
-    print(", ".join(f"{number} {status}" for status, number in counts.items()) + f"; see {path}")
+    summary = ", ".join(f"{number} {status}" for status, number in counts.items())
+    print(f"{summary}; see {options.output_dir / batch.TABLE}")
     if counts["not done"]:
         return 130
     return 1 if counts["failed"] else 0

@@ -1,7 +1,6 @@
 """Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
 
 import logging
-import tempfile
 from pathlib import Path
 
 from jwst.associations import AssociationNotValidError, load_asn
@@ -279,8 +278,6 @@ def _library_of_files(table, product, paths, folder):
     headers = [read_header(path) for path in paths]
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
     association = table | {"products": [{**product, "members": members}]}
-    if folder is not None:
-        folder = Path(tempfile.mkdtemp(prefix=".skyflat-", dir=folder)).absolute()
     return ExposureLibrary(association, headers, folder)
 
 

@@ -2,6 +2,7 @@
 
 import mmap
 import shutil
+import tempfile
 import weakref
 from pathlib import Path
 
@@ -37,15 +38,17 @@ class ExposureLibrary(ModelLibrary):
     headers : list of dict
         The metadata of each exposure, flattened.
     folder : `~pathlib.Path`, optional
-        Where the pixels of changed exposures are kept; in memory if there is none. It goes with
-        the library.
+        Where the pixels of changed exposures are kept, in a hidden folder that goes with the
+        library; in memory if there is none.
     """
 
     def __init__(self, association, headers, folder=None):
         super().__init__(association)
-        self._headers, self._folder, self._changed = headers, folder, set()
+        self._headers, self._folder, self._changed = headers, None, set()
         if folder is not None:
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            # Maps tell their files by what links lead to.
+            self._folder = Path(tempfile.mkdtemp(prefix=".skyflat-", dir=folder)).resolve()
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def read_metadata(self, idx, flatten=True):
         """
@@ -80,14 +83,14 @@ class ExposureLibrary(ModelLibrary):
         modify : bool
             Whether the library keeps what has been changed.
         """
-        index = self._ledger[model] if index is None else index
+        index = self._ledger.get(model) if index is None else index
         super().shelve(model, index, modify)
         if self._folder is None:
             return
         if modify:
             self._changed.add(index)
         if index in self._changed:
-            self._put_away(model, index)
+            self._put_away(self._loaded_models[index], index)
         else:
             del self._loaded_models[index]
 

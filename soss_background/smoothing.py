@@ -23,8 +23,9 @@ def gaussian_filter(image, sigma, mode="constant"):
     """
     Smooth an image with a Gaussian.
 
-    The same as `scipy.ndimage.gaussian_filter`, at about ten times the speed: a convolution is a
-    product with a matrix that is zero off a band, and products of matrices use processors best.
+    The same as `scipy.ndimage.gaussian_filter`, if all values are finite, at about ten times the
+    speed: a convolution is a product with a matrix that is zero off a band, and products of
+    matrices use processors best.
 
     Parameters
     ----------

@@ -152,7 +152,7 @@ class _SkyflatMixin:
         folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
         if output_dir and not os.access(folder, os.W_OK):
             raise SkyflatError(f"{folder}: cannot be written to")
-        if self.in_memory:
+        if self.in_memory or getattr(self.parent, "in_memory", False):
             return None
         return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
 

@@ -1,5 +1,6 @@
 """Many visits on real clusters: what fails, dies or is interrupted."""
 
+import json
 import os
 import signal
 import subprocess
@@ -157,11 +158,24 @@ def test_no_scheduler(associations, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_the_pipeline_is_told_why_it_fails(associations, tmp_path):
-    arguments = (associations[0], "--workers", 1, "--", "--steps.skyflat_mask.n_sigmas=3")
-    result = run_program("soss-background", "batch", *arguments, home=tmp_path)
-    assert result.returncode == 1
-    assert statuses(tmp_path) == ["failed"]
+def test_what_fails_in_the_pipeline(associations, tmp_path):
+    twin = tmp_path / "twin_asn.json"
+    content = json.loads(associations[0].read_text())
+    for member in content["products"][0]["members"]:
+        member["expname"] = str(associations[0].parent / member["expname"])
+    twin.write_text(json.dumps(content))
+    for given, arguments, message in (
+        (associations[:1], ["--steps.skyflat_mask.n_sigmas=3"], "n_sigmas"),
+        (associations[:1], [SKIP[1], "--output_file=sky.fits"], "skyflat.fits: not made"),
+        ([associations[0], twin], [SKIP[1]], f"the same product as {associations[0]}"),
+    ):
+        options = ("--workers", 1, "--", *arguments)
+        result = run_program("soss-background", "batch", *given, *options, home=tmp_path)
+        assert result.returncode == 1
+        table = Table.read(tmp_path / "batch.ecsv")
+        assert table["status"][-1] == "failed"
+        assert message in table["message"][-1]
+    assert_complete(tmp_path, 1)
 
 
 def test_labels(tmp_path):
@@ -169,6 +183,12 @@ def test_labels(tmp_path):
     labels = _labels(paths)
     assert labels[paths[2]] == "other"
     assert len(set(labels.values())) == 3
+
+
+def test_no_worker(capsys):
+    with pytest.raises(SystemExit):
+        main(["batch", "asn.json", "--workers", "-1"])
+    assert "--workers: invalid" in capsys.readouterr().err
 
 
 def test_arguments_for_the_pipeline_belong_to_batch(capsys):

@@ -82,6 +82,17 @@ def test_pixels_on_disk_vanish_with_the_library(paths, tmp_path):
     assert not folder.exists()
 
 
+def test_pixels_are_written_once(paths, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    library = open_libraries(paths, tmp_path / "link")[0]
+    change(library, 0, lambda image: setattr(image, "data", image.data + 1))
+    (written,) = tmp_path.glob("folder/.skyflat-*/0_data")
+    before = written.stat().st_ino
+    change(library, 0, lambda image: image.meta.cal_step.skyflat_mask)
+    assert written.stat().st_ino == before
+
+
 def test_metadata_are_read_once(library, paths, monkeypatch):
     monkeypatch.setattr(datamodels, "read_metadata", None)
     names = [library.read_metadata(index)["meta.filename"] for index in (0, 1, 0)]

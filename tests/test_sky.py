@@ -160,6 +160,30 @@ def test_flags():
     assert combined.err[72, 80] > 1.5 * np.median(combined.err)
 
 
+@pytest.mark.parametrize(("n", "shape"), [(9, SHAPE), (17, (37, 45)), (33, (50, 96))])
+def test_files_many_exposures_odd_shapes(n, shape, tmp_path):
+    """Blocks of rows have other sizes then; one exposure is left out."""
+    images, errors, flags, usable, levels = make_exposures(n=n)
+    images[4] *= 3
+    rows, columns = (slice(0, size) for size in shape)
+    exposures = [
+        tuple(part[rows, columns] for part in exposure)
+        for exposure in zip(images, errors, flags, ~usable, strict=True)
+    ]
+    in_memory = combine_exposures(exposures, Stack(n))
+    in_files = combine_exposures(exposures, Stack(n, tmp_path))
+    for name in ("sky", "err", "dq", "images", "left_out", "scale", "offset", "masked_fraction"):
+        assert_array_equal(getattr(in_files, name), getattr(in_memory, name))
+    assert [bool(reason) for reason in in_files.reasons] == [i == 4 for i in range(n)]
+    used = np.arange(n) != 4
+    assert_allclose(in_files.scale[used], levels[used] / levels[used].mean(), atol=0.01)
+    error = in_files.sky / np.median(in_files.sky / sky()[rows, columns]) - sky()[rows, columns]
+    assert_allclose(1.4826 * np.median(np.abs(error / in_files.err)), 1, rtol=0.15)
+    assert_array_equal(in_files.images[4], exposures[4][0])
+    assert in_files.left_out[4].all()
+    assert_allclose(in_files.masked_fraction, in_files.left_out.mean(axis=(1, 2)))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_exposures(n):
     images, errors, flags, usable, _ = make_exposures(n=n, stripe_rms=0)

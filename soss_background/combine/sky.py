@@ -269,6 +269,7 @@ class _Passes:
         mean, total = _weighted_mean(left, weight, clean)
         left = np.where(clean, left - mean, 0)
         sums, numbers = left.sum(axis=1), clean.sum(axis=1, dtype=np.float32)
+        errors = np.where(clean, errors, 0)
         # An exposure is part of the sky it is compared with; alone, it is the sky.
         share = weight[:, None, None] / np.where(total > 0, total, np.inf)
         np.copyto(left, np.nan, where=~clean | (share > 0.999))
@@ -318,7 +319,7 @@ def _typical(images, usable):
     ordered, count = np.sort(images, axis=0), usable.sum(axis=0)
     low, high = (
         np.take_along_axis(ordered, middle[None], axis=0)[0]
-        for middle in (np.maximum(count - 1, 0) // 2, count // 2 % len(images))
+        for middle in (np.maximum(count - 1, 0) // 2, count // 2)
     )
     # Of two samples one may be an outlier, and outliers are mostly bright.
     return np.where(count == 2, low, (low + high) / 2)

@@ -43,7 +43,7 @@ def find_sources(
     Mask star light in exposures of one sky.
 
     The first sky is a low-order statistic of the exposures, since in a crowded field the median
-    is star light; then sky and masks are made of each other until the masks stay. Without a
+    is star light; then sky and masks are made of each other. Without a
     second exposure of the same sky, the sky is taken from the exposure's own columns.
 
     Parameters
@@ -85,7 +85,7 @@ def find_sources(
 
 
 def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
-    """Make the sky of exposures and their masks of each other until the masks stay."""
+    """Make the sky of exposures and their masks of each other."""
     sources = np.zeros(cells.shape, dtype=bool)
     for _ in range(max_rounds):
         residuals, sky, _ = subtract_common_sky(cells, noise, sources)

@@ -57,7 +57,6 @@ class SkyflatPipeline(SkyflatPipelineBase):
         SkyflatModel or list of SkyflatModel
             A skyflat for each product; the masked exposures instead if skyflat_combine is skipped.
         """
-        self.skyflat_combine.in_memory |= self.in_memory
         libraries = self.open_exposures(inputs)
         # Before any work is done.
         metadata.name_products(libraries)
@@ -98,6 +97,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
                 else:
                     image = self.flat_field.run(image)
                     self._check_flat_fielded(image)
+                if image.meta.cal_step.flat_field == "COMPLETE":
                     # Nothing asks for them any more, and they would double what is written.
                     image.var_poisson = image.var_rnoise = image.var_flat = None
                 library.shelve(image, index)
