@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import dask
 import psutil
 from astropy.table import Table
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 from stpipe import Step
 from tqdm import tqdm
 
@@ -23,10 +24,7 @@ from soss_background.combine.metadata import name_products
 from soss_background.errors import SkyflatError
 from soss_background.exposures import open_libraries
 
-__all__ = ["TABLE", "open_client", "run_batch"]
-
-# File of what became of the associations, in the folder of the products.
-TABLE = "batch.ecsv"
+__all__ = ["open_client", "run_batch"]
 
 # Memory that a visit takes, in bytes: no more of them are run at a time than there is memory for.
 _MEMORY = 1e9
@@ -43,7 +41,8 @@ def open_client(scheduler=None, workers=None):
     Parameters
     ----------
     scheduler : str, optional
-        Address of the scheduler of a cluster whose workers see the same files.
+        Address of the scheduler of a cluster whose workers see the same files, or the file that
+        the scheduler has written.
     workers : int, optional
         Number of processes, if a cluster is started; by default as many as there are cores, and
         memory for.
@@ -59,21 +58,25 @@ def open_client(scheduler=None, workers=None):
         If the scheduler does not answer.
     """
     if scheduler is not None:
-        with Client(scheduler, timeout=_PATIENCE) as client:
+        place = "scheduler_file" if Path(scheduler).is_file() else "address"
+        with Client(**{place: scheduler}, timeout=_PATIENCE) as client:
             yield client
         return
     room = int(psutil.virtual_memory().available / _MEMORY)
     workers = workers or max(1, min(CPU_COUNT, room))
     settings = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
-    # Bars of several visits would run into each other.
-    settings |= {"env": {"TQDM_DISABLE": "1"}, "silence_logs": logging.CRITICAL}
+    settings |= {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
     with (
         # A worker gets one visit at a time: when it dies, no other is suspected.
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
+        # Bars of several visits would run into each other.
+        dask.config.set({"distributed.nanny.pre-spawn-environ.TQDM_DISABLE": 1}),
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        LocalCluster(dashboard_address=None, local_directory=folder, **settings) as cluster,
+        LocalCluster(local_directory=folder, **settings) as cluster,
         Client(cluster) as client,
     ):
+        # A terminal interrupts all; the workers are ended by this process.
+        client.run(signal.signal, signal.SIGINT, signal.SIG_IGN)
         yield client
 
 
@@ -102,7 +105,7 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
     table : `~astropy.table.Table`
         For each association its ``status`` (made, kept, failed, or not done if the batch was
         interrupted), its ``products``, the time it took in ``seconds``, and a ``message`` that
-        tells why it failed. It is also written to the output folder.
+        tells why it failed.
     """
     paths = [Path(path).absolute() for path in associations]
     output_dir = Path(output_dir).absolute()
@@ -111,6 +114,7 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
     labels = _labels(rows)
     _clean(output_dir, labels.values())
     options = {"arguments": list(arguments), "overwrite": overwrite, "pure": False}
+    options["here"] = Path.cwd()
     futures = {
         client.submit(_run_visit, path, output_dir, label, **options): path
         for path, label in labels.items()
@@ -125,9 +129,7 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
     except KeyboardInterrupt:
         client.cancel(list(futures))
     _reject_twins(rows.values())
-    table = Table(rows=list(rows.values()), units={"seconds": "s"})
-    table.write(output_dir / TABLE, overwrite=True)
-    return table
+    return Table(rows=list(rows.values()), units={"seconds": "s"})
 
 
 def _clean(output_dir, labels):
@@ -146,6 +148,8 @@ def _lost(path, future):
 
 def _tell(err):
     """Tell an error, with its kind if it is not one of this package's."""
+    if isinstance(err, KilledWorker):
+        return "its worker died again and again (out of memory?)"
     return err if isinstance(err, SkyflatError) else f"{type(err).__name__}: {err}"
 
 
@@ -181,14 +185,15 @@ def _row(path, status, products=(), seconds=0.0, message=""):
     }
 
 
-def _run_visit(path, output_dir, label, arguments, overwrite):
+def _run_visit(path, output_dir, label, arguments, overwrite, here):
     """Make the skyflats of an association, on a worker."""
     start, printed = time.monotonic(), io.StringIO()
     try:
         names = name_products(open_libraries([path]))
         if not overwrite and all((output_dir / name).exists() for name in names):
             return _row(path, "kept", names)
-        with contextlib.redirect_stderr(printed):
+        # Paths among the arguments are those of the user.
+        with contextlib.redirect_stderr(printed), contextlib.chdir(here):
             _run_pipeline(path, output_dir, label, arguments, names)
     except SystemExit:  # as strun ends when it is called in a wrong way
         message = (printed.getvalue().splitlines() or [f"see {label}.log"])[-1]

@@ -1,6 +1,8 @@
 """The console script ``soss-background``."""
 
 import argparse
+import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,6 +13,9 @@ from soss_background.simulate import Simulation, simulate_time_series, simulate_
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
 
 __all__ = ["main"]
+
+# Exit status of programs that are interrupted.
+_INTERRUPTED = 130
 
 
 def main(arguments=None):
@@ -39,6 +44,8 @@ def main(arguments=None):
     except (LookupError, OSError, ValueError) as err:
         print(f"soss-background: {err}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _parser():
@@ -134,7 +141,7 @@ def _add_batch(commands):
     )
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument("--workers", type=_positive, help="visits at a time on this machine")
-    cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs already")
+    cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs already, or its file")
     parser.add_argument("--overwrite", action="store_true", help="make finished products again")
     parser.set_defaults(run=_batch)
 
@@ -153,18 +160,21 @@ def _batch(options):
         from soss_background import batch  # what it needs is an extra
     except ImportError as err:
         raise LookupError(f'{err}: pip install "soss_background[batch]"') from err
+    folder = options.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"{folder}: cannot be written to")
+    # A job that is ended by a queue tells what it has done, as one that a user interrupts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with batch.open_client(options.scheduler, options.workers) as client:
         table = batch.run_batch(
-            client,
-            options.associations,
-            options.output_dir,
-            options.arguments,
-            overwrite=options.overwrite,
+            client, options.associations, folder, options.arguments, overwrite=options.overwrite
         )
-    print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
+        print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
+        table.write(folder / "batch.ecsv", overwrite=True)
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
-    print(f"{summary}; see {options.output_dir / batch.TABLE}")
+    print(f"{summary}; see {folder / 'batch.ecsv'}")
     if counts["not done"]:
-        return 130
+        return _INTERRUPTED
     return 1 if counts["failed"] else 0

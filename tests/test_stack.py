@@ -85,6 +85,10 @@ def test_part_of_a_stack_is_saved_as_it_is(tmp_path):
     skyflat.images = fill(Stack(len(IMAGES), tmp_path)).whole("images")[2:]
     skyflat.save(tmp_path / "sky.fits")
     assert_array_equal(fits.getdata(tmp_path / "sky.fits", "SCI"), IMAGES[2:])
+    skyflat.save(tmp_path / "sky.asdf")
+    assert isinstance(skyflat.images, np.memmap)
+    with SkyflatModel(tmp_path / "sky.asdf") as again:
+        assert_array_equal(again.images, IMAGES[2:])
 
 
 def test_threads(monkeypatch):

@@ -75,6 +75,25 @@ class SkyflatModel(JwstDataModel):
                 for plane in _planes(cube):
                     hdu.write(plane)
 
+    def to_asdf(self, init, *args, **kwargs):
+        """
+        Write an ASDF file.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or file object
+            The file.
+        *args, **kwargs
+            See `asdf.AsdfFile.write_to`.
+        """
+        cubes = {name: self._instance[name] for name in _CUBES if name in self._instance}
+        # asdf does not know maps.
+        self._instance.update({name: np.asarray(cube) for name, cube in cubes.items()})
+        try:
+            super().to_asdf(init, *args, **kwargs)
+        finally:
+            self._instance.update(cubes)
+
 
 def _planes(cube):
     """Take the planes of a cube one by one."""
