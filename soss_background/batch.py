@@ -75,9 +75,13 @@ def open_client(scheduler=None, workers=None):
         LocalCluster(local_directory=folder, **settings) as cluster,
         Client(cluster) as client,
     ):
-        # A terminal interrupts all; the workers are ended by this process.
-        client.run(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        client.run(_ignore_interrupts)
         yield client
+
+
+def _ignore_interrupts():
+    """Leave it to the parent to end a worker: a terminal interrupts both."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False):

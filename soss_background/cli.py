@@ -141,7 +141,7 @@ def _add_batch(commands):
     )
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument("--workers", type=_positive, help="visits at a time on this machine")
-    cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs already, or its file")
+    cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs, or its file")
     parser.add_argument("--overwrite", action="store_true", help="make finished products again")
     parser.set_defaults(run=_batch)
 
