@@ -8,6 +8,7 @@ import logging
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,7 @@ import dask
 import psutil
 from astropy.table import Table
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, wait
 from stpipe import Step
 from tqdm import tqdm
 
@@ -29,8 +30,8 @@ __all__ = ["open_client", "run_batch"]
 # Memory that a visit takes, in bytes: no more of them are run at a time than there is memory for.
 _MEMORY = 1e9
 
-# Seconds to wait for a scheduler.
-_PATIENCE = 10
+# Seconds to wait for a scheduler, and after which it is looked whether a batch is to stop.
+_PATIENCE, _LOOK = 10, 0.5
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ def _ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False):
+def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False, stop=None):
     """
     Make the skyflats of many associations; what fails does not stop the others.
 
@@ -103,6 +104,8 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
         Further arguments for the pipeline, as ``strun`` takes them.
     overwrite : bool
         Whether products that exist are made again.
+    stop : `threading.Event`, optional
+        Ends the batch when it is set.
 
     Returns
     -------
@@ -123,17 +126,29 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
         client.submit(_run_visit, path, output_dir, label, **options): path
         for path, label in labels.items()
     }
-    try:
-        progress = {"total": len(futures), "unit": "visit", "disable": None}
-        for future in tqdm(as_completed(futures), "Making skyflats", **progress):
-            path = futures[future]
-            rows[path] = future.result() if future.status == "finished" else _lost(path, future)
+    for future in _wait(futures, stop or threading.Event()):
+        path = futures[future]
+        rows[path] = future.result() if future.status == "finished" else _lost(path, future)
+    if stop is not None and stop.is_set():
+        client.cancel(list(futures))
+    else:
         # A worker that was killed has left what it was at.
         _clean(output_dir, labels.values())
-    except KeyboardInterrupt:
-        client.cancel(list(futures))
     _reject_twins(rows.values())
     return Table(rows=list(rows.values()), units={"seconds": "s"})
+
+
+def _wait(futures, stop):
+    """Yield futures when they are done, until a batch is to stop."""
+    left = set(futures)
+    with tqdm(desc="Making skyflats", total=len(left), unit="visit", disable=None) as progress:
+        while left and not stop.is_set():
+            try:
+                done, left = wait(left, _LOOK, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                continue
+            progress.update(len(done))
+            yield from done
 
 
 def _clean(output_dir, labels):

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -164,12 +165,13 @@ def _batch(options):
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise OSError(f"{folder}: cannot be written to")
-    # A job that is ended by a queue tells what it has done, as one that a user interrupts.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A job that is ended by a user or by a queue tells what it has done.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    settings = {"overwrite": options.overwrite, "stop": stop}
     with batch.open_client(options.scheduler, options.workers) as client:
-        table = batch.run_batch(
-            client, options.associations, folder, options.arguments, overwrite=options.overwrite
-        )
+        table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
         print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
         table.write(folder / "batch.ecsv", overwrite=True)
     counts = Counter(table["status"])
