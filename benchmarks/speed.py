@@ -147,7 +147,8 @@ def _print_goals(peer, ours):
         ratios = [many / few for many, few in zip(ours[_MANY], ours[_USUAL], strict=True)]
         rows += [(f"time, {_MANY} / {_USUAL}", ratios[0], 4.4)]
         rows += [(f"memory, {_MANY} / {_USUAL}", ratios[1], 1.25)]
-    print(f"\n{'':22}{'ratio':>10}{'goal':>10}")
+    if rows:
+        print(f"\n{'':22}{'ratio':>10}{'goal':>10}")
     for name, ratio, goal in rows:
         print(f"{name:22}{ratio:10.2f}{goal:10.2f}")
 
