@@ -126,10 +126,11 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
         client.submit(_run_visit, path, output_dir, label, **options): path
         for path, label in labels.items()
     }
-    for future in _wait(futures, stop or threading.Event()):
+    stop = stop or threading.Event()
+    for future in _wait(futures, stop):
         path = futures[future]
         rows[path] = future.result() if future.status == "finished" else _lost(path, future)
-    if stop is not None and stop.is_set():
+    if stop.is_set():
         client.cancel(list(futures))
     else:
         # A worker that was killed has left what it was at.

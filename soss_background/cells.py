@@ -100,8 +100,7 @@ def covered_cells(mask, usable):
 
 def _count(pixels):
     """Count in each cell the pixels that are True."""
-    pad = [(0, -length % step) for length, step in zip(pixels.shape, CELL, strict=True)]
-    pixels = np.pad(pixels, pad).view(np.uint8)
+    pixels = _pad_to_blocks(pixels, CELL, False).view(np.uint8)
     rows = sum(pixels[first :: CELL[0]] for first in range(CELL[0]))
     return rows.reshape(len(rows), -1, CELL[1]).sum(axis=-1, dtype=np.uint8)
 
@@ -122,11 +121,16 @@ def gather_blocks(image, size=CELL):
     blocks : ndarray of float32, shape (my, mx, size[0] * size[1])
         Values of the blocks; what a block lacks at an edge is NaN.
     """
-    pad = [(0, -length % step) for length, step in zip(image.shape, size, strict=True)]
-    padded = np.pad(image.astype(np.float32), pad, constant_values=np.nan)
+    padded = _pad_to_blocks(image.astype(np.float32), size, np.nan)
     my, mx = (length // step for length, step in zip(padded.shape, size, strict=True))
     blocks = padded.reshape(my, size[0], mx, size[1]).swapaxes(1, 2)
     return blocks.reshape(my, mx, -1)
+
+
+def _pad_to_blocks(image, size, value):
+    """Complete the blocks at the far edges of an image."""
+    pad = [(0, -length % step) for length, step in zip(image.shape, size, strict=True)]
+    return np.pad(image, pad, constant_values=value)
 
 
 def expand_cells(cells, shape, size=CELL):
