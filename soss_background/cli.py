@@ -1,15 +1,28 @@
 """The console script ``soss-background``."""
 
 import argparse
+import functools
+import importlib
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections import Counter
 from pathlib import Path
 
+from astropy.table import Table
+
 from soss_background import __version__
+from soss_background.associations import make_associations, make_background_associations
+from soss_background.associations.tables import (
+    BLANK_SKY_PROGRAMS,
+    parse_date,
+    query_index,
+    read_table,
+)
 from soss_background.detector import SUBARRAYS
+from soss_background.files import save_whole
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
 
@@ -58,8 +71,24 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_compare(commands)
+    _add_query(commands)
+    _add_download(commands)
+    _add_asn(commands)
     _add_batch(commands)
     return parser
+
+
+def _print_table(table):
+    """Print all rows and columns of a table."""
+    print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
+
+
+def _import_extra(module, extra):
+    """Import a module that needs more than the package does."""
+    try:
+        return importlib.import_module(f"soss_background.{module}")
+    except ImportError as err:
+        raise LookupError(f'{err}: pip install "soss_background[{extra}]"') from err
 
 
 def _add_simulate(commands):
@@ -127,6 +156,171 @@ def _compare(options):
     print(f"Picture: {options.output}")
 
 
+def _add_query(commands):
+    """Add the subcommand that finds exposures."""
+    parser = commands.add_parser(
+        "query",
+        help="find exposures in MAST",
+        description="Find SOSS exposures of the full detector in MAST, or in an index of files, "
+        "and write a table of them.",
+    )
+    programs = parser.add_mutually_exclusive_group()
+    programs.add_argument(
+        "--programs",
+        type=int,
+        nargs="+",
+        default=BLANK_SKY_PROGRAMS,
+        metavar="NUMBER",
+        help="programs (default: those that observed blank sky, 1541, 4479 and 6658)",
+    )
+    programs.add_argument(
+        "--all", action="store_const", const=None, dest="programs", help="exposures of any program"
+    )
+    parser.add_argument("--after", type=parse_date, metavar="DATE", help="first DATE-BEG, UTC")
+    parser.add_argument(
+        "--before", type=parse_date, metavar="DATE", help="first DATE-BEG that is too late, UTC"
+    )
+    parser.add_argument(
+        "--product", choices=["rateints", "rate"], default="rateints", help="kind of file"
+    )
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--index", type=Path, metavar="FILE", help="look into this table (CSV, ECSV), not into MAST"
+    )
+    _add_login(place)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("exposures.ecsv"),
+        help="table to write (default: %(default)s)",
+    )
+    parser.set_defaults(run=_query)
+
+
+def _add_login(parser):
+    """Add the option to log in."""
+    parser.add_argument(
+        "--login",
+        action="store_true",
+        help="log in to MAST; the token comes from MAST_API_TOKEN, the keyring or the terminal",
+    )
+
+
+def _query(options):
+    """Find exposures; print what there is and write the table."""
+    criteria = {name: getattr(options, name) for name in ("programs", "after", "before")}
+    if options.index:
+        table = query_index(options.index, options.product, **criteria)
+    else:
+        archive = _import_extra("associations.archive", "archive")
+        table = archive.query_archive(options.product, login=options.login, **criteria)
+    save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
+    _print_table(_summarize(table))
+    print(f"{len(table)} files, see {options.output}")
+
+
+def _summarize(table):
+    """Count the exposures of each observation."""
+    keys = [name for name in ("PROGRAM", "TARGPROP", "OBSERVTN", "SET") if name in table.colnames]
+    return Table(
+        rows=[
+            [*group[keys][0], len(group), min(group["DATE-BEG"]), max(group["DATE-BEG"])]
+            for group in table.group_by(keys).groups
+        ],
+        names=[*keys, "N", "FIRST", "LAST"],
+    )
+
+
+def _add_download(commands):
+    """Add the subcommand that downloads exposures."""
+    parser = commands.add_parser(
+        "download",
+        help="download exposures from MAST",
+        description="Download the exposures that query has found. What is there is not fetched "
+        "again; what was broken off goes on where it was.",
+    )
+    parser.add_argument("table", type=Path, help="table of exposures, as query writes it")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path(), help="folder of the exposures"
+    )
+    _add_login(parser)
+    parser.set_defaults(run=_download)
+
+
+def _download(options):
+    """Download exposures; put the table beside them."""
+    archive = _import_extra("associations.archive", "archive")
+    results = archive.download_exposures(
+        read_table(options.table), options.output_dir, login=options.login
+    )
+    beside = options.output_dir / options.table.name
+    if beside.resolve() != options.table.resolve():
+        save_whole(functools.partial(shutil.copyfile, options.table), beside)
+    failed = results[results["STATUS"] == "failed"]
+    for name, message in failed.iterrows("FILENAME", "MESSAGE"):
+        print(f"{name}: {message}", file=sys.stderr)
+    counts = Counter(results["STATUS"])
+    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    print(f"Next: soss-background asn {beside}")
+    return 1 if len(failed) else 0
+
+
+def _add_asn(commands):
+    """Add the subcommand that writes associations."""
+    parser = commands.add_parser(
+        "asn",
+        help="write associations of exposures that belong together",
+        description="Write an association for each group of SOSS exposures of the full detector "
+        "that make a skyflat together: of one program, target and observation, without a gap. "
+        "Only headers are read.",
+    )
+    parser.add_argument(
+        "files", nargs="+", help="exposures, _rate or _rateints, or tables of them (CSV, ECSV)"
+    )
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path(), help="folder of the associations"
+    )
+    parser.add_argument(
+        "--gap-days",
+        type=float,
+        default=1.0,
+        metavar="DAYS",
+        help="longest time from the start of an exposure to that of the next "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--by-pwcpos",
+        type=float,
+        metavar="TOL",
+        help="part exposures whose pupil wheel positions differ by more than this [deg]",
+    )
+    parser.add_argument(
+        "--product-name",
+        metavar="NAME",
+        help="name of the skyflat, with a number if there are several (default: the pipeline's)",
+    )
+    parser.add_argument(
+        "--background",
+        nargs="+",
+        metavar="FILE",
+        help="write a level-2 association for each of the exposures instead, with these exposures "
+        "of blank sky as its background",
+    )
+    parser.set_defaults(run=_asn)
+
+
+def _asn(options):
+    """Write associations; print a table of them."""
+    if options.background:
+        table = make_background_associations(options.files, options.background, options.output_dir)
+    else:
+        names = ("gap_days", "by_pwcpos", "product_name")
+        settings = {name: getattr(options, name) for name in names}
+        table = make_associations(options.files, options.output_dir, **settings)
+    _print_table(table)
+
+
 def _add_batch(commands):
     """Add the subcommand that makes the skyflats of many associations."""
     parser = commands.add_parser(
@@ -157,10 +351,7 @@ def _positive(text):
 
 def _batch(options):
     """Make the skyflats of many associations; print and write a table of them."""
-    try:
-        from soss_background import batch  # what it needs is an extra
-    except ImportError as err:
-        raise LookupError(f'{err}: pip install "soss_background[batch]"') from err
+    batch = _import_extra("batch", "batch")
     folder = options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -172,7 +363,7 @@ def _batch(options):
     settings = {"overwrite": options.overwrite, "stop": stop}
     with batch.open_client(options.scheduler, options.workers) as client:
         table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
-        print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
+        _print_table(table)
         table.write(folder / "batch.ecsv", overwrite=True)
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())

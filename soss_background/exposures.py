@@ -1,6 +1,7 @@
 """Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
 
 import logging
+import warnings
 from pathlib import Path
 
 from jwst.associations import AssociationNotValidError, load_asn
@@ -13,6 +14,8 @@ from soss_background.library import ExposureLibrary, as_image
 
 __all__ = [
     "borrow_image",
+    "find_fault",
+    "identities",
     "iterate_images",
     "member_paths",
     "open_libraries",
@@ -153,6 +156,56 @@ def read_headers(library):
     ]
 
 
+def find_fault(header, required=_REQUIRED):
+    """
+    Find out why an exposure cannot be used.
+
+    Parameters
+    ----------
+    header : dict
+        Its metadata, see `read_header`.
+    required : dict, optional
+        For each metadata path that must be there its FITS keyword and the value that it must have,
+        None if any will do; by default what makes a SOSS exposure.
+
+    Returns
+    -------
+    fault : str or None
+        What is wrong, None if nothing is.
+    """
+    for key, (keyword, value) in required.items():
+        found = header.get(key)
+        if found in (None, ""):
+            return f"keyword {keyword} is missing"
+        if value is not None and found != value:
+            return f"{keyword} is {found}, not {value}"
+    return None
+
+
+def identities(header):
+    """
+    Collect what tells an exposure from others.
+
+    Parameters
+    ----------
+    header : dict
+        Its metadata, see `read_header`.
+
+    Yields
+    ------
+    identity : str or tuple
+        Its name without the suffix, its place in the program: two files that share one of them
+        hold the same exposure.
+    """
+    name = header.get("meta.filename")
+    if name is not None:
+        yield remove_suffix(Path(name).stem)[0]
+    numbers = [header.get(key) for key in _IDENTITY]
+    if None not in numbers:
+        when = [header.get(f"meta.exposure.{key}") for key in ("segment_number", "start_time")]
+        yield (*numbers, *when)
+
+
 def iterate_images(library, *, modify=False):
     """
     Borrow the exposures of a library one by one, as images of one shape.
@@ -238,7 +291,9 @@ def _from_association(path, folder):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        with path.open() as file:
+        with path.open() as file, warnings.catch_warnings():
+            # Members may lie elsewhere.
+            warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
             association = load_asn(file)
         products = [
             (product, [m for m in product["members"] if m["exptype"].lower() == "science"])
@@ -284,12 +339,8 @@ def _library_of_files(table, product, paths, folder):
 def _check(headers):
     """Raise unless all exposures are SOSS exposures of one subarray, each given once."""
     for header in headers:
-        for key, (keyword, value) in _REQUIRED.items():
-            found = header.get(key)
-            if found is None:
-                raise SkyflatError(f"{header['name']}: keyword {keyword} is missing")
-            if value is not None and found != value:
-                raise SkyflatError(f"{header['name']}: {keyword} is {found}, not {value}")
+        if fault := find_fault(header):
+            raise SkyflatError(f"{header['name']}: {fault}")
     first = headers[0]
     _warn_of_mixture(headers)
     subarray = first["meta.subarray.name"]
@@ -300,7 +351,7 @@ def _check(headers):
                 f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
                 f"{subarray} in {first['name']}: subarrays cannot be mixed"
             )
-        for identity in _identities(header):
+        for identity in identities(header):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
             seen[identity] = header["name"]
@@ -316,14 +367,3 @@ def _warn_of_mixture(headers):
         values = sorted({str(header.get(f"meta.{key}")) for header in headers})
         if len(values) > 1:
             log.warning("Exposures of different %s are combined: %s", keyword, ", ".join(values))
-
-
-def _identities(header):
-    """Collect what tells an exposure: its name without the suffix, its place in the program."""
-    name = header.get("meta.filename")
-    if name is not None:
-        yield remove_suffix(Path(name).stem)[0]
-    numbers = [header.get(key) for key in _IDENTITY]
-    if None not in numbers:
-        when = [header.get(f"meta.exposure.{key}") for key in ("segment_number", "start_time")]
-        yield (*numbers, *when)

@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries
+from soss_background.files import save_whole
 
 __all__ = ["FlatFieldStep", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
@@ -171,7 +172,7 @@ class _SkyflatMixin:
         )
         if Path(path).resolve() in self.search_attr("_input_paths", ()):
             raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
-        _save_whole(model, Path(path))
+        save_whole(model.save, Path(path))
         log.info("Saved model in %s", path)
         return path
 
@@ -266,12 +267,3 @@ def _check_reference(path):
         raise SkyflatError(f"{path}: cannot be read as a reference file ({err})") from err
     if len(shape) != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")
-
-
-def _save_whole(model, path):
-    """Write a model elsewhere and move it to its name when it is complete."""
-    # The model records its file's name when it is saved: only the folder may differ.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        partial = Path(folder) / path.name
-        model.save(partial)
-        partial.replace(path)

@@ -3,11 +3,16 @@
 import json
 from dataclasses import replace
 
+import hypothesis
 import pytest
 
 from soss_background import stpipe
 from soss_background.detector import Window
 from soss_background.simulate import Simulation, simulate_visit
+
+# The same examples on every machine, however slow.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("project")
 
 # A corner of the detector with the step, reference rows and traces in it.
 SMALL = Simulation(

@@ -22,13 +22,6 @@ from soss_background.combine.metadata import (
 from soss_background.errors import SkyflatError
 
 
-class Library:
-    """What `product_name` asks of a library."""
-
-    def __init__(self, obs_group):
-        self.asn = {"products": [{"obs_group": obs_group}]}
-
-
 def header(ra=0.0, dec=0.0, time="2024-06-01", **more):
     """Make the metadata of an exposure."""
     return {
@@ -45,7 +38,7 @@ def describe(*headers):
 
 
 def name(*headers, obs_group=0):
-    return product_name(summarize(describe(*headers)), list(headers), Library(obs_group))
+    return product_name(summarize(describe(*headers)), list(headers), {"obs_group": obs_group})
 
 
 def test_mean_direction_is_on_the_sphere():

@@ -145,16 +145,17 @@ def name_products(libraries):
     names = []
     for library in libraries:
         headers = read_headers(library)
-        name = product_name(summarize(describe_exposures(headers)), headers, library)
+        summary = summarize(describe_exposures(headers))
+        name = product_name(summary, headers, library.asn["products"][0])
         if name in names:
             raise SkyflatError(f"{name}: the name of two products, run them one by one")
         names.append(name)
     return names
 
 
-def product_name(summary, headers, library):
+def product_name(summary, headers, product):
     """
-    Name the product of a library of exposures.
+    Name a product, which is a skyflat.
 
     Parameters
     ----------
@@ -162,9 +163,10 @@ def product_name(summary, headers, library):
         See `summarize`.
     headers : list of dict
         Metadata of the exposures.
-    library : `~jwst.datamodels.ModelLibrary`
-        The exposures; its product's ``obs_group`` tells which uninterrupted sequence of the
-        observation it is, 0 if it is the only one.
+    product : dict
+        The product in its association: ``obs_group`` tells which uninterrupted sequence of the
+        observation it is, 0 if it is the only one; ``file_name``, if it is there, names the file,
+        without suffix and extension.
 
     Returns
     -------
@@ -176,8 +178,10 @@ def product_name(summary, headers, library):
     SkyflatError
         If the exposures do not tell their observation, or a number is none.
     """
+    if "file_name" in product:
+        return f"{product['file_name']}_skyflat.fits"
     observation = _value(headers[0], ("meta.observation.observation_number",), "OBSERVTN")
-    obs_group = library.asn["products"][0].get("obs_group", 0)
+    obs_group = product.get("obs_group", 0)
     try:
         observation, obs_group = int(observation), int(obs_group)
     except ValueError as err:

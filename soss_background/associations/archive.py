@@ -1,0 +1,316 @@
+"""Exposures in MAST, the archive of JWST."""
+
+import contextlib
+import functools
+import logging
+import warnings
+from http import HTTPStatus
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table, join, unique
+from astroquery.exceptions import NoResultsWarning
+from astroquery.mast import MastMissionsClass, conf
+from requests import RequestException
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util import Retry
+
+from soss_background.associations.tables import pad_numbers, require_columns, select_exposures
+from soss_background.detector import FULL
+from soss_background.errors import SkyflatError
+
+__all__ = ["Archive", "download_exposures", "query_archive"]
+
+log = logging.getLogger(__name__)
+
+# Seconds after which a server that says nothing is given up.
+_PATIENCE = 120
+
+# A request is made again if the server is not reached or is busy.
+_RETRY = {
+    "total": 2,
+    "backoff_factor": 0.5,
+    "status_forcelist": (429, 502, 503, 504),
+    "allowed_methods": None,
+}
+
+# How often a file is asked for; each time goes on where the one before it broke off.
+_ATTEMPTS = 3
+
+# Answers to a request for a file that will not change: it is not for us, or not there.
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_FINAL = (*_REFUSED, HTTPStatus.NOT_FOUND)
+
+# Bytes that are read at a time.
+_BLOCK = 2**20
+
+# More exposures than there will ever be; the archive's default is 5000.
+_LIMIT = 1_000_000
+
+# Columns of a table of exposures by the names that the archive has for them.
+_COLUMNS = {
+    "fileSetName": "DATASET",
+    "program": "PROGRAM",
+    "targprop": "TARGPROP",
+    "observtn": "OBSERVTN",
+    "subarray": "SUBARRAY",
+    "filter": "FILTER",
+    "niriss_pupil": "PUPIL",
+    "niriss_pwcpos": "PWCPOS",
+    "date_beg": "DATE-BEG",
+    "category": "CATEGORY",
+}
+
+
+def query_archive(product="rateints", *, login=False, **criteria):
+    """
+    Find SOSS exposures of the full detector in MAST.
+
+    Parameters
+    ----------
+    product : {"rateints", "rate"}
+        Kind of file.
+    login : bool
+        Whether to log in, to find also exposures that are not public. The token comes from the
+        environment (MAST_API_TOKEN), the keyring or the terminal, see `astroquery.mast`.
+    **criteria : dict
+        See `~soss_background.associations.tables.select_exposures`.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        A row for each file, in order of time: FILENAME, PROGRAM, TARGPROP, OBSERVTN, SUBARRAY,
+        FILTER, PUPIL, PWCPOS (deg), DATE-BEG, CATEGORY, SET (see ``select_exposures``), SIZE
+        (bytes), and URI, by which the archive knows the file.
+
+    Raises
+    ------
+    SkyflatError
+        If the archive does not answer, or has no exposure that fits.
+    """
+    with _tell_of_failure():
+        archive = Archive(login=login)
+        exposures = archive.find_exposures()
+        if len(exposures):
+            exposures = select_exposures(exposures, **criteria)
+        if not len(exposures):
+            raise SkyflatError("no exposure fits")
+        files = archive.find_files(list(exposures["DATASET"]), product)
+    if not login:
+        public = files["ACCESS"] == "PUBLIC"
+        if not public.all():
+            log.warning("%d files are left out that are not public: log in", (~public).sum())
+        files = files[public]
+    missing = len(set(exposures["DATASET"]) - set(files["DATASET"]))
+    if missing:
+        log.warning("%d exposures have no _%s file that can be had", missing, product)
+    found = join(exposures, files, "DATASET")
+    found.remove_columns(["DATASET", "ACCESS"])
+    found.sort(["DATE-BEG", "FILENAME"])
+    return found
+
+
+def download_exposures(table, directory=".", *, login=False):
+    """
+    Download exposures from MAST.
+
+    What is there already and has the right size is not fetched again; what was broken off goes on
+    where it was. Files come to their name when they are complete.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The exposures, see `query_archive`.
+    directory : str or `~pathlib.Path`
+        Where the files go.
+    login : bool
+        Whether to log in, for files that are not public, see `query_archive`.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        For each FILENAME its STATUS (fetched, kept or failed) and, if it failed, a MESSAGE.
+
+    Raises
+    ------
+    SkyflatError
+        If the table lacks a column, or if the login fails.
+    """
+    require_columns(table, ["FILENAME", "SIZE", "URI"], "The table of exposures")
+    with _tell_of_failure():
+        archive = Archive(login=login)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = []
+    bar = {"desc": "Downloading", "unit": "B", "unit_scale": True, "disable": None}
+    with tqdm(total=int(np.sum(table["SIZE"])), **bar) as progress:
+        for name, uri, size in table.iterrows("FILENAME", "URI", "SIZE"):
+            # Whatever a table says, nothing is written outside of the folder.
+            path = directory / Path(name).name
+            report = functools.partial(_advance, progress, progress.n)
+            rows.append((path.name, *_download(archive, uri, path, size, report)))
+            report(size)
+    return Table(rows=rows, names=["FILENAME", "STATUS", "MESSAGE"])
+
+
+def _advance(progress, start, received):
+    """Show how much of a file is there."""
+    progress.update(start + received - progress.n)
+
+
+def _download(archive, uri, path, size, report):
+    """Get a file unless it is there; return what became of it, and why."""
+    if path.is_file() and path.stat().st_size == size:
+        return "kept", ""
+    partial = path.with_name(f"{path.name}.part")
+    for _ in range(_ATTEMPTS):
+        try:
+            archive.fetch(uri, partial, size, report)
+        except RequestException as err:
+            message = " ".join(str(err).split())
+            status = getattr(err.response, "status_code", None)
+            if status in _REFUSED:
+                message = "not public: log in with a token that may have it"
+            if status in _FINAL:
+                break
+        else:
+            partial.replace(path)
+            return "fetched", ""
+    return "failed", message
+
+
+@contextlib.contextmanager
+def _tell_of_failure():
+    """Say whose failure it is."""
+    try:
+        yield
+    except Exception as err:  # astroquery raises many kinds
+        raise SkyflatError(f"{conf.server}: {' '.join(str(err).split())}") from err
+
+
+class Archive(MastMissionsClass):
+    """
+    MAST, asked by a session that waits for a slow server but not for a silent one.
+
+    Parameters
+    ----------
+    login : bool
+        Whether to log in, see `query_archive`.
+    """
+
+    def __init__(self, *, login=False):
+        super().__init__(mission="jwst")
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(max_retries=Retry(**_RETRY)))
+        if login:
+            self.login()
+
+    def find_exposures(self):
+        """
+        Find all SOSS exposures of the full detector.
+
+        Returns
+        -------
+        table : `~astropy.table.Table`
+            A row for each exposure, with DATASET, by which the archive knows it, and those columns
+            of a table of exposures that the archive can fill.
+        """
+        known = set(self.get_column_list()["name"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoResultsWarning)
+            found = self.query_criteria(
+                instrume="NIRISS",
+                exp_type="NIS_SOSS",
+                subarray=FULL.name,
+                select_cols=[name for name in _COLUMNS if name in known],
+                limit=_LIMIT,
+            )
+        if not len(found):
+            return found
+        # MAST repeats an exposure for each of its detectors and levels.
+        table = unique(found[[name for name in _COLUMNS if name in found.colnames]], "fileSetName")
+        table.rename_columns(table.colnames, [_COLUMNS[name] for name in table.colnames])
+        return pad_numbers(table)
+
+    def find_files(self, datasets, product):
+        """
+        Find the files of exposures.
+
+        Parameters
+        ----------
+        datasets : list of str
+            The exposures.
+        product : {"rateints", "rate"}
+            Kind of file.
+
+        Returns
+        -------
+        table : `~astropy.table.Table`
+            DATASET, FILENAME, SIZE (bytes), URI and ACCESS of each file.
+        """
+        # MAST repeats a file for each product that it belongs to.
+        rows = {
+            row["filename"]: (
+                row["dataset"],
+                row["filename"],
+                row["size"],
+                row["uri"],
+                row["access"],
+            )
+            for row in self.get_product_list(datasets)
+            if row["filename"].endswith(f"_nis_{product}.fits")
+        }
+        names = ["DATASET", "FILENAME", "SIZE", "URI", "ACCESS"]
+        return Table(rows=list(rows.values()), names=names, dtype=[str, str, int, str, str])
+
+    def fetch(self, uri, path, size, report):
+        """
+        Get a file, or the rest of it.
+
+        The method of astroquery goes on where it was only while it prints, and waits for ever.
+
+        Parameters
+        ----------
+        uri : str
+            The file, as the archive knows it.
+        path : `~pathlib.Path`
+            Where it goes; what is there is taken for its beginning.
+        size : int
+            Its size, bytes.
+        report : callable
+            Is told how many bytes are there, again and again.
+
+        Raises
+        ------
+        requests.RequestException
+            If the file, or its rest, does not come.
+        """
+        start = path.stat().st_size if path.exists() else 0
+        if start == size:
+            return
+        # A file that is compressed on the way could not be gone on with.
+        headers = {"Accept-Encoding": "identity"}
+        if 0 < start < size:
+            headers["Range"] = f"bytes={start}-"
+        url = f"{conf.server}/search/jwst/api/v0.1/retrieve_product"
+        settings = {"params": {"product_name": uri}, "headers": headers, "stream": True}
+        with self._session.get(url, **settings) as response:
+            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                path.unlink()
+            response.raise_for_status()
+            goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
+            with path.open("ab" if goes_on else "wb") as file:
+                for block in response.iter_content(_BLOCK):
+                    file.write(block)
+                    report(file.tell())
+                received = file.tell()
+        if received != size:
+            raise RequestException(f"{received} bytes came instead of {size}")
+
+
+class _Adapter(HTTPAdapter):
+    """Sends requests that are given up if the server falls silent."""
+
+    def send(self, request, timeout=None, **kwargs):
+        return super().send(request, timeout=timeout or _PATIENCE, **kwargs)

@@ -1,0 +1,328 @@
+"""Association files of exposures that belong together."""
+
+import functools
+import logging
+import math
+import warnings
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+from astropy.table import Table
+from jwst.associations.asn_from_list import asn_from_list
+from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
+from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
+from jwst.lib.suffix import remove_suffix
+from tqdm import tqdm
+
+from soss_background.associations.grouping import Exposure, group_exposures
+from soss_background.associations.tables import expand_tables, parse_date
+from soss_background.combine import metadata
+from soss_background.detector import FULL
+from soss_background.errors import SkyflatError
+from soss_background.exposures import find_fault, identities, read_header
+from soss_background.files import save_whole
+
+__all__ = ["make_associations", "make_background_associations", "save_association"]
+
+log = logging.getLogger(__name__)
+
+# What an exposure must say of itself to find its group: metadata path, keyword, value.
+_GROUPED_BY = {
+    "meta.subarray.name": ("SUBARRAY", FULL.name),
+    "meta.observation.program_number": ("PROGRAM", None),
+    "meta.target.proposer_name": ("TARGPROP", None),
+    "meta.observation.observation_number": ("OBSERVTN", None),
+    "meta.observation.date_beg": ("DATE-BEG", None),
+}
+_PWCPOS = {"meta.instrument.pupil_position": ("PWCPOS", None)}
+
+# Data models of rates; the first has all integrations and is preferred.
+_RATES = ("CubeModel", "ImageModel")
+
+
+def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, product_name=None):
+    """
+    Write associations of the exposures that make a skyflat together.
+
+    Only headers are read. What is not a NIRISS SOSS exposure (CLEAR, GR700XD) of the full detector
+    is left out, with a warning that tells why; of an exposure that is given as _rate and as
+    _rateints the latter is taken.
+
+    Parameters
+    ----------
+    files : iterable of str or `~pathlib.Path`
+        Exposures, _rate or _rateints, or tables that list them.
+    directory : str or `~pathlib.Path`
+        Where the associations go; those of the same name are replaced.
+    gap_days : float
+        Longest time from the start of an exposure to that of the next, days.
+    by_pwcpos : float, optional
+        Largest difference between pupil wheel positions of a group, degrees; by default they do
+        not matter.
+    product_name : str, optional
+        Name of the skyflats, followed by a number if there are several; by default they get the
+        pipeline's own.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        A row for each association: ``program``, ``target``, ``observation``, ``group``, number of
+        exposures ``n``, DATE-BEG of the ``first`` and the ``last``, mean ecliptic position
+        ``lon`` and ``lat`` in degrees, name of the ``product`` and path of the ``association``.
+
+    Raises
+    ------
+    SkyflatError
+        If a table cannot be read, if there is no exposure to take, or if a parameter makes no
+        sense.
+    """
+    if not (gap_days >= 0 and math.isfinite(gap_days)):
+        raise SkyflatError(f"gap_days is {gap_days}, not a number of days")
+    if product_name and Path(product_name).name != product_name:
+        raise SkyflatError(f"{product_name}: the name of a product is no path")
+    required = _GROUPED_BY if by_pwcpos is None else _GROUPED_BY | _PWCPOS
+    headers = _collect(files, functools.partial(_read_exposure_of_sky, required=required))
+    by_path = {header["path"]: header for header in headers}
+    groups = group_exposures(map(_as_exposure, headers), gap_days, by_pwcpos)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index, group in enumerate(groups, 1):
+        product = {"obs_group": group.number}
+        if product_name:
+            number = f"_{index:03d}" if len(groups) > 1 else ""
+            product["file_name"] = f"{product_name}{number}"
+        members = [by_path[exposure.path] for exposure in group.exposures]
+        rows.append(_save_group(directory, group, members, product))
+    _warn_of_twins(rows)
+    table = Table(rows=rows, units={"lon": "deg", "lat": "deg"})
+    table["lon"].format = table["lat"].format = ".1f"
+    return table
+
+
+def make_background_associations(science, background, directory="."):
+    """
+    Write level-2 associations of science exposures and the background that was observed with them.
+
+    Only headers are read. What is no exposure in CLEAR and GR700XD is left out, with a warning
+    that tells why.
+
+    Parameters
+    ----------
+    science : iterable of str or `~pathlib.Path`
+        Exposures, _rate or _rateints, of any subarray; each gets an association of its own.
+    background : iterable of str or `~pathlib.Path`
+        Exposures of blank sky, all of the full detector or of the subarray of the science
+        exposures.
+    directory : str or `~pathlib.Path`
+        Where the associations go; those of the same name are replaced.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        A row for each association: the ``science`` exposure, number ``n`` of background exposures
+        and path of the ``association``.
+
+    Raises
+    ------
+    SkyflatError
+        If a table cannot be read, if there is no exposure to take, or if the subarrays do not fit.
+    """
+    sciences = _collect(science, _read_rate)
+    backgrounds = _collect(background, _read_rate, besides=sciences)
+    subarrays = {header["meta.subarray.name"] for header in backgrounds}
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for header in sciences:
+        for subarray in subarrays - {header["meta.subarray.name"]}:
+            if subarray != FULL.name or len(subarrays) > 1:
+                raise SkyflatError(
+                    f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
+                    f"{', '.join(sorted(subarrays))} in the background"
+                )
+        name = remove_suffix(header["path"].stem)[0]
+        path = directory / f"{name}_spec2_asn.json"
+        _save_with_background(path, name, header, backgrounds)
+        rows.append(
+            {"science": header["path"].name, "n": len(backgrounds), "association": str(path)}
+        )
+    return Table(rows=rows)
+
+
+def save_association(path, exposures, name, *, program, target, observation, **product):
+    """
+    Write the association of a skyflat.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file.
+    exposures : iterable of `~pathlib.Path`
+        The exposures. Those in the folder of the association are named relative to it.
+    name : str
+        Name of the product.
+    program, target, observation : str
+        What the exposures belong to.
+    **product : dict
+        More about the product.
+    """
+    names = [_member_name(exposure, path.parent) for exposure in exposures]
+    association = asn_from_list(names, rule=DMS_Level3_Base, product_name=name)
+    association.data |= {
+        "asn_type": "skyflat",
+        "asn_id": f"o{observation}",
+        "program": program,
+        "target": target,
+    }
+    association["products"][0] |= product
+    _write(path, association)
+
+
+def _save_with_background(path, name, science, backgrounds):
+    """Write the association of a science exposure."""
+    association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
+    association.data["asn_type"] = "spec2"
+    product = association["products"][0]
+    product["name"] = name
+    product["members"] += [
+        {"expname": _member_name(header["path"], path.parent), "exptype": "background"}
+        for header in backgrounds
+    ]
+    _write(path, association)
+
+
+def _write(path, association):
+    """Write an association file."""
+    with warnings.catch_warnings():
+        # Members may lie elsewhere.
+        warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
+        _, text = association.dump()
+    save_whole(lambda partial: partial.write_text(f"{text}\n"), path)
+
+
+def _member_name(exposure, folder):
+    """Name an exposure so that the association finds it wherever the pipeline is run."""
+    exposure, folder = exposure.absolute(), folder.absolute()
+    return str(exposure.relative_to(folder) if exposure.is_relative_to(folder) else exposure)
+
+
+def _save_group(directory, group, headers, product):
+    """Write the association of a group; describe it."""
+    program, target, observation = group.observation
+    summary, file_name = _describe(headers, product)
+    path = directory / (
+        f"jw{program}-o{observation}_{quote(target, safe='+')}_{group.number:03d}_skyflat_asn.json"
+    )
+    save_association(
+        path,
+        [header["path"] for header in headers],
+        file_name.removesuffix("_skyflat.fits"),
+        program=program,
+        target=target,
+        observation=observation,
+        **product,
+    )
+    return {
+        "program": program,
+        "target": target,
+        "observation": observation,
+        "group": f"{group.number:03d}",
+        "n": len(headers),
+        "first": headers[0]["meta.observation.date_beg"],
+        "last": headers[-1]["meta.observation.date_beg"],
+        "lon": summary["ecliptic_lon"],
+        "lat": summary["ecliptic_lat"],
+        "product": file_name,
+        "association": str(path),
+    }
+
+
+def _describe(headers, product):
+    """Find the mean ecliptic position and the name of a skyflat."""
+    summary = metadata.summarize(metadata.describe_exposures(headers))
+    return summary, metadata.product_name(summary, headers, product)
+
+
+def _warn_of_twins(rows):
+    """Warn of groups whose skyflats would replace each other."""
+    for name, number in Counter(row["product"] for row in rows).items():
+        if number > 1:
+            log.warning("%s is the name of %d products: give --product-name", name, number)
+
+
+def _collect(files, read, besides=()):
+    """Read the headers of files; tell of what is unfit or given twice."""
+    paths = {path.absolute(): path for path in expand_tables(files)}
+    headers, left_out = [], []
+    for path in tqdm(paths.values(), "Reading headers", unit="file", disable=None):
+        try:
+            headers.append(read(path))
+        except SkyflatError as err:
+            left_out.append(str(err))
+    headers, twins = _part_twins(headers, besides)
+    for reason in left_out + twins:
+        log.warning("Left out: %s", reason)
+    if not headers:
+        raise SkyflatError(f"None of the {len(paths)} files can be taken")
+    return headers
+
+
+def _part_twins(headers, besides):
+    """Take every exposure once, with all its integrations if there is a choice."""
+    seen = {identity: header["name"] for header in besides for identity in identities(header)}
+    taken, reasons = [], []
+    for header in sorted(headers, key=_preference):
+        own = list(identities(header))
+        twin = next((seen[identity] for identity in own if identity in seen), None)
+        if twin is None:
+            taken.append(header)
+            seen |= dict.fromkeys(own, header["name"])
+        else:
+            reasons.append(f"{header['name']}: the same exposure as {twin}, which is taken")
+    return taken, reasons
+
+
+def _preference(header):
+    """Sort integrations before their mean, whatever the order they are given in."""
+    return _RATES.index(header["meta.model_type"]), str(header["path"])
+
+
+def _read_rate(path, required=()):
+    """Read the header of a SOSS exposure; raise if it is none."""
+    header = read_header(path) | {"name": str(path), "path": path}
+    kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
+    fault = find_fault(header) or find_fault(header, dict(required))
+    if not fault and (kind not in _RATES or unit != "DN/s"):
+        fault = f"a {kind} in {unit}, neither _rate nor _rateints"
+    if fault:
+        raise SkyflatError(f"{path}: {fault}")
+    return header
+
+
+def _read_exposure_of_sky(path, required):
+    """Read the header of an exposure; raise if it does not tell where it belongs."""
+    header = _read_rate(path, required)
+    _as_exposure(header)
+    _describe([header], {})
+    return header
+
+
+def _as_exposure(header):
+    """Pick what decides where an exposure belongs."""
+    program, target, observation = (
+        header[f"meta.{key}"]
+        for key in (
+            "observation.program_number",
+            "target.proposer_name",
+            "observation.observation_number",
+        )
+    )
+    date = header["meta.observation.date_beg"]
+    try:
+        start = parse_date(date)
+    except ValueError as err:
+        raise SkyflatError(f"{header['name']}: DATE-BEG is {date}, which is no date") from err
+    pwcpos = header.get("meta.instrument.pupil_position")
+    return Exposure((program, target, observation), start, header["path"], pwcpos)

@@ -1,0 +1,115 @@
+"""Which exposures belong together."""
+
+import itertools
+from datetime import datetime, timedelta
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Exposure", "Group", "group_exposures"]
+
+# Pupil wheel positions are given in degrees with fewer digits than this.
+_DIGITS = 6
+
+
+class Exposure(NamedTuple):
+    """
+    What decides where an exposure belongs.
+
+    Attributes
+    ----------
+    observation : tuple of str
+        Program, target and observation.
+    start : `datetime.datetime`
+        Start of the exposure, DATE-BEG.
+    path : `pathlib.Path`
+        The file.
+    pwcpos : float or None
+        Pupil wheel position, degrees.
+    """
+
+    observation: tuple
+    start: datetime
+    path: Path
+    pwcpos: float | None = None
+
+
+class Group(NamedTuple):
+    """
+    Exposures that make one skyflat.
+
+    Attributes
+    ----------
+    observation : tuple of str
+        Program, target and observation.
+    number : int
+        0 if there is no other group of the observation, else 1, 2, ... in order of time.
+    exposures : list of Exposure
+        The exposures in order of time.
+    """
+
+    observation: tuple
+    number: int
+    exposures: list
+
+
+def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
+    """
+    Find out which exposures belong together.
+
+    Exposures belong together if program, target and observation agree and if none begins more than
+    ``gap_days`` after the one before it; if asked, also the pupil wheel position must agree. The
+    order in which they are given does not matter.
+
+    Parameters
+    ----------
+    exposures : iterable of Exposure
+        The exposures.
+    gap_days : float
+        Longest time from the start of an exposure to that of the next, days.
+    by_pwcpos : float, optional
+        Largest difference between any two pupil wheel positions of a group, degrees; by default
+        they do not matter.
+
+    Returns
+    -------
+    groups : list of Group
+        The groups in order of program, target, observation and time.
+    """
+    groups = []
+    for observation, members in itertools.groupby(sorted(exposures), attrgetter("observation")):
+        sequences = [
+            sequence
+            for position in _split_by_pwcpos(list(members), by_pwcpos)
+            for sequence in _split_by_time(position, timedelta(days=gap_days))
+        ]
+        first = 1 if len(sequences) > 1 else 0
+        for number, sequence in enumerate(sorted(sequences), first):
+            groups.append(Group(observation, number, sequence))
+    return groups
+
+
+def _split_by_pwcpos(exposures, tolerance):
+    """Part exposures whose pupil wheel positions differ; each part in order of time."""
+    if tolerance is None:
+        return [exposures]
+    parts = _split(
+        sorted(exposures, key=attrgetter("pwcpos")),
+        lambda part, exposure: round(exposure.pwcpos - part[0].pwcpos, _DIGITS) > tolerance,
+    )
+    return [sorted(part) for part in parts]
+
+
+def _split_by_time(exposures, gap):
+    """Part exposures, which are in order of time, at gaps."""
+    return _split(exposures, lambda part, exposure: exposure.start - part[-1].start > gap)
+
+
+def _split(exposures, is_apart):
+    """Cut a list before each exposure that is apart from the part before it."""
+    parts = []
+    for exposure in exposures:
+        if not parts or is_apart(parts[-1], exposure):
+            parts.append([])
+        parts[-1].append(exposure)
+    return parts

@@ -1,0 +1,268 @@
+"""Tables of exposures: what a query finds, what an index lists, what other commands read."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+
+from soss_background.detector import FULL
+from soss_background.errors import SkyflatError
+
+__all__ = [
+    "BLANK_SKY_PROGRAMS",
+    "expand_tables",
+    "pad_numbers",
+    "parse_date",
+    "query_index",
+    "read_table",
+    "require_columns",
+    "select_exposures",
+]
+
+# Calibration programs that observed blank sky.
+BLANK_SKY_PROGRAMS = (1541, 4479, 6658)
+
+# Categories of programs that are not science: calibration, commissioning, engineering.
+_NO_SCIENCE = ("CAL", "COM", "ENG")
+
+_FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
+
+# What makes an exposure one of SOSS with the full detector.
+_FULL_SOSS = {"SUBARRAY": FULL.name, "FILTER": "CLEAR", "PUPIL": "GR700XD"}
+
+# Digits of the numbers, as headers have them.
+_DIGITS = {"PROGRAM": 5, "OBSERVTN": 3}
+
+
+def read_table(path):
+    """
+    Read a table of exposures.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        A CSV or ECSV file with a column FILENAME, and FILEPATH if the files are elsewhere.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        One row an exposure. FILEPATH is the whole path of the file.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be read, or names no files.
+    """
+    if not path.is_file():
+        raise SkyflatError(f"{path}: no such file")
+    try:
+        table = Table.read(path, format=_FORMATS[path.suffix.lower()])
+    except Exception as err:  # astropy raises many kinds
+        raise SkyflatError(f"{path}: cannot be read as a table ({err})") from err
+    require_columns(table, ["FILENAME"], path)
+    folder = path.absolute().parent
+    places = zip(_texts(table, "FILEPATH"), _texts(table, "FILENAME"), strict=True)
+    table["FILEPATH"] = [str(_place(folder / place, name)) for place, name in places]
+    return pad_numbers(table)
+
+
+def pad_numbers(table):
+    """
+    Write the numbers of a table as headers have them.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The exposures; PROGRAM and OBSERVTN are changed in place.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The same table.
+    """
+    for column in _DIGITS:
+        if column in table.colnames:
+            table[column] = [_pad(column, text) for text in _texts(table, column)]
+    return table
+
+
+def require_columns(table, columns, name):
+    """
+    Make sure that a table has columns.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The table.
+    columns : iterable of str
+        What it must have.
+    name : str or `~pathlib.Path`
+        What messages call it.
+
+    Raises
+    ------
+    SkyflatError
+        If a column is missing.
+    """
+    for column in columns:
+        if column not in table.colnames:
+            raise SkyflatError(f"{name}: column {column} is missing")
+
+
+def expand_tables(paths):
+    """
+    Put the files that a table lists in its place.
+
+    Parameters
+    ----------
+    paths : iterable of str or `~pathlib.Path`
+        Files, some of which may be tables of exposures, CSV or ECSV.
+
+    Returns
+    -------
+    paths : list of `~pathlib.Path`
+        The files.
+
+    Raises
+    ------
+    SkyflatError
+        If a table cannot be read.
+    """
+    files = []
+    for path in map(Path, paths):
+        is_table = path.suffix.lower() in _FORMATS
+        files += map(Path, read_table(path)["FILEPATH"]) if is_table else [path]
+    return files
+
+
+def query_index(path, product="rateints", **criteria):
+    """
+    Find exposures in an index of files.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        A CSV or ECSV file, see `read_table`, with columns PROGRAM, SUBARRAY, FILTER and DATE-BEG,
+        as STScI's library of SOSS exposures has them.
+    product : {"rateints", "rate"}
+        Kind of file.
+    **criteria : dict
+        See `select_exposures`.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The rows that fit, in order of time, with the column SET.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be read, lacks a column, or lists no exposure that fits.
+    """
+    table = read_table(path)
+    require_columns(table, ["PROGRAM", "SUBARRAY", "FILTER", "DATE-BEG"], path)
+    of_kind = [name.endswith(f"_{product}.fits") for name in table["FILENAME"]]
+    found = select_exposures(table[of_kind], **criteria)
+    if not len(found):
+        raise SkyflatError(
+            f"{path}: none of its {len(table)} files is a _{product} file that fits, in FULL and "
+            "CLEAR"
+        )
+    return found
+
+
+def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None):
+    """
+    Select exposures of SOSS with the full detector.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The exposures. Columns CATEGORY and PUPIL may be missing.
+    programs : iterable of int, optional
+        Numbers of the programs, None for all.
+    after, before : `datetime.datetime`, optional
+        First DATE-BEG, UTC, and the first that is too late.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        The rows that fit, in order of time. The column SET tells what they are for: calibration
+        (programs that observed blank sky), validation (others that are no science), science, or
+        unknown where the category of the program is.
+    """
+    keep = np.ones(len(table), dtype=bool)
+    for column, value in _FULL_SOSS.items():
+        if column in table.colnames:
+            keep &= np.array([text == value for text in _texts(table, column)], dtype=bool)
+    if programs is not None:
+        keep &= np.isin(table["PROGRAM"], [_pad("PROGRAM", number) for number in programs])
+    if after or before:
+        keep &= [_begins_between(after, before, text) for text in _texts(table, "DATE-BEG")]
+    table = table[keep]
+    kinds = zip(table["PROGRAM"], _texts(table, "CATEGORY"), strict=True)
+    table["SET"] = np.array([_purpose(*kind) for kind in kinds], dtype=str)
+    table.sort(["DATE-BEG", "FILENAME"])
+    return table
+
+
+def parse_date(text):
+    """
+    Read a date of a header, a table or a user.
+
+    Parameters
+    ----------
+    text : str
+        Date or date and time, ISO 8601.
+
+    Returns
+    -------
+    date : `datetime.datetime`
+        Without a time zone, which is UTC.
+
+    Raises
+    ------
+    ValueError
+        If the text is no date.
+    """
+    date = datetime.fromisoformat(text)
+    return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
+
+
+def _begins_between(after, before, text):
+    """Tell whether a date is in an interval; if there is no date, it is not."""
+    try:
+        date = parse_date(text)
+    except ValueError:
+        return False
+    return (not after or date >= after) and (not before or date < before)
+
+
+def _texts(table, column):
+    """Read a column as texts, empty where there is nothing."""
+    if column not in table.colnames:
+        return [""] * len(table)
+    return ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
+
+
+def _place(path, name):
+    """Complete the path of a file, which may be given with or without its name."""
+    return path if path.name == name else path / name
+
+
+def _pad(column, number):
+    """Write a number as headers have it, if it is one."""
+    try:
+        return f"{int(float(number)):0{_DIGITS[column]}d}"
+    except ValueError:
+        return number
+
+
+def _purpose(program, category):
+    """Tell what an exposure is for."""
+    if program in {_pad("PROGRAM", number) for number in BLANK_SKY_PROGRAMS}:
+        return "calibration"
+    if not category:
+        return "unknown"
+    return "validation" if category in _NO_SCIENCE else "science"

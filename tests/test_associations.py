@@ -1,0 +1,356 @@
+"""From files to associations, and from these to skyflats."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+from helpers import checksums, edit_file, run_program, strun, write_small_exposures
+from jwst.associations import load_asn
+from jwst.associations.load_as_asn import LoadAsLevel2Asn
+from jwst.datamodels import ModelLibrary
+from stdatamodels.jwst import datamodels
+
+from soss_background.associations import make_associations, make_background_associations
+from soss_background.cli import main
+from soss_background.errors import SkyflatError
+
+NAME = "nis_clear_gr700xd_LON009_LAT-02_DOY320_001_{:03d}_skyflat.fits"
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """Write four exposures of one visit, six minutes apart."""
+    return write_small_exposures(tmp_path_factory.mktemp("originals"), 4)
+
+
+@pytest.fixture
+def files(originals, tmp_path):
+    """Copy the exposures to a folder where they may be changed."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return [Path(shutil.copy(path, folder)) for path in originals]
+
+
+def put(path, **values):
+    """Change metadata of an exposure; None takes them away."""
+
+    def edit(model):
+        for name, value in values.items():
+            model[f"meta.{name.replace('__', '.')}"] = value
+
+    edit_file(path, edit)
+
+
+def left_out(caplog):
+    """Collect what was said of files that were left out, by the name of the file."""
+    said = {}
+    for record in caplog.records:
+        text = record.getMessage()
+        if text.startswith("Left out: "):
+            assert "\n" not in text
+            path, reason = text.removeprefix("Left out: ").split(": ", 1)
+            said[Path(path).name] = reason
+    return said
+
+
+def members(path):
+    """List the members of an association."""
+    return [
+        member["expname"] for member in json.loads(Path(path).read_text())["products"][0]["members"]
+    ]
+
+
+def test_an_uninterrupted_visit_is_one_group(files, tmp_path):
+    before = checksums(files)
+    table = make_associations(reversed(files), tmp_path)
+    assert checksums(files) == before
+    (row,) = table
+    assert [row[name] for name in ("program", "target", "observation", "group", "n")] == [
+        *("04479", "SKYFLAT-1", "001", "000", 4)
+    ]
+    assert (row["first"][:16], row["last"][:16]) == ("2023-11-16T00:00", "2023-11-16T00:18")
+    assert (row["lon"], row["lat"]) == pytest.approx((9, -2), abs=0.1)
+    assert row["product"] == NAME.format(0)
+    assert members(row["association"]) == [f"data/{path.name}" for path in files]
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_jwst_takes_the_associations(files):
+    """Beside the exposures they name no folders, of which jwst warns."""
+    (path,) = make_associations(files, files[0].parent)["association"]
+    with Path(path).open() as stream:
+        association = load_asn(stream)
+    assert association["asn_type"] == "skyflat"
+    assert association["asn_id"] == "o001"
+    library = ModelLibrary(path)
+    assert library.exptypes == ["science"] * 4
+    with library:
+        model = library.borrow(3)
+        assert model.meta.filename == files[3].name
+        library.shelve(model, 3, modify=False)
+
+
+@pytest.mark.parametrize("place", ["inside", "beside", "below"])
+def test_members_are_found_from_elsewhere(files, tmp_path, monkeypatch, place):
+    folder = {"inside": tmp_path / "data", "beside": Path("asn"), "below": tmp_path}[place]
+    (path,) = make_associations([Path("data") / f.name for f in files], folder)["association"]
+    path = Path(path).absolute()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    strun("soss_background.SkyflatPipeline", path, "--steps.flat_field.skip=true")
+    assert [p.name for p in elsewhere.iterdir()] == [NAME.format(0)]
+
+
+def test_a_gap_parts_an_observation(files, tmp_path, caplog):
+    """The product of each part is named as the table says."""
+    for path in files[2:]:
+        put(path, observation__date_beg="2023-11-17T00:06:00.001")
+    table = make_associations(files, tmp_path)
+    assert list(table["group"]) == ["001", "002"]
+    assert list(table["product"]) == [NAME.format(1), NAME.format(2)]
+    for row in table:
+        strun("soss_background.SkyflatPipeline", row["association"], "--steps.flat_field.skip=true")
+        assert (tmp_path / row["product"]).is_file()
+    assert list(make_associations(files, tmp_path, gap_days=1.1)["n"]) == [4]
+    assert not left_out(caplog)
+
+
+def test_the_pupil_wheel_parts_if_asked(files, tmp_path):
+    for path, position in zip(files, (245.70, 245.75, 245.80, 245.72), strict=True):
+        put(path, instrument__pupil_position=position)
+    assert list(make_associations(files, tmp_path)["n"]) == [4]
+    assert list(make_associations(files, tmp_path, by_pwcpos=0.05)["n"]) == [3, 1]
+
+
+def test_two_targets_in_one_observation(files, tmp_path, caplog):
+    put(files[3], target__proposer_name="ANOTHER/SKY 2")
+    table = make_associations(files, tmp_path)
+    assert list(table["target"]) == ["ANOTHER/SKY 2", "SKYFLAT-1"]
+    assert list(table["n"]) == [1, 3]
+    assert list(table["group"]) == ["000", "000"]
+    assert len({Path(path).name for path in table["association"]}) == 2
+    assert all(Path(path).parent == tmp_path for path in table["association"])
+    # Both look at one place: their skyflats would have one name.
+    assert f"{NAME.format(0)} is the name of 2 products" in caplog.text
+
+
+def test_product_name(files, tmp_path):
+    (row,) = make_associations(files, tmp_path, product_name="sky")
+    assert row["product"] == "sky_skyflat.fits"
+    strun("soss_background.SkyflatPipeline", row["association"], "--steps.flat_field.skip=true")
+    with fits.open(tmp_path / "sky_skyflat.fits") as hdus:
+        assert hdus[0].header["FILENAME"] == "sky_skyflat.fits"
+    put(files[0], observation__observation_number="002")
+    table = make_associations(files, tmp_path, product_name="sky")
+    assert list(table["product"]) == ["sky_001_skyflat.fits", "sky_002_skyflat.fits"]
+    with pytest.raises(SkyflatError, match="a/b: the name of a product is no path"):
+        make_associations(files, tmp_path, product_name="a/b")
+
+
+def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
+    """The integrations rather than their mean, in whatever order they come."""
+    cube_path = Path(str(files[1]).replace("_rate", "_rateints"))
+    with datamodels.open(files[1]) as image, datamodels.CubeModel() as cube:
+        cube.update(image)
+        for name in ("data", "err", "dq", "var_poisson", "var_rnoise"):
+            setattr(cube, name, getattr(image, name)[None])
+        cube.save(cube_path)
+    twin = tmp_path / "copy_rate.fits"
+    shutil.copy(files[2], twin)
+    results = set()
+    for order in itertools.permutations([*files[:3], cube_path, twin]):
+        (path,) = make_associations(order, tmp_path)["association"]
+        results.add(Path(path).read_text())
+    assert len(results) == 1
+    assert members(path) == ["data/" + p.name for p in (files[0], cube_path)] + [twin.name]
+    said = left_out(caplog)
+    assert said[files[1].name] == f"the same exposure as {cube_path}, which is taken"
+    assert said[files[2].name] == f"the same exposure as {twin}, which is taken"
+    assert set(said) == {files[1].name, files[2].name}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"instrument__name": "NIRCAM"}, "INSTRUME is NIRCAM, not NIRISS"),
+        ({"exposure__type": "NIS_WFSS"}, "EXP_TYPE is NIS_WFSS, not NIS_SOSS"),
+        ({"instrument__filter": "F277W"}, "FILTER is F277W, not CLEAR"),
+        ({"instrument__pupil": "CLEARP"}, "PUPIL is CLEARP, not GR700XD"),
+        ({"subarray__name": "SUBSTRIP256"}, "SUBARRAY is SUBSTRIP256, not FULL"),
+        ({"bunit_data": "DN"}, "a ImageModel in DN, neither _rate nor _rateints"),
+        ({"observation__program_number": None}, "keyword PROGRAM is missing"),
+        ({"observation__observation_number": None}, "keyword OBSERVTN is missing"),
+        ({"observation__observation_number": "x"}, "OBSERVTN x or obs_group 0 is no number"),
+        ({"target__proposer_name": None}, "keyword TARGPROP is missing"),
+        ({"observation__date_beg": None}, "keyword DATE-BEG is missing"),
+        ({"observation__date_beg": "today"}, "DATE-BEG is today, which is no date"),
+        ({"pointing__ra_v1": None}, "keyword RA_V1 is missing"),
+    ],
+)
+def test_what_does_not_fit_is_left_out(files, tmp_path, caplog, values, reason):
+    put(files[1], **values)
+    (row,) = make_associations(files, tmp_path)
+    assert row["n"] == 3
+    assert left_out(caplog) == {files[1].name: reason}
+
+
+def test_the_pupil_wheel_must_be_known_only_if_asked(files, tmp_path, caplog):
+    put(files[1], instrument__pupil_position=None)
+    assert list(make_associations(files, tmp_path)["n"]) == [4]
+    assert list(make_associations(files, tmp_path, by_pwcpos=1)["n"]) == [3]
+    assert left_out(caplog) == {files[1].name: "keyword PWCPOS is missing"}
+
+
+def test_files_that_are_no_exposures(files, tmp_path, caplog):
+    truncated = tmp_path / "truncated_rate.fits"
+    truncated.write_bytes(files[0].read_bytes()[:20000])
+    text = tmp_path / "notes.txt"
+    text.write_text("no exposure")
+    missing = tmp_path / "missing_rate.fits"
+    (row,) = make_associations([*files, truncated, text, missing], tmp_path)
+    assert row["n"] == 4
+    said = left_out(caplog)
+    assert said["missing_rate.fits"] == "no such file"
+    assert "cannot be read" in said["truncated_rate.fits"]
+    assert "cannot be read" in said["notes.txt"]
+    with pytest.raises(SkyflatError, match="None of the 2 files can be taken"):
+        make_associations([text, missing], tmp_path)
+
+
+def test_pixels_are_not_read(files, tmp_path):
+    """Even where the pixels cannot be read."""
+    for path in files:
+        with fits.open(path) as hdus:
+            start = hdus["SCI"].fileinfo()["datLoc"]
+            size = hdus["SCI"].size
+        with path.open("r+b") as file:
+            file.seek(start)
+            file.write(b"\xff" * size)  # NaN
+    assert list(make_associations(files, tmp_path)["n"]) == [4]
+
+
+@pytest.mark.parametrize("gap_days", [-1, float("nan"), float("inf")])
+def test_a_gap_is_a_number_of_days(files, tmp_path, gap_days):
+    with pytest.raises(SkyflatError, match=f"gap_days is {gap_days}"):
+        make_associations(files, tmp_path, gap_days=gap_days)
+
+
+def test_command_line(files, tmp_path):
+    """As users run it: the table on the screen, what is left out beside it, the pipeline next."""
+    put(files[1], instrument__filter="F277W")
+    names = [f"data/{path.name}" for path in files]
+    done = run_program("soss-background", "asn", *names, "-o", "asn", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f"Left out: {names[1]}: FILTER is F277W, not CLEAR"]
+    header, _, _, row = done.stdout.splitlines()
+    assert (
+        header.split()
+        == "program target observation group n first last lon lat product association".split()
+    )
+    assert row.split()[:5] == ["04479", "SKYFLAT-1", "001", "000", "3"]
+    assert row.split()[9:] == [NAME.format(0), "asn/jw04479-o001_SKYFLAT-1_000_skyflat_asn.json"]
+    done = run_program(
+        "strun",
+        "soss_background.SkyflatPipeline",
+        row.split()[-1],
+        "--steps.flat_field.skip=true",
+        home=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / NAME.format(0)).is_file()
+    assert "path information" not in done.stderr
+
+
+def test_command_line_faults(files, tmp_path, capsys):
+    assert main(["asn", "nothing.fits"]) == 1
+    assert "None of the 1 files can be taken" in capsys.readouterr().err
+    assert main(["asn", str(files[0]), "--gap-days=-1"]) == 1
+    assert "gap_days is -1.0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["asn"])
+    (tmp_path / "file").touch()
+    assert main(["asn", str(files[0]), "-o", "file"]) == 1
+    assert list(tmp_path.glob("*.json")) == []
+
+
+def test_a_table_lists_files(files, tmp_path, caplog):
+    """With paths that are relative to the table, absolute, of folders, or not given."""
+    shutil.copy(files[3], tmp_path)
+    rows = [
+        (files[0].name, "data"),
+        (files[1].name, str(files[1])),
+        (files[2].name, f"data/{files[2].name}"),
+        (files[3].name, ""),
+        ("gone_rate.fits", "data"),
+    ]
+    lines = ["FILENAME,FILEPATH,PROGRAM", *(f"{name},{path},4479" for name, path in rows)]
+    Path("index.csv").write_text("\n".join(lines))
+    Path("elsewhere").mkdir()
+    (row,) = make_associations(["index.csv"], "elsewhere")
+    assert row["n"] == 4
+    assert left_out(caplog) == {"gone_rate.fits": "no such file"}
+    expected = [*files[:3], tmp_path / files[3].name]
+    assert [Path(member) for member in members(row["association"])] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.csv", None, "no such file"),
+        ("names.csv", "NAME,PATH\na,b\n", "column FILENAME is missing"),
+        ("odd.csv", "FILENAME,FILEPATH\na,b,c\n", "cannot be read as a table"),
+        ("bad.ecsv", "FILENAME\na\n", "cannot be read as a table"),
+    ],
+)
+def test_faults_of_tables(name, text, message):
+    if text is not None:
+        Path(name).write_text(text)
+    with pytest.raises(SkyflatError, match=f"{name}: {message}"):
+        make_associations([name])
+
+
+def test_background_of_a_science_exposure(files, tmp_path, caplog):
+    science, *background = files
+    put(science, subarray__name="SUBSTRIP256")
+    (row,) = make_background_associations([science], [*background, science], tmp_path)
+    path = Path(row["association"])
+    assert path.name == "jw04479001001_03101_00001_nis_spec2_asn.json"
+    with path.open() as stream, pytest.warns(UserWarning, match="path information"):
+        association = load_asn(stream)
+    assert association["asn_type"] == "spec2"
+    (product,) = association["products"]
+    assert product["name"] == "jw04479001001_03101_00001_nis"
+    assert [(m["expname"], m["exptype"]) for m in product["members"]] == [
+        (f"data/{science.name}", "science"),
+        *((f"data/{p.name}", "background") for p in background),
+    ]
+    with pytest.warns(UserWarning, match="path information"):
+        assert LoadAsLevel2Asn.load(str(path))["products"] == [product]
+    assert left_out(caplog) == {science.name: f"the same exposure as {science}, which is taken"}
+
+
+def test_subarrays_of_backgrounds(files, tmp_path):
+    science, *background = files
+    for path in (science, background[0]):
+        put(path, subarray__name="SUBSTRIP256")
+    (row,) = make_background_associations([science], background[:1], tmp_path)
+    assert row["n"] == 1
+    with pytest.raises(SkyflatError, match="SUBARRAY is SUBSTRIP256, but FULL, SUBSTRIP256 in"):
+        make_background_associations([science], background, tmp_path)
+    put(science, subarray__name="SUBSTRIP96")
+    with pytest.raises(SkyflatError, match="SUBARRAY is SUBSTRIP96, but SUBSTRIP256 in"):
+        make_background_associations([science], background[:1], tmp_path)
+    assert list(make_background_associations([science], background[1:], tmp_path)["n"]) == [2]
+
+
+def test_background_on_the_command_line(files, capsys):
+    names = [str(path) for path in files]
+    assert main(["asn", names[0], names[1], "--background", *names[2:], "-o", "asn"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4
+    assert len(list(Path("asn").glob("*_spec2_asn.json"))) == 2
+    assert main(["asn", names[0], "--background", "none.fits"]) == 1
