@@ -102,7 +102,7 @@ def test_members_are_found_from_elsewhere(files, tmp_path, monkeypatch, place):
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     strun("soss_background.SkyflatPipeline", path, "--steps.flat_field.skip=true")
-    assert [p.name for p in elsewhere.iterdir()] == [NAME.format(0)]
+    assert [path.name for path in elsewhere.glob("*.fits")] == [NAME.format(0)]
 
 
 def test_a_gap_parts_an_observation(files, tmp_path, caplog):

@@ -43,7 +43,7 @@ _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _FINAL = (*_REFUSED, HTTPStatus.NOT_FOUND)
 
 # Bytes that are read at a time.
-_BLOCK = 2**20
+_BLOCK = 2**16
 
 # More exposures than there will ever be; the archive's default is 5000.
 _LIMIT = 1_000_000
@@ -97,14 +97,13 @@ def query_archive(product="rateints", *, login=False, **criteria):
         if not len(exposures):
             raise SkyflatError("no exposure fits")
         files = archive.find_files(list(exposures["DATASET"]), product)
-    if not login:
-        public = files["ACCESS"] == "PUBLIC"
-        if not public.all():
-            log.warning("%d files are left out that are not public: log in", (~public).sum())
-        files = files[public]
-    missing = len(set(exposures["DATASET"]) - set(files["DATASET"]))
-    if missing:
-        log.warning("%d exposures have no _%s file that can be had", missing, product)
+        if not login:
+            files = files[_find_public(files)]
+        missing = len(set(exposures["DATASET"]) - set(files["DATASET"]))
+        if missing:
+            log.warning("%d exposures have no _%s file that can be had", missing, product)
+        if not len(files):
+            raise SkyflatError("no exposure fits")
     found = join(exposures, files, "DATASET")
     found.remove_columns(["DATASET", "ACCESS"])
     found.sort(["DATE-BEG", "FILENAME"])
@@ -152,6 +151,14 @@ def download_exposures(table, directory=".", *, login=False):
             rows.append((path.name, *_download(archive, uri, path, size, report)))
             report(size)
     return Table(rows=rows, names=["FILENAME", "STATUS", "MESSAGE"])
+
+
+def _find_public(files):
+    """Tell which files are public; say how many are not."""
+    public = files["ACCESS"] == "PUBLIC"
+    if not public.all():
+        log.warning("%d files are left out that are not public: log in", (~public).sum())
+    return public
 
 
 def _advance(progress, start, received):
@@ -205,6 +212,25 @@ class Archive(MastMissionsClass):
             self._session.mount(scheme, _Adapter(max_retries=Retry(**_RETRY)))
         if login:
             self.login()
+
+    def get_column_list(self):
+        """
+        List the columns by which exposures can be found.
+
+        The method of astroquery asks in a session of its own, which waits for ever.
+
+        Returns
+        -------
+        table : `~astropy.table.Table`
+            The column ``name`` has their names.
+        """
+        if self.mission not in self.columns:
+            url = f"{conf.server}/search/util/api/v0.1/column_list"
+            response = self._session.get(url, params={"mission": self.mission})
+            response.raise_for_status()
+            names = [column["column_name"] for column in response.json()]
+            self.columns[self.mission] = Table({"name": names})
+        return self.columns[self.mission]
 
     def find_exposures(self):
         """
@@ -300,13 +326,16 @@ class Archive(MastMissionsClass):
                 path.unlink()
             response.raise_for_status()
             goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
-            with path.open("ab" if goes_on else "wb") as file:
-                for block in response.iter_content(_BLOCK):
-                    file.write(block)
-                    report(file.tell())
-                received = file.tell()
-        if received != size:
-            raise RequestException(f"{received} bytes came instead of {size}")
+            rest = size - start if goes_on else size
+            # Else it is another file, or a page that excuses the server.
+            if int(response.headers.get("Content-Length", rest)) == rest:
+                with path.open("ab" if goes_on else "wb") as file:
+                    for block in response.iter_content(_BLOCK):
+                        file.write(block)
+                        report(file.tell())
+        if not path.exists() or path.stat().st_size != size:
+            path.unlink(missing_ok=True)
+            raise RequestException(f"what came is not a file of {size} bytes")
 
 
 class _Adapter(HTTPAdapter):

@@ -169,6 +169,7 @@ def query_index(path, product="rateints", **criteria):
             f"{path}: none of its {len(table)} files is a _{product} file that fits, in FULL and "
             "CLEAR"
         )
+    found.sort(["DATE-BEG", "FILENAME"])
     return found
 
 
@@ -188,7 +189,7 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     Returns
     -------
     table : `~astropy.table.Table`
-        The rows that fit, in order of time. The column SET tells what they are for: calibration
+        The rows that fit. The column SET tells what they are for: calibration
         (programs that observed blank sky), validation (others that are no science), science, or
         unknown where the category of the program is.
     """
@@ -203,7 +204,6 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     table = table[keep]
     kinds = zip(table["PROGRAM"], _texts(table, "CATEGORY"), strict=True)
     table["SET"] = np.array([_purpose(*kind) for kind in kinds], dtype=str)
-    table.sort(["DATE-BEG", "FILENAME"])
     return table
 
 

@@ -1,0 +1,231 @@
+"""
+A server on this machine that answers the requests of astroquery as MAST does.
+
+The formats are those of the MAST search API (missions-mast) and of its answers that astroquery
+keeps for its own tests.
+"""
+
+import json
+import re
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+# Columns of the archive that are asked for or about, and their types.
+COLUMNS = {
+    "ArchiveFileID": "INTEGER",
+    "fileSetName": "VARCHAR",
+    "instrume": "VARCHAR",
+    "exp_type": "VARCHAR",
+    "program": "INTEGER",
+    "targprop": "VARCHAR",
+    "observtn": "INTEGER",
+    "subarray": "VARCHAR",
+    "filter": "VARCHAR",
+    "niriss_pupil": "VARCHAR",
+    "niriss_pwcpos": "FLOAT",
+    "date_beg": "DATETIME",
+    "category": "VARCHAR",
+}
+
+TOKEN = "a-good-token"  # noqa: S105 - of this server only
+
+
+class MastServer(ThreadingHTTPServer):
+    """
+    The archive.
+
+    Attributes
+    ----------
+    exposures : list of dict
+        Rows of the archive, with all of `COLUMNS`.
+    files : dict
+        For each file name its bytes, and the exposure it belongs to; private ones in ``private``.
+    faults : dict
+        For each path or file name what goes wrong with the next requests, one after the other: a
+        status, ``"truncated"``, ``"cut"``, ``"silent"``, ``"slow"``, ``"whole"`` or bytes that
+        come instead.
+    requests : list of str
+        Paths, file names and ranges that were asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.exposures, self.files, self.private = [], {}, set()
+        self.faults, self.requests = {}, []
+        self.columns = dict(COLUMNS)
+
+    @property
+    def url(self):
+        """Address of the server."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request, client_address):
+        """Say nothing: clients may leave."""
+
+    def add(self, name, content=b"", **values):
+        """Add an exposure, with its file in all products, and what else MAST has of it."""
+        number = len(self.exposures) // 2
+        row = {
+            "ArchiveFileID": number,
+            "fileSetName": name,
+            "instrume": "NIRISS",
+            "exp_type": "NIS_SOSS",
+            "program": 4479,
+            "targprop": "SKY",
+            "observtn": 1,
+            "subarray": "FULL",
+            "filter": "CLEAR",
+            "niriss_pupil": "GR700XD",
+            "niriss_pwcpos": 245.8,
+            "date_beg": f"2023-11-16T{number:02d}:00:00.000000",
+            "category": "CAL",
+        } | values
+        self.exposures += [row, row | {"ArchiveFileID": number + 1000}]
+        for suffix in ("uncal", "rate", "rateints"):
+            self.files[f"{name}_nis_{suffix}.fits"] = content
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+    def do_GET(self):  # noqa: N802 - as the base class has it
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if url.path.endswith("/retrieve_product"):
+            self._send_file(query["product_name"].rsplit("/", 1)[-1])
+        elif url.path.endswith("/column_list"):
+            assert query == {"mission": "jwst"}
+            self._send_json(
+                url.path,
+                [
+                    {"column_name": name, "qual_type": kind, "description": name}
+                    for name, kind in self.server.columns.items()
+                ],
+            )
+        elif url.path == "/whoami":
+            who = {"anon": not self._is_known(), "attrib": {"display_name": "A. Stronomer"}}
+            self._send_json(url.path, who)
+        else:
+            self._send(404, b"")
+
+    def do_POST(self):  # noqa: N802 - as the base class has it
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/search/jwst/api/v0.1/search":
+            self._send_json(self.path, self._search(asked))
+        elif self.path == "/search/jwst/api/v0.1/post_list_products":
+            self._send_json(self.path, {"products": self._products(asked["dataset_ids"])})
+        else:
+            self._send(404, b"")
+
+    def _search(self, asked):
+        """Answer a query by criteria."""
+        columns = asked["select_cols"]
+        conditions = {name: value for item in asked["conditions"] for name, value in item.items()}
+        if not {*columns, *conditions} <= set(self.server.columns):
+            return None
+        rows = [
+            {name: row[name] for name in columns}
+            for row in self.server.exposures
+            if all(str(row[name]) in value.split(",") for name, value in conditions.items())
+        ]
+        info = [{"name": name, "type": self.server.columns[name]} for name in columns]
+        rows = rows[: asked["limit"]]
+        return {"info": info, "search_params": asked, "results": rows, "messages": []}
+
+    def _products(self, datasets):
+        """List the products of exposures, some of them twice."""
+        products = [
+            {
+                "product_key": f"{dataset}_{name}",
+                "access": "EXCLUSIVE_ACCESS" if name in self.server.private else "PUBLIC",
+                "dataset": dataset,
+                "instrument_name": "NIRISS",
+                "filters": "CLEAR;GR700XD",
+                "filename": name,
+                "uri": f"JWST/product/{name}",
+                "authz_primary_identifier": dataset,
+                "file_suffix": name.rsplit("_", 1)[-1].removesuffix(".fits").upper(),
+                "category": "2a",
+                "size": len(content),
+                "type": "science",
+            }
+            for name, content in self.server.files.items()
+            for dataset in datasets
+            if re.match(rf"{dataset}_nis_", name)
+        ]
+        return products + products[:1]
+
+    def _send_file(self, name):
+        """Send a file, or the range of it that was asked for."""
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        self.server.requests.append(f"{name} from {start}")
+        if name not in self.server.files:
+            return self._send(404, b"no such product")
+        if name in self.server.private and not self._is_known():
+            return self._send(401, b"log in")
+        content, fault = self.server.files[name], self._fault(name)
+        if fault == "whole":
+            start = 0
+        if start >= len(content) > 0:
+            return self._send(416, b"")
+        status = 206 if start else 200
+        return self._send(status, content[start:], fault)
+
+    def _send_json(self, path, answer):
+        """Send an answer; a query that makes no sense has none."""
+        self.server.requests.append(path)
+        status = 400 if answer is None else 200
+        self._send(status, json.dumps(answer).encode(), self._fault(path))
+
+    def _fault(self, name):
+        """Tell what goes wrong this time."""
+        faults = self.server.faults.get(name)
+        return faults.pop(0) if faults else None
+
+    def _is_known(self):
+        """Tell whether a request comes with the token."""
+        return f"mast_token={TOKEN}" in (self.headers["Cookie"] or "")
+
+    def _send(self, status, content, fault=None):
+        """Send an answer, with a fault."""
+        if isinstance(fault, int):
+            status, content = fault, b"the server has a fault"
+        if isinstance(fault, bytes):
+            status, content = 200, fault
+        if fault == "silent":
+            time.sleep(1)
+        self.send_response(status)
+        # Without a length the end of the connection is that of the answer.
+        if fault != "cut":
+            self.send_header("Content-Length", str(len(content)))
+        if fault in ("cut", "truncated"):
+            self.send_header("Connection", "close")
+            self.close_connection = True
+            content = content[: len(content) // 2]
+        self.end_headers()
+        blocks = [content[i : i + 1000] for i in range(0, len(content), 1000)]
+        for block in blocks if fault == "slow" else [content]:
+            self.wfile.write(block)
+            self.wfile.flush()
+            time.sleep(0.05 if fault == "slow" else 0)
+
+
+@contextmanager
+def run_server():
+    """Run a server while it is needed."""
+    with MastServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,390 @@
+"""Exposures of an archive: a real server on this machine, asked by astroquery."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from astroquery.mast import conf
+from astroquery.mast.services import ServiceAPI
+from helpers import BIN, run_program, write_small_exposures
+from mast_server import TOKEN, run_server
+
+from soss_background.associations import archive
+from soss_background.associations.archive import download_exposures, query_archive
+from soss_background.cli import main
+from soss_background.errors import SkyflatError
+
+NAMES = [f"jw04479001001_03101_{number:05d}" for number in (1, 2, 3)]
+FILES = [f"{name}_nis_rateints.fits" for name in NAMES]
+
+SEARCH = "/search/jwst/api/v0.1/search"
+PRODUCTS = "/search/jwst/api/v0.1/post_list_products"
+COLUMN_LIST = "/search/util/api/v0.1/column_list"
+
+
+@pytest.fixture
+def mast(monkeypatch):
+    """Run an archive with three exposures of blank sky; let astroquery ask it."""
+    rng = np.random.default_rng(1)
+    with run_server() as server:
+        for name in NAMES:
+            server.add(name, rng.bytes(5000))
+        monkeypatch.setattr(ServiceAPI, "SERVICE_URL", server.url)
+        monkeypatch.setattr(archive, "_RETRY", archive._RETRY | {"backoff_factor": 0.01})
+        monkeypatch.setattr(archive, "_BLOCK", 500)
+        monkeypatch.delenv("MAST_API_TOKEN", raising=False)
+        with conf.set_temp("server", server.url):
+            yield server
+
+
+@pytest.fixture
+def table(mast):
+    """Find the exposures, and forget what was asked."""
+    table = query_archive()
+    mast.requests.clear()
+    return table
+
+
+def received(mast, folder):
+    """Tell which files are whole."""
+    return [(folder / name).read_bytes() == mast.files[name] for name in FILES]
+
+
+def test_query(mast):
+    table = query_archive()
+    assert list(table["FILENAME"]) == FILES
+    row = table[0]
+    expected = {
+        "PROGRAM": "04479",
+        "TARGPROP": "SKY",
+        "OBSERVTN": "001",
+        "SUBARRAY": "FULL",
+        "FILTER": "CLEAR",
+        "PUPIL": "GR700XD",
+        "PWCPOS": 245.8,
+        "DATE-BEG": "2023-11-16T00:00:00.000000",
+        "CATEGORY": "CAL",
+        "SET": "calibration",
+        "SIZE": 5000,
+        "URI": f"JWST/product/{FILES[0]}",
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert mast.requests == [COLUMN_LIST, SEARCH, PRODUCTS]
+
+
+def test_only_soss_exposures_of_the_full_detector(mast):
+    for number, values in enumerate(
+        [
+            {"instrume": "NIRCAM"},
+            {"exp_type": "NIS_TACQ"},
+            {"subarray": "SUBSTRIP256"},
+            {"filter": "F277W"},
+            {"niriss_pupil": "CLEARP"},
+            {"program": 1189},
+        ]
+    ):
+        mast.add(f"jw04479009001_03101_{number:05d}", b"x", **values)
+    assert list(query_archive()["FILENAME"]) == FILES
+
+
+def test_programs_sets_and_dates(mast):
+    for name, program, category in (
+        ("jw01541001001_03101_00001", 1541, "COM"),
+        ("jw06658001001_03101_00001", 6658, "CAL"),
+        ("jw01092001001_03101_00001", 1092, "COM"),
+        ("jw01201001001_03101_00001", 1201, "GTO"),
+        ("jw02589001001_03101_00001", 2589, "GO"),
+        ("jw02734001001_03101_00001", 2734, None),
+    ):
+        mast.add(name, b"x", program=program, category=category, date_beg="2022-06-01T12:00:00")
+    assert {*query_archive()["PROGRAM"]} == {"01541", "04479", "06658"}
+    everything = query_archive(programs=None)
+    assert dict(everything.iterrows("PROGRAM", "SET")) == {
+        "01541": "calibration",
+        "04479": "calibration",
+        "06658": "calibration",
+        "01092": "validation",
+        "01201": "science",
+        "02589": "science",
+        "02734": "unknown",
+    }
+    assert list(everything["DATE-BEG"]) == sorted(everything["DATE-BEG"])
+    assert {*query_archive(programs=[1092, 1201])["PROGRAM"]} == {"01092", "01201"}
+    # From the first moment on, and before the second.
+    dates = {"after": datetime(2022, 6, 1, 12), "before": datetime(2023, 11, 16, 2)}
+    assert len(query_archive(programs=[1541, 4479], **dates)) == 3
+
+
+def test_product(mast):
+    del mast.files[FILES[2]]
+    names = [name.replace("rateints", "rate") for name in FILES]
+    assert list(query_archive("rate")["FILENAME"]) == names
+    assert list(query_archive("rateints")["FILENAME"]) == FILES[:2]
+
+
+def test_what_the_archive_does_not_tell(mast):
+    """The category of a program may be unknown to it."""
+    del mast.columns["category"]
+    mast.add("jw01201001001_03101_00001", b"x", program=1201, niriss_pwcpos=None)
+    table = query_archive(programs=[4479, 1201])
+    assert list(table["SET"]) == ["calibration"] * 3 + ["unknown"]
+    assert list(np.ma.getmaskarray(table["PWCPOS"])) == [False] * 3 + [True]
+
+
+def test_nothing_is_found(mast):
+    with pytest.raises(SkyflatError, match=f"{mast.url}: no exposure fits"):
+        query_archive(programs=[1])
+    mast.exposures.clear()
+    with pytest.raises(SkyflatError, match="no exposure fits"):
+        query_archive()
+
+
+def test_exposures_that_are_not_public(mast, monkeypatch, caplog):
+    mast.private.add(FILES[1])
+    assert list(query_archive()["FILENAME"]) == [FILES[0], FILES[2]]
+    assert "1 files are left out that are not public" in caplog.text
+    monkeypatch.setenv("MAST_API_TOKEN", TOKEN)
+    assert list(query_archive(login=True)["FILENAME"]) == FILES
+    monkeypatch.setenv("MAST_API_TOKEN", "old")
+    with pytest.raises(SkyflatError, match=f"{mast.url}: MAST API token invalid"):
+        query_archive(login=True)
+
+
+@pytest.mark.parametrize("path", [COLUMN_LIST, SEARCH, PRODUCTS])
+@pytest.mark.parametrize("fault", [500, 404, b"<html>", b"{}", b"", "truncated"])
+def test_faults_of_the_archive(mast, path, fault):
+    mast.faults[path] = [fault] * 3
+    with pytest.raises(SkyflatError, match=rf"^{mast.url}: [^\n]+$"):
+        query_archive()
+
+
+@pytest.mark.parametrize("path", [COLUMN_LIST, SEARCH, PRODUCTS])
+@pytest.mark.parametrize("fault", [503, 429, "silent"])
+def test_an_archive_that_is_busy_is_asked_again(mast, monkeypatch, path, fault):
+    monkeypatch.setattr(archive, "_PATIENCE", 0.5)
+    mast.faults[path] = [fault]
+    assert list(query_archive()["FILENAME"]) == FILES
+    assert mast.requests.count(path) == 2
+
+
+def test_nobody_answers(mast):
+    mast.shutdown()
+    mast.server_close()
+    with pytest.raises(SkyflatError, match=rf"^{mast.url}: .*Connection refused"):
+        query_archive()
+
+
+def test_download(mast, table, tmp_path):
+    results = download_exposures(table, tmp_path / "new" / "folder")
+    assert list(results["FILENAME"]) == FILES
+    assert list(results["STATUS"]) == ["fetched"] * 3
+    assert received(mast, tmp_path / "new" / "folder") == [True] * 3
+    assert len(list((tmp_path / "new" / "folder").iterdir())) == 3
+
+
+def test_good_files_are_kept(mast, table, tmp_path):
+    """A file of a wrong size is no good one."""
+    (tmp_path / FILES[0]).write_bytes(mast.files[FILES[0]])
+    (tmp_path / FILES[1]).write_bytes(b"too short")
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["kept", "fetched", "fetched"]
+    assert received(mast, tmp_path) == [True] * 3
+    assert mast.requests == [f"{name} from 0" for name in FILES[1:]]
+
+
+def test_a_download_goes_on_where_it_was(mast, table, tmp_path):
+    (tmp_path / f"{FILES[1]}.part").write_bytes(mast.files[FILES[1]][:3000])
+    (tmp_path / f"{FILES[2]}.part").write_bytes(mast.files[FILES[2]])
+    download_exposures(table, tmp_path)
+    assert mast.requests == [f"{FILES[0]} from 0", f"{FILES[1]} from 3000"]
+    assert received(mast, tmp_path) == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "start"), [("truncated", 2500), ("cut", 0), ("slow", None), (503, 0), (500, 0)]
+)
+def test_a_failed_download_is_tried_again(mast, table, tmp_path, fault, start):
+    mast.faults[FILES[1]] = [fault]
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
+    assert received(mast, tmp_path) == [True] * 3
+    again = [] if start is None else [f"{FILES[1]} from {start}"]
+    assert mast.requests == [
+        *(f"{name} from 0" for name in FILES[:2]),
+        *again,
+        f"{FILES[2]} from 0",
+    ]
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_server_that_sends_the_whole_file_again(mast, table, tmp_path):
+    (tmp_path / f"{FILES[0]}.part").write_bytes(b"x" * 3000)
+    mast.faults[FILES[0]] = ["whole"]
+    mast.faults[FILES[1]] = ["truncated", "whole"]
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
+    assert received(mast, tmp_path) == [True] * 3
+
+
+def test_a_beginning_that_does_not_fit(mast, table, tmp_path):
+    """It is longer than the file, or than the file is on the server."""
+    (tmp_path / f"{FILES[0]}.part").write_bytes(b"x" * 6000)
+    (tmp_path / f"{FILES[1]}.part").write_bytes(b"x" * 5500)
+    table["SIZE"][1] = 6000
+    results = download_exposures(table, tmp_path)
+    assert list(results["STATUS"]) == ["fetched", "failed", "fetched"]
+    assert (tmp_path / FILES[0]).read_bytes() == mast.files[FILES[0]]
+
+
+def test_a_server_that_falls_silent(mast, table, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_PATIENCE", 0.3)
+    monkeypatch.setattr(archive, "_RETRY", {"total": 0})
+    mast.faults[FILES[1]] = ["silent"]
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
+    assert mast.requests.count(f"{FILES[1]} from 0") == 2
+
+
+@pytest.mark.parametrize(
+    ("faults", "message", "requests"),
+    [
+        ([500] * 9, "500 Server Error", 3),
+        ([b"<html>login</html>"] * 9, "what came is not a file of 5000 bytes", 3),
+        (["truncated"] * 9, "", 3),
+        ([404] * 9, "404 Client Error", 1),
+        ([403] * 9, "not public: log in with a token", 1),
+    ],
+)
+def test_a_download_that_fails_for_good(mast, table, tmp_path, faults, message, requests):
+    """It is told, and does not keep the others."""
+    mast.faults[FILES[1]] = faults
+    results = download_exposures(table, tmp_path)
+    assert list(results["STATUS"]) == ["fetched", "failed", "fetched"]
+    assert message in results["MESSAGE"][1]
+    assert "\n" not in results["MESSAGE"][1]
+    assert len([line for line in mast.requests if line.startswith(FILES[1])]) == requests
+    assert not (tmp_path / FILES[1]).exists()
+    # Another day all is well.
+    mast.faults.clear()
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["kept", "fetched", "kept"]
+    assert received(mast, tmp_path) == [True] * 3
+
+
+def test_download_of_what_is_not_public(mast, table, tmp_path, monkeypatch):
+    mast.private.add(FILES[0])
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["failed", "fetched", "fetched"]
+    monkeypatch.setenv("MAST_API_TOKEN", TOKEN)
+    assert list(download_exposures(table, tmp_path, login=True)["STATUS"])[0] == "fetched"
+
+
+def test_nothing_is_written_outside(mast, table, tmp_path):
+    table["FILENAME"] = [f"../{name}" for name in table["FILENAME"]]
+    download_exposures(table, tmp_path / "inside")
+    assert received(mast, tmp_path / "inside") == [True] * 3
+
+
+def test_download_needs_a_table_of_the_archive(tmp_path):
+    with pytest.raises(SkyflatError, match="column SIZE is missing"):
+        download_exposures(Table({"FILENAME": FILES}), tmp_path)
+
+
+def configure(home, server):
+    """Tell astroquery in another process where the archive is."""
+    folder = home / ".astropy" / "config"
+    folder.mkdir(parents=True)
+    (folder / "astroquery.cfg").write_text(f"[mast]\nserver = {server.url}\n")
+
+
+def test_from_archive_to_association(mast, tmp_path):
+    """As users run it, in processes of their own."""
+    for path in write_small_exposures(tmp_path, 3):
+        mast.files[path.name] = path.read_bytes()
+        path.unlink()
+    configure(tmp_path, mast)
+
+    def run(*arguments):
+        done = run_program("soss-background", *arguments, home=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    printed = run("query", "--product", "rate", "--after", "2023-01-01", "-o", "sky.ecsv")
+    assert printed.splitlines()[2].split()[:5] == ["04479", "SKY", "001", "calibration", "3"]
+    assert "3 files, see sky.ecsv" in printed
+    assert "3 fetched" in run("download", "sky.ecsv", "-o", "data")
+    assert "3 kept" in run("download", "sky.ecsv", "-o", "data")
+    printed = run("asn", "data/sky.ecsv")
+    assert "nis_clear_gr700xd_LON009_LAT-02_DOY320_001_000_skyflat.fits" in printed
+    assert len(list(tmp_path.glob("*_asn.json"))) == 1
+
+
+def test_downloads_that_fail_are_told(mast, table, capsys):
+    table.write("sky.ecsv")
+    mast.faults[FILES[1]] = [500] * 9
+    assert main(["download", "sky.ecsv", "-o", "data"]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"{FILES[1]}: 500 Server Error")
+    assert "2 fetched, 1 failed" in told.out
+
+
+def test_an_interrupted_download_goes_on(mast, table, tmp_path):
+    content = np.random.default_rng(2).bytes(200_000)
+    mast.files[FILES[0]] = content
+    table["SIZE"][0] = len(content)
+    table.write(tmp_path / "sky.ecsv")
+    configure(tmp_path, mast)
+    mast.faults[FILES[0]] = ["slow"]
+    command = [BIN / "soss-background", "download", "sky.ecsv"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    partial = tmp_path / f"{FILES[0]}.part"
+    limit = time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert 0 < partial.stat().st_size < len(content)
+    download_exposures(table, tmp_path)
+    assert received(mast, tmp_path) == [True] * 3
+    assert mast.requests[-3] != f"{FILES[0]} from 0"
+
+
+def test_index(tmp_path, capsys):
+    """An index of files instead of the archive, filtered by the same options."""
+    header = "FILENAME,FILEPATH,PROGRAM,TARGPROP,OBSERVTN,SUBARRAY,FILTER,PWCPOS,DATE-BEG,CATEGORY"
+    lines = [
+        f"{FILES[1]},data,4479,SKY,1,FULL,CLEAR,245.8,2023-11-16T01:00:00,CAL",
+        f"{FILES[0]},data,4479,SKY,1,FULL,CLEAR,245.8,2023-11-16T00:00:00,CAL",
+        f"{FILES[2].replace('rateints', 'rate')},data,4479,S,1,FULL,CLEAR,,2023-11-16,CAL",
+        "other_1_rateints.fits,/far,1092,S,1,FULL,CLEAR,245.8,2022-06-01T00:00:00,COM",
+        "other_2_rateints.fits,/far,1541,S,1,SUBSTRIP256,CLEAR,245.8,2022-06-02T00:00:00,COM",
+        "other_3_rateints.fits,/far,1541,S,1,FULL,F277W,245.8,2022-06-02T00:00:00,COM",
+    ]
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "soss.csv").write_text("\n".join([header, *lines]))
+    query = ["query", "--index", "index/soss.csv"]
+    assert main([*query, "-o", "blank.ecsv"]) == 0
+    table = Table.read("blank.ecsv")
+    assert list(table["FILENAME"]) == FILES[:2]
+    assert list(table["FILEPATH"]) == [str(tmp_path / "index/data" / name) for name in FILES[:2]]
+    assert list(table["SET"]) == ["calibration"] * 2
+    assert "2 files, see blank.ecsv" in capsys.readouterr().out
+    assert main([*query, "--all", "--before", "2023-01-01"]) == 0
+    assert list(Table.read("exposures.ecsv")["SET"]) == ["validation"]
+    assert main([*query, "--product", "rate"]) == 0
+    assert len(Table.read("exposures.ecsv")) == 1
+    assert main([*query, "--programs", "1541"]) == 1
+    assert "none of its 6 files is a _rateints file that fits" in capsys.readouterr().err
+    assert main(["download", "blank.ecsv"]) == 1
+    assert "column SIZE is missing" in capsys.readouterr().err
+    (tmp_path / "short.csv").write_text("FILENAME,PROGRAM\na,1\n")
+    assert main(["query", "--index", "short.csv"]) == 1
+    assert "short.csv: column SUBARRAY is missing" in capsys.readouterr().err
+
+
+def test_without_astroquery(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "soss_background.associations.archive", None)
+    assert main(["query"]) == 1
+    assert 'pip install "soss_background[archive]"' in capsys.readouterr().err
