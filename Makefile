@@ -1,4 +1,4 @@
-# make demo    simulate ten exposures, make a skyflat of them, draw it beside the truth
+# make demo    simulate ten exposures, group them, make a skyflat of them, draw it beside the truth
 # make test    lint, then all tests
 # make docs    build the documentation in docs/_build/html
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
@@ -18,7 +18,8 @@ DEMO := demo
 demo: .venv/installed
 	rm -rf $(DEMO)
 	$(BIN)/soss-background simulate $(DEMO)/exposures
-	$(BIN)/strun soss_background.SkyflatPipeline $(DEMO)/exposures/*_asn.json \
+	$(BIN)/soss-background asn $(DEMO)/exposures/*_rateints.fits --output-dir $(DEMO)
+	$(BIN)/strun soss_background.SkyflatPipeline $(DEMO)/*_asn.json \
 		--steps.flat_field.override_flat=$(DEMO)/exposures/flat.fits --output_dir=$(DEMO)
 	$(BIN)/soss-background compare $(DEMO)/*_skyflat.fits $(DEMO)/exposures/truth.fits \
 		--output $(DEMO)/skyflat.png

@@ -1,12 +1,12 @@
 """JWST-format files: exposures, the flat-field reference, the association."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from stdatamodels.jwst import datamodels
 
+from soss_background.associations.association import save_association
 from soss_background.simulate.detector_effects import pixel_flags
 from soss_background.simulate.headers import header, instrument, integration_times, subarray
 
@@ -158,16 +158,13 @@ def write_association(directory, names, simulation):
         The file.
     """
     program, observation = f"{int(simulation.program):05d}", f"{int(simulation.observation):03d}"
-    members = [{"expname": name, "exptype": "science"} for name in names]
-    association = {
-        "asn_type": "skyflat",
-        "asn_rule": "skyflat",
-        "asn_id": f"o{observation}",
-        "asn_pool": "none",
-        "program": program,
-        "target": simulation.target,
-        "products": [{"name": f"jw{program}-o{observation}_niriss", "members": members}],
-    }
     path = directory / f"jw{program}-o{observation}_skyflat_asn.json"
-    path.write_text(json.dumps(association, indent=4) + "\n")
+    save_association(
+        path,
+        [directory / name for name in names],
+        f"jw{program}-o{observation}_niriss",
+        program=program,
+        target=simulation.target,
+        observation=observation,
+    )
     return path
