@@ -176,9 +176,9 @@ def _add_query(commands):
     programs.add_argument(
         "--all", action="store_const", const=None, dest="programs", help="exposures of any program"
     )
-    parser.add_argument("--after", type=parse_date, metavar="DATE", help="first DATE-BEG, UTC")
+    parser.add_argument("--after", type=_date, metavar="DATE", help="first DATE-BEG, UTC")
     parser.add_argument(
-        "--before", type=parse_date, metavar="DATE", help="first DATE-BEG that is too late, UTC"
+        "--before", type=_date, metavar="DATE", help="first DATE-BEG that is too late, UTC"
     )
     parser.add_argument(
         "--product", choices=["rateints", "rate"], default="rateints", help="kind of file"
@@ -191,11 +191,26 @@ def _add_query(commands):
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=_ecsv,
         default=Path("exposures.ecsv"),
         help="table to write (default: %(default)s)",
     )
     parser.set_defaults(run=_query)
+
+
+def _date(text):
+    """Read a date."""
+    try:
+        return parse_date(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text} is no date, such as 2024-01-31") from err
+
+
+def _ecsv(text):
+    """Read the name of an ECSV file."""
+    if not text.endswith(".ecsv"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .ecsv")
+    return Path(text)
 
 
 def _add_login(parser):
@@ -209,6 +224,7 @@ def _add_login(parser):
 
 def _query(options):
     """Find exposures; print what there is and write the table."""
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     criteria = {name: getattr(options, name) for name in ("programs", "after", "before")}
     if options.index:
         table = query_index(options.index, options.product, **criteria)
@@ -222,13 +238,14 @@ def _query(options):
 
 def _summarize(table):
     """Count the exposures of each observation."""
-    keys = [name for name in ("PROGRAM", "TARGPROP", "OBSERVTN", "SET") if name in table.colnames]
+    columns = {"PROGRAM": "program", "TARGPROP": "target", "OBSERVTN": "observation", "SET": "set"}
+    keys = [column for column in columns if column in table.colnames]
     return Table(
         rows=[
             [*group[keys][0], len(group), min(group["DATE-BEG"]), max(group["DATE-BEG"])]
             for group in table.group_by(keys).groups
         ],
-        names=[*keys, "N", "FIRST", "LAST"],
+        names=[*(columns[key] for key in keys), "n", "first", "last"],
     )
 
 
@@ -284,10 +301,8 @@ def _add_asn(commands):
     parser.add_argument(
         "--gap-days",
         type=float,
-        default=1.0,
         metavar="DAYS",
-        help="longest time from the start of an exposure to that of the next "
-        "(default: %(default)s)",
+        help="longest time from the start of an exposure to that of the next (default: 1)",
     )
     parser.add_argument(
         "--by-pwcpos",
@@ -312,11 +327,14 @@ def _add_asn(commands):
 
 def _asn(options):
     """Write associations; print a table of them."""
+    names = ("gap_days", "by_pwcpos", "product_name")
+    settings = {name: getattr(options, name) for name in names}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if options.background and settings:
+        raise ValueError(f"--background groups nothing, and takes no {', '.join(settings)}")
     if options.background:
         table = make_background_associations(options.files, options.background, options.output_dir)
     else:
-        names = ("gap_days", "by_pwcpos", "product_name")
-        settings = {name: getattr(options, name) for name in names}
         table = make_associations(options.files, options.output_dir, **settings)
     _print_table(table)
 

@@ -13,6 +13,7 @@ from soss_background.errors import SkyflatError
 from soss_background.library import ExposureLibrary, as_image
 
 __all__ = [
+    "REQUIRED",
     "borrow_image",
     "find_fault",
     "identities",
@@ -26,7 +27,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 # What an exposure must say of itself: keyword, and the value it must have, if only one will do.
-_REQUIRED = {
+REQUIRED = {
     "meta.instrument.name": ("INSTRUME", "NIRISS"),
     "meta.exposure.type": ("EXP_TYPE", "NIS_SOSS"),
     "meta.instrument.filter": ("FILTER", "CLEAR"),
@@ -156,7 +157,7 @@ def read_headers(library):
     ]
 
 
-def find_fault(header, required=_REQUIRED):
+def find_fault(header, required=REQUIRED):
     """
     Find out why an exposure cannot be used.
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -45,8 +46,10 @@ class MastServer(ThreadingHTTPServer):
         For each file name its bytes, and the exposure it belongs to; private ones in ``private``.
     faults : dict
         For each path or file name what goes wrong with the next requests, one after the other: a
-        status, ``"truncated"``, ``"cut"``, ``"silent"``, ``"slow"``, ``"whole"`` or bytes that
-        come instead.
+        status, ``"truncated"``, ``"cut"``, ``"silent"``, ``"slow"``, ``"whole"``,
+        ``"another part"``, or bytes that come instead.
+    sizes, changed : dict
+        For each file name the size that is told if it is not the true one, and when it was changed.
     requests : list of str
         Paths, file names and ranges that were asked for.
     """
@@ -57,6 +60,7 @@ class MastServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.exposures, self.files, self.private = [], {}, set()
         self.faults, self.requests = {}, []
+        self.sizes, self.changed = {}, {}
         self.columns = dict(COLUMNS)
 
     @property
@@ -154,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "authz_primary_identifier": dataset,
                 "file_suffix": name.rsplit("_", 1)[-1].removesuffix(".fits").upper(),
                 "category": "2a",
-                "size": len(content),
+                "size": self.server.sizes.get(name, len(content)),
                 "type": "science",
             }
             for name, content in self.server.files.items()
@@ -172,12 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.server.private and not self._is_known():
             return self._send(401, b"log in")
         content, fault = self.server.files[name], self._fault(name)
+        changed, begun = self.server.changed.get(name), self.headers["If-Unmodified-Since"]
+        if changed and begun and changed > parsedate_to_datetime(begun):
+            return self._send(412, b"")
         if fault == "whole":
             start = 0
         if start >= len(content) > 0:
             return self._send(416, b"")
-        status = 206 if start else 200
-        return self._send(status, content[start:], fault)
+        extra = {}
+        if start:
+            said = 0 if fault == "another part" else start
+            extra["Content-Range"] = f"bytes {said}-{len(content) - 1}/{len(content)}"
+        return self._send(206 if start else 200, content[start:], fault, extra)
 
     def _send_json(self, path, answer):
         """Send an answer; a query that makes no sense has none."""
@@ -194,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Tell whether a request comes with the token."""
         return f"mast_token={TOKEN}" in (self.headers["Cookie"] or "")
 
-    def _send(self, status, content, fault=None):
+    def _send(self, status, content, fault=None, extra=()):
         """Send an answer, with a fault."""
         if isinstance(fault, int):
             status, content = fault, b"the server has a fault"
@@ -210,6 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
             content = content[: len(content) // 2]
+        for name, value in dict(extra).items():
+            self.send_header(name, value)
         self.end_headers()
         blocks = [content[i : i + 1000] for i in range(0, len(content), 1000)]
         for block in blocks if fault == "slow" else [content]:

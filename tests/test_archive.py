@@ -1,11 +1,12 @@
 """Exposures of an archive: a real server on this machine, asked by astroquery."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def mast(monkeypatch):
         monkeypatch.setattr(ServiceAPI, "SERVICE_URL", server.url)
         monkeypatch.setattr(archive, "_RETRY", archive._RETRY | {"backoff_factor": 0.01})
         monkeypatch.setattr(archive, "_BLOCK", 500)
+        monkeypatch.setattr(archive, "_PAUSE", 0.01)
         monkeypatch.delenv("MAST_API_TOKEN", raising=False)
         with conf.set_temp("server", server.url):
             yield server
@@ -137,6 +139,18 @@ def test_what_the_archive_does_not_tell(mast):
     assert list(np.ma.getmaskarray(table["PWCPOS"])) == [False] * 3 + [True]
 
 
+def test_dates_and_products_that_the_archive_does_not_have(mast):
+    mast.exposures[2]["date_beg"] = mast.exposures[3]["date_beg"] = None
+    del mast.files[FILES[2]]
+    mast.sizes[FILES[0]] = None
+    assert list(query_archive()["FILENAME"]) == [FILES[1]]
+    with pytest.raises(SkyflatError, match="no exposure fits"):
+        query_archive(after=datetime(2023, 11, 16, 0, 30), before=datetime(2023, 11, 16, 1, 30))
+    del mast.columns["date_beg"]
+    with pytest.raises(SkyflatError, match="column DATE-BEG is missing"):
+        query_archive()
+
+
 def test_nothing_is_found(mast):
     with pytest.raises(SkyflatError, match=f"{mast.url}: no exposure fits"):
         query_archive(programs=[1])
@@ -148,7 +162,7 @@ def test_nothing_is_found(mast):
 def test_exposures_that_are_not_public(mast, monkeypatch, caplog):
     mast.private.add(FILES[1])
     assert list(query_archive()["FILENAME"]) == [FILES[0], FILES[2]]
-    assert "1 files are left out that are not public" in caplog.text
+    assert "Left out: files that are not public (1), log in" in caplog.text
     monkeypatch.setenv("MAST_API_TOKEN", TOKEN)
     assert list(query_archive(login=True)["FILENAME"]) == FILES
     monkeypatch.setenv("MAST_API_TOKEN", "old")
@@ -239,12 +253,62 @@ def test_a_beginning_that_does_not_fit(mast, table, tmp_path):
     assert (tmp_path / FILES[0]).read_bytes() == mast.files[FILES[0]]
 
 
-def test_a_server_that_falls_silent(mast, table, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "_PATIENCE", 0.3)
-    monkeypatch.setattr(archive, "_RETRY", {"total": 0})
-    mast.faults[FILES[1]] = ["silent"]
+def test_a_beginning_of_an_older_file(mast, table, tmp_path):
+    """Of the same size: its end would make a file of nothing that ever was."""
+    mast.faults[FILES[1]] = ["truncated"] * 3
+    download_exposures(table, tmp_path)
+    assert (tmp_path / f"{FILES[1]}.part").stat().st_size > 0
+    mast.files[FILES[1]] = mast.files[FILES[1]][::-1]
+    mast.changed[FILES[1]] = datetime.now(UTC) + timedelta(seconds=2)
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["kept", "fetched", "kept"]
+    assert received(mast, tmp_path) == [True] * 3
+
+
+def test_another_part_than_was_asked_for(mast, table, tmp_path):
+    (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:2500])
+    mast.faults[FILES[0]] = ["another part"]
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
-    assert mast.requests.count(f"{FILES[1]} from 0") == 2
+    assert received(mast, tmp_path) == [True] * 3
+
+
+def test_a_page_that_excuses_the_server_costs_nothing(mast, table, tmp_path):
+    (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:4900])
+    mast.faults[FILES[0]] = [b"<html>down for maintenance</html>"]
+    download_exposures(table, tmp_path)
+    assert mast.requests[:2] == [f"{FILES[0]} from 4900"] * 2
+    assert received(mast, tmp_path) == [True] * 3
+
+
+def test_progress(mast, table, tmp_path, monkeypatch):
+    """It is at the end when all is done, whatever was there, broke off or failed."""
+    bars = []
+
+    class Bar(archive.tqdm):
+        def __init__(self, **settings):
+            super().__init__(**settings | {"disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(archive, "tqdm", Bar)
+    (tmp_path / FILES[0]).write_bytes(mast.files[FILES[0]])
+    mast.faults[FILES[1]] = ["truncated", "whole"]
+    mast.faults[FILES[2]] = [500] * 9
+    download_exposures(table, tmp_path)
+    assert (bars[0].n, bars[0].total) == (15000, 15000)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("SIZE", "many", f"{FILES[1]}: SIZE is many, which is no number"),
+        ("SIZE", 0, f"a file '{FILES[1]}' of 0 bytes"),
+        ("FILENAME", "", "a file '' of 5000 bytes"),
+    ],
+)
+def test_rows_that_make_no_sense(mast, table, tmp_path, column, value, message):
+    table[column] = [table[column][0], value, table[column][2]]
+    with pytest.raises(SkyflatError, match=message):
+        download_exposures(table, tmp_path)
+    assert mast.requests == []
 
 
 @pytest.mark.parametrize(
@@ -252,13 +316,16 @@ def test_a_server_that_falls_silent(mast, table, tmp_path, monkeypatch):
     [
         ([500] * 9, "500 Server Error", 3),
         ([b"<html>login</html>"] * 9, "what came is not a file of 5000 bytes", 3),
-        (["truncated"] * 9, "", 3),
+        (["silent"] * 9, "Read timed out", 3),
         ([404] * 9, "404 Client Error", 1),
-        ([403] * 9, "not public: log in with a token", 1),
+        ([403] * 9, "not public, or not for the owner", 1),
     ],
 )
-def test_a_download_that_fails_for_good(mast, table, tmp_path, faults, message, requests):
+def test_a_download_that_fails_for_good(
+    mast, table, tmp_path, monkeypatch, faults, message, requests
+):
     """It is told, and does not keep the others."""
+    monkeypatch.setattr(archive, "_PATIENCE", 0.3)
     mast.faults[FILES[1]] = faults
     results = download_exposures(table, tmp_path)
     assert list(results["STATUS"]) == ["fetched", "failed", "fetched"]
@@ -379,6 +446,16 @@ def test_index(tmp_path, capsys):
     assert "none of its 6 files is a _rateints file that fits" in capsys.readouterr().err
     assert main(["download", "blank.ecsv"]) == 1
     assert "column SIZE is missing" in capsys.readouterr().err
+    (tmp_path / "odd.csv").write_text(f"{header}\n,,,,,,,,,\n1,,x,,,FULL,CLEAR,,,\n")
+    assert main(["query", "--index", "odd.csv", "--after", "2022-01-01"]) == 1
+    assert "none of its 2 files" in capsys.readouterr().err
+    (tmp_path / "empty.csv").write_text(f"{header}\n")
+    assert main(["query", "--index", "empty.csv", "--after", "2022-01-01"]) == 1
+    assert "none of its 0 files" in capsys.readouterr().err
+    for arguments, message in ((["-o", "a.csv"], "end in .ecsv"), (["--after", "x"], "is no date")):
+        with pytest.raises(SystemExit, match="2"):
+            main([*query, *arguments])
+        assert message in capsys.readouterr().err
     (tmp_path / "short.csv").write_text("FILENAME,PROGRAM\na,1\n")
     assert main(["query", "--index", "short.csv"]) == 1
     assert "short.csv: column SUBARRAY is missing" in capsys.readouterr().err

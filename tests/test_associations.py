@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -181,13 +182,13 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
         ({"instrument__filter": "F277W"}, "FILTER is F277W, not CLEAR"),
         ({"instrument__pupil": "CLEARP"}, "PUPIL is CLEARP, not GR700XD"),
         ({"subarray__name": "SUBSTRIP256"}, "SUBARRAY is SUBSTRIP256, not FULL"),
-        ({"bunit_data": "DN"}, "a ImageModel in DN, neither _rate nor _rateints"),
+        ({"bunit_data": "DN"}, "ImageModel in DN, neither _rate nor _rateints"),
         ({"observation__program_number": None}, "keyword PROGRAM is missing"),
         ({"observation__observation_number": None}, "keyword OBSERVTN is missing"),
         ({"observation__observation_number": "x"}, "OBSERVTN x or obs_group 0 is no number"),
         ({"target__proposer_name": None}, "keyword TARGPROP is missing"),
         ({"observation__date_beg": None}, "keyword DATE-BEG is missing"),
-        ({"observation__date_beg": "today"}, "DATE-BEG is today, which is no date"),
+        ({"observation__date_beg": "today"}, "Invalid isoformat string: 'today'"),
         ({"pointing__ra_v1": None}, "keyword RA_V1 is missing"),
     ],
 )
@@ -195,7 +196,9 @@ def test_what_does_not_fit_is_left_out(files, tmp_path, caplog, values, reason):
     put(files[1], **values)
     (row,) = make_associations(files, tmp_path)
     assert row["n"] == 3
-    assert left_out(caplog) == {files[1].name: reason}
+    said = left_out(caplog)
+    assert list(said) == [files[1].name]
+    assert reason in said[files[1].name]
 
 
 def test_the_pupil_wheel_must_be_known_only_if_asked(files, tmp_path, caplog):
@@ -217,26 +220,52 @@ def test_files_that_are_no_exposures(files, tmp_path, caplog):
     assert said["missing_rate.fits"] == "no such file"
     assert "cannot be read" in said["truncated_rate.fits"]
     assert "cannot be read" in said["notes.txt"]
-    with pytest.raises(SkyflatError, match="None of the 2 files can be taken"):
+    with pytest.raises(SkyflatError, match=r"no exposure can be taken \(files: 2\)"):
         make_associations([text, missing], tmp_path)
 
 
-def test_pixels_are_not_read(files, tmp_path):
-    """Even where the pixels cannot be read."""
-    for path in files:
-        with fits.open(path) as hdus:
-            start = hdus["SCI"].fileinfo()["datLoc"]
-            size = hdus["SCI"].size
-        with path.open("r+b") as file:
-            file.seek(start)
-            file.write(b"\xff" * size)  # NaN
+def test_pixels_are_not_read(files, tmp_path, monkeypatch):
+    def refuse(_):
+        raise AssertionError("pixels are read")
+
+    monkeypatch.setattr(fits.ImageHDU, "data", property(refuse))
+    with pytest.raises(AssertionError, match="pixels"), fits.open(files[0]) as hdus:
+        hdus["SCI"].data.sum()
     assert list(make_associations(files, tmp_path)["n"]) == [4]
 
 
-@pytest.mark.parametrize("gap_days", [-1, float("nan"), float("inf")])
-def test_a_gap_is_a_number_of_days(files, tmp_path, gap_days):
-    with pytest.raises(SkyflatError, match=f"gap_days is {gap_days}"):
-        make_associations(files, tmp_path, gap_days=gap_days)
+@pytest.mark.parametrize("name", ["gap_days", "by_pwcpos"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 1e12])
+def test_limits_are_numbers_that_make_sense(files, tmp_path, name, value):
+    with pytest.raises(SkyflatError, match=f"{name} is {re.escape(str(value))}, not from 0 to"):
+        make_associations(files, tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("keywords", [{"DATE-BEG": 1.5}, {"DATE-BEG": True}])
+def test_values_of_a_wrong_kind(files, tmp_path, caplog, keywords):
+    for keyword, value in keywords.items():
+        fits.setval(files[1], keyword, value=value)
+    (row,) = make_associations(files, tmp_path)
+    assert row["n"] == 3
+    assert "a keyword has a value that makes no sense" in left_out(caplog)[files[1].name]
+
+
+def test_what_a_header_says_is_no_path(files, tmp_path):
+    put(files[0], observation__program_number="../1")
+    table = make_associations(files, tmp_path / "asn")
+    assert {Path(path).parent for path in table["association"]} == {tmp_path / "asn"}
+
+
+def test_one_file_needs_no_list(files):
+    assert list(make_associations(str(files[0]))["n"]) == [1]
+
+
+def test_associations_of_another_grouping(files, tmp_path, caplog):
+    """They are told of: a batch of all would make skyflats twice."""
+    (old,) = make_associations(files, tmp_path)["association"]
+    assert "another grouping" not in caplog.text
+    assert len(make_associations(files, tmp_path, gap_days=0)) == 4
+    assert f"{old} is of another grouping" in caplog.text
 
 
 def test_command_line(files, tmp_path):
@@ -267,9 +296,9 @@ def test_command_line(files, tmp_path):
 
 def test_command_line_faults(files, tmp_path, capsys):
     assert main(["asn", "nothing.fits"]) == 1
-    assert "None of the 1 files can be taken" in capsys.readouterr().err
+    assert "no exposure can be taken (files: 1)" in capsys.readouterr().err
     assert main(["asn", str(files[0]), "--gap-days=-1"]) == 1
-    assert "gap_days is -1.0" in capsys.readouterr().err
+    assert "gap_days is -1.0, not from 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["asn"])
     (tmp_path / "file").touch()
@@ -347,6 +376,22 @@ def test_subarrays_of_backgrounds(files, tmp_path):
     assert list(make_background_associations([science], background[1:], tmp_path)["n"]) == [2]
 
 
+def test_backgrounds_are_checked_before_anything_is_written(files, tmp_path):
+    good, bad, *background = files
+    for path, subarray in ((good, "SUBSTRIP256"), (bad, "SUBSTRIP96")):
+        put(path, subarray__name=subarray)
+    put(background[0], subarray__name="SUBSTRIP256")
+    with pytest.raises(SkyflatError, match="SUBARRAY is SUBSTRIP96"):
+        make_background_associations([good, bad], background[:1], tmp_path)
+    other = tmp_path / good.name
+    shutil.copy(bad, other)
+    put(other, observation__exposure_number="00009")
+    fits.setval(other, "FILENAME", value="other_rate.fits")
+    with pytest.raises(SkyflatError, match="_spec2_asn.json: the association of 2 science"):
+        make_background_associations([good, other], background[1:], tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_background_on_the_command_line(files, capsys):
     names = [str(path) for path in files]
     assert main(["asn", names[0], names[1], "--background", *names[2:], "-o", "asn"]) == 0
@@ -354,3 +399,5 @@ def test_background_on_the_command_line(files, capsys):
     assert len(printed) == 4
     assert len(list(Path("asn").glob("*_spec2_asn.json"))) == 2
     assert main(["asn", names[0], "--background", "none.fits"]) == 1
+    assert main(["asn", names[0], "--background", names[1], "--gap-days", "1"]) == 1
+    assert "--background groups nothing, and takes no gap_days" in capsys.readouterr().err

@@ -3,31 +3,32 @@
 import contextlib
 import functools
 import logging
+import time
 import warnings
+from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 
-import numpy as np
 from astropy.table import Table, join, unique
 from astroquery.exceptions import NoResultsWarning
-from astroquery.mast import MastMissionsClass, conf
+from astroquery.mast import MastMissionsClass
 from requests import RequestException
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
-from soss_background.associations.tables import pad_numbers, require_columns, select_exposures
+from soss_background.associations.tables import clean_columns, require_columns, select_exposures
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 
-__all__ = ["Archive", "download_exposures", "query_archive"]
+__all__ = ["download_exposures", "query_archive"]
 
 log = logging.getLogger(__name__)
 
 # Seconds after which a server that says nothing is given up.
 _PATIENCE = 120
 
-# A request is made again if the server is not reached or is busy.
+# A query is asked again if the server is not reached or is busy.
 _RETRY = {
     "total": 2,
     "backoff_factor": 0.5,
@@ -35,12 +36,16 @@ _RETRY = {
     "allowed_methods": None,
 }
 
-# How often a file is asked for; each time goes on where the one before it broke off.
-_ATTEMPTS = 3
+# How often a file is asked for, and the seconds before it is asked for again; each time goes on
+# where the one before it broke off.
+_ATTEMPTS, _PAUSE = 3, 2.0
 
 # Answers to a request for a file that will not change: it is not for us, or not there.
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _FINAL = (*_REFUSED, HTTPStatus.NOT_FOUND)
+
+# Answers that tell that what is there is not the beginning of the file as it is now.
+_OUTDATED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 
 # Bytes that are read at a time.
 _BLOCK = 2**16
@@ -89,21 +94,25 @@ def query_archive(product="rateints", *, login=False, **criteria):
     SkyflatError
         If the archive does not answer, or has no exposure that fits.
     """
+    archive = _open_archive(login)
     with _tell_of_failure():
-        archive = Archive(login=login)
         exposures = archive.find_exposures()
-        if len(exposures):
-            exposures = select_exposures(exposures, **criteria)
-        if not len(exposures):
-            raise SkyflatError("no exposure fits")
+    if len(exposures):
+        exposures = select_exposures(exposures, **criteria)
+    if not len(exposures):
+        raise SkyflatError(f"{archive.server}: no exposure fits")
+    with _tell_of_failure():
         files = archive.find_files(list(exposures["DATASET"]), product)
-        if not login:
-            files = files[_find_public(files)]
-        missing = len(set(exposures["DATASET"]) - set(files["DATASET"]))
-        if missing:
-            log.warning("%d exposures have no _%s file that can be had", missing, product)
-        if not len(files):
-            raise SkyflatError("no exposure fits")
+    if not login:
+        public = files["ACCESS"] == "PUBLIC"
+        if not public.all():
+            log.warning("Left out: files that are not public (%d), log in", (~public).sum())
+        files = files[public]
+    missing = len(set(exposures["DATASET"]) - set(files["DATASET"]))
+    if missing:
+        log.warning("Left out: exposures without a _%s file (%d)", product, missing)
+    if not len(files):
+        raise SkyflatError(f"{archive.server}: no exposure fits")
     found = join(exposures, files, "DATASET")
     found.remove_columns(["DATASET", "ACCESS"])
     found.sort(["DATE-BEG", "FILENAME"])
@@ -137,28 +146,31 @@ def download_exposures(table, directory=".", *, login=False):
         If the table lacks a column, or if the login fails.
     """
     require_columns(table, ["FILENAME", "SIZE", "URI"], "The table of exposures")
-    with _tell_of_failure():
-        archive = Archive(login=login)
+    # Whatever a table says, nothing is written outside of the folder.
+    names = [Path(name).name for name in table["FILENAME"]]
+    sizes = [_read_size(*row) for row in zip(names, table["SIZE"], strict=True)]
+    archive = _open_archive(login)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     rows = []
     bar = {"desc": "Downloading", "unit": "B", "unit_scale": True, "disable": None}
-    with tqdm(total=int(np.sum(table["SIZE"])), **bar) as progress:
-        for name, uri, size in table.iterrows("FILENAME", "URI", "SIZE"):
-            # Whatever a table says, nothing is written outside of the folder.
-            path = directory / Path(name).name
+    with tqdm(total=sum(sizes), **bar) as progress:
+        for name, uri, size in zip(names, table["URI"], sizes, strict=True):
             report = functools.partial(_advance, progress, progress.n)
-            rows.append((path.name, *_download(archive, uri, path, size, report)))
+            rows.append((name, *_download(archive, uri, directory / name, size, report)))
             report(size)
     return Table(rows=rows, names=["FILENAME", "STATUS", "MESSAGE"])
 
 
-def _find_public(files):
-    """Tell which files are public; say how many are not."""
-    public = files["ACCESS"] == "PUBLIC"
-    if not public.all():
-        log.warning("%d files are left out that are not public: log in", (~public).sum())
-    return public
+def _read_size(name, size):
+    """Read the size of a file from its row."""
+    try:
+        size = int(size)
+    except (TypeError, ValueError) as err:
+        raise SkyflatError(f"{name}: SIZE is {size}, which is no number") from err
+    if not name or size <= 0:
+        raise SkyflatError(f"The table of exposures: a file {name!r} of {size} bytes")
+    return size
 
 
 def _advance(progress, start, received):
@@ -171,14 +183,15 @@ def _download(archive, uri, path, size, report):
     if path.is_file() and path.stat().st_size == size:
         return "kept", ""
     partial = path.with_name(f"{path.name}.part")
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE)
         try:
             archive.fetch(uri, partial, size, report)
         except RequestException as err:
             message = " ".join(str(err).split())
             status = getattr(err.response, "status_code", None)
             if status in _REFUSED:
-                message = "not public: log in with a token that may have it"
+                message = "not public, or not for the owner of this token: log in"
             if status in _FINAL:
                 break
         else:
@@ -187,31 +200,33 @@ def _download(archive, uri, path, size, report):
     return "failed", message
 
 
+def _open_archive(login):
+    """Begin a session."""
+    archive = _Archive()
+    if login:
+        with _tell_of_failure():
+            archive.login()
+    return archive
+
+
 @contextlib.contextmanager
 def _tell_of_failure():
     """Say whose failure it is."""
     try:
         yield
     except Exception as err:  # astroquery raises many kinds
-        raise SkyflatError(f"{conf.server}: {' '.join(str(err).split())}") from err
+        raise SkyflatError(f"{_Archive().server}: {' '.join(str(err).split())}") from err
 
 
-class Archive(MastMissionsClass):
-    """
-    MAST, asked by a session that waits for a slow server but not for a silent one.
+class _Archive(MastMissionsClass):
+    """MAST, asked by a session that waits for a slow server but not for a silent one."""
 
-    Parameters
-    ----------
-    login : bool
-        Whether to log in, see `query_archive`.
-    """
-
-    def __init__(self, *, login=False):
+    def __init__(self):
         super().__init__(mission="jwst")
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(max_retries=Retry(**_RETRY)))
-        if login:
-            self.login()
+        self.server = self._service_api_connection.SERVICE_URL
+        self.files = f"{self.server}/search/jwst/api/v0.1/retrieve_product"
+        self._session.mount(self.server, _Adapter(max_retries=Retry(**_RETRY)))
+        self._session.mount(self.files, _Adapter())
 
     def get_column_list(self):
         """
@@ -225,7 +240,7 @@ class Archive(MastMissionsClass):
             The column ``name`` has their names.
         """
         if self.mission not in self.columns:
-            url = f"{conf.server}/search/util/api/v0.1/column_list"
+            url = f"{self.server}/search/util/api/v0.1/column_list"
             response = self._session.get(url, params={"mission": self.mission})
             response.raise_for_status()
             names = [column["column_name"] for column in response.json()]
@@ -240,7 +255,7 @@ class Archive(MastMissionsClass):
         -------
         table : `~astropy.table.Table`
             A row for each exposure, with DATASET, by which the archive knows it, and those columns
-            of a table of exposures that the archive can fill.
+            of a table of exposures that the archive has.
         """
         known = set(self.get_column_list()["name"])
         with warnings.catch_warnings():
@@ -257,7 +272,9 @@ class Archive(MastMissionsClass):
         # MAST repeats an exposure for each of its detectors and levels.
         table = unique(found[[name for name in _COLUMNS if name in found.colnames]], "fileSetName")
         table.rename_columns(table.colnames, [_COLUMNS[name] for name in table.colnames])
-        return pad_numbers(table)
+        clean_columns(table)
+        require_columns(table, ["PROGRAM", "DATE-BEG"], "The archive's answer")
+        return table
 
     def find_files(self, datasets, product):
         """
@@ -275,17 +292,12 @@ class Archive(MastMissionsClass):
         table : `~astropy.table.Table`
             DATASET, FILENAME, SIZE (bytes), URI and ACCESS of each file.
         """
+        columns = ("dataset", "filename", "size", "uri", "access")
         # MAST repeats a file for each product that it belongs to.
         rows = {
-            row["filename"]: (
-                row["dataset"],
-                row["filename"],
-                row["size"],
-                row["uri"],
-                row["access"],
-            )
+            row["filename"]: tuple(row[column] for column in columns)
             for row in self.get_product_list(datasets)
-            if row["filename"].endswith(f"_nis_{product}.fits")
+            if str(row["filename"]).endswith(f"_nis_{product}.fits") and row["size"]
         }
         names = ["DATASET", "FILENAME", "SIZE", "URI", "ACCESS"]
         return Table(rows=list(rows.values()), names=names, dtype=[str, str, int, str, str])
@@ -301,7 +313,8 @@ class Archive(MastMissionsClass):
         uri : str
             The file, as the archive knows it.
         path : `~pathlib.Path`
-            Where it goes; what is there is taken for its beginning.
+            Where it goes; what is there is taken for its beginning, unless the archive has a newer
+            file, and is removed if it turns out to be none.
         size : int
             Its size, bytes.
         report : callable
@@ -318,24 +331,35 @@ class Archive(MastMissionsClass):
         # A file that is compressed on the way could not be gone on with.
         headers = {"Accept-Encoding": "identity"}
         if 0 < start < size:
-            headers["Range"] = f"bytes={start}-"
-        url = f"{conf.server}/search/jwst/api/v0.1/retrieve_product"
-        settings = {"params": {"product_name": uri}, "headers": headers, "stream": True}
-        with self._session.get(url, **settings) as response:
-            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            begun = formatdate(path.stat().st_mtime, usegmt=True)
+            headers |= {"Range": f"bytes={start}-", "If-Unmodified-Since": begun}
+        asked = {"params": {"product_name": uri}, "headers": headers, "stream": True}
+        with self._session.get(self.files, **asked) as response:
+            if response.status_code in _OUTDATED:
                 path.unlink()
             response.raise_for_status()
-            goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
+            goes_on = _goes_on(response, start)
             rest = size - start if goes_on else size
             # Else it is another file, or a page that excuses the server.
-            if int(response.headers.get("Content-Length", rest)) == rest:
-                with path.open("ab" if goes_on else "wb") as file:
-                    for block in response.iter_content(_BLOCK):
-                        file.write(block)
-                        report(file.tell())
-        if not path.exists() or path.stat().st_size != size:
-            path.unlink(missing_ok=True)
+            if int(response.headers.get("Content-Length", rest)) != rest:
+                raise RequestException(f"what came is not a file of {size} bytes")
+            with path.open("ab" if goes_on else "wb") as file:
+                for block in response.iter_content(_BLOCK):
+                    file.write(block)
+                    report(file.tell())
+        if path.stat().st_size != size:
+            path.unlink()
             raise RequestException(f"what came is not a file of {size} bytes")
+
+
+def _goes_on(response, start):
+    """Tell whether an answer is the rest of a file; raise if it is another part."""
+    if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+        return False
+    part = response.headers.get("Content-Range", "")
+    if not part.startswith(f"bytes {start}-"):
+        raise RequestException(f"not the part that was asked for came ({part})")
+    return True
 
 
 class _Adapter(HTTPAdapter):

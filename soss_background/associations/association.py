@@ -1,10 +1,11 @@
 """Association files of exposures that belong together."""
 
 import functools
+import glob
 import logging
-import math
 import warnings
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from soss_background.associations.tables import expand_tables, parse_date
 from soss_background.combine import metadata
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_fault, identities, read_header
+from soss_background.exposures import REQUIRED, find_fault, identities, read_header
 from soss_background.files import save_whole
 
 __all__ = ["make_associations", "make_background_associations", "save_association"]
@@ -28,11 +29,15 @@ __all__ = ["make_associations", "make_background_associations", "save_associatio
 log = logging.getLogger(__name__)
 
 # What an exposure must say of itself to find its group: metadata path, keyword, value.
-_GROUPED_BY = {
-    "meta.subarray.name": ("SUBARRAY", FULL.name),
+_OBSERVATION = {
     "meta.observation.program_number": ("PROGRAM", None),
     "meta.target.proposer_name": ("TARGPROP", None),
     "meta.observation.observation_number": ("OBSERVTN", None),
+}
+_GROUPED_BY = {
+    **REQUIRED,
+    "meta.subarray.name": ("SUBARRAY", FULL.name),
+    **_OBSERVATION,
     "meta.observation.date_beg": ("DATE-BEG", None),
 }
 _PWCPOS = {"meta.instrument.pupil_position": ("PWCPOS", None)}
@@ -51,7 +56,7 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
 
     Parameters
     ----------
-    files : iterable of str or `~pathlib.Path`
+    files : str, `~pathlib.Path` or iterable of these
         Exposures, _rate or _rateints, or tables that list them.
     directory : str or `~pathlib.Path`
         Where the associations go; those of the same name are replaced.
@@ -77,12 +82,16 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
         If a table cannot be read, if there is no exposure to take, or if a parameter makes no
         sense.
     """
-    if not (gap_days >= 0 and math.isfinite(gap_days)):
-        raise SkyflatError(f"gap_days is {gap_days}, not a number of days")
+    for name, value, largest in (
+        ("gap_days", gap_days, timedelta.max.days),
+        ("by_pwcpos", by_pwcpos, 360),
+    ):
+        if value is not None and not 0 <= value <= largest:
+            raise SkyflatError(f"{name} is {value}, not from 0 to {largest}")
     if product_name and Path(product_name).name != product_name:
         raise SkyflatError(f"{product_name}: the name of a product is no path")
     required = _GROUPED_BY if by_pwcpos is None else _GROUPED_BY | _PWCPOS
-    headers = _collect(files, functools.partial(_read_exposure_of_sky, required=required))
+    headers = _collect(files, functools.partial(_read_blank_sky, required=required))
     by_path = {header["path"]: header for header in headers}
     groups = group_exposures(map(_as_exposure, headers), gap_days, by_pwcpos)
     directory = Path(directory)
@@ -96,6 +105,7 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
         members = [by_path[exposure.path] for exposure in group.exposures]
         rows.append(_save_group(directory, group, members, product))
     _warn_of_twins(rows)
+    _warn_of_strays(rows)
     table = Table(rows=rows, units={"lon": "deg", "lat": "deg"})
     table["lon"].format = table["lat"].format = ".1f"
     return table
@@ -131,24 +141,34 @@ def make_background_associations(science, background, directory="."):
     """
     sciences = _collect(science, _read_rate)
     backgrounds = _collect(background, _read_rate, besides=sciences)
-    subarrays = {header["meta.subarray.name"] for header in backgrounds}
+    for header in sciences:
+        _check_subarrays(header, backgrounds)
     directory = Path(directory)
+    paths = [
+        directory / f"{remove_suffix(header['path'].stem)[0]}_spec2_asn.json" for header in sciences
+    ]
+    for path, number in Counter(paths).items():
+        if number > 1:
+            raise SkyflatError(f"{path}: the association of {number} science exposures")
     directory.mkdir(parents=True, exist_ok=True)
     rows = []
-    for header in sciences:
-        for subarray in subarrays - {header["meta.subarray.name"]}:
-            if subarray != FULL.name or len(subarrays) > 1:
-                raise SkyflatError(
-                    f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
-                    f"{', '.join(sorted(subarrays))} in the background"
-                )
-        name = remove_suffix(header["path"].stem)[0]
-        path = directory / f"{name}_spec2_asn.json"
-        _save_with_background(path, name, header, backgrounds)
+    for path, header in zip(paths, sciences, strict=True):
+        _save_with_background(path, header, backgrounds)
         rows.append(
             {"science": header["path"].name, "n": len(backgrounds), "association": str(path)}
         )
     return Table(rows=rows)
+
+
+def _check_subarrays(science, backgrounds):
+    """Raise unless all of the background is of the full detector, or of the science's subarray."""
+    own = science["meta.subarray.name"]
+    others = {header["meta.subarray.name"] for header in backgrounds}
+    if others not in ({own}, {FULL.name}):
+        raise SkyflatError(
+            f"{science['name']}: SUBARRAY is {own}, but {', '.join(sorted(others))} in the "
+            "background"
+        )
 
 
 def save_association(path, exposures, name, *, program, target, observation, **product):
@@ -180,12 +200,12 @@ def save_association(path, exposures, name, *, program, target, observation, **p
     _write(path, association)
 
 
-def _save_with_background(path, name, science, backgrounds):
+def _save_with_background(path, science, backgrounds):
     """Write the association of a science exposure."""
     association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
     association.data["asn_type"] = "spec2"
     product = association["products"][0]
-    product["name"] = name
+    product["name"] = path.name.removesuffix("_spec2_asn.json")
     product["members"] += [
         {"expname": _member_name(header["path"], path.parent), "exptype": "background"}
         for header in backgrounds
@@ -212,9 +232,11 @@ def _save_group(directory, group, headers, product):
     """Write the association of a group; describe it."""
     program, target, observation = group.observation
     summary, file_name = _describe(headers, product)
-    path = directory / (
-        f"jw{program}-o{observation}_{quote(target, safe='+')}_{group.number:03d}_skyflat_asn.json"
+    # Whatever a header says, the file stays in its folder.
+    place = "jw{}-o{}_{}".format(
+        *(quote(part, safe="+") for part in (program, observation, target))
     )
+    path = directory / f"{place}_{group.number:03d}_skyflat_asn.json"
     save_association(
         path,
         [header["path"] for header in headers],
@@ -252,6 +274,16 @@ def _warn_of_twins(rows):
             log.warning("%s is the name of %d products: give --product-name", name, number)
 
 
+def _warn_of_strays(rows):
+    """Warn of associations that are left from another grouping."""
+    written = {Path(row["association"]) for row in rows}
+    for path in written:
+        stem = path.name.removesuffix("_skyflat_asn.json")[:-3]
+        for other in path.parent.glob(f"{glob.escape(stem)}???_skyflat_asn.json"):
+            if other not in written:
+                log.warning("%s is of another grouping", other)
+
+
 def _collect(files, read, besides=()):
     """Read the headers of files; tell of what is unfit or given twice."""
     paths = {path.absolute(): path for path in expand_tables(files)}
@@ -265,7 +297,7 @@ def _collect(files, read, besides=()):
     for reason in left_out + twins:
         log.warning("Left out: %s", reason)
     if not headers:
-        raise SkyflatError(f"None of the {len(paths)} files can be taken")
+        raise SkyflatError(f"no exposure can be taken (files: {len(paths)})")
     return headers
 
 
@@ -289,40 +321,34 @@ def _preference(header):
     return _RATES.index(header["meta.model_type"]), str(header["path"])
 
 
-def _read_rate(path, required=()):
+def _read_rate(path, required=REQUIRED):
     """Read the header of a SOSS exposure; raise if it is none."""
     header = read_header(path) | {"name": str(path), "path": path}
     kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
-    fault = find_fault(header) or find_fault(header, dict(required))
+    fault = find_fault(header, required)
     if not fault and (kind not in _RATES or unit != "DN/s"):
-        fault = f"a {kind} in {unit}, neither _rate nor _rateints"
+        fault = f"{kind} in {unit}, neither _rate nor _rateints"
     if fault:
         raise SkyflatError(f"{path}: {fault}")
     return header
 
 
-def _read_exposure_of_sky(path, required):
+def _read_blank_sky(path, required):
     """Read the header of an exposure; raise if it does not tell where it belongs."""
     header = _read_rate(path, required)
-    _as_exposure(header)
-    _describe([header], {})
+    try:
+        _as_exposure(header)
+        _describe([header], {})
+    except SkyflatError:
+        raise
+    except (TypeError, ValueError) as err:
+        raise SkyflatError(f"{path}: a keyword has a value that makes no sense ({err})") from err
     return header
 
 
 def _as_exposure(header):
     """Pick what decides where an exposure belongs."""
-    program, target, observation = (
-        header[f"meta.{key}"]
-        for key in (
-            "observation.program_number",
-            "target.proposer_name",
-            "observation.observation_number",
-        )
-    )
-    date = header["meta.observation.date_beg"]
-    try:
-        start = parse_date(date)
-    except ValueError as err:
-        raise SkyflatError(f"{header['name']}: DATE-BEG is {date}, which is no date") from err
+    observation = tuple(str(header[key]) for key in _OBSERVATION)
+    start = parse_date(str(header["meta.observation.date_beg"]))
     pwcpos = header.get("meta.instrument.pupil_position")
-    return Exposure((program, target, observation), start, header["path"], pwcpos)
+    return Exposure(observation, start, header["path"], None if pwcpos is None else float(pwcpos))

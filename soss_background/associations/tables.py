@@ -11,8 +11,8 @@ from soss_background.errors import SkyflatError
 
 __all__ = [
     "BLANK_SKY_PROGRAMS",
+    "clean_columns",
     "expand_tables",
-    "pad_numbers",
     "parse_date",
     "query_index",
     "read_table",
@@ -33,6 +33,9 @@ _FULL_SOSS = {"SUBARRAY": FULL.name, "FILTER": "CLEAR", "PUPIL": "GR700XD"}
 
 # Digits of the numbers, as headers have them.
 _DIGITS = {"PROGRAM": 5, "OBSERVTN": 3}
+
+# Columns of which something is asked, all of them texts.
+_TEXTS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG", "CATEGORY")
 
 
 def read_table(path):
@@ -61,30 +64,31 @@ def read_table(path):
     except Exception as err:  # astropy raises many kinds
         raise SkyflatError(f"{path}: cannot be read as a table ({err})") from err
     require_columns(table, ["FILENAME"], path)
+    clean_columns(table)
     folder = path.absolute().parent
-    places = zip(_texts(table, "FILEPATH"), _texts(table, "FILENAME"), strict=True)
-    table["FILEPATH"] = [str(_place(folder / place, name)) for place, name in places]
-    return pad_numbers(table)
+    places = table["FILEPATH"] if "FILEPATH" in table.colnames else [""] * len(table)
+    table["FILEPATH"] = [
+        str(_place(folder / place, name))
+        for place, name in zip(places, table["FILENAME"], strict=True)
+    ]
+    return table
 
 
-def pad_numbers(table):
+def clean_columns(table):
     """
-    Write the numbers of a table as headers have them.
+    Make texts of the columns of which something is asked.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
-        The exposures; PROGRAM and OBSERVTN are changed in place.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        The same table.
+        The exposures, changed in place: what is missing becomes an empty text, and PROGRAM and
+        OBSERVTN get the zeros that they have in headers.
     """
-    for column in _DIGITS:
-        if column in table.colnames:
-            table[column] = [_pad(column, text) for text in _texts(table, column)]
-    return table
+    for column in set(_TEXTS) & set(table.colnames):
+        texts = ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
+        if column in _DIGITS:
+            texts = [_pad(column, text) for text in texts]
+        table[column] = np.array(texts, dtype=str)
 
 
 def require_columns(table, columns, name):
@@ -116,7 +120,7 @@ def expand_tables(paths):
 
     Parameters
     ----------
-    paths : iterable of str or `~pathlib.Path`
+    paths : str, `~pathlib.Path` or iterable of these
         Files, some of which may be tables of exposures, CSV or ECSV.
 
     Returns
@@ -130,7 +134,7 @@ def expand_tables(paths):
         If a table cannot be read.
     """
     files = []
-    for path in map(Path, paths):
+    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         is_table = path.suffix.lower() in _FORMATS
         files += map(Path, read_table(path)["FILEPATH"]) if is_table else [path]
     return files
@@ -180,7 +184,7 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     Parameters
     ----------
     table : `~astropy.table.Table`
-        The exposures. Columns CATEGORY and PUPIL may be missing.
+        The exposures, as `read_table` reads them. CATEGORY and PUPIL may be missing.
     programs : iterable of int, optional
         Numbers of the programs, None for all.
     after, before : `datetime.datetime`, optional
@@ -196,14 +200,16 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     keep = np.ones(len(table), dtype=bool)
     for column, value in _FULL_SOSS.items():
         if column in table.colnames:
-            keep &= np.array([text == value for text in _texts(table, column)], dtype=bool)
+            keep &= table[column] == value
     if programs is not None:
         keep &= np.isin(table["PROGRAM"], [_pad("PROGRAM", number) for number in programs])
     if after or before:
-        keep &= [_begins_between(after, before, text) for text in _texts(table, "DATE-BEG")]
+        begins = [_begins_between(after, before, text) for text in table["DATE-BEG"]]
+        keep &= np.array(begins, dtype=bool)
     table = table[keep]
-    kinds = zip(table["PROGRAM"], _texts(table, "CATEGORY"), strict=True)
-    table["SET"] = np.array([_purpose(*kind) for kind in kinds], dtype=str)
+    categories = table["CATEGORY"] if "CATEGORY" in table.colnames else [""] * len(table)
+    purposes = [_purpose(*kind) for kind in zip(table["PROGRAM"], categories, strict=True)]
+    table["SET"] = np.array(purposes, dtype=str)
     return table
 
 
@@ -237,13 +243,6 @@ def _begins_between(after, before, text):
     except ValueError:
         return False
     return (not after or date >= after) and (not before or date < before)
-
-
-def _texts(table, column):
-    """Read a column as texts, empty where there is nothing."""
-    if column not in table.colnames:
-        return [""] * len(table)
-    return ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
 
 
 def _place(path, name):

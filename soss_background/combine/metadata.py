@@ -1,5 +1,7 @@
 """What is known of the exposures of a skyflat: table rows, keywords, file name."""
 
+import functools
+
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
@@ -62,7 +64,7 @@ def describe_exposures(headers):
     SkyflatError
         If an exposure does not tell its pointing or its time.
     """
-    table = np.zeros(len(headers), dtype=SkyflatModel().get_dtype("metadata"))
+    table = np.zeros(len(headers), dtype=_row_dtype())
     table["filename"] = [header["name"] for header in headers]
     for column, (key, keyword, required) in _HEADER_COLUMNS.items():
         table[column] = [_value(header, (key,), keyword, required) for header in headers]
@@ -75,6 +77,12 @@ def describe_exposures(headers):
     table["ecliptic_lat"] = ecliptic.lat.deg
     table["day_of_year"] = [_day_of_year(mjd) for mjd in table["mid_time_mjd"]]
     return table
+
+
+@functools.cache
+def _row_dtype():
+    """Look up the columns of METADATA."""
+    return SkyflatModel().get_dtype("metadata")
 
 
 def summarize(table):
