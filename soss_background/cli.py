@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from astropy.table import Table
 
 from soss_background import __version__
@@ -233,7 +234,8 @@ def _query(options):
         table = archive.query_archive(options.product, login=options.login, **criteria)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _print_table(_summarize(table))
-    print(f"{len(table)} files, see {options.output}")
+    size = f" of {np.sum(table['SIZE']) / 1e9:.1f} GB" if "SIZE" in table.colnames else ""
+    print(f"{len(table)} files{size}, see {options.output}")
 
 
 def _summarize(table):
@@ -279,8 +281,10 @@ def _download(options):
         print(f"{name}: {message}", file=sys.stderr)
     counts = Counter(results["STATUS"])
     print(", ".join(f"{number} {status}" for status, number in counts.items()))
+    if len(failed):
+        return 1
     print(f"Next: soss-background asn {beside}")
-    return 1 if len(failed) else 0
+    return 0
 
 
 def _add_asn(commands):

@@ -129,7 +129,7 @@ def read_header(path):
         If there is no such file, or if it is not a whole data model.
     """
     if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
+        raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
         return datamodels.read_metadata(path)
     except Exception as err:  # astropy and asdf raise many kinds
@@ -203,8 +203,8 @@ def identities(header):
         yield remove_suffix(Path(name).stem)[0]
     numbers = [header.get(key) for key in _IDENTITY]
     if None not in numbers:
-        when = [header.get(f"meta.exposure.{key}") for key in ("segment_number", "start_time")]
-        yield (*numbers, *when)
+        more = ("exposure.segment_number", "exposure.start_time", "subarray.name")
+        yield (*numbers, *(header.get(f"meta.{key}") for key in more))
 
 
 def iterate_images(library, *, modify=False):

@@ -162,11 +162,11 @@ def test_nothing_is_found(mast):
 def test_exposures_that_are_not_public(mast, monkeypatch, caplog):
     mast.private.add(FILES[1])
     assert list(query_archive()["FILENAME"]) == [FILES[0], FILES[2]]
-    assert "Left out: files that are not public (1), log in" in caplog.text
+    assert "Left out: files that are not public (1), see --login" in caplog.text
     monkeypatch.setenv("MAST_API_TOKEN", TOKEN)
     assert list(query_archive(login=True)["FILENAME"]) == FILES
     monkeypatch.setenv("MAST_API_TOKEN", "old")
-    with pytest.raises(SkyflatError, match=f"{mast.url}: MAST API token invalid"):
+    with pytest.raises(SkyflatError, match="MAST API token invalid.*set MAST_API_TOKEN"):
         query_archive(login=True)
 
 
@@ -192,6 +192,21 @@ def test_nobody_answers(mast):
     mast.server_close()
     with pytest.raises(SkyflatError, match=rf"^{mast.url}: .*Connection refused"):
         query_archive()
+
+
+def test_an_archive_that_is_lost_is_left_alone(mast, table, tmp_path):
+    mast.shutdown()
+    mast.server_close()
+    results = download_exposures(table, tmp_path)
+    assert list(results["STATUS"]) == ["failed"] * 3
+    assert "Connection refused" in results["MESSAGE"][1]
+    assert results["MESSAGE"][2].startswith("not asked for")
+
+
+def test_faults_of_this_machine(table, tmp_path):
+    (tmp_path / f"{FILES[0]}.part").mkdir()
+    with pytest.raises(SkyflatError, match=f"{FILES[0]}.part: "):
+        download_exposures(table, tmp_path)
 
 
 def test_download(mast, table, tmp_path):
@@ -379,7 +394,7 @@ def test_from_archive_to_association(mast, tmp_path):
 
     printed = run("query", "--product", "rate", "--after", "2023-01-01", "-o", "sky.ecsv")
     assert printed.splitlines()[2].split()[:5] == ["04479", "SKY", "001", "calibration", "3"]
-    assert "3 files, see sky.ecsv" in printed
+    assert "3 files of 0.0 GB, see sky.ecsv" in printed
     assert "3 fetched" in run("download", "sky.ecsv", "-o", "data")
     assert "3 kept" in run("download", "sky.ecsv", "-o", "data")
     printed = run("asn", "data/sky.ecsv")
@@ -446,7 +461,11 @@ def test_index(tmp_path, capsys):
     assert "none of its 6 files is a _rateints file that fits" in capsys.readouterr().err
     assert main(["download", "blank.ecsv"]) == 1
     assert "column SIZE is missing" in capsys.readouterr().err
-    (tmp_path / "odd.csv").write_text(f"{header}\n,,,,,,,,,\n1,,x,,,FULL,CLEAR,,,\n")
+    rows = [f"{header}\r", *lines, lines[0]]
+    (tmp_path / "excel.csv").write_text("\n".join(rows), encoding="utf-8-sig")
+    assert main(["query", "--index", "excel.csv"]) == 0
+    assert "2 files, see" in capsys.readouterr().out
+    (tmp_path / "odd.csv").write_text(f"{header}\n,,inf,,,,,,,\n1,,x,,,FULL,CLEAR,,,\n")
     assert main(["query", "--index", "odd.csv", "--after", "2022-01-01"]) == 1
     assert "none of its 2 files" in capsys.readouterr().err
     (tmp_path / "empty.csv").write_text(f"{header}\n")

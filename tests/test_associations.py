@@ -94,10 +94,12 @@ def test_jwst_takes_the_associations(files):
         library.shelve(model, 3, modify=False)
 
 
-@pytest.mark.parametrize("place", ["inside", "beside", "below"])
+@pytest.mark.parametrize("place", ["data", "asn", ".", "asn/../data"])
 def test_members_are_found_from_elsewhere(files, tmp_path, monkeypatch, place):
-    folder = {"inside": tmp_path / "data", "beside": Path("asn"), "below": tmp_path}[place]
-    (path,) = make_associations([Path("data") / f.name for f in files], folder)["association"]
+    Path("asn").mkdir()
+    names = [Path("asn/../data") / f.name for f in files]
+    (path,) = make_associations(names, place)["association"]
+    assert ".." not in "".join(members(path))
     path = Path(path).absolute()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -148,7 +150,9 @@ def test_product_name(files, tmp_path):
     put(files[0], observation__observation_number="002")
     table = make_associations(files, tmp_path, product_name="sky")
     assert list(table["product"]) == ["sky_001_skyflat.fits", "sky_002_skyflat.fits"]
-    with pytest.raises(SkyflatError, match="a/b: the name of a product is no path"):
+    table = make_associations(files[1:], tmp_path, product_name="other_skyflat.fits")
+    assert list(table["product"]) == ["other_skyflat.fits"]
+    with pytest.raises(SkyflatError, match="a/b: no name of a product"):
         make_associations(files, tmp_path, product_name="a/b")
 
 
@@ -254,6 +258,16 @@ def test_what_a_header_says_is_no_path(files, tmp_path):
     put(files[0], observation__program_number="../1")
     table = make_associations(files, tmp_path / "asn")
     assert {Path(path).parent for path in table["association"]} == {tmp_path / "asn"}
+
+
+def test_any_letter_may_be_in_a_path(files, tmp_path):
+    folder = tmp_path / "été %20 ü"
+    folder.mkdir()
+    for path in files:
+        path.rename(folder / f"é{path.name}")
+    (row,) = make_associations(folder.glob("*.fits"), folder)
+    strun("soss_background.SkyflatPipeline", row["association"], "--steps.flat_field.skip=true")
+    assert (tmp_path / row["product"]).is_file()
 
 
 def test_one_file_needs_no_list(files):

@@ -9,10 +9,10 @@ from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 
+import requests
 from astropy.table import Table, join, unique
 from astroquery.exceptions import NoResultsWarning
 from astroquery.mast import MastMissionsClass
-from requests import RequestException
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
@@ -39,6 +39,9 @@ _RETRY = {
 # How often a file is asked for, and the seconds before it is asked for again; each time goes on
 # where the one before it broke off.
 _ATTEMPTS, _PAUSE = 3, 2.0
+
+# Requests for files that find no server, one after the other, after which no more are made.
+_LOST = 2 * _ATTEMPTS
 
 # Answers to a request for a file that will not change: it is not for us, or not there.
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -106,7 +109,7 @@ def query_archive(product="rateints", *, login=False, **criteria):
     if not login:
         public = files["ACCESS"] == "PUBLIC"
         if not public.all():
-            log.warning("Left out: files that are not public (%d), log in", (~public).sum())
+            log.warning("Left out: files that are not public (%d), see --login", (~public).sum())
         files = files[public]
     missing = len(set(exposures["DATASET"]) - set(files["DATASET"]))
     if missing:
@@ -157,7 +160,11 @@ def download_exposures(table, directory=".", *, login=False):
     with tqdm(total=sum(sizes), **bar) as progress:
         for name, uri, size in zip(names, table["URI"], sizes, strict=True):
             report = functools.partial(_advance, progress, progress.n)
-            rows.append((name, *_download(archive, uri, directory / name, size, report)))
+            if archive.is_lost():
+                outcome = "failed", "not asked for: the archive does not answer any more"
+            else:
+                outcome = _download(archive, uri, directory / name, size, report)
+            rows.append((name, *outcome))
             report(size)
     return Table(rows=rows, names=["FILENAME", "STATUS", "MESSAGE"])
 
@@ -187,13 +194,17 @@ def _download(archive, uri, path, size, report):
         time.sleep(attempt * _PAUSE)
         try:
             archive.fetch(uri, partial, size, report)
-        except RequestException as err:
+            archive.unreachable = 0
+        except requests.RequestException as err:
+            archive.unreachable += isinstance(err, requests.ConnectionError)
             message = " ".join(str(err).split())
             status = getattr(err.response, "status_code", None)
             if status in _REFUSED:
                 message = "not public, or not for the owner of this token: log in"
             if status in _FINAL:
                 break
+        except OSError as err:  # of this machine: a full disk, say
+            raise SkyflatError(f"{partial}: {err}") from err
         else:
             partial.replace(path)
             return "fetched", ""
@@ -204,8 +215,11 @@ def _open_archive(login):
     """Begin a session."""
     archive = _Archive()
     if login:
-        with _tell_of_failure():
+        try:
             archive.login()
+        except Exception as err:  # astroquery and keyring raise many kinds
+            reason = " ".join(str(err).split())
+            raise SkyflatError(f"{archive.server}: {reason} (set MAST_API_TOKEN)") from err
     return archive
 
 
@@ -215,7 +229,8 @@ def _tell_of_failure():
     try:
         yield
     except Exception as err:  # astroquery raises many kinds
-        raise SkyflatError(f"{_Archive().server}: {' '.join(str(err).split())}") from err
+        reason = " ".join(str(err).split())
+        raise SkyflatError(f"{_Archive().server}: no answer that helps ({reason})") from err
 
 
 class _Archive(MastMissionsClass):
@@ -227,6 +242,11 @@ class _Archive(MastMissionsClass):
         self.files = f"{self.server}/search/jwst/api/v0.1/retrieve_product"
         self._session.mount(self.server, _Adapter(max_retries=Retry(**_RETRY)))
         self._session.mount(self.files, _Adapter())
+        self.unreachable = 0
+
+    def is_lost(self):
+        """Tell whether the last requests for files have found no server."""
+        return self.unreachable >= _LOST
 
     def get_column_list(self):
         """
@@ -342,14 +362,14 @@ class _Archive(MastMissionsClass):
             rest = size - start if goes_on else size
             # Else it is another file, or a page that excuses the server.
             if int(response.headers.get("Content-Length", rest)) != rest:
-                raise RequestException(f"what came is not a file of {size} bytes")
+                raise requests.RequestException(f"what came is not a file of {size} bytes")
             with path.open("ab" if goes_on else "wb") as file:
                 for block in response.iter_content(_BLOCK):
                     file.write(block)
                     report(file.tell())
         if path.stat().st_size != size:
             path.unlink()
-            raise RequestException(f"what came is not a file of {size} bytes")
+            raise requests.RequestException(f"what came is not a file of {size} bytes")
 
 
 def _goes_on(response, start):
@@ -358,7 +378,7 @@ def _goes_on(response, start):
         return False
     part = response.headers.get("Content-Range", "")
     if not part.startswith(f"bytes {start}-"):
-        raise RequestException(f"not the part that was asked for came ({part})")
+        raise requests.RequestException(f"not the part that was asked for came ({part})")
     return True
 
 

@@ -88,8 +88,8 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     ):
         if value is not None and not 0 <= value <= largest:
             raise SkyflatError(f"{name} is {value}, not from 0 to {largest}")
-    if product_name and Path(product_name).name != product_name:
-        raise SkyflatError(f"{product_name}: the name of a product is no path")
+    if product_name and (Path(product_name).name != product_name or product_name[0] == "."):
+        raise SkyflatError(f"{product_name}: no name of a product")
     required = _GROUPED_BY if by_pwcpos is None else _GROUPED_BY | _PWCPOS
     headers = _collect(files, functools.partial(_read_blank_sky, required=required))
     by_path = {header["path"]: header for header in headers}
@@ -100,8 +100,8 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     for index, group in enumerate(groups, 1):
         product = {"obs_group": group.number}
         if product_name:
-            number = f"_{index:03d}" if len(groups) > 1 else ""
-            product["file_name"] = f"{product_name}{number}"
+            stem = product_name.removesuffix(".fits").removesuffix("_skyflat")
+            product["file_name"] = f"{stem}_{index:03d}" if len(groups) > 1 else stem
         members = [by_path[exposure.path] for exposure in group.exposures]
         rows.append(_save_group(directory, group, members, product))
     _warn_of_twins(rows)
@@ -203,7 +203,10 @@ def save_association(path, exposures, name, *, program, target, observation, **p
 def _save_with_background(path, science, backgrounds):
     """Write the association of a science exposure."""
     association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
-    association.data["asn_type"] = "spec2"
+    association.data |= {
+        "asn_type": "spec2",
+        "program": science.get("meta.observation.program_number", "noprogram"),
+    }
     product = association["products"][0]
     product["name"] = path.name.removesuffix("_spec2_asn.json")
     product["members"] += [
@@ -224,7 +227,7 @@ def _write(path, association):
 
 def _member_name(exposure, folder):
     """Name an exposure so that the association finds it wherever the pipeline is run."""
-    exposure, folder = exposure.absolute(), folder.absolute()
+    exposure, folder = exposure.parent.resolve() / exposure.name, folder.resolve()
     return str(exposure.relative_to(folder) if exposure.is_relative_to(folder) else exposure)
 
 
@@ -286,7 +289,7 @@ def _warn_of_strays(rows):
 
 def _collect(files, read, besides=()):
     """Read the headers of files; tell of what is unfit or given twice."""
-    paths = {path.absolute(): path for path in expand_tables(files)}
+    paths = {path.resolve(): path for path in expand_tables(files)}
     headers, left_out = [], []
     for path in tqdm(paths.values(), "Reading headers", unit="file", disable=None):
         try:

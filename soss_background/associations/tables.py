@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, unique
 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
@@ -60,7 +60,11 @@ def read_table(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        table = Table.read(path, format=_FORMATS[path.suffix.lower()])
+        # Spreadsheets begin a file with a mark.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        table = Table.read(
+            lines, format=_FORMATS[path.suffix.lower()], converters={"TARGPROP": str}
+        )
     except Exception as err:  # astropy raises many kinds
         raise SkyflatError(f"{path}: cannot be read as a table ({err})") from err
     require_columns(table, ["FILENAME"], path)
@@ -167,7 +171,7 @@ def query_index(path, product="rateints", **criteria):
     table = read_table(path)
     require_columns(table, ["PROGRAM", "SUBARRAY", "FILTER", "DATE-BEG"], path)
     of_kind = [name.endswith(f"_{product}.fits") for name in table["FILENAME"]]
-    found = select_exposures(table[of_kind], **criteria)
+    found = select_exposures(unique(table[of_kind], "FILEPATH", keep="first"), **criteria)
     if not len(found):
         raise SkyflatError(
             f"{path}: none of its {len(table)} files is a _{product} file that fits, in FULL and "
@@ -254,7 +258,7 @@ def _pad(column, number):
     """Write a number as headers have it, if it is one."""
     try:
         return f"{int(float(number)):0{_DIGITS[column]}d}"
-    except ValueError:
+    except (OverflowError, ValueError):
         return number
 
 

@@ -65,7 +65,8 @@ def describe_exposures(headers):
         If an exposure does not tell its pointing or its time.
     """
     table = np.zeros(len(headers), dtype=_row_dtype())
-    table["filename"] = [header["name"] for header in headers]
+    # FITS tables know no other letters.
+    table["filename"] = [header["name"].encode("ascii", "replace") for header in headers]
     for column, (key, keyword, required) in _HEADER_COLUMNS.items():
         table[column] = [_value(header, (key,), keyword, required) for header in headers]
     time_keys = ("meta.exposure.mid_time_mjd", "meta.exposure.mid_time")
