@@ -14,6 +14,8 @@ _STEPS = {
     "SkyflatCombineStep": "soss_background.combine.skyflat_combine_step",
     "SkyflatDenoiseStep": "soss_background.denoise.skyflat_denoise_step",
     "SkyflatPipeline": "soss_background.pipeline.skyflat",
+    "SkyflatSpec2Pipeline": "soss_background.pipeline.spec2",
+    "SkyflatSubtractStep": "soss_background.subtract.skyflat_subtract_step",
 }
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "SkyflatMaskStep",
     "SkyflatModel",
     "SkyflatPipeline",
+    "SkyflatSpec2Pipeline",
+    "SkyflatSubtractStep",
 ]
 
 

@@ -25,14 +25,14 @@ from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries
 from soss_background.files import save_whole
 
-__all__ = ["FlatFieldStep", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
+__all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
 log = logging.getLogger(__name__)
 
 # Seconds to wait for a CRDS server; its client would wait for an hour.
 _PATIENCE = 10
 
-_SUFFIX = re.compile(r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise)?$")
+_SUFFIX = re.compile(r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise|subtract)?$")
 
 
 def crds_reachable():
@@ -65,7 +65,7 @@ def _crds_reachable(cache, server):
     return True
 
 
-class _SkyflatMixin:
+class SkyflatMixin:
     """What the steps and the pipelines of the package do otherwise than those of jwst."""
 
     @staticmethod
@@ -188,11 +188,11 @@ class _SkyflatMixin:
         return paths
 
 
-class SkyflatStep(_SkyflatMixin, Step):
+class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
 
-class FlatFieldStep(_SkyflatMixin, JwstFlatFieldStep):
+class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
     """jwst's flat-field step, which also runs where CRDS cannot be reached."""
 
     # The other types that jwst's step asks for are NIRSpec's.
@@ -226,7 +226,7 @@ class FlatFieldStep(_SkyflatMixin, JwstFlatFieldStep):
         return {"flat": self._flat}
 
 
-class SkyflatPipelineBase(_SkyflatMixin, Pipeline):
+class SkyflatPipelineBase(SkyflatMixin, Pipeline):
     """Base class of the package's pipelines."""
 
     def _precache_references(self, input_file):

@@ -90,7 +90,7 @@ def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
     for _ in range(max_rounds):
         residuals, sky, _ = subtract_common_sky(cells, noise, sources)
         floor = min_fraction * np.abs(sky)
-        detect = functools.partial(_detect, n_sigma=n_sigma, floor=floor, grow=grow)
+        detect = functools.partial(detect_light, n_sigma=n_sigma, floor=floor, grow=grow)
         found = np.array(map_parallel(detect, residuals, noise))
         if np.mean(found != sources) < _SETTLED:
             return found
@@ -106,7 +106,7 @@ def _search_alone(cells, noise, profile, n_sigma, grow):
         sky = np.minimum(sky, _brightest_sky(sky, profile) + n_sigma * nanmedian(noise))
         # A sky that has been subtracted from the exposure is not known any better.
         floor = np.maximum(floor, _OWN_SKY_FRACTION / 3 * profile)
-    return _detect(cells - sky, noise, n_sigma, floor, grow)
+    return detect_light(cells - sky, noise, n_sigma, floor, grow)
 
 
 def _scatter(image, noise):
@@ -140,7 +140,7 @@ def _brightest_sky(sky, profile):
     return limit
 
 
-def _detect(residual, noise, n_sigma, floor, grow):
+def detect_light(residual, noise, n_sigma, floor, grow):
     """Find what stands out of an exposure's residual on any of the scales of star light."""
     known = np.isfinite(residual)
     found = np.zeros(residual.shape, dtype=bool)

@@ -1,0 +1,46 @@
+"""calwebb_spec2 with this package's step in the place of bkg_subtract."""
+
+from jwst.pipeline import Spec2Pipeline
+
+from soss_background.stpipe import SkyflatMixin
+from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
+
+__all__ = ["SkyflatSpec2Pipeline"]
+
+
+class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
+    """
+    Calibrate a SOSS exposure: jwst's Spec2Pipeline, whose ``bkg_subtract`` is SkyflatSubtractStep.
+
+    Background members of an association, which jwst leaves aside for SOSS, make its template.
+    """
+
+    class_alias = "skyflat_spec2"
+
+    step_defs = Spec2Pipeline.step_defs | {"bkg_subtract": SkyflatSubtractStep}
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Use the parameter reference files of jwst's own pipeline."""
+        return Spec2Pipeline.get_config_reftype()
+
+    def process_exposure_product(self, exp_product, *args, **kwargs):
+        """
+        Calibrate an exposure.
+
+        Parameters
+        ----------
+        exp_product : dict
+            A product of a level-2 association.
+        *args, **kwargs
+            See `jwst.pipeline.Spec2Pipeline`.
+
+        Returns
+        -------
+        `~stdatamodels.jwst.datamodels.JwstDataModel`
+            The calibrated exposure.
+        """
+        members = exp_product["members"]
+        background = [each["expname"] for each in members if each["exptype"] == "background"]
+        self.bkg_subtract.background = background
+        return super().process_exposure_product(exp_product, *args, **kwargs)

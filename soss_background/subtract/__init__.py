@@ -1,0 +1,1 @@
+"""Take the sky out of science exposures."""

@@ -1,0 +1,246 @@
+"""The step that takes the sky out of a science exposure."""
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from stdatamodels.jwst import datamodels
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.detector import Window
+from soss_background.errors import SkyflatError
+from soss_background.exposures import find_fault
+from soss_background.integrations import usable_pixels
+from soss_background.library import as_image
+from soss_background.pipeline.skyflat import SkyflatPipeline
+from soss_background.stpipe import SkyflatStep, crds_reachable
+from soss_background.subtract.scales import measure_scales
+from soss_background.subtract.sky_fit import NoSkyError, fit_sky
+from soss_background.subtract.template_files import (
+    find_files,
+    from_skyflat,
+    read_flat,
+    read_templates,
+)
+from soss_background.subtract.templates import align_templates
+from soss_background.subtract.traces import trace_distance
+
+__all__ = ["SkyflatSubtractStep"]
+
+log = logging.getLogger(__name__)
+
+# Commanded position of the pupil wheel, for exposures that do not tell it, degrees.
+_PWCPOS = 245.76
+
+
+class SkyflatSubtractStep(SkyflatStep):
+    """Subtract the dispersed sky from a SOSS exposure."""
+
+    class_alias = "skyflat_subtract"
+
+    spec = """
+    skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: background exposures of the association, else CRDS's BKG reference]
+    scale_mode = option('exposure', 'integration', 'smooth', default='exposure')  # Level of the sky: one for the exposure, one for each integration, or a parabola in time
+    n_sigma = float(default=4.0, min=0.0)  # Significance above which light of stars is masked [sigma]
+    save_background = boolean(default=False)  # Save the sky that was subtracted
+    save_mask = boolean(default=False)  # Save the pixels that the fit was made of
+    suffix = string(default='skyflatsubtract')  # Default suffix for output files
+    """  # noqa: E501
+
+    reference_file_types: ClassVar = ["bkg", "flat"]
+
+    # Exposures of blank sky that a pipeline has in its association.
+    background = None
+
+    def process(self, step_input, background=None):
+        """
+        Subtract the sky.
+
+        Parameters
+        ----------
+        step_input : str, `~pathlib.Path`, data model or level-2 association
+            The exposure, ``_rate`` or ``_rateints``; a model is left unchanged unless the step is
+            part of a pipeline.
+        background : list of str or data models, optional
+            Exposures of blank sky, of which a template is made if none is given; by default the
+            background members of the association.
+
+        Returns
+        -------
+        `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
+            The exposure without its sky. If there is nothing to subtract, the exposure as it was,
+            with a status of SKIPPED.
+        """
+        members = defaultdict(list)
+        for member in self.load_as_level2_asn(step_input)["products"][0]["members"]:
+            members[member["exptype"].lower()].append(member["expname"])
+        model = self.prepare_output(members["science"][0])
+        if model.meta.cal_step.bkg_subtract == "COMPLETE":
+            log.warning("%s: its sky has been subtracted already", model.meta.filename)
+            return model
+        try:
+            self._subtract(model, background or self.background or members["background"])
+        except _NotSubtractedError as reason:
+            log.warning("%s: sky not subtracted, %s", model.meta.filename, reason)
+            model.meta.cal_step.bkg_subtract = "SKIPPED"
+        return model
+
+    def _subtract(self, model, background):
+        """Fit the sky of an exposure and subtract it in place."""
+        window, image = _window(model), _average(model)
+        templates = self._find_templates(model, window, background)
+        flat = self._find_flat(model, window, templates)
+        # What is not flat-fielded is, as long as the fit lasts.
+        fielded = model.meta.cal_step.flat_field == "COMPLETE"
+        divisor = 1 if flat is None or fielded else flat
+        reference = window.reference_pixels()
+        usable = usable_pixels(image.data, image.err, image.dq) & ~reference
+        try:
+            fit = fit_sky(
+                image.data / divisor,
+                image.err / divisor,
+                usable,
+                _align(templates, flat, window),
+                trace_distance(window, model.meta.instrument.pupil_position or _PWCPOS),
+                self.n_sigma,
+            )
+        except NoSkyError as err:
+            raise _NotSubtractedError(str(err)) from err
+        sky, sky_err = (np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err))
+        cube, errors = (plane.reshape(-1, *window.shape) for plane in (model.data, model.err))
+        scales = measure_scales(cube, sky, fit.used, self.scale_mode)
+        for integration, error, scale in zip(cube, errors, scales, strict=True):
+            integration -= (scale * sky).astype(np.float32)
+            np.hypot(error, sky_err, out=error)
+        model.dq |= _common_flags(templates)
+        model.meta.cal_step.bkg_subtract = "COMPLETE"
+        _report(model, fit, scales, templates, np.count_nonzero(usable))
+        if self.save_background:
+            subtracted = datamodels.ImageModel(data=sky, err=sky_err)
+            self._save_extra(subtracted, model, "skyflatbackground")
+        if self.save_mask:
+            self._save_extra(datamodels.ImageModel(mask=fit.used), model, "skyflatused")
+
+    def _save_extra(self, extra, model, suffix):
+        """Save what else there is to see of an exposure."""
+        extra.update(model)
+        self.save_model(extra, suffix=suffix, force=True)
+
+    def _find_templates(self, model, window, background):
+        """Read the templates that the user gives, or make one, or ask CRDS."""
+        if self.skyflat:
+            paths = find_files(self.skyflat)
+        elif background:
+            return [self._make_template(model, window, background)]
+        else:
+            paths = [self._bkg_path(model)]
+        return [template for path in paths for template in read_templates(path, window)]
+
+    def _make_template(self, model, window, background):
+        """Make a skyflat of exposures of blank sky."""
+        pipeline = SkyflatPipeline()
+        pipeline.output_dir = self.search_attr("output_dir")
+        pipeline.flat_field.override_flat = self._flat_path(model)
+        pipeline.flat_field.skip = pipeline.flat_field.override_flat is None
+        skyflat = pipeline.run(list(background))
+        return from_skyflat(skyflat, window, skyflat.meta.filename)
+
+    def _find_flat(self, model, window, templates):
+        """Read the flat if the exposure and a template are not in the same state."""
+        state = model.meta.cal_step.flat_field == "COMPLETE"
+        other = next((each.name for each in templates if each.flat_fielded != state), None)
+        if other is None:
+            return None
+        path = self._flat_path(model)
+        if path is None:
+            first, second = (model.meta.filename, other)[:: 1 if state else -1]
+            raise _NotSubtractedError(
+                f"{first} is flat-fielded and {second} is not: give --override_flat=FILE"
+            )
+        return read_flat(path, window)
+
+    def _flat_path(self, model):
+        """Find the flat that the user gives to this step or to that of the pipeline, or CRDS's."""
+        flat_field = getattr(self.parent, "flat_field", None)
+        given = self.get_ref_override("flat") or (
+            flat_field and flat_field.get_ref_override("flat")
+        )
+        path = given or (self.get_reference_file(model, "flat") if crds_reachable() else "N/A")
+        return None if path == "N/A" else path
+
+    def _bkg_path(self, model):
+        """Find the BKG reference file that the user gives, or CRDS's."""
+        if self.get_ref_override("bkg") is None and not crds_reachable():
+            raise SkyflatError(
+                "No BKG reference file: CRDS cannot be reached. Give skyflats (skyflat=FILES) or a "
+                "reference file (override_bkg=FILE), or set CRDS_PATH to reach CRDS."
+            )
+        path = self.get_reference_file(model, "bkg")
+        if path == "N/A":
+            raise _NotSubtractedError("CRDS has no BKG reference file for it")
+        return Path(path)
+
+
+class _NotSubtractedError(Exception):
+    """There is nothing to subtract."""
+
+
+def _window(model):
+    """Tell which pixels of the detector an exposure is made of."""
+    fault = find_fault(model.to_flat_dict())
+    subarray = model.meta.subarray
+    if fault or None in (subarray.xstart, subarray.ystart):
+        raise _NotSubtractedError(fault or "keyword SUBSTRT1 or SUBSTRT2 is missing")
+    return Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *model.data.shape[-2:])
+
+
+def _average(model):
+    """Average the integrations of an exposure."""
+    try:
+        return as_image(model)
+    except SkyflatError as err:
+        raise _NotSubtractedError(str(err).removeprefix(f"{model.meta.filename}: ")) from err
+
+
+def _align(templates, flat, window):
+    """Align flat-fielded templates, or those that are in one state with the exposure."""
+    divisors = [1 if flat is None or each.flat_fielded else flat for each in templates]
+    skies = [each.sky / divisor for each, divisor in zip(templates, divisors, strict=True)]
+    return align_templates(skies, [each.noise for each in templates], window.x0)
+
+
+def _common_flags(templates):
+    """Combine flags: those of all templates, but no gaps, for these are filled."""
+    flags = np.bitwise_and.reduce([each.dq for each in templates])
+    return flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"])
+
+
+def _report(model, fit, scales, templates, n_usable):
+    """Tell what was fitted in the log, the header, and the tree of the data model."""
+    names = [each.name for each in templates]
+    values = {
+        "SKYLEFT": (fit.level_left, "[DN/s] level of the sky left of the step"),
+        "SKYLERR": (fit.level_left_err, "[DN/s] its uncertainty"),
+        "SKYRIGHT": (fit.level_right, "[DN/s] level right of the step, in units of left"),
+        "SKYRERR": (fit.level_right_err, "[DN/s] its uncertainty"),
+        "SKYSHIFT": (fit.shift, "[pixel] shift of the step from the templates"),
+        "SKYCHI2": (fit.chi2, "reduced chi-square of the fit"),
+        "SKYFRAC": (np.count_nonzero(fit.used) / n_usable, "fraction of the pixels used"),
+        "SKYNTEMP": (len(templates), "number of templates"),
+    }
+    values = {
+        key: (value if isinstance(value, int) else round(float(value), 6), comment)
+        for key, (value, comment) in values.items()
+    }
+    cards = [[key, value, comment] for key, (value, comment) in values.items()]
+    model.extra_fits = {"PRIMARY": {"header": cards}}
+    model.meta.skyflat_subtract = {key.lower(): value for key, (value, _) in values.items()} | {
+        "templates": names,
+        "scales": [round(float(scale), 6) for scale in scales],
+    }
+    text = ", ".join(f"{key} = {value:.5g}" for key, (value, _) in values.items())
+    log.info("%s: %s", model.meta.filename, text)
+    log.info("Templates: %s", ", ".join(names))
+    model.add_history_entry(f"soss_background subtracted the sky: {text}")

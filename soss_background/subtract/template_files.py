@@ -1,0 +1,195 @@
+"""Templates of the sky as files hold them: skyflats, and BKG reference files."""
+
+import glob
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from stdatamodels.jwst import datamodels
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.datamodels import SkyflatModel
+from soss_background.detector import FULL, SUBARRAYS
+from soss_background.errors import SkyflatError
+from soss_background.exposures import read_header
+from soss_background.smoothing import fill_gaps
+
+__all__ = ["Template", "find_files", "from_skyflat", "read_flat", "read_templates"]
+
+# Noise of a denoised sky relative to that of the pixels that it was made of, on simulated visits.
+_DENOISED = 0.16
+
+
+class Template(NamedTuple):
+    """
+    A sky for the pixels of an exposure.
+
+    Attributes
+    ----------
+    name : str
+        Where it comes from.
+    sky, noise : ndarray of float32, shape (ny, nx)
+        The sky, without gaps, and its 1-sigma uncertainty, DN/s.
+    dq : ndarray of uint32, shape (ny, nx)
+        Its data quality flags.
+    flat_fielded : bool
+        Whether it is divided by the flat.
+    """
+
+    name: str
+    sky: np.ndarray
+    noise: np.ndarray
+    dq: np.ndarray
+    flat_fielded: bool
+
+
+def find_files(patterns):
+    """
+    Find the files that patterns stand for.
+
+    Parameters
+    ----------
+    patterns : list of str
+        Paths, with wildcards or without.
+
+    Returns
+    -------
+    paths : list of `~pathlib.Path`
+        The files, each once; what stands for none is taken for a name.
+
+    """
+    paths = {}
+    for pattern in patterns:
+        found = sorted(glob.glob(str(pattern))) or [pattern]  # noqa: PTH207 - an absolute pattern
+        paths |= {Path(path).absolute(): Path(path) for path in found}
+    return list(paths.values())
+
+
+def read_templates(path, window):
+    """
+    Read the templates of a file.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        A skyflat, or a BKG reference file.
+    window : `~soss_background.detector.Window`
+        The pixels that they are for.
+
+    Returns
+    -------
+    templates : list of Template
+        The one of a skyflat, or all of a reference file.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be read, or holds no sky for these pixels.
+    """
+    kind = read_header(path).get("meta.model_type")
+    try:
+        if kind == SkyflatModel.__name__:
+            with SkyflatModel(path) as skyflat:
+                return [from_skyflat(skyflat, window, path.name)]
+        if kind == datamodels.SossBkgModel.__name__:
+            with datamodels.SossBkgModel(path) as reference:
+                return _from_reference(reference, window, path.name)
+    except (LookupError, OSError, TypeError) as err:
+        raise SkyflatError(f"{path}: cannot be read ({err})") from err
+    raise SkyflatError(f"{path}: a {kind}, neither a skyflat nor a BKG reference of SOSS")
+
+
+def from_skyflat(skyflat, window, name):
+    """
+    Take the template of a skyflat.
+
+    Parameters
+    ----------
+    skyflat : SkyflatModel
+        The skyflat; of one that is not denoised the plain sky is taken.
+    window : `~soss_background.detector.Window`
+        The pixels that it is for.
+    name : str
+        What it is called.
+
+    Returns
+    -------
+    template : Template
+        The template.
+
+    Raises
+    ------
+    SkyflatError
+        If it has no sky for these pixels.
+    """
+    denoised = skyflat.bkgdn is not None
+    sky = skyflat.bkgdn if denoised else skyflat.bkg
+    noise = skyflat.err * (_DENOISED if denoised else 1)
+    planes = [_cut(plane, window, name) for plane in (sky, noise, skyflat.dq)]
+    return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")
+
+
+def _from_reference(reference, window, name):
+    """Take the templates of a BKG reference file, which jwst subtracts before it flat-fields."""
+    templates = []
+    for number, (sky, err, dq) in enumerate(
+        zip(reference.data, reference.err, reference.dq, strict=True), 1
+    ):
+        planes = [_cut(plane, window, name) for plane in (sky, err, dq)]
+        templates.append(_clean(f"{name}[{number}]", *planes, False))
+    return templates
+
+
+def read_flat(path, window):
+    """
+    Read a flat.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        A FLAT reference file.
+    window : `~soss_background.detector.Window`
+        The pixels that it is for.
+
+    Returns
+    -------
+    flat : ndarray of float32, shape (ny, nx)
+        The flat; one where it has no value.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be read, or has no value for these pixels.
+    """
+    try:
+        with datamodels.FlatModel(path) as reference:
+            flat, dq = (_cut(plane, window, path) for plane in (reference.data, reference.dq))
+    except (LookupError, OSError, TypeError) as err:
+        raise SkyflatError(f"{path}: cannot be read as a flat ({err})") from err
+    known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
+    return np.where(known, flat, 1).astype(np.float32)
+
+
+def _cut(plane, window, name):
+    """Cut the pixels of an exposure out of a template."""
+    if plane.shape == window.shape:
+        return plane
+    for subarray in (FULL, *SUBARRAYS.values()):
+        if plane.shape == subarray.shape and subarray.y0 <= window.y0:
+            rows = slice(window.y0 - subarray.y0, window.y0 - subarray.y0 + window.ny)
+            columns = slice(window.x0 - subarray.x0, window.x0 - subarray.x0 + window.nx)
+            part = plane[rows, columns]
+            if part.shape == window.shape:
+                return part
+    raise SkyflatError(f"{name}: its shape {plane.shape} has no pixels for {window.name}")
+
+
+def _clean(name, sky, noise, dq, flat_fielded):
+    """Fill what is no sky: reference pixels and gaps."""
+    sky = np.asarray(sky, dtype=np.float32)
+    known = np.isfinite(sky) & (sky > 0)
+    if not known.any():
+        raise SkyflatError(f"{name}: no sky in it")
+    filled = fill_gaps(np.where(known, sky, 0), known)
+    noise = np.nan_to_num(np.asarray(noise, dtype=np.float32), posinf=0.0)
+    return Template(name, filled, noise, np.asarray(dq, dtype=np.uint32), flat_fielded)
