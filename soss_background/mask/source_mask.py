@@ -15,7 +15,7 @@ from soss_background.cells import find_same_level, subtract_common_sky
 from soss_background.parallel import map_parallel
 from soss_background.smoothing import gaussian_filter
 
-__all__ = ["find_sources"]
+__all__ = ["detect_light", "find_sources"]
 
 # Gaussian smoothing (rows, columns) in cells: from a compact order-0 image to the faint wings
 # along a trace.
@@ -140,13 +140,38 @@ def _brightest_sky(sky, profile):
     return limit
 
 
-def detect_light(residual, noise, n_sigma, floor, grow):
-    """Find what stands out of an exposure's residual on any of the scales of star light."""
+def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
+    """
+    Find what stands out of an exposure's residual on any of the scales of star light.
+
+    Parameters
+    ----------
+    residual, noise : ndarray of float, shape (my, mx)
+        Cells without the sky and their 1-sigma uncertainties in DN/s; NaN where nothing is known.
+    n_sigma : float
+        Significance above which smoothed light is a source.
+    floor : ndarray of float, shape (my, mx)
+        Brightness above which it is one, DN/s.
+    grow : int
+        Cells by which a source grows in each direction.
+    calibrate : bool
+        Whether the significance is that of the scatter which the residual shows on each scale where
+        it is negative: more than noise, if the sky is not known well or there are stripes.
+
+    Returns
+    -------
+    sources : ndarray of bool, shape (my, mx)
+        True where there is light.
+    """
     known = np.isfinite(residual)
     found = np.zeros(residual.shape, dtype=bool)
     for scale in _SCALES:
         # What a smaller scale has found would shine into its surroundings on a larger one.
         smooth, sigma = _smooth(residual, noise, known & ~found, scale)
+        if calibrate:
+            dark = known & ~found & (smooth < 0)
+            if dark.any():
+                sigma *= max(1.0, 1.4826 * float(np.median(-smooth[dark] / sigma[dark])))
         new = known & (smooth > np.maximum(n_sigma * sigma, floor))
         found |= ndimage.binary_dilation(new, iterations=grow) if grow else new
     return found

@@ -11,12 +11,12 @@ __all__ = ["FaintLight", "make_wings"]
 # Standard deviations of the Gaussians that make up the wings of what is bright, pixels.
 _WINGS = (6, 10, 16, 24, 36, 54, 80, 120, 180, 280)
 
-# Largest and smallest part of the cells that have faint light, and its smallest mean as a fraction
-# of the sky: beyond these the two cannot be told apart.
-_SHARE, _MEAN = (0.01, 0.98), 0.002
+# Range of the part of the cells that have faint light, and of its mean as a fraction of the sky:
+# beyond these it cannot be told from the sky, or is not faint.
+_SHARE, _MEAN = (0.01, 0.95), (0.002, 0.02)
 
 # The first guess.
-_FIRST_SHARE, _FIRST_MEAN = 0.3, 0.02
+_FIRST_SHARE, _FIRST_MEAN = 0.3, 0.01
 
 
 def make_wings(core):
@@ -60,7 +60,8 @@ class FaintLight:
     """
 
     def __init__(self, level):
-        self.share, self.mean, self._smallest = _FIRST_SHARE, _FIRST_MEAN * level, _MEAN * level
+        self.share, self.mean = _FIRST_SHARE, _FIRST_MEAN * level
+        self._range = [fraction * level for fraction in _MEAN]
 
     def expect(self, residual, sigma):
         """
@@ -90,5 +91,5 @@ class FaintLight:
         tail = np.exp(-0.5 * excess**2 - log_ndtr(excess)) / np.sqrt(2 * np.pi)
         light = sigma * (excess + tail)
         self.share = float(np.clip(lit.mean(), *_SHARE))
-        self.mean = max(float(np.average(light, weights=lit)), self._smallest)
+        self.mean = float(np.clip(np.average(light, weights=lit), *self._range))
         return lit, light

@@ -1,22 +1,25 @@
 """Fit the sky of an exposure with light of stars in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg, ndimage, optimize
 
-from soss_background.cells import bin_to_cells, expand_cells, expand_smoothly
+from soss_background.cells import CELL, bin_to_cells, expand_cells, expand_smoothly
 from soss_background.mask.source_mask import detect_light
+from soss_background.smoothing import gaussian_filter
 from soss_background.subtract.light import FaintLight, make_wings
 from soss_background.subtract.templates import bin_smooth
 
 __all__ = ["NoSkyError", "SkyFit", "fit_sky"]
 
-# Rounds in which masks, wings and sky are made of each other, and steps of the fit in each.
-_ROUNDS, _STEPS = 8, 5
+# Rounds in which masks, wings and sky are made of each other, rounds without faint light, and steps
+# of the fit in each.
+_ROUNDS, _PLAIN_ROUNDS, _STEPS = 10, 2, 5
 
-# Faint light that is left as it is, as a fraction of the sky; light that has wings.
-_FLOOR, _CORE = 0.006, 0.08
+# Light that is not masked, as a fraction of the sky: in the first round, from round to round, and
+# at last; light that has wings.
+_FIRST_FLOOR, _TIGHTEN, _FLOOR, _CORE = 0.3, 0.4, 0.004, 0.08
 
 # Pixels from the centre of a target's trace that are its core, and that are not used.
 _CORE_REACH, _REACH = 18, 20
@@ -24,17 +27,31 @@ _CORE_REACH, _REACH = 18, 20
 # How well the template is known, as a fraction of the sky, and the wings, of themselves.
 _TEMPLATE_ERROR, _WING_ERROR = 0.004, 0.2
 
-# 1-sigma of the tilt of each side of the step relative to the template, and of the shift, pixels.
-_TILT, _SHIFT = 0.0015, 4.0
+# 1-sigma of the tilt of each side of the step relative to the template, of the shift, pixels, and
+# of the difference of the levels on both sides, as a fraction; part of the light in a wing.
+_TILT, _SHIFT, _CONTRAST, _WING = 0.0015, 4.0, 0.15, 0.01
 
-# Largest change of the shift in a round, pixels.
-_LARGEST_SHIFT = 3.0
+# Largest shift that is guessed, and largest change of it in a round, pixels.
+_LARGEST_GUESS, _LARGEST_SHIFT = 10, 3.0
+
+# Cells around the step in which it is looked for.
+_AROUND_STEP = 8
 
 # Percentile of the cells that is the first guess of a level.
 _DARK = 15
 
 # Fewest cells of a side of the step that a fit can be made of.
 _FEWEST = 50
+
+# Fewest cells of a column whose median is a stripe.
+_FEWEST_IN_COLUMN = 6
+
+# Standard deviation in cells over which the surroundings of a cell extend, and how much brighter
+# than the sky they may be.
+_GLOW, _LARGEST_GLOW = (2.0, 6.0), 0.5
+
+# Standard deviations below the sky beyond which a cell tells little.
+_DARK_OUTLIER = 6.0
 
 # Least weight of a cell that is full of light.
 _LEAST = 0.02
@@ -53,6 +70,8 @@ class SkyFit:
     ----------
     sky, err : ndarray of float32, shape (ny, nx)
         The sky and its 1-sigma uncertainty in DN/s.
+    wings : ndarray of float32, shape (ny, nx)
+        Wings of what is bright, which were fitted with the sky, in DN/s.
     used : ndarray of bool, shape (ny, nx)
         True for pixels that the fit was made of.
     level_left, level_right : float
@@ -68,6 +87,7 @@ class SkyFit:
 
     sky: np.ndarray
     err: np.ndarray
+    wings: np.ndarray
     used: np.ndarray
     level_left: float
     level_right: float
@@ -112,12 +132,27 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
     cells, noise = bin_to_cells(image, err, usable)
     known, distance = np.isfinite(cells) & (noise > 0), bin_smooth(distance)
     shift, level, sky, sides = _guess(cells, known, templates)
-    wings, faint = np.zeros_like(sky), [FaintLight(level) for _ in sides]
-    for _ in range(_ROUNDS):
-        clear, core = _look_for_light(cells, noise, known, sky, wings, distance, n_sigma)
+    wings, clear = np.zeros_like(sky), np.zeros(sky.shape, dtype=bool)
+    guess, glow = sky, _smooth_excess(cells - sky, known)
+    error = np.sqrt(noise**2 + (_TEMPLATE_ERROR * sky) ** 2 + (_WING_ERROR * glow) ** 2)
+    dim = known & (distance > _REACH) & (glow < _LARGEST_GLOW * sky)
+    for round_ in range(_ROUNDS):
+        # The first sky is a guess, and wings are not known yet.
+        floor = max(_FIRST_FLOOR * _TIGHTEN**round_, _FLOOR) * guess
+        residual = np.where(known, cells - sky - wings, np.nan)
+        residual -= _find_stripes(residual, clear)
+        light = detect_light(
+            residual, np.hypot(noise, _WING_ERROR / 3 * wings), n_sigma, floor, 1, calibrate=True
+        )
+        clear = dim & ~light
+        core = _find_core(cells - sky, noise, sky, light & known, known & (distance < _CORE_REACH))
+        if np.count_nonzero(clear) < _FEWEST:
+            raise NoSkyError("there is light everywhere")
         basis = _make_basis(templates, shift, level, core)
-        sigma = np.sqrt(noise**2 + (_TEMPLATE_ERROR * sky) ** 2 + (_WING_ERROR * wings) ** 2)
         views = [clear & side for side in sides]
+        # Until the wings are known, they would be taken for faint light.
+        faint = [FaintLight(level) for _ in sides] if round_ >= _PLAIN_ROUNDS else []
+        sigma = error * _scatter(((cells - sky - wings) / error)[clear])
         amplitudes, covariance, chi2 = _solve(basis, cells, sigma, sky + wings, views, faint)
         sky, wings = basis.sky(amplitudes), basis.wings(amplitudes)
         level, change = amplitudes[0], amplitudes[2]
@@ -127,6 +162,7 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
     return SkyFit(
         sky=model,
         err=model_err,
+        wings=expand_smoothly(wings.astype(np.float32), image.shape),
         used=expand_cells(clear, image.shape) & usable,
         level_left=float(amplitudes[0]),
         level_right=float(amplitudes[1]),
@@ -137,33 +173,67 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
     )
 
 
+def _smooth_excess(excess, known):
+    """Tell how bright surroundings are: a cell's own noise must not decide its weight."""
+    smooth = gaussian_filter(np.where(known, excess, 0).astype(np.float32), _GLOW)
+    return np.maximum(smooth / np.maximum(gaussian_filter(known.astype(np.float32), _GLOW), 0.1), 0)
+
+
+def _scatter(residuals):
+    """Measure the scatter of what is darker than the sky, at least one."""
+    dark = residuals[residuals < 0]
+    return max(1.0, 1.4826 * float(np.median(-dark))) if dark.size else 1.0
+
+
 def _guess(cells, known, templates):
-    """Guess the levels from the darkest cells of each side of the step."""
+    """Guess the levels from the darkest cells of each side of the step, and the shift."""
     left, right = map(bin_smooth, templates.shifted(0.0))
     ratio = np.where(known, cells / (left + right), np.nan)
-    sky, sides = np.zeros_like(cells), []
+    levels, sides = np.zeros_like(cells), []
     for side in (left >= right, left < right):
         if np.count_nonzero(known & side) >= _FEWEST:
-            sky[side] = np.nanpercentile(ratio[side], _DARK)
+            levels[side] = np.nanpercentile(ratio[side], _DARK)
             sides.append(side)
-    if not sides or sky[sides[0]].max() <= 0:
+    if not sides or levels[sides[0]].max() <= 0:
         raise NoSkyError("too few pixels show a sky")
-    level = float(sky[sides[0]].max())
-    sky[sky <= 0] = level
-    return 0.0, level, sky * (left + right), sides
+    level = float(levels[sides[0]].max())
+    levels[levels <= 0] = level
+    shift = _guess_shift(cells, known, templates, levels)
+    return shift, level, levels * sum(map(bin_smooth, templates.shifted(shift))), sides
 
 
-def _look_for_light(cells, noise, known, sky, wings, distance, n_sigma):
-    """Find the cells that show the sky alone, and the bright light that has wings."""
-    sigma = np.sqrt(noise**2 + (_WING_ERROR * wings) ** 2 / 9)
-    residual = np.where(known, cells - sky - wings, np.nan)
-    near = distance < _CORE_REACH
-    light = detect_light(residual, sigma, n_sigma, _FLOOR * sky, 1) | near
-    clear = known & ~light & (distance > _REACH)
-    excess = np.where(known, cells - sky, 0)
+def _guess_shift(cells, known, templates, levels):
+    """Find the shift with which most cells about the step are as bright as the template."""
+    step = np.flatnonzero((bin_smooth(templates.right) % 1 > 0).any(axis=0))
+    if step.size == 0:
+        return 0.0
+    near = slice(max(step[0] - _AROUND_STEP, 0), step[-1] + _AROUND_STEP)
+    pixels = np.s_[:, near.start * CELL[1] : near.stop * CELL[1]]
+    part = replace(templates, sky=templates.sky[pixels], right=templates.right[pixels])
+    outer = levels[:, [near.start, min(near.stop, levels.shape[1]) - 1]].T[..., None]
+    misfits = {}
+    for shift in np.arange(-_LARGEST_GUESS, _LARGEST_GUESS + 0.1, 0.5):
+        model = sum(
+            level * bin_smooth(side) for level, side in zip(outer, part.shifted(shift), strict=True)
+        )
+        misfit = np.abs(cells[:, near] - model)[known[:, near]]
+        misfits[shift] = np.median(misfit) if misfit.size else 0.0
+    return float(min(misfits, key=misfits.get))
+
+
+def _find_stripes(residual, clear):
+    """Measure the 1/f stripes, which would be taken for light, in columns that are clear."""
+    enough = np.count_nonzero(clear, axis=0) >= _FEWEST_IN_COLUMN
+    stripes = np.zeros(residual.shape[1], dtype=residual.dtype)
+    stripes[enough] = np.nanmedian(np.where(clear, residual, np.nan)[:, enough], axis=0)
+    return stripes
+
+
+def _find_core(excess, noise, sky, light, near):
+    """Pick the bright light, which has wings, among what was found and near the target's traces."""
     core = ndimage.binary_opening(light & (excess > _CORE * sky), np.ones((2, 2)))
     core |= near & (excess > np.maximum(3 * noise, _CORE / 4 * sky))
-    return clear, np.where(core, excess, 0)
+    return np.where(core, excess, 0)
 
 
 @dataclass(frozen=True)
@@ -176,14 +246,14 @@ class _Basis:
     images : ndarray of float32, shape (n, my, mx)
         In cells: the sky left and right of the step, its change by a shift of one pixel, its tilts,
         deviations of templates, wings.
-    prior : ndarray of float, shape (n,)
-        1-sigma of the amplitudes about 0, infinite if nothing is known.
+    precision : ndarray of float, shape (n, n)
+        Inverse covariance of the amplitudes about 0, as far as it is known beforehand.
     n_sky : int
         Number of images of the sky.
     """
 
     images: np.ndarray
-    prior: np.ndarray
+    precision: np.ndarray
     n_sky: int
 
     def sky(self, amplitudes):
@@ -207,8 +277,11 @@ def _make_basis(templates, shift, level, core):
     sky = [left, right, level * (after - before), *tilts, *deviations]
     share = [1 / np.sqrt(len(deviations))] * len(deviations) if deviations else []
     wings = make_wings(core)
-    prior = [np.inf, np.inf, _SHIFT, *[_TILT] * len(tilts), *share, *[np.inf] * len(wings)]
-    return _Basis(np.array([*sky, *wings], dtype=np.float32), np.array(prior), len(sky))
+    prior = [np.inf, np.inf, _SHIFT, *[_TILT] * len(tilts), *share, *[_WING] * len(wings)]
+    precision = np.diag(np.array(prior) ** -2.0)
+    # The two levels are much alike.
+    precision[:2, :2] += np.array([[1, -1], [-1, 1]]) / (_CONTRAST * level) ** 2
+    return _Basis(np.array([*sky, *wings], dtype=np.float32), precision, len(sky))
 
 
 def _solve(basis, cells, sigma, model, views, faint):
@@ -216,19 +289,22 @@ def _solve(basis, cells, sigma, model, views, faint):
     clear = np.logical_or.reduce(views)
     design, inverse = basis.images[:, clear].T.astype(float), 1 / sigma[clear] ** 2
     at_side = [view[clear] for view in views]
-    positive = np.isin(np.arange(len(basis.prior)), [0, 1]) | (
-        np.arange(len(basis.prior)) >= basis.n_sky
-    )
+    order = np.arange(len(basis.images))
+    positive = (order < 2) | (order >= basis.n_sky)
     values, model = cells[clear].astype(float), model[clear].astype(float)
     for _ in range(_STEPS):
         residual = values - model
-        lit, light = np.empty((2, len(values)))
-        for side, statistics in zip(at_side, faint, strict=True):
+        lit, light = np.zeros((2, len(values)))
+        for side, statistics in zip(at_side, faint, strict=False):
+            if not side.any():
+                continue
             lit[side], light[side] = statistics.expect(residual[side], sigma[clear][side])
         # A step of Newton's method: cells with light tell little of the sky.
-        weight = np.maximum(1 - lit, _LEAST) * inverse
-        score = ((1 - lit) * residual + lit * (residual - light)) * inverse
-        hessian = design.T @ (weight[:, None] * design) + np.diag(basis.prior**-2.0)
+        # Where it is too dark, wings that do not fit have been taken away.
+        trust = inverse / (1 + np.minimum(residual / sigma[clear] / _DARK_OUTLIER, 0) ** 2) ** 2
+        weight = np.maximum(1 - lit, _LEAST) * trust
+        score = ((1 - lit) * residual + lit * (residual - light)) * trust
+        hessian = design.T @ (weight[:, None] * design) + basis.precision
         gradient = design.T @ (score + weight * model)
         amplitudes = _solve_bounded(hessian, gradient, positive)
         model = design @ amplitudes
@@ -244,8 +320,11 @@ def _solve_bounded(hessian, gradient, positive):
     hessian = hessian / np.outer(scale, scale) + 1e-10 * np.eye(len(scale))
     root = linalg.cholesky(hessian)
     target = linalg.solve_triangular(root, gradient / scale, trans="T")
-    bounds = (np.where(positive, 0, -np.inf), np.inf)
-    return optimize.lsq_linear(root, target, bounds, method="bvls").x / scale
+    # What may be negative is the difference of two that may not.
+    both = np.hstack([root, -root[:, ~positive]])
+    amplitudes = optimize.nnls(both, target, maxiter=100 * len(scale))[0]
+    amplitudes[: len(scale)][~positive] -= amplitudes[len(scale) :]
+    return amplitudes[: len(scale)] / scale
 
 
 def _expand(basis, amplitudes, covariance, templates, shift, shape):

@@ -44,6 +44,7 @@ class SkyflatSubtractStep(SkyflatStep):
     skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: background exposures of the association, else CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', 'smooth', default='exposure')  # Level of the sky: one for the exposure, one for each integration, or a parabola in time
     n_sigma = float(default=4.0, min=0.0)  # Significance above which light of stars is masked [sigma]
+    subtract_wings = boolean(default=False)  # Subtract the far wings of stars too, those of the target included
     save_background = boolean(default=False)  # Save the sky that was subtracted
     save_mask = boolean(default=False)  # Save the pixels that the fit was made of
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
@@ -108,7 +109,8 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
-        sky, sky_err = (np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err))
+        light = fit.sky + fit.wings if self.subtract_wings else fit.sky
+        sky, sky_err = (np.where(reference, 0, plane * divisor) for plane in (light, fit.err))
         cube, errors = (plane.reshape(-1, *window.shape) for plane in (model.data, model.err))
         scales = measure_scales(cube, sky, fit.used, self.scale_mode)
         for integration, error, scale in zip(cube, errors, scales, strict=True):
