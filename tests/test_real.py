@@ -13,6 +13,9 @@ from soss_background import SkyflatPipeline
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, simulate_visit, write_exposure
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
+from soss_background.subtract.sky_fit import fit_sky
+from soss_background.subtract.templates import align_templates
+from soss_background.subtract.traces import trace_distance
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 STEP = "soss_background.SkyflatMaskStep"
@@ -98,3 +101,33 @@ def test_sky_of_the_real_template(tmp_path):
     assert metrics["step"] < 0.8
     shape = np.median(comparison.bkgdn[4:-4], axis=0)
     assert_allclose(shape[300] / shape[100], profile[860] / profile[660], rtol=0.02)
+
+
+def test_sky_of_a_real_star():
+    """A bright star over a real sky, with the commissioning template: the step goes."""
+    frame = np.load(REAL / "jw01512001001_03102_00001_nis_substrip256_pwcpos245.778671.npy")
+    strip = np.load(REAL / "gr700xd_background_substrip96.npy")
+    profile = np.median(strip[4:-4], axis=0)
+    profile[:4], profile[-4:] = profile[4], profile[-5]
+    template = np.tile(profile, (256, 1))
+    template[10:106] = np.where(strip > 0, strip, profile)
+    usable = np.isfinite(frame) & (frame != 0)
+    noise = 1.4826 * np.median(np.abs(np.diff(frame[200:250, 200:600], axis=0))) / np.sqrt(2)
+    err = np.sqrt(noise**2 * (1 + np.clip(frame, 0, None) / 6)).astype(np.float32)
+    templates = align_templates([template.astype(np.float32)], [0 * template])
+    distance = trace_distance(SUBSTRIP256, 245.778671)
+    found = fit_sky(frame.astype(np.float32), err, usable, templates, distance)
+    residual = frame - found.sky - found.wings
+    boxes = {
+        "left": np.s_[200:250, 60:650],
+        "left, below": np.s_[6:20, 60:650],
+        "right": np.s_[225:250, 745:900],
+    }
+    for name, box in boxes.items():
+        part = residual[box][found.used[box]]
+        assert abs(np.median(part)) < 0.06 * np.median(found.sky[box]), name
+    # What is left steps no more than its surroundings wave.
+    before, after = (
+        np.median((frame - found.sky)[215:250, part]) for part in (slice(655, 685), slice(730, 760))
+    )
+    assert abs(after - before) < 0.1 * np.median(found.sky)

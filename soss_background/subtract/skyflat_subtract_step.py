@@ -237,7 +237,7 @@ def _report(model, fit, scales, templates, n_usable):
         for key, (value, comment) in values.items()
     }
     cards = [[key, value, comment] for key, (value, comment) in values.items()]
-    model.extra_fits = {"PRIMARY": {"header": cards}}
+    _add_cards(model, cards)
     model.meta.skyflat_subtract = {key.lower(): value for key, (value, _) in values.items()} | {
         "templates": names,
         "scales": [round(float(scale), 6) for scale in scales],
@@ -246,3 +246,15 @@ def _report(model, fit, scales, templates, n_usable):
     log.info("%s: %s", model.meta.filename, text)
     log.info("Templates: %s", ", ".join(names))
     model.add_history_entry(f"soss_background subtracted the sky: {text}")
+
+
+def _add_cards(model, cards):
+    """Add cards to the primary header, beside others that the schema does not know."""
+    if "extra_fits.PRIMARY.header" in model:
+        names = {card[0] for card in cards}
+        known = [list(card) for card in model.extra_fits.PRIMARY.header if card[0] not in names]
+        model.extra_fits.PRIMARY.header = known + cards
+    elif "extra_fits" in model:
+        model.extra_fits.PRIMARY = {"header": cards}
+    else:
+        model.extra_fits = {"PRIMARY": {"header": cards}}

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from astropy.io import fits
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS
 from soss_background.errors import SkyflatError
-from soss_background.exposures import read_header
 from soss_background.smoothing import fill_gaps
 
 __all__ = ["Template", "find_files", "from_skyflat", "read_flat", "read_templates"]
@@ -86,17 +86,21 @@ def read_templates(path, window):
     SkyflatError
         If the file cannot be read, or holds no sky for these pixels.
     """
-    kind = read_header(path).get("meta.model_type")
+    if not path.is_file():
+        raise SkyflatError(f"{path}: no such file")
     try:
-        if kind == SkyflatModel.__name__:
+        # Reference files need not be whole data models.
+        with fits.open(path) as hdus:
+            header, is_skyflat = hdus[0].header, "BKG" in hdus
+        if is_skyflat:
             with SkyflatModel(path) as skyflat:
                 return [from_skyflat(skyflat, window, path.name)]
-        if kind == datamodels.SossBkgModel.__name__:
+        if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
             with datamodels.SossBkgModel(path) as reference:
                 return _from_reference(reference, window, path.name)
     except (LookupError, OSError, TypeError) as err:
         raise SkyflatError(f"{path}: cannot be read ({err})") from err
-    raise SkyflatError(f"{path}: a {kind}, neither a skyflat nor a BKG reference of SOSS")
+    raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
 
 
 def from_skyflat(skyflat, window, name):
@@ -131,12 +135,14 @@ def from_skyflat(skyflat, window, name):
 
 def _from_reference(reference, window, name):
     """Take the templates of a BKG reference file, which jwst subtracts before it flat-fields."""
+    planes = [
+        np.zeros_like(reference.data) if plane is None else plane
+        for plane in (reference.data, reference.err, reference.dq)
+    ]
     templates = []
-    for number, (sky, err, dq) in enumerate(
-        zip(reference.data, reference.err, reference.dq, strict=True), 1
-    ):
-        planes = [_cut(plane, window, name) for plane in (sky, err, dq)]
-        templates.append(_clean(f"{name}[{number}]", *planes, False))
+    for number, parts in enumerate(zip(*planes, strict=True), 1):
+        cut = [_cut(part, window, name) for part in parts]
+        templates.append(_clean(f"{name}[{number}]", *cut, False))
     return templates
 
 

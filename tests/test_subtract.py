@@ -1,0 +1,448 @@
+"""Take the sky out of science exposures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from helpers import checksums, strun
+from numpy.testing import assert_allclose
+from stdatamodels.jwst import datamodels
+
+from soss_background import SkyflatModel, SkyflatSubtractStep
+from soss_background.cells import bin_to_cells
+from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
+from soss_background.errors import SkyflatError
+from soss_background.simulate import (
+    Simulation,
+    draw_stars,
+    simulate_time_series,
+    simulate_visit,
+    sky_image,
+    star_image,
+)
+from soss_background.simulate.scene import Stars
+from soss_background.subtract.light import FaintLight, make_wings
+from soss_background.subtract.scales import measure_scales
+from soss_background.subtract.sky_fit import NoSkyError, fit_sky
+from soss_background.subtract.template_files import find_files, read_templates
+from soss_background.subtract.templates import align_templates, shift_columns
+from soss_background.subtract.traces import trace_distance
+
+STEP = "soss_background.SkyflatSubtractStep"
+
+
+def make_sky(window=SUBSTRIP256, level=1.0, contrast=1.0, shift=0.0):
+    """Make a sky with a step somewhere else."""
+    moved = Window(window.name, window.y0, window.x0 - shift, window.ny, window.nx)
+    return level * sky_image(moved, contrast=contrast, structure=0)
+
+
+def observe(sky, light=0.0, noise=0.3, stripes=0.0, seed=1):
+    """Add light, noise and stripes; return image and errors."""
+    rng = np.random.default_rng(seed)
+    image = sky + light + noise * rng.standard_normal(sky.shape)
+    image += stripes * rng.standard_normal(sky.shape[1])
+    return image.astype(np.float32), np.full(sky.shape, noise, dtype=np.float32)
+
+
+def fit(image, err, templates, window=SUBSTRIP256):
+    usable = ~window.reference_pixels()
+    return fit_sky(image, err, usable, templates, trace_distance(window, 245.76))
+
+
+def errors(found, sky, window=SUBSTRIP256):
+    """Measure the errors left and right, the rms, and that at the step, per cent of the sky."""
+    science = ~window.reference_pixels()
+    error = 100 * (found - sky) / np.median(sky[science])
+    columns = np.arange(window.nx)
+    left, right = science & (columns < 670), science & (columns > 760)
+    step = science & (abs(columns - 705) < 20)
+    rms = [np.sqrt(np.mean(error[part] ** 2)) for part in (science, step)]
+    return [np.median(error[left]), np.median(error[right]), *rms]
+
+
+@pytest.fixture(scope="module")
+def templates():
+    """Align five skies, none like that of an exposure."""
+    skies = [
+        make_sky(level=0.7 + 0.1 * i, contrast=0.92 + 0.04 * i, shift=2 * i - 4) for i in range(5)
+    ]
+    return align_templates(skies, [0.01 * sky for sky in skies])
+
+
+def test_shift():
+    image = np.arange(20.0, dtype=np.float32).reshape(2, 10) ** 2
+    assert_allclose(shift_columns(image, 0), image)
+    assert_allclose(shift_columns(image, 3)[:, 3:], image[:, :-3])
+    half = shift_columns(image, -0.5)
+    assert_allclose(half[:, :-1], (image[:, 1:] + image[:, :-1]) / 2)
+
+
+def test_aligned_templates_are_one_sky(templates):
+    """Whatever their levels, contrasts and places of the step."""
+    assert np.abs(templates.deviations).max() < 0.02
+    assert np.abs(templates.deviations).mean() < 0.002
+    left, right = templates.shifted(0.0)
+    assert_allclose(left + right, templates.sky, rtol=1e-5)
+    assert np.all(left[:, 800:] == 0)
+    assert np.all(right[:, :650] == 0)
+    assert_allclose(np.median(templates.sky[:, 300:600]), 1, atol=0.02)
+    assert_allclose(templates.noise[128, 300], 0.01 / np.sqrt(5), rtol=0.1)
+
+
+def test_a_single_template(templates):
+    single = align_templates([make_sky()], [make_sky() * 0])
+    assert len(single.deviations) == 0
+    assert_allclose(single.sky, templates.sky, rtol=0.06)
+
+
+def test_a_window_without_a_step():
+    window = Window("FULL", 1800, 1000, 64, 256)
+    templates = align_templates([make_sky(window)], [np.zeros(window.shape)], window.x0)
+    assert not templates.right.any()
+    sky = make_sky(window, level=0.6)
+    found = fit_sky(
+        *observe(sky), ~window.reference_pixels(), templates, np.full(sky.shape, np.inf)
+    )
+    assert abs(np.median(found.sky / sky) - 1) < 0.003
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_faint_light_does_not_bias_a_level(share):
+    """Light in some of the cells, fainter than the noise or not, is accounted for."""
+    rng = np.random.default_rng(3)
+    residual = 0.01 * rng.standard_normal(20_000)
+    residual += rng.exponential(0.04, residual.size) * (rng.random(residual.size) < share)
+    statistics, level, sigma = FaintLight(5.0), 0.0, np.full(residual.size, 0.01)
+    for _ in range(60):
+        lit, light = statistics.expect(residual - level, sigma)
+        score = (1 - lit) * (residual - level) + lit * (residual - level - light)
+        level += score.sum() / np.maximum(1 - lit, 0.02).sum()
+    assert abs(level) < 0.0012
+    assert abs(np.median(residual)) > 3 * abs(level) or share == 0
+    assert abs(statistics.share - share) < 0.1
+
+
+def test_wings_are_spread_light():
+    core = np.zeros((64, 64))
+    core[32, 32] = 100
+    wings = make_wings(core)
+    assert_allclose(wings[:4].sum(axis=(1, 2)), 100, rtol=0.01)
+    assert np.all(np.diff(wings[:, 32, 32]) < 0)
+
+
+@pytest.mark.parametrize(
+    ("level", "contrast", "shift"), [(0.5, 0.95, -5.0), (1.0, 1.05, 0.3), (1.5, 1.1, 5.0)]
+)
+def test_level_contrast_and_shift(templates, level, contrast, shift):
+    sky = make_sky(level=level, contrast=contrast, shift=shift)
+    found = fit(*observe(sky), templates)
+    left, right, rms, step = errors(found.sky, sky)
+    assert abs(left) < 0.3
+    assert abs(right) < 0.3
+    assert rms < 0.4
+    assert step < 0.5
+    assert_allclose(found.shift, shift, atol=0.3)
+    assert_allclose(found.level_left, 4.7 * level, rtol=0.03)
+    assert found.chi2 < 1.5
+    assert found.used.mean() > 0.5
+
+
+@pytest.mark.parametrize("flux", [35.0, 220.0, 1400.0])
+def test_light_of_stars(templates, flux):
+    """A target with its wings, and field stars, hardly move the sky."""
+    sky = make_sky(level=0.8, contrast=1.04, shift=-2)
+    target = Stars(*(np.array([value]) for value in (0.0, 0.0, flux, 9400.0)))
+    light = star_image(SUBSTRIP256, target) + star_image(SUBSTRIP256, draw_stars(1.0, 5))
+    found = fit(*observe(sky, light), templates)
+    left, right, rms, step = errors(found.sky, sky)
+    # The darkest tenth of the pixels has more light than that.
+    assert abs(left) < 0.9
+    assert abs(right) < 1.5
+    assert rms < 1.6
+    assert step < 2.5
+    assert np.median(light[found.used] / sky[found.used]) < 0.15
+
+
+def test_stripes_do_not_bias(templates):
+    """Not even in a single integration, where they stand out of the noise of cells."""
+    sky = make_sky(level=0.9, shift=1)
+    results = [
+        errors(fit(*observe(sky, stripes=0.2, seed=seed), templates).sky, sky) for seed in range(4)
+    ]
+    assert np.abs(np.mean(results, axis=0)[:2]).max() < 0.4
+
+
+def test_uncertainty(templates):
+    sky = make_sky()
+    found = fit(*observe(sky), templates)
+    science = ~SUBSTRIP256.reference_pixels()
+    assert np.all(found.err[science] > 0)
+    assert np.median(found.err[science]) < 0.02 * np.median(sky)
+    assert found.level_left_err < 0.005 * found.level_left
+
+
+def test_nothing_to_fit(templates):
+    image, err = observe(make_sky())
+    distance = trace_distance(SUBSTRIP256, 245.76)
+    with pytest.raises(NoSkyError, match="too few pixels show a sky"):
+        fit_sky(image, err, np.zeros(image.shape, dtype=bool), templates, distance)
+    with pytest.raises(NoSkyError, match="too few pixels show a sky"):
+        fit_sky(-image, err, ~SUBSTRIP256.reference_pixels(), templates, distance)
+
+
+def test_traces():
+    distance = trace_distance(SUBSTRIP256, 245.76)
+    assert distance.shape == SUBSTRIP256.shape
+    assert distance[:, 100].min() < 1
+    assert trace_distance(Window("FULL", 0, 0, 4, 2048), 245.76).min() > 1700
+    assert_allclose(trace_distance(SUBSTRIP96, 245.76), distance[10:106])
+    assert_allclose(trace_distance(FULL, 245.76)[1792:], distance)
+
+
+@pytest.mark.parametrize("mode", ["exposure", "integration", "smooth"])
+def test_scales(mode):
+    rng = np.random.default_rng(1)
+    sky = np.full((40, 50), 5.0)
+    truth = 1 + 0.02 * np.linspace(-1, 1, 12) + 0.01 * (np.arange(12) % 2 - 0.5)
+    light = rng.exponential(3.0, sky.shape)
+    data = truth[:, None, None] * sky + light + 0.1 * rng.standard_normal((12, *sky.shape))
+    scales = measure_scales(data, truth.mean() * sky, np.ones(sky.shape, dtype=bool), mode)
+    assert_allclose(scales.mean(), 1)
+    expected = {
+        "exposure": np.ones(12),
+        "integration": truth / truth.mean(),
+        "smooth": 1 + 0.02 * np.linspace(-1, 1, 12),
+    }[mode]
+    assert_allclose(scales, expected, atol=0.002)
+    assert np.all(measure_scales(data[:1], sky, sky > 0, mode) == 1)
+
+
+# --- files -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Simulate a time series; return its file, its flat and its truth."""
+    folder = tmp_path_factory.mktemp("series")
+    settings = Simulation(
+        window=SUBSTRIP256,
+        seed=4,
+        n_integrations=4,
+        exposure_time=400.0,
+        star_density=0.0,
+        sky_level=0.8,
+    )
+    path = simulate_time_series(folder, settings, target_flux=100.0)
+    with fits.open(folder / "time_series_truth.fits") as hdus:
+        truth = {name: hdus[name].data.astype(float) for name in ("SKY", "FLAT")}
+    return path, folder / "time_series_flat.fits", truth
+
+
+@pytest.fixture(scope="module")
+def skyflat(tmp_path_factory):
+    """Write a skyflat of the full detector: the commissioning sky."""
+    model = SkyflatModel()
+    sky = sky_image(FULL, structure=0)
+    reference = FULL.reference_pixels()
+    model.bkg = np.where(reference, 0, sky).astype(np.float32)
+    model.bkgdn = model.bkg.copy()
+    model.err = np.where(reference, 0, 0.01 * sky).astype(np.float32)
+    model.dq = np.where(reference, 2**31, 0).astype(np.uint32)
+    model.dq[1900, 1000] = 2048 + 1
+    model.meta.skyflat.flat_correction = "COMPLETE"
+    path = tmp_path_factory.mktemp("skyflat") / "nis_clear_gr700xd_skyflat.fits"
+    model.save(path)
+    return path
+
+
+def call(path, flat, **settings):
+    """Run the step from Python."""
+    return SkyflatSubtractStep.call(path, override_flat=str(flat), **settings)
+
+
+def test_standalone(series, skyflat, tmp_path):
+    """By strun: the sky comes out, is saved if asked, and the header tells of it."""
+    path, flat, truth = series
+    before = checksums([path, skyflat, flat])
+    options = ["--save_background=true", "--save_mask=true", f"--override_flat={flat}"]
+    strun(STEP, path, f"--skyflat={skyflat}", *options)
+    assert checksums([path, skyflat, flat]) == before
+    root = path.name.removesuffix("_rateints.fits")
+    found = {p.name.removeprefix(root + "_") for p in tmp_path.glob("*.fits")}
+    assert found == {"skyflatsubtract.fits", "skyflatbackground.fits", "skyflatused.fits"}
+    with (
+        datamodels.open(tmp_path / f"{root}_skyflatsubtract.fits") as result,
+        datamodels.open(tmp_path / f"{root}_skyflatbackground.fits") as background,
+        datamodels.open(path) as original,
+        fits.open(tmp_path / f"{root}_skyflatsubtract.fits") as hdus,
+    ):
+        removed = np.nan_to_num(original.data - result.data).mean(axis=0)
+        science = np.isfinite(result.data).all(axis=0) & ~SUBSTRIP256.reference_pixels()
+        assert_allclose(background.data[science], removed[science], atol=2e-3)
+        sky, flat_field = truth["SKY"], truth["FLAT"]
+        # In the state of the exposure: not flat-fielded.
+        error = (background.data / flat_field - sky)[science] / np.median(sky)
+        assert abs(np.median(error)) < 0.005
+        assert np.std(error) < 0.02
+        wrong = (background.data - sky)[science] / np.median(sky)
+        assert np.std(wrong) > 1.2 * np.std(error)
+        assert np.all(result.err[:, science] > original.err[:, science])
+        assert np.all(removed[SUBSTRIP256.reference_pixels()] == 0)
+        assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+        assert result.dq[0, 1900 - 1792, 1000] & 2048
+        assert not (result.dq[0, 1900 - 1792, 1000] & ~original.dq[0, 108, 1000]) & 1
+        header = hdus[0].header
+        assert_allclose(header["SKYLEFT"], 0.8 * 4.7, rtol=0.05)
+        assert 0 < header["SKYFRAC"] < 1
+        assert header["SKYNTEMP"] == 1
+        assert "SKYLEFT" in str(header["HISTORY"])
+        fitted = result.meta.skyflat_subtract.instance
+        assert fitted["templates"] == [skyflat.name]
+        assert fitted["scales"] == [1.0] * 4
+
+
+def test_inputs_and_their_headers_are_kept(series, skyflat):
+    path, flat, _ = series
+    with datamodels.open(path) as model:
+        model.extra_fits = {"PRIMARY": {"header": [["MYKEY", 7, "mine"]]}}
+        before = model.data.copy()
+        result = call(model, flat, skyflat=[str(skyflat)])
+        np.testing.assert_array_equal(model.data, before)
+        assert model.meta.cal_step.bkg_subtract is None
+    cards = {card[0]: card[1] for card in result.extra_fits.PRIMARY.header}
+    assert cards["MYKEY"] == 7
+    assert cards["SKYNTEMP"] == 1
+
+
+def test_flat_state(series, skyflat, caplog):
+    """What is flat-fielded loses a flat-fielded sky; without a flat nothing is guessed."""
+    path, flat, truth = series
+    with datamodels.open(path) as model:
+        plain = call(model, flat, skyflat=[str(skyflat)])
+        model.data /= truth["FLAT"]
+        model.err /= truth["FLAT"]
+        model.meta.cal_step.flat_field = "COMPLETE"
+        # No flat is needed: both are flat-fielded.
+        fielded = SkyflatSubtractStep.call(model, skyflat=[str(skyflat)])
+    science = ~SUBSTRIP256.reference_pixels() & np.isfinite(plain.data[0])
+    difference = (fielded.data[0] * truth["FLAT"] - plain.data[0])[science]
+    assert np.percentile(np.abs(difference), 99) < 0.02
+    result = SkyflatSubtractStep.call(path, skyflat=[str(skyflat)])
+    assert result.meta.cal_step.bkg_subtract == "SKIPPED"
+    assert "nis_clear_gr700xd_skyflat.fits is flat-fielded and" in caplog.text
+    assert "give --override_flat=FILE" in caplog.text
+
+
+def test_reference_file(series, tmp_path):
+    """A BKG reference file, as jwst's step has it: not flat-fielded, with several templates."""
+    path, _, truth = series
+    skies = [make_sky(level=level, contrast=c) for level, c in ((0.6, 0.95), (1.2, 1.05))]
+    flat_field = np.where(truth["FLAT"] > 0, truth["FLAT"], 1)
+    reference = datamodels.SossBkgModel(data=np.array(skies) * flat_field)
+    reference.save(tmp_path / "bkg.fits")
+    for settings in ({"override_bkg": str(tmp_path / "bkg.fits")}, {"skyflat": ["bkg.fits"]}):
+        result = SkyflatSubtractStep.call(path, save_background=True, **settings)
+        assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+        assert result.meta.skyflat_subtract.instance["skyntemp"] == 2
+        background = fits.getdata(next(tmp_path.glob("*_skyflatbackground.fits")))
+        science = ~SUBSTRIP256.reference_pixels()
+        error = (background / flat_field - truth["SKY"])[science]
+        assert abs(np.median(error)) < 0.005 * np.median(truth["SKY"])
+
+
+def test_subarrays(skyflat, tmp_path):
+    """A subarray is cut from FULL by the exposure's own keywords, a FULL exposure uses it all."""
+    full = sky_image(FULL, structure=0)
+    for window in (SUBSTRIP96, SUBSTRIP256, FULL, Window("FULL", 1900, 600, 64, 512)):
+        (template,) = read_templates(skyflat, window)
+        inside = ~window.reference_pixels()
+        assert_allclose(template.sky[inside], full[window.slices][inside])
+        assert np.all(template.sky > 0)
+    strip = fits.open(skyflat)
+    with SkyflatModel(skyflat) as model:
+        for name in ("bkg", "bkgdn", "err", "dq"):
+            setattr(model, name, getattr(model, name)[SUBSTRIP96.slices])
+        model.save(tmp_path / "strip_skyflat.fits")
+    strip.close()
+    with pytest.raises(
+        SkyflatError, match="strip_skyflat.fits: its shape .96, 2048. has no pixels"
+    ):
+        read_templates(tmp_path / "strip_skyflat.fits", SUBSTRIP256)
+
+
+def test_files_of_templates(skyflat, series, tmp_path):
+    assert find_files([str(skyflat), f"{skyflat.parent}/*.fits"]) == [skyflat]
+    with pytest.raises(SkyflatError, match="none.fits: no such file"):
+        SkyflatSubtractStep.call(series[0], skyflat=["none.fits"])
+    with pytest.raises(SkyflatError, match="neither a skyflat nor a BKG reference"):
+        SkyflatSubtractStep.call(series[0], skyflat=[str(series[0])])
+    with pytest.raises(SkyflatError, match="CRDS cannot be reached"):
+        SkyflatSubtractStep.call(series[0])
+    assert not list(tmp_path.glob("*.fits"))
+
+
+def test_background_exposures(series, tmp_path):
+    """Contemporaneous exposures of blank sky make the template."""
+    path, flat, truth = series
+    settings = Simulation(
+        window=SUBSTRIP256, seed=4, n_exposures=3, n_integrations=1, star_density=0.0
+    )
+    visit = simulate_visit(tmp_path / "visit", replace(settings, sky_level=0.8))
+    background = sorted(visit.parent.glob("*_rateints.fits"))
+    step = SkyflatSubtractStep()
+    step.override_flat = str(flat)
+    result = step.run(str(path), [str(exposure) for exposure in background])
+    assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+    with datamodels.open(path) as original:
+        removed = np.nanmean(original.data - result.data, axis=0) / truth["FLAT"]
+    science = ~SUBSTRIP256.reference_pixels()
+    error = (removed - truth["SKY"])[science] / np.median(truth["SKY"])
+    assert abs(np.nanmedian(error)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        ({"meta.instrument.filter": "F277W"}, "FILTER is F277W, not CLEAR"),
+        ({"meta.exposure.type": "NIS_WFSS"}, "EXP_TYPE is NIS_WFSS"),
+        ({"meta.subarray.ystart": None}, "keyword SUBSTRT1 or SUBSTRT2 is missing"),
+        ({"dq": 1}, "no usable pixel"),
+    ],
+)
+def test_what_cannot_be_subtracted_is_left_as_it_is(series, skyflat, caplog, edit, reason):
+    path, flat, _ = series
+    with datamodels.open(path) as model:
+        for key, value in edit.items():
+            model[key] = model.dq | np.uint32(1) if key == "dq" else value
+        result = call(model, flat, skyflat=[str(skyflat)])
+        np.testing.assert_array_equal(result.data, model.data)
+    assert result.meta.cal_step.bkg_subtract == "SKIPPED"
+    assert reason in caplog.text
+
+
+def test_not_twice(series, skyflat, caplog):
+    path, flat, _ = series
+    once = call(path, flat, skyflat=[str(skyflat)])
+    twice = call(once, flat, skyflat=[str(skyflat)])
+    np.testing.assert_array_equal(once.data, twice.data)
+    assert "has been subtracted already" in caplog.text
+
+
+def test_a_single_image(series, skyflat):
+    path, flat, _ = series
+    with datamodels.open(path) as cube:
+        image = datamodels.ImageModel(data=cube.data[1], err=cube.err[1], dq=cube.dq[1])
+        image.update(cube)
+        result = call(image, flat, skyflat=[str(skyflat)], scale_mode="integration")
+    assert result.data.shape == SUBSTRIP256.shape
+    assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+    assert abs(np.nanmedian(result.data[210:250, 100:600])) < 0.05
+
+
+def test_cells_of_a_fit(series):
+    """The fit is made of cells that hold what the pixels hold."""
+    with datamodels.open(series[0]) as cube:
+        cells, noise = bin_to_cells(cube.data[0], cube.err[0], np.isfinite(cube.data[0]))
+    assert cells.shape == noise.shape == (64, 256)
