@@ -3,6 +3,7 @@
 # make docs    build the documentation in docs/_build/html
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
+# make bench-subtract   take the sky out of simulated time series, beside jwst's step and a box
 # make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
 #
 # All make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint docs bench-accuracy bench-speed clean
+.PHONY: demo test lint docs bench-accuracy bench-subtract bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -46,6 +47,9 @@ docs: .venv/installed-docs
 
 bench-accuracy: .venv/installed-bench
 	$(BIN)/python benchmarks/accuracy.py $(BENCH)
+
+bench-subtract: .venv/installed-bench
+	$(BIN)/python benchmarks/subtract.py $(BENCH)
 
 bench-speed: .venv/installed-bench
 	$(BIN)/python benchmarks/speed.py $(BENCH)

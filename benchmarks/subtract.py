@@ -178,7 +178,8 @@ def compare(n_seeds):
     print(
         f"{n_seeds} seeds, and the largest. step: 40 columns; noise added, per cent; transit: ppm"
     )
-    print(f"{'':36}{'left':>12}{'right':>12}{'rms':>12}{'step':>12}{'noise':>7}{'transit':>12}")
+    heads = "".join(f"{head:>14}" for head in ("left", "right", "rms", "step"))
+    print(f"{'':38}{heads}{'noise':>7}{'transit':>15}")
     shown = None
     for number, (window, magnitude, density) in enumerate(CASES):
         results = {"ours": [], "jwst": [], "box": []}
@@ -201,11 +202,10 @@ def compare(n_seeds):
         name += f", {density:.0f} x stars" if density else ""
         for method, rows in results.items():
             middle, worst = np.nanmedian(np.abs(rows), axis=0), np.nanmax(np.abs(rows), axis=0)
-            cells = [f"{a:5.2f} {b:6.2f}" for a, b in zip(middle, worst, strict=True)]
-            cells[4] = f"{middle[4]:7.2f}"
-            cells[5] = f"{middle[5]:5.1f} {worst[5]:6.1f}" if magnitude else "-"
-            print(f"{name:30}{method:6}" + "".join(f"{cell:>12}" for cell in cells[:4]), end="")
-            print(f"{cells[4]:>7}{cells[5]:>12}", flush=True)
+            cells = [f"{a:.2f} {b:6.2f}" for a, b in zip(middle, worst, strict=True)]
+            transit = f"{middle[5]:.1f} {worst[5]:6.1f}" if magnitude else "-"
+            print(f"{name:32}{method:6}" + "".join(f"{cell:>14}" for cell in cells[:4]), end="")
+            print(f"{middle[4]:7.2f}{transit:>15}", flush=True)
             name = ""
     return shown
 

@@ -1,0 +1,278 @@
+"""calwebb_spec2 from end to end, with the sky of the exposure taken out on the way."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from crds.core import utils
+from crds_cache import make_cache
+from helpers import run_program, strun
+from jwst.pipeline import Spec2Pipeline
+from numpy.testing import assert_allclose
+from spec2_references import make_references
+from stdatamodels.jwst import datamodels
+
+from soss_background import SkyflatModel, SkyflatSpec2Pipeline, SkyflatSubtractStep, stpipe
+from soss_background.associations import make_background_associations
+from soss_background.detector import SUBSTRIP256
+from soss_background.simulate import Simulation, simulate_time_series, simulate_visit, sky_image
+
+PIPELINE = "soss_background.SkyflatSpec2Pipeline"
+BOX = "--steps.extract_1d.soss_atoca=false"
+NO_SPECTRUM = "--steps.extract_1d.skip=true"
+SETTINGS = Simulation(
+    window=SUBSTRIP256, n_integrations=4, exposure_time=400.0, star_density=0, sky_structure=0.5
+)
+
+
+class Series(NamedTuple):
+    """A simulated time series: the exposure, its flat, the light of target and sky."""
+
+    path: Path
+    flat_path: Path
+    flat: np.ndarray
+    sky: np.ndarray
+    target: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Simulate a transit."""
+    folder = tmp_path_factory.mktemp("series")
+    path = simulate_time_series(folder, SETTINGS, target_flux=220.0)
+    with fits.open(folder / "time_series_truth.fits") as truth:
+        curve = truth["TRANSIT"].data["brightness"][:, np.newaxis, np.newaxis]
+        target = (curve * truth["TARGET"].data).astype(np.float32)
+        flat, sky = (truth[name].data.astype(np.float32) for name in ("FLAT", "SKY"))
+    return Series(path, folder / "time_series_flat.fits", flat, sky, target)
+
+
+@pytest.fixture(scope="module")
+def skyflat(tmp_path_factory):
+    """Write a skyflat of another level than that of the exposure."""
+    sky = 0.8 * sky_image(SUBSTRIP256, structure=SETTINGS.sky_structure)
+    model = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky, dq=np.zeros(sky.shape, "u4"))
+    model.meta.skyflat.flat_correction = "COMPLETE"
+    path = tmp_path_factory.mktemp("skyflat") / "nis_clear_gr700xd_skyflat.fits"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(series, tmp_path_factory):
+    """Make a CRDS cache with all that spec2 needs, but neither BKG nor PHOTOM."""
+    folder = tmp_path_factory.mktemp("references")
+    return make_cache(folder / "cache", make_references(folder, series.flat_path))
+
+
+@contextmanager
+def crds_at(environment, folder):
+    """Lead this process to a cache, and work in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        utils.clear_function_caches()
+        stpipe._crds_reachable.cache_clear()
+        yield
+    utils.clear_function_caches()
+    stpipe._crds_reachable.cache_clear()
+
+
+@pytest.fixture
+def crds(environment, tmp_path):
+    """Lead a test to the cache."""
+    with crds_at(environment, tmp_path):
+        yield environment
+
+
+class Products(NamedTuple):
+    """What a run leaves: the calibrated exposure and the spectra, and what it said."""
+
+    calints: Path
+    x1dints: Path
+    log: str = ""
+
+
+def products(folder, log=""):
+    """Find the products of a run."""
+    return Products(*(next(folder.glob(f"*_{kind}.fits")) for kind in ("calints", "x1dints")), log)
+
+
+def spectrum(run):
+    """Read the spectra of the first order, one a row."""
+    with datamodels.open(run.x1dints) as model:
+        assert [spec.spectral_order for spec in model.spec] == [1, 2, 3]
+        return np.array(model.spec[0].spec_table["FLUX"], dtype=float)
+
+
+def data(path):
+    """Read the calibrated data."""
+    return fits.getdata(path, "SCI")
+
+
+@pytest.fixture(scope="module")
+def subtracted(series, skyflat, environment, tmp_path_factory):
+    """Run the pipeline as a user does."""
+    folder = tmp_path_factory.mktemp("subtracted")
+    option = f"--steps.bkg_subtract.skyflat={skyflat}"
+    done = run_program("strun", PIPELINE, series.path, option, BOX, home=folder, **environment)
+    assert done.returncode == 0, done.stderr
+    return products(folder, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def not_subtracted(series, environment, tmp_path_factory):
+    """Run it without the step."""
+    folder = tmp_path_factory.mktemp("not_subtracted")
+    with crds_at(environment, folder):
+        strun(PIPELINE, series.path, "--steps.bkg_subtract.skip=true", BOX)
+    return products(folder)
+
+
+@pytest.fixture(scope="module")
+def target_alone(series, environment, tmp_path_factory):
+    """Run it without the step on the light of the target alone, without noise."""
+    folder = tmp_path_factory.mktemp("target_alone")
+    with datamodels.open(series.path) as model:
+        model.data = np.where(np.isnan(model.data), np.nan, series.target * series.flat)
+        model.save(folder / series.path.name)
+    with crds_at(environment, folder):
+        strun(PIPELINE, series.path.name, "--steps.bkg_subtract.skip=true", BOX)
+    return products(folder)
+
+
+def test_all_steps(subtracted, skyflat):
+    """The pipeline runs up to the spectrum; what has no reference file is skipped."""
+    for path in subtracted[:2]:
+        header = fits.getheader(path)
+        for step in ("S_WCS", "S_BKDSUB", "S_FLAT"):
+            assert header[step] == "COMPLETE"
+        assert header["S_PTHLOS"] == "SKIPPED"
+        assert header["R_FLAT"] == "crds://jwst_niriss_flat_0001.fits"
+        assert header["SKYNTEMP"] == 1
+    assert (header["S_EXTR1D"], header["S_PHOTOM"]) == ("COMPLETE", "SKIPPED")
+    with datamodels.open(subtracted.calints) as model:
+        assert model.meta.skyflat_subtract.instance["templates"] == [skyflat.name]
+    done = [subtracted.log.index(f"Step {name} done") for name in ("bkg_subtract", "flat_field")]
+    assert done == sorted(done)
+
+
+def test_flat_of_the_sky(subtracted, series):
+    """The sky that is subtracted before the flat is divided out has the flat in it."""
+    residual = (data(subtracted.calints) - series.target).mean(axis=0)
+    dark = np.isfinite(residual) & (series.target[0] < 1) & ~SUBSTRIP256.reference_pixels()
+    assert abs(np.median(residual[dark])) < 0.005 * np.median(series.sky)
+    # What would be left without the flat; hot pixels and cosmic rays are left out.
+    pattern = series.sky * (1 - 1 / series.flat)
+    dark &= np.abs(residual) < 1
+    assert abs(np.polyfit(pattern[dark], residual[dark], 1)[0]) < 0.1
+
+
+def test_spectrum(subtracted, not_subtracted, target_alone):
+    """The spectrum and the depth of the transit are those of the target alone."""
+    truth = spectrum(target_alone)
+    good = truth > 0
+    errors, depths = [], [depth(truth)]
+    for run in (subtracted, not_subtracted):
+        found = spectrum(run)
+        errors.append(np.abs(found[good] / truth[good] - 1))
+        depths.append(depth(found))
+    with_step, without = (np.median(error) for error in errors)
+    assert with_step < 0.004 < 0.2 < without
+    bias = np.abs(depths - depths[0])
+    assert bias[1] < 2e-4 < 8e-4 < bias[2]
+
+
+def depth(spectra):
+    """Measure how much light is lost in the middle of the time series."""
+    light = np.nansum(spectra, axis=1)
+    return 1 - light[1:3].sum() / light[[0, 3]].sum()
+
+
+@pytest.mark.usefixtures("crds")
+@pytest.mark.parametrize("kind", ["instance", "function"])
+def test_hook_of_the_plain_pipeline(kind, subtracted, series, skyflat):
+    """After jwst's own step, which finds no BKG reference file, ours does the same."""
+    settings = {"skyflat": [str(skyflat)], "override_flat": str(series.flat_path)}
+    before = []
+
+    def subtract(model):
+        before.append(model.meta.cal_step.bkg_subtract)
+        return SkyflatSubtractStep.call(model, **settings)
+
+    hook = subtract
+    if kind == "instance":
+        hook = SkyflatSubtractStep(skyflat=settings["skyflat"])
+        hook.override_flat = settings["override_flat"]
+    steps = {"bkg_subtract": {"post_hooks": [hook]}, "extract_1d": {"skip": True}}
+    (result,) = Spec2Pipeline.call(str(series.path), steps=steps)
+    assert before == ["SKIPPED"] * len(before)
+    assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+    assert result.meta.cal_step.flat_field == "COMPLETE"
+    assert_allclose(result.data, data(subtracted.calints), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.usefixtures("crds")
+def test_parameter_file(subtracted, series, skyflat, tmp_path):
+    """A file of parameters holds the skyflat, and gives the same."""
+    steps = {"bkg_subtract": {"skyflat": [str(skyflat)]}, "extract_1d": {"skip": True}}
+    SkyflatSpec2Pipeline(steps=steps).export_config(tmp_path / "pars.asdf")
+    strun("pars.asdf", series.path)
+    (path,) = tmp_path.glob("*_calints.fits")
+    assert_allclose(data(path), data(subtracted.calints), rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def background(tmp_path_factory):
+    """Simulate exposures of blank sky, fainter than that of the target."""
+    visit = simulate_visit(
+        tmp_path_factory.mktemp("background"),
+        replace(SETTINGS, n_exposures=3, n_integrations=1, sky_level=0.8),
+    )
+    return sorted(visit.parent.glob("*_rateints.fits"))
+
+
+# jwst warns of associations whose members are elsewhere.
+@pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
+@pytest.mark.usefixtures("crds")
+@pytest.mark.parametrize("place", ["here", "with the background"])
+def test_background_members(place, series, background, tmp_path):
+    """The sky is made of the background members of an association, wherever that is."""
+    folder = tmp_path if place == "here" else background[0].parent
+    (row,) = make_background_associations([series.path], background, folder)
+    strun(PIPELINE, row["association"], NO_SPECTRUM)
+    (path,) = tmp_path.glob("*_calints.fits")
+    with datamodels.open(path) as model:
+        assert model.meta.cal_step.bkg_subtract == "COMPLETE"
+        assert model.meta.skyflat_subtract.instance["templates"] == ["x"]
+        residual = np.nanmedian(model.data[:, :-4, 4:-4] - series.target[:, :-4, 4:-4])
+    assert abs(residual) < 0.01 * np.median(series.sky)
+
+
+@pytest.mark.usefixtures("crds")
+def test_bkg_reference_file(series, skyflat, subtracted, tmp_path):
+    """A BKG reference file, which is not flat-fielded, does what the skyflat does."""
+    with SkyflatModel(skyflat) as model:
+        sky = np.where(series.flat > 0, model.bkgdn * series.flat, 0).astype(np.float32)[np.newaxis]
+    reference = datamodels.SossBkgModel(data=sky, err=0.01 * sky, dq=np.zeros(sky.shape, "u4"))
+    reference.save(tmp_path / "bkg.fits")
+    strun(PIPELINE, series.path, "--steps.bkg_subtract.override_bkg=bkg.fits", NO_SPECTRUM)
+    (path,) = tmp_path.glob("*_calints.fits")
+    assert fits.getval(path, "S_BKDSUB") == "COMPLETE"
+    difference = data(path) - data(subtracted.calints)
+    assert abs(np.nanmedian(difference)) < 0.002 * np.median(series.sky)
+
+
+@pytest.mark.usefixtures("crds")
+def test_no_template(series, not_subtracted, tmp_path, caplog):
+    """Where CRDS has no BKG reference file, the exposure keeps its sky, and the log says so."""
+    strun(PIPELINE, series.path, NO_SPECTRUM)
+    assert "sky not subtracted, CRDS has no BKG reference file" in caplog.text
+    (path,) = tmp_path.glob("*_calints.fits")
+    assert fits.getval(path, "S_BKDSUB") == "SKIPPED"
+    np.testing.assert_array_equal(data(path), data(not_subtracted.calints))
