@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FULL", "SUBARRAYS", "SUBSTRIP96", "SUBSTRIP256", "Window"]
+__all__ = ["FULL", "PWCPOS", "SUBARRAYS", "SUBSTRIP96", "SUBSTRIP256", "Window"]
+
+# Commanded position of the pupil wheel, degrees.
+PWCPOS = 245.76
 
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4

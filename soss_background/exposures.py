@@ -4,6 +4,7 @@ import logging
 import warnings
 from pathlib import Path
 
+from astropy.utils.exceptions import AstropyUserWarning
 from jwst.associations import AssociationNotValidError, load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
@@ -131,7 +132,10 @@ def read_header(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
-        return datamodels.read_metadata(path)
+        with warnings.catch_warnings():
+            # astropy warns of what a file, when it is read, turns out to lack.
+            warnings.simplefilter("ignore", AstropyUserWarning)
+            return datamodels.read_metadata(path)
     except Exception as err:  # astropy and asdf raise many kinds
         raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
 

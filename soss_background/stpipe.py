@@ -90,6 +90,16 @@ class SkyflatMixin:
             crds_observatory=crds_observatory,
         )
 
+    def get_pars(self, *args, **kwargs):
+        """List the parameters; texts in lists become plain ones, which can be saved."""
+        pars = super().get_pars(*args, **kwargs)
+        return {
+            name: [str(item) if isinstance(item, str) else item for item in value]
+            if isinstance(value, list)
+            else value
+            for name, value in pars.items()
+        }
+
     def run(self, *args):
         """Run the step; a fault that the user can mend is logged in one line."""
         try:
@@ -97,7 +107,7 @@ class SkyflatMixin:
             with threadpool_limits(1, user_api="blas") if self.parent is None else nullcontext():
                 return super().run(*args)
         except SkyflatError as err:
-            if self.parent is None:
+            if not isinstance(self.parent, SkyflatPipelineBase):
                 log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
             raise
 

@@ -1,5 +1,7 @@
 """Take the sky out of science exposures."""
 
+import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,6 @@ from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
 from soss_background import SkyflatModel, SkyflatSubtractStep
-from soss_background.cells import bin_to_cells
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
 from soss_background.simulate import (
@@ -360,14 +361,12 @@ def test_subarrays(skyflat, tmp_path):
         inside = ~window.reference_pixels()
         assert_allclose(template.sky[inside], full[window.slices][inside])
         assert np.all(template.sky > 0)
-    strip = fits.open(skyflat)
     with SkyflatModel(skyflat) as model:
         for name in ("bkg", "bkgdn", "err", "dq"):
             setattr(model, name, getattr(model, name)[SUBSTRIP96.slices])
         model.save(tmp_path / "strip_skyflat.fits")
-    strip.close()
     with pytest.raises(
-        SkyflatError, match="strip_skyflat.fits: its shape .96, 2048. has no pixels"
+        SkyflatError, match="strip_skyflat.fits: its SUBSTRIP96 has not the pixels of SUBSTRIP256"
     ):
         read_templates(tmp_path / "strip_skyflat.fits", SUBSTRIP256)
 
@@ -407,6 +406,8 @@ def test_background_exposures(series, tmp_path):
     [
         ({"meta.instrument.filter": "F277W"}, "FILTER is F277W, not CLEAR"),
         ({"meta.exposure.type": "NIS_WFSS"}, "EXP_TYPE is NIS_WFSS"),
+        ({"meta.subarray.ystart": 1900}, "SUBSTRT1 and SUBSTRT2 are not those of SUBSTRIP256"),
+        ({"meta.subarray.ystart": 1}, "SUBSTRT1 and SUBSTRT2 are not those of SUBSTRIP256"),
         ({"meta.subarray.ystart": None}, "keyword SUBSTRT1 or SUBSTRT2 is missing"),
         ({"dq": 1}, "no usable pixel"),
     ],
@@ -441,8 +442,79 @@ def test_a_single_image(series, skyflat):
     assert abs(np.nanmedian(result.data[210:250, 100:600])) < 0.05
 
 
-def test_cells_of_a_fit(series):
-    """The fit is made of cells that hold what the pixels hold."""
-    with datamodels.open(series[0]) as cube:
-        cells, noise = bin_to_cells(cube.data[0], cube.err[0], np.isfinite(cube.data[0]))
-    assert cells.shape == noise.shape == (64, 256)
+def test_scales_and_wings_of_a_drifting_series(series, skyflat, tmp_path):
+    """The sky drifts, stars and their wings stand still."""
+    path, flat, truth = series
+    sky, flat_field = truth["SKY"], truth["FLAT"]
+    levels = np.array([0.94, 0.98, 1.02, 1.06])
+    with datamodels.open(path) as model:
+        model.data += ((levels - 1)[:, None, None] * sky * flat_field).astype(np.float32)
+        plain = call(model, flat, skyflat=[str(skyflat)])
+        result = call(
+            model, flat, skyflat=[str(skyflat)], scale_mode="integration", subtract_wings=True,
+            save_mask=True,
+        )  # fmt: skip
+        removed = (model.data - result.data) / flat_field
+    assert_allclose(result.meta.skyflat_subtract.instance["scales"], levels, atol=0.006)
+    # Wings are the same in all integrations.
+    science = ~SUBSTRIP256.reference_pixels() & np.isfinite(model.data).all(axis=0)
+    wings = [plane - level * sky for plane, level in zip(removed, levels, strict=True)]
+    assert np.median(np.abs(wings[0] - wings[3])[science]) < 0.01 * np.median(sky)
+    assert np.nanmean(plain.data) > np.nanmean(result.data)
+    with datamodels.open(next(tmp_path.glob("*_skyflatused.fits"))) as used:
+        assert 0.05 < used.mask.mean() < 0.95
+        assert not used.mask[SUBSTRIP256.reference_pixels()].any()
+        assert not used.mask[trace_distance(SUBSTRIP256, 245.76) < 15].any()
+
+
+def test_parameters_are_saved_and_used_again(series, skyflat, tmp_path):
+    path, flat, _ = series
+    options = [f"--skyflat={skyflat}", f"--override_flat={flat}", "--scale_mode=smooth"]
+    strun(STEP, path, *options, "--save-parameters=pars.asdf")
+    first = next(tmp_path.glob("*_skyflatsubtract.fits"))
+    data = fits.getdata(first)
+    first.unlink()
+    strun("pars.asdf", path)
+    np.testing.assert_array_equal(fits.getdata(first), data)
+
+
+def test_inputs_are_never_replaced(series, skyflat):
+    path, flat, _ = series
+    options = [f"--skyflat={skyflat}", f"--override_flat={flat}", f"--output_dir={path.parent}"]
+    before = checksums([path])
+    with pytest.raises(SkyflatError, match="is an input"):
+        strun(STEP, path, *options, "--suffix=rateints")
+    assert checksums([path]) == before
+
+
+def test_inputs_that_are_no_exposures(series, skyflat, tmp_path):
+    truncated = tmp_path / "truncated_rateints.fits"
+    truncated.write_bytes(series[0].read_bytes()[:100_000])
+    for name, fault in (("none.fits", "no such file"), (truncated, "cannot be read")):
+        with pytest.raises(SkyflatError, match=f"{name}: {fault}"):
+            SkyflatSubtractStep.call(str(name), skyflat=[str(skyflat)])
+    broken = tmp_path / "broken_skyflat.fits"
+    broken.write_bytes(skyflat.read_bytes()[:9_000_000])
+    with pytest.raises(SkyflatError, match="broken_skyflat.fits: cannot be read"):
+        call(series[0], series[1], skyflat=[str(broken)])
+    content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none", "products": []}
+    for members in ([], [["science"], ["science"]]):
+        content["products"] = [{"name": "x", "members": [
+            {"expname": str(series[0]), "exptype": kind[0]} for kind in members
+        ]}]  # fmt: skip
+        (tmp_path / "two_asn.json").write_text(json.dumps(content))
+        with (
+            pytest.warns(UserWarning, match="path information") if members else nullcontext(),
+            pytest.raises(SkyflatError, match=f"two_asn.json: {len(members)} science members"),
+        ):
+            SkyflatSubtractStep.call(tmp_path / "two_asn.json", skyflat=[str(skyflat)])
+
+
+def test_templates_with_and_without_a_step(series, tmp_path):
+    skies = np.array([make_sky(), np.full(SUBSTRIP256.shape, 5.0)])
+    datamodels.SossBkgModel(data=skies).save(tmp_path / "odd.fits")
+    with pytest.raises(SkyflatError, match=r"odd.fits\[1\].*sky number 2 has no step"):
+        SkyflatSubtractStep.call(series[0], skyflat=["odd.fits"])
+    datamodels.SossBkgModel(data=skies[1:]).save(tmp_path / "plain.fits")
+    result = SkyflatSubtractStep.call(series[0], skyflat=["plain.fits"])
+    assert result.meta.cal_step.bkg_subtract == "COMPLETE"

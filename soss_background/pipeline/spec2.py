@@ -41,6 +41,11 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             The calibrated exposure.
         """
         members = exp_product["members"]
-        background = [each["expname"] for each in members if each["exptype"] == "background"]
+        background = [
+            each["expname"] for each in members if each["exptype"].lower() == "background"
+        ]
         self.bkg_subtract.background = background
-        return super().process_exposure_product(exp_product, *args, **kwargs)
+        result = super().process_exposure_product(exp_product, *args, **kwargs)
+        if result is not None and result.meta.cal_step.bkg_subtract is None:
+            result.meta.cal_step.bkg_subtract = "SKIPPED"
+        return result

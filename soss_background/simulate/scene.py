@@ -14,7 +14,7 @@ from scipy.signal import fftconvolve
 from scipy.special import gamma
 
 from soss_background.commissioning import SKY_COLUMNS, SKY_RATES, commissioning_profile
-from soss_background.detector import FULL, SUBSTRIP256
+from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 from soss_background.simulate.streams import random_stream
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
     "step_shift",
     "step_weight",
 ]
-
-# Commanded position of the pupil wheel, degrees.
-PWCPOS = 245.76
 
 # --- the sky -----------------------------------------------------------------------------
 # The columns between which the order's light rises from nothing to its full strength.

@@ -82,7 +82,8 @@ class SkyFit:
     shift : float
         Shift of the step relative to the templates, pixels towards larger columns.
     chi2 : float
-        Reduced chi-square of the cells used, faint light included.
+        Reduced chi-square of the cells used, faint light included; below one if the templates are
+        better than is taken for granted.
     """
 
     sky: np.ndarray
@@ -155,7 +156,9 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
         sigma = error * _scatter(((cells - sky - wings) / error)[clear])
         amplitudes, covariance, chi2 = _solve(basis, cells, sigma, sky + wings, views, faint)
         sky, wings = basis.sky(amplitudes), basis.wings(amplitudes)
-        level, change = amplitudes[0], amplitudes[2]
+        level, change = float(amplitudes[0]), amplitudes[2]
+        if level <= 0:
+            raise NoSkyError("what it shows is no sky")
         shift += float(np.clip(change, -_LARGEST_SHIFT, _LARGEST_SHIFT))
     model, model_err = _expand(basis, amplitudes, covariance, templates, shift, image.shape)
     errors = np.sqrt(np.diag(covariance))

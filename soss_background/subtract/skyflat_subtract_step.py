@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.detector import Window
+from soss_background.detector import FULL, PWCPOS, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_fault
+from soss_background.exposures import find_fault, read_header
 from soss_background.integrations import usable_pixels
 from soss_background.library import as_image
 from soss_background.pipeline.skyflat import SkyflatPipeline
@@ -31,9 +32,6 @@ __all__ = ["SkyflatSubtractStep"]
 
 log = logging.getLogger(__name__)
 
-# Commanded position of the pupil wheel, for exposures that do not tell it, degrees.
-_PWCPOS = 245.76
-
 
 class SkyflatSubtractStep(SkyflatStep):
     """Subtract the dispersed sky from a SOSS exposure."""
@@ -51,6 +49,9 @@ class SkyflatSubtractStep(SkyflatStep):
     """  # noqa: E501
 
     reference_file_types: ClassVar = ["bkg", "flat"]
+
+    # They are looked for when they are needed.
+    prefetch_references = False
 
     # Exposures of blank sky that a pipeline has in its association.
     background = None
@@ -74,15 +75,21 @@ class SkyflatSubtractStep(SkyflatStep):
             The exposure without its sky. If there is nothing to subtract, the exposure as it was,
             with a status of SKIPPED.
         """
-        members = defaultdict(list)
-        for member in self.load_as_level2_asn(step_input)["products"][0]["members"]:
-            members[member["exptype"].lower()].append(member["expname"])
-        model = self.prepare_output(members["science"][0])
+        members = _sort_members(self.load_as_level2_asn(step_input), step_input)
+        (science,) = members["science"]
+        if isinstance(background, str | Path):
+            background = [background]
+        background = background or self.background or members["background"]
+        files = [item for item in (science, *background) if isinstance(item, str | Path)]
+        self._input_paths = {Path(file).resolve() for file in files}
+        for file in files:
+            read_header(Path(file))
+        model = self.prepare_output(science)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)
             return model
         try:
-            self._subtract(model, background or self.background or members["background"])
+            self._subtract(model, background)
         except _NotSubtractedError as reason:
             log.warning("%s: sky not subtracted, %s", model.meta.filename, reason)
             model.meta.cal_step.bkg_subtract = "SKIPPED"
@@ -90,7 +97,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _subtract(self, model, background):
         """Fit the sky of an exposure and subtract it in place."""
-        window, image = _window(model), _average(model)
+        image, window = _average(model), _window(model)
         templates = self._find_templates(model, window, background)
         flat = self._find_flat(model, window, templates)
         # What is not flat-fielded is, as long as the fit lasts.
@@ -104,23 +111,23 @@ class SkyflatSubtractStep(SkyflatStep):
                 image.err / divisor,
                 usable,
                 _align(templates, flat, window),
-                trace_distance(window, model.meta.instrument.pupil_position or _PWCPOS),
+                trace_distance(window, model.meta.instrument.pupil_position or PWCPOS),
                 self.n_sigma,
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
-        light = fit.sky + fit.wings if self.subtract_wings else fit.sky
-        sky, sky_err = (np.where(reference, 0, plane * divisor) for plane in (light, fit.err))
+        planes = (fit.sky, fit.err, fit.wings * self.subtract_wings)
+        sky, sky_err, wings = (np.where(reference, 0, plane * divisor) for plane in planes)
         cube, errors = (plane.reshape(-1, *window.shape) for plane in (model.data, model.err))
         scales = measure_scales(cube, sky, fit.used, self.scale_mode)
         for integration, error, scale in zip(cube, errors, scales, strict=True):
-            integration -= (scale * sky).astype(np.float32)
+            integration -= (scale * sky + wings).astype(np.float32)
             np.hypot(error, sky_err, out=error)
         model.dq |= _common_flags(templates)
         model.meta.cal_step.bkg_subtract = "COMPLETE"
         _report(model, fit, scales, templates, np.count_nonzero(usable))
         if self.save_background:
-            subtracted = datamodels.ImageModel(data=sky, err=sky_err)
+            subtracted = datamodels.ImageModel(data=sky + wings, err=sky_err)
             self._save_extra(subtracted, model, "skyflatbackground")
         if self.save_mask:
             self._save_extra(datamodels.ImageModel(mask=fit.used), model, "skyflatused")
@@ -166,10 +173,11 @@ class SkyflatSubtractStep(SkyflatStep):
     def _flat_path(self, model):
         """Find the flat that the user gives to this step or to that of the pipeline, or CRDS's."""
         flat_field = getattr(self.parent, "flat_field", None)
-        given = self.get_ref_override("flat") or (
-            flat_field and flat_field.get_ref_override("flat")
+        path = self.get_ref_override("flat") or (
+            flat_field and (flat_field.get_ref_override("flat") or flat_field.user_supplied_flat)
         )
-        path = given or (self.get_reference_file(model, "flat") if crds_reachable() else "N/A")
+        if not path:
+            path = self._ask_crds(model, "flat") if crds_reachable() else "N/A"
         return None if path == "N/A" else path
 
     def _bkg_path(self, model):
@@ -179,14 +187,35 @@ class SkyflatSubtractStep(SkyflatStep):
                 "No BKG reference file: CRDS cannot be reached. Give skyflats (skyflat=FILES) or a "
                 "reference file (override_bkg=FILE), or set CRDS_PATH to reach CRDS."
             )
-        path = self.get_reference_file(model, "bkg")
+        path = self._ask_crds(model, "bkg")
         if path == "N/A":
             raise _NotSubtractedError("CRDS has no BKG reference file for it")
         return Path(path)
 
+    def _ask_crds(self, model, kind):
+        """Get a reference file, or end with one line that tells why there is none."""
+        try:
+            return self.get_reference_file(model, kind)
+        except (SystemExit, CrdsError) as err:
+            raise SkyflatError(
+                f"No {kind} reference file: CRDS gives none ({err}), give --override_{kind}=FILE"
+            ) from err
+
 
 class _NotSubtractedError(Exception):
     """There is nothing to subtract."""
+
+
+def _sort_members(association, name):
+    """Sort the members of the product of an association by their kind."""
+    if len(association["products"]) != 1:
+        raise SkyflatError(f"{name}: {len(association['products'])} products, run them one by one")
+    members = defaultdict(list)
+    for member in association["products"][0]["members"]:
+        members[member["exptype"].lower()].append(member["expname"])
+    if len(members["science"]) != 1:
+        raise SkyflatError(f"{name}: {len(members['science'])} science members, not one")
+    return members
 
 
 def _window(model):
@@ -195,7 +224,14 @@ def _window(model):
     subarray = model.meta.subarray
     if fault or None in (subarray.xstart, subarray.ystart):
         raise _NotSubtractedError(fault or "keyword SUBSTRT1 or SUBSTRT2 is missing")
-    return Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *model.data.shape[-2:])
+    shape = model.data.shape[-2:]
+    window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
+    known = SUBARRAYS.get(window.name)
+    ends = (window.y0 + window.ny, window.x0 + window.nx)
+    inside = min(window.y0, window.x0) >= 0 and max(ends) <= FULL.nx
+    if not inside or (known and known.shape == shape and known != window):
+        raise _NotSubtractedError(f"SUBSTRT1 and SUBSTRT2 are not those of {window.name}")
+    return window
 
 
 def _average(model):
@@ -209,8 +245,13 @@ def _average(model):
 def _align(templates, flat, window):
     """Align flat-fielded templates, or those that are in one state with the exposure."""
     divisors = [1 if flat is None or each.flat_fielded else flat for each in templates]
-    skies = [each.sky / divisor for each, divisor in zip(templates, divisors, strict=True)]
-    return align_templates(skies, [each.noise for each in templates], window.x0)
+    pairs = list(zip(templates, divisors, strict=True))
+    skies = [each.sky / divisor for each, divisor in pairs]
+    noises = [each.noise / divisor for each, divisor in pairs]
+    try:
+        return align_templates(skies, noises, window.x0)
+    except ValueError as err:
+        raise SkyflatError(f"{', '.join(each.name for each in templates)}: {err}") from err
 
 
 def _common_flags(templates):
@@ -222,27 +263,23 @@ def _common_flags(templates):
 def _report(model, fit, scales, templates, n_usable):
     """Tell what was fitted in the log, the header, and the tree of the data model."""
     names = [each.name for each in templates]
-    values = {
-        "SKYLEFT": (fit.level_left, "[DN/s] level of the sky left of the step"),
-        "SKYLERR": (fit.level_left_err, "[DN/s] its uncertainty"),
-        "SKYRIGHT": (fit.level_right, "[DN/s] level right of the step, in units of left"),
-        "SKYRERR": (fit.level_right_err, "[DN/s] its uncertainty"),
-        "SKYSHIFT": (fit.shift, "[pixel] shift of the step from the templates"),
-        "SKYCHI2": (fit.chi2, "reduced chi-square of the fit"),
-        "SKYFRAC": (np.count_nonzero(fit.used) / n_usable, "fraction of the pixels used"),
-        "SKYNTEMP": (len(templates), "number of templates"),
-    }
-    values = {
-        key: (value if isinstance(value, int) else round(float(value), 6), comment)
-        for key, (value, comment) in values.items()
-    }
-    cards = [[key, value, comment] for key, (value, comment) in values.items()]
+    cards = [
+        ["SKYLEFT", fit.level_left, "[DN/s] level of the sky left of the step"],
+        ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
+        ["SKYRIGHT", fit.level_right, "[DN/s] level of the sky right of the step"],
+        ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
+        ["SKYSHIFT", fit.shift, "[pixel] shift of the step from the templates"],
+        ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
+        ["SKYFRAC", np.count_nonzero(fit.used) / n_usable, "fraction of the pixels used"],
+        ["SKYNTEMP", len(templates), "number of templates"],
+    ]
+    cards = [[key, round(value, 6), comment] for key, value, comment in cards]
     _add_cards(model, cards)
-    model.meta.skyflat_subtract = {key.lower(): value for key, (value, _) in values.items()} | {
+    model.meta.skyflat_subtract = {key.lower(): value for key, value, _ in cards} | {
         "templates": names,
         "scales": [round(float(scale), 6) for scale in scales],
     }
-    text = ", ".join(f"{key} = {value:.5g}" for key, (value, _) in values.items())
+    text = ", ".join(f"{key} = {value:.5g}" for key, value, _ in cards)
     log.info("%s: %s", model.meta.filename, text)
     log.info("Templates: %s", ", ".join(names))
     model.add_history_entry(f"soss_background subtracted the sky: {text}")

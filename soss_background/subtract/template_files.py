@@ -10,7 +10,7 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
-from soss_background.detector import FULL, SUBARRAYS
+from soss_background.detector import SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.smoothing import fill_gaps
 
@@ -60,6 +60,8 @@ def find_files(patterns):
     """
     paths = {}
     for pattern in patterns:
+        if not str(pattern):
+            continue
         found = sorted(glob.glob(str(pattern))) or [pattern]  # noqa: PTH207 - an absolute pattern
         paths |= {Path(path).absolute(): Path(path) for path in found}
     return list(paths.values())
@@ -98,7 +100,9 @@ def read_templates(path, window):
         if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
             with datamodels.SossBkgModel(path) as reference:
                 return _from_reference(reference, window, path.name)
-    except (LookupError, OSError, TypeError) as err:
+    except SkyflatError:
+        raise
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: cannot be read ({err})") from err
     raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
 
@@ -128,8 +132,11 @@ def from_skyflat(skyflat, window, name):
     """
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
+    if sky is None or skyflat.err is None or skyflat.dq is None:
+        raise SkyflatError(f"{name}: no BKG, ERR or DQ")
     noise = skyflat.err * (_DENOISED if denoised else 1)
-    planes = [_cut(plane, window, name) for plane in (sky, noise, skyflat.dq)]
+    place = _place(skyflat, sky.shape, name)
+    planes = [_cut(plane, place, window, name) for plane in (sky, noise, skyflat.dq)]
     return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")
 
 
@@ -139,9 +146,9 @@ def _from_reference(reference, window, name):
         np.zeros_like(reference.data) if plane is None else plane
         for plane in (reference.data, reference.err, reference.dq)
     ]
-    templates = []
+    templates, place = [], _place(reference, reference.data.shape[-2:], name)
     for number, parts in enumerate(zip(*planes, strict=True), 1):
-        cut = [_cut(part, window, name) for part in parts]
+        cut = [_cut(part, place, window, name) for part in parts]
         templates.append(_clean(f"{name}[{number}]", *cut, False))
     return templates
 
@@ -169,25 +176,35 @@ def read_flat(path, window):
     """
     try:
         with datamodels.FlatModel(path) as reference:
-            flat, dq = (_cut(plane, window, path) for plane in (reference.data, reference.dq))
-    except (LookupError, OSError, TypeError) as err:
+            place = _place(reference, reference.data.shape, path)
+            planes = (reference.data, reference.dq)
+            flat, dq = (_cut(plane, place, window, path) for plane in planes)
+    except SkyflatError:
+        raise
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: cannot be read as a flat ({err})") from err
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
     return np.where(known, flat, 1).astype(np.float32)
 
 
-def _cut(plane, window, name):
+def _place(model, shape, name):
+    """Tell which pixels a file is of, by its keywords or else by its shape."""
+    subarray = model.meta.subarray
+    if None not in (subarray.xstart, subarray.ystart):
+        return Window(subarray.name or "", subarray.ystart - 1, subarray.xstart - 1, *shape)
+    for known in SUBARRAYS.values():
+        if known.shape == shape:
+            return known
+    raise SkyflatError(f"{name}: its shape {shape} is that of no subarray")
+
+
+def _cut(plane, place, window, name):
     """Cut the pixels of an exposure out of a template."""
-    if plane.shape == window.shape:
-        return plane
-    for subarray in (FULL, *SUBARRAYS.values()):
-        if plane.shape == subarray.shape and subarray.y0 <= window.y0:
-            rows = slice(window.y0 - subarray.y0, window.y0 - subarray.y0 + window.ny)
-            columns = slice(window.x0 - subarray.x0, window.x0 - subarray.x0 + window.nx)
-            part = plane[rows, columns]
-            if part.shape == window.shape:
-                return part
-    raise SkyflatError(f"{name}: its shape {plane.shape} has no pixels for {window.name}")
+    row, column = window.y0 - place.y0, window.x0 - place.x0
+    part = plane[max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
+    if min(row, column) < 0 or part.shape != window.shape:
+        raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
+    return part
 
 
 def _clean(name, sky, noise, dq, flat_fielded):

@@ -15,6 +15,9 @@ _STEP_RANGE = (650, 770)
 # Columns that the step takes before and after the one where half of its light has come.
 _BEFORE, _AFTER = 20, 50
 
+# Least rise of a sky that is a step, as a fraction of what is left of it.
+_LEAST_STEP = 0.05
+
 # Rows over which the shape of the step is averaged.
 _STEP_ROWS = 4.0
 
@@ -78,12 +81,19 @@ def align_templates(skies, noises, first_column=0):
     -------
     templates : Templates
         The mean, and how the skies deviate from it.
+
+    Raises
+    ------
+    ValueError
+        If some of the skies have a step and others have none.
     """
     places = [_find_step(sky, first_column) for sky in skies]
-    middle = np.mean(places) if None not in places else None
-    if middle is None:
+    if places.count(None) not in (0, len(places)):
+        raise ValueError(f"sky number {places.index(None) + 1} has no step, others have")
+    if None in places:
         aligned, right = skies, np.zeros_like(skies[0])
     else:
+        middle = np.mean(places)
         aligned = [
             shift_columns(sky, middle - place) for sky, place in zip(skies, places, strict=True)
         ]
@@ -150,6 +160,8 @@ def _find_step(sky, first_column):
         return None
     profile = np.median(sky, axis=0)
     foot, top = np.median(profile[low - _BEFORE : low]), np.median(profile[high : high + _BEFORE])
+    if not top > (1 + _LEAST_STEP) * foot:
+        return None
     part = (profile[low:high] - foot) / (top - foot)
     beyond = max(1, int(np.argmax(part > 0.5)))
     return low + beyond - (part[beyond] - 0.5) / (part[beyond] - part[beyond - 1])
@@ -159,7 +171,8 @@ def _step_shape(sky, middle):
     """Tell how much of the step's light has come at each pixel."""
     foot, top = round(middle - _BEFORE), round(middle + _AFTER)
     smooth = gaussian_filter(sky.astype(np.float32), (_STEP_ROWS, 0), mode="edge")
-    right = (smooth - smooth[:, [foot]]) / (smooth[:, [top]] - smooth[:, [foot]])
+    height = np.maximum(smooth[:, [top]] - smooth[:, [foot]], _LEAST_STEP * smooth[:, [foot]])
+    right = (smooth - smooth[:, [foot]]) / height
     right[:, :foot], right[:, top:] = 0, 1
     return np.clip(right, 0, 1)
 
