@@ -4,13 +4,13 @@ import logging
 import warnings
 from pathlib import Path
 
-from astropy.utils.exceptions import AstropyUserWarning
 from jwst.associations import AssociationNotValidError, load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.files import ignore_file_warnings
 from soss_background.library import ExposureLibrary, as_image
 
 __all__ = [
@@ -132,9 +132,7 @@ def read_header(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
-        with warnings.catch_warnings():
-            # astropy warns of what a file, when it is read, turns out to lack.
-            warnings.simplefilter("ignore", AstropyUserWarning)
+        with ignore_file_warnings():
             return datamodels.read_metadata(path)
     except Exception as err:  # astropy and asdf raise many kinds
         raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err

@@ -1,9 +1,21 @@
-"""Files that come to their place when they are complete."""
+"""Files that are written whole, and files that may not be whole."""
 
+import contextlib
 import tempfile
+import warnings
 from pathlib import Path
 
-__all__ = ["save_whole"]
+from astropy.utils.exceptions import AstropyUserWarning
+
+__all__ = ["ignore_file_warnings", "save_whole"]
+
+
+@contextlib.contextmanager
+def ignore_file_warnings():
+    """Silence the warnings of astropy about files that lack something; an error will follow."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyUserWarning)
+        yield
 
 
 def save_whole(save, path):

@@ -5,13 +5,11 @@ import logging
 import os
 import re
 import tempfile
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyUserWarning
 from crds.client import api
 from crds.core import config as crds_config
 from crds.core.exceptions import CrdsError
@@ -23,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries
-from soss_background.files import save_whole
+from soss_background.files import ignore_file_warnings, save_whole
 
 __all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
@@ -77,7 +75,8 @@ class SkyflatMixin:
     def _get_crds_parameters(cls, dataset):
         """Read what CRDS matches on; what cannot be read is named later, by the step itself."""
         try:
-            return super()._get_crds_parameters(dataset)
+            with ignore_file_warnings():
+                return super()._get_crds_parameters(dataset)
         except (AttributeError, LookupError) as err:
             raise TypeError(f"{dataset} has no JWST metadata") from err
 
@@ -269,9 +268,7 @@ def _check_reference(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file (reference file)")
     try:
-        with warnings.catch_warnings(), fits.open(path, memmap=False) as hdus:
-            # astropy warns of what the data, when they are read, turn out to lack.
-            warnings.simplefilter("ignore", AstropyUserWarning)
+        with ignore_file_warnings(), fits.open(path, memmap=False) as hdus:
             shape = hdus["SCI"].data.shape
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: cannot be read as a reference file ({err})") from err

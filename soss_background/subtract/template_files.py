@@ -12,6 +12,7 @@ from stdatamodels.jwst.datamodels import dqflags
 from soss_background.datamodels import SkyflatModel
 from soss_background.detector import SUBARRAYS, Window
 from soss_background.errors import SkyflatError
+from soss_background.files import ignore_file_warnings
 from soss_background.smoothing import fill_gaps
 
 __all__ = ["Template", "find_files", "from_skyflat", "read_flat", "read_templates"]
@@ -91,20 +92,29 @@ def read_templates(path, window):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        # Reference files need not be whole data models.
-        with fits.open(path) as hdus:
-            header, is_skyflat = hdus[0].header, "BKG" in hdus
-        if is_skyflat:
-            with SkyflatModel(path) as skyflat:
-                return [from_skyflat(skyflat, window, path.name)]
-        if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
-            with datamodels.SossBkgModel(path) as reference:
-                return _from_reference(reference, window, path.name)
+        with ignore_file_warnings():
+            templates = _read_any(path, window)
     except SkyflatError:
         raise
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: cannot be read ({err})") from err
-    raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
+    if templates is None:
+        raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
+    return templates
+
+
+def _read_any(path, window):
+    """Read a file of either kind, None if it is of no kind."""
+    # Reference files need not be whole data models.
+    with fits.open(path) as hdus:
+        header, is_skyflat = hdus[0].header, "BKG" in hdus
+    if is_skyflat:
+        with SkyflatModel(path) as skyflat:
+            return [from_skyflat(skyflat, window, path.name)]
+    if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
+        with datamodels.SossBkgModel(path) as reference:
+            return _from_reference(reference, window, path.name)
+    return None
 
 
 def from_skyflat(skyflat, window, name):
