@@ -499,7 +499,7 @@ def test_inputs_that_are_no_exposures(series, skyflat, tmp_path):
     content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none", "products": []}
     for members in ([], [["science"], ["science"]]):
         content["products"] = [{"name": "x", "members": [
-            {"expname": str(series[0]), "exptype": kind[0]} for kind in members
+            {"expname": "a_rateints.fits", "exptype": kind[0]} for kind in members
         ]}]  # fmt: skip
         (tmp_path / "two_asn.json").write_text(json.dumps(content))
         with pytest.raises(SkyflatError, match=f"two_asn.json: {len(members)} science members"):
