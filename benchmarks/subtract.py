@@ -237,20 +237,30 @@ def draw(scene, removed, path):
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(5, 1, figsize=(10, 11), layout="constrained")
-    median = np.median(scene.sky)
-    axes[0].imshow(scene.mean["data"], vmin=0, vmax=3 * median, aspect="auto", origin="lower")
-    axes[0].set_title("Exposure (mean of the integrations)")
-    titles = {"ours": "SkyflatSubtractStep", "jwst": "jwst", "box": "One template, scaled in a box"}
-    for axis, (name, title) in zip(axes[1:], titles.items(), strict=False):
+    names = {"ours": "SkyflatSubtractStep", "jwst": "jwst", "box": "one template, scaled in a box"}
+    pictures = ["before", "after", *names]
+    layout = [[name] * 3 for name in pictures] + [["columns", "columns", "rows"]]
+    figure, axes = plt.subplot_mosaic(layout, figsize=(10, 13), layout="constrained")
+    median, settings = np.median(scene.sky), {"aspect": "auto", "origin": "lower"}
+    exposure = scene.mean["data"]
+    axes["before"].imshow(exposure, vmin=0, vmax=3 * median, **settings)
+    axes["before"].set_title("Exposure (mean of the integrations)")
+    after = exposure - removed["ours"]
+    image = axes["after"].imshow(after, vmin=-0.15 * median, vmax=0.15 * median, **settings)
+    axes["after"].set_title("The same without its sky, tenfold contrast")
+    for name, title in names.items():
         error = 100 * (removed[name] - scene.sky) / median
-        image = axis.imshow(error, vmin=-5, vmax=5, aspect="auto", origin="lower", cmap="RdBu_r")
-        axis.set_title(f"{title}: removed - true sky")
-        axes[4].plot(np.median(error[4:-4], axis=0), label=title, lw=1)
-    figure.colorbar(image, ax=axes[1:4], label="per cent of the sky")
-    axes[4].set(xlabel="column", ylabel="median of rows, %", xlim=(0, 2047), ylim=(-20, 10))
-    axes[4].axhline(0, color="0.6", lw=0.5)
-    axes[4].legend()
+        image = axes[name].imshow(error, vmin=-5, vmax=5, cmap="RdBu_r", **settings)
+        axes[name].set_title(f"Sky removed by {title}, minus the true one")
+        axes["columns"].plot(np.median(error[4:-4], axis=0), label=title, lw=1)
+        axes["rows"].plot(np.median(error[:, 4:-4], axis=1), lw=1)
+    figure.colorbar(image, ax=[axes[name] for name in names], label="per cent of the sky")
+    axes["columns"].set(xlabel="column", ylabel="median of rows, %", xlim=(0, 2047))
+    axes["rows"].set(xlabel="row", ylabel="median of columns, %", xlim=(4, scene.window.ny - 5))
+    for name in ("columns", "rows"):
+        axes[name].axhline(0, color="0.6", lw=0.5)
+        axes[name].set_ylim(-20, 10)
+    axes["columns"].legend(loc="lower right", fontsize=7)
     figure.savefig(path, dpi=80)
 
 
