@@ -53,6 +53,9 @@ _GLOW, _LARGEST_GLOW = (2.0, 6.0), 0.5
 # Standard deviations below the sky beyond which a cell tells little.
 _DARK_OUTLIER = 6.0
 
+# Error that the light of stars leaves in a level, as a fraction, in simulated time series.
+_LEFT_BY_STARS = 0.004
+
 # Least weight of a cell that is full of light.
 _LEAST = 0.02
 
@@ -161,7 +164,7 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
             raise NoSkyError("what it shows is no sky")
         shift += float(np.clip(change, -_LARGEST_SHIFT, _LARGEST_SHIFT))
     model, model_err = _expand(basis, amplitudes, covariance, templates, shift, image.shape)
-    errors = np.sqrt(np.diag(covariance))
+    errors = np.hypot(np.sqrt(np.diag(covariance)[:2]), _LEFT_BY_STARS * amplitudes[:2])
     return SkyFit(
         sky=model,
         err=model_err,
@@ -340,6 +343,10 @@ def _expand(basis, amplitudes, covariance, templates, shift, shape):
     part = covariance[: basis.n_sky, : basis.n_sky]
     variance = np.einsum("iyx,ij,jyx->yx", images, part, images, optimize=True)
     known = np.sqrt(np.maximum(variance, 0)).astype(np.float32)
-    err = np.hypot(expand_smoothly(known, shape), amplitudes[0] * templates.noise)
     sky = plain * expand_smoothly(correction.astype(np.float32), shape)
+    err = np.sqrt(
+        expand_smoothly(known, shape) ** 2
+        + (amplitudes[0] * templates.noise) ** 2
+        + (_LEFT_BY_STARS * sky) ** 2
+    )
     return sky.astype(np.float32), err.astype(np.float32)

@@ -42,7 +42,7 @@ class SkyflatSubtractStep(SkyflatStep):
     skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: background exposures of the association, else CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', 'smooth', default='exposure')  # Level of the sky: one for the exposure, one for each integration, or a parabola in time
     n_sigma = float(default=4.0, min=0.0)  # Significance above which light of stars is masked [sigma]
-    subtract_wings = boolean(default=False)  # Subtract the far wings of stars too, those of the target included
+    subtract_wings = boolean(default=False)  # Subtract the wings of stars too; the target loses about a tenth of its light
     save_background = boolean(default=False)  # Save the sky that was subtracted
     save_mask = boolean(default=False)  # Save the pixels that the fit was made of
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
@@ -56,7 +56,7 @@ class SkyflatSubtractStep(SkyflatStep):
     # Exposures of blank sky that a pipeline has in its association.
     background = None
 
-    def process(self, step_input, background=None):
+    def process(self, step_input, background=None, *more):
         """
         Subtract the sky.
 
@@ -68,6 +68,8 @@ class SkyflatSubtractStep(SkyflatStep):
         background : list of str or data models, optional
             Exposures of blank sky, of which a template is made if none is given; by default the
             background members of the association.
+        *more : object
+            Not allowed.
 
         Returns
         -------
@@ -77,8 +79,8 @@ class SkyflatSubtractStep(SkyflatStep):
         """
         members = _sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
-        if isinstance(background, str | Path):
-            background = [background]
+        if more or isinstance(background, str | Path):
+            raise SkyflatError("Several exposures are given: run them one by one")
         background = background or self.background or members["background"]
         files = [item for item in (science, *background) if isinstance(item, str | Path)]
         self._input_paths = {Path(file).resolve() for file in files}
@@ -125,7 +127,12 @@ class SkyflatSubtractStep(SkyflatStep):
             np.hypot(error, sky_err, out=error)
         model.dq |= _common_flags(templates)
         model.meta.cal_step.bkg_subtract = "COMPLETE"
-        _report(model, fit, scales, templates, np.count_nonzero(usable))
+        settings = {
+            "scale_mode": self.scale_mode,
+            "subtract_wings": self.subtract_wings,
+            "fraction_used": np.count_nonzero(fit.used) / np.count_nonzero(usable),
+        }
+        _report(model, fit, scales, templates, settings)
         if self.save_background:
             subtracted = datamodels.ImageModel(data=sky + wings, err=sky_err)
             self._save_extra(subtracted, model, "skyflatbackground")
@@ -260,26 +267,30 @@ def _common_flags(templates):
     return flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"])
 
 
-def _report(model, fit, scales, templates, n_usable):
+def _report(model, fit, scales, templates, settings):
     """Tell what was fitted in the log, the header, and the tree of the data model."""
     names = [each.name for each in templates]
     cards = [
-        ["SKYLEFT", fit.level_left, "[DN/s] level of the sky left of the step"],
+        ["SKYLEFT", fit.level_left, "[DN/s] level left of the step, times template"],
         ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
-        ["SKYRIGHT", fit.level_right, "[DN/s] level of the sky right of the step"],
+        ["SKYRIGHT", fit.level_right, "[DN/s] level right of the step, times template"],
         ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
         ["SKYSHIFT", fit.shift, "[pixel] shift of the step from the templates"],
         ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
-        ["SKYFRAC", np.count_nonzero(fit.used) / n_usable, "fraction of the pixels used"],
+        ["SKYFRAC", settings["fraction_used"], "fraction of the pixels used"],
         ["SKYNTEMP", len(templates), "number of templates"],
     ]
     cards = [[key, round(value, 6), comment] for key, value, comment in cards]
     _add_cards(model, cards)
     model.meta.skyflat_subtract = {key.lower(): value for key, value, _ in cards} | {
+        "scale_mode": settings["scale_mode"],
+        "subtract_wings": settings["subtract_wings"],
         "templates": names,
         "scales": [round(float(scale), 6) for scale in scales],
     }
     text = ", ".join(f"{key} = {value:.5g}" for key, value, _ in cards)
+    text += f", scale_mode = {settings['scale_mode']}"
+    text += ", wings too" if settings["subtract_wings"] else ""
     log.info("%s: %s", model.meta.filename, text)
     log.info("Templates: %s", ", ".join(names))
     model.add_history_entry(f"soss_background subtracted the sky: {text}")
