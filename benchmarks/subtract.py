@@ -20,7 +20,7 @@ import numpy as np
 from jwst.background.background_sub_soss import subtract_soss_bkg
 from stdatamodels.jwst import datamodels
 
-from soss_background.detector import SUBSTRIP96, SUBSTRIP256, Window
+from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.integrations import average_integrations, usable_pixels
 from soss_background.simulate import Simulation, draw_stars, star_image
 from soss_background.simulate.detector_effects import draw_defects
@@ -113,7 +113,7 @@ def subtract_ours(scene, library):
     usable = usable_pixels(*(scene.mean[name] for name in ("data", "err", "dq")))
     usable &= ~window.reference_pixels()
     templates = align_templates(library, [0 * sky for sky in library])
-    distance = trace_distance(window, 245.76)
+    distance = trace_distance(window, PWCPOS)
     return fit_sky(scene.mean["data"], scene.mean["err"], usable, templates, distance).sky
 
 

@@ -22,7 +22,7 @@ from stpipe import Step
 from tqdm import tqdm
 
 from soss_background.combine.metadata import name_products
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.exposures import open_libraries
 
 __all__ = ["open_client", "run_batch"]
@@ -195,13 +195,12 @@ def _labels(paths):
 
 def _row(path, status, products=(), seconds=0.0, message=""):
     """Describe what became of an association."""
-    message = " ".join(str(message).split())
     return {
         "association": str(path),
         "status": status,
         "products": " ".join(products),
         "seconds": round(seconds, 1),
-        "message": message,
+        "message": one_line(message),
     }
 
 

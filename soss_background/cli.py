@@ -79,6 +79,13 @@ def _parser():
     return parser
 
 
+def _add_output_dir(parser, what):
+    """Add the option that names the folder of what is written."""
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path(), help=f"folder of the {what}"
+    )
+
+
 def _print_table(table):
     """Print all rows and columns of a table."""
     print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
@@ -260,9 +267,7 @@ def _add_download(commands):
         "again; what was broken off goes on where it was.",
     )
     parser.add_argument("table", type=Path, help="table of exposures, as query writes it")
-    parser.add_argument(
-        "-o", "--output-dir", type=Path, default=Path(), help="folder of the exposures"
-    )
+    _add_output_dir(parser, "exposures")
     _add_login(parser)
     parser.set_defaults(run=_download)
 
@@ -299,9 +304,7 @@ def _add_asn(commands):
     parser.add_argument(
         "files", nargs="+", help="exposures, _rate or _rateints, or tables of them (CSV, ECSV)"
     )
-    parser.add_argument(
-        "-o", "--output-dir", type=Path, default=Path(), help="folder of the associations"
-    )
+    _add_output_dir(parser, "associations")
     parser.add_argument(
         "--gap-days",
         type=float,
@@ -353,9 +356,7 @@ def _add_batch(commands):
         epilog="Arguments after -- are for the pipeline, as strun takes them.",
     )
     parser.add_argument("associations", type=Path, nargs="+", help="association files")
-    parser.add_argument(
-        "-o", "--output-dir", type=Path, default=Path(), help="folder of the products"
-    )
+    _add_output_dir(parser, "products")
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument("--workers", type=_positive, help="visits at a time on this machine")
     cluster.add_argument("--scheduler", metavar="ADDRESS", help="a cluster that runs, or its file")

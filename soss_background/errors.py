@@ -2,7 +2,7 @@
 
 from stpipe.exceptions import StpipeExitException
 
-__all__ = ["SkyflatError"]
+__all__ = ["SkyflatError", "one_line"]
 
 
 class SkyflatError(StpipeExitException, ValueError):
@@ -23,3 +23,20 @@ class SkyflatError(StpipeExitException, ValueError):
     def __str__(self):
         """Tell the message alone."""
         return self.args[1]
+
+
+def one_line(message):
+    """
+    Bring a message, of whatever origin, to one line.
+
+    Parameters
+    ----------
+    message : object
+        A text or an error.
+
+    Returns
+    -------
+    line : str
+        Its words.
+    """
+    return " ".join(str(message).split())

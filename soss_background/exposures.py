@@ -1,7 +1,6 @@
 """Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
 
 import logging
-import warnings
 from pathlib import Path
 
 from jwst.associations import AssociationNotValidError, load_asn
@@ -10,10 +9,11 @@ from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
-from soss_background.files import ignore_file_warnings
+from soss_background.files import allow_member_paths, ignore_file_warnings
 from soss_background.library import ExposureLibrary, as_image
 
 __all__ = [
+    "OBSERVATION",
     "REQUIRED",
     "borrow_image",
     "find_fault",
@@ -34,6 +34,13 @@ REQUIRED = {
     "meta.instrument.filter": ("FILTER", "CLEAR"),
     "meta.instrument.pupil": ("PUPIL", "GR700XD"),
     "meta.subarray.name": ("SUBARRAY", None),
+}
+
+# What an exposure belongs to: program, target and observation.
+OBSERVATION = {
+    "meta.observation.program_number": ("PROGRAM", None),
+    "meta.target.proposer_name": ("TARGPROP", None),
+    "meta.observation.observation_number": ("OBSERVTN", None),
 }
 
 _IDENTITY = [
@@ -294,9 +301,7 @@ def _from_association(path, folder):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        with path.open() as file, warnings.catch_warnings():
-            # Members may lie elsewhere.
-            warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
+        with path.open() as file, allow_member_paths():
             association = load_asn(file)
         products = [
             (product, [m for m in product["members"] if m["exptype"].lower() == "science"])
@@ -321,8 +326,7 @@ def _from_association(path, folder):
 
 def _number_groups(headers):
     """Give products of one observation numbers in order of time, 0 to one that is alone."""
-    keys = ("observation.program_number", "target.proposer_name", "observation.observation_number")
-    observations = [tuple(header.get(f"meta.{key}") for key in keys) for header in headers]
+    observations = [tuple(header.get(key) for key in OBSERVATION) for header in headers]
     starts = [header.get("meta.observation.date_beg") or "" for header in headers]
     groups = []
     for observation, start in zip(observations, starts, strict=True):
@@ -362,11 +366,7 @@ def _check(headers):
 
 def _warn_of_mixture(headers):
     """Warn if exposures do not belong to one observation of one target."""
-    for key, keyword in (
-        ("observation.program_number", "PROGRAM"),
-        ("target.proposer_name", "TARGPROP"),
-        ("observation.observation_number", "OBSERVTN"),
-    ):
-        values = sorted({str(header.get(f"meta.{key}")) for header in headers})
+    for key, (keyword, _) in OBSERVATION.items():
+        values = sorted({str(header.get(key)) for header in headers})
         if len(values) > 1:
             log.warning("Exposures of different %s are combined: %s", keyword, ", ".join(values))

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from astropy.utils.exceptions import AstropyUserWarning
 
-__all__ = ["ignore_file_warnings", "save_whole"]
+__all__ = ["allow_member_paths", "ignore_file_warnings", "save_whole"]
+
+
+@contextlib.contextmanager
+def allow_member_paths():
+    """Silence the warning of jwst about members of an association that lie elsewhere."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
+        yield
 
 
 @contextlib.contextmanager

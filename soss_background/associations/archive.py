@@ -19,7 +19,7 @@ from urllib3.util import Retry
 
 from soss_background.associations.tables import clean_columns, require_columns, select_exposures
 from soss_background.detector import FULL
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 
 __all__ = ["download_exposures", "query_archive"]
 
@@ -197,7 +197,7 @@ def _download(archive, uri, path, size, report):
             archive.unreachable = 0
         except requests.RequestException as err:
             archive.unreachable += isinstance(err, requests.ConnectionError)
-            message = " ".join(str(err).split())
+            message = one_line(err)
             status = getattr(err.response, "status_code", None)
             if status in _REFUSED:
                 message = "not public, or not for the owner of this token: log in"
@@ -218,8 +218,7 @@ def _open_archive(login):
         try:
             archive.login()
         except Exception as err:  # astroquery and keyring raise many kinds
-            reason = " ".join(str(err).split())
-            raise SkyflatError(f"{archive.server}: {reason} (set MAST_API_TOKEN)") from err
+            raise SkyflatError(f"{archive.server}: {one_line(err)} (set MAST_API_TOKEN)") from err
     return archive
 
 
@@ -229,8 +228,7 @@ def _tell_of_failure():
     try:
         yield
     except Exception as err:  # astroquery raises many kinds
-        reason = " ".join(str(err).split())
-        raise SkyflatError(f"{_Archive().server}: no answer that helps ({reason})") from err
+        raise SkyflatError(f"{_Archive().server}: no answer that helps ({one_line(err)})") from err
 
 
 class _Archive(MastMissionsClass):

@@ -3,7 +3,6 @@
 import functools
 import glob
 import logging
-import warnings
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -21,23 +20,18 @@ from soss_background.associations.tables import expand_tables, parse_date
 from soss_background.combine import metadata
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.exposures import REQUIRED, find_fault, identities, read_header
-from soss_background.files import save_whole
+from soss_background.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
+from soss_background.files import allow_member_paths, save_whole
 
 __all__ = ["make_associations", "make_background_associations", "save_association"]
 
 log = logging.getLogger(__name__)
 
 # What an exposure must say of itself to find its group: metadata path, keyword, value.
-_OBSERVATION = {
-    "meta.observation.program_number": ("PROGRAM", None),
-    "meta.target.proposer_name": ("TARGPROP", None),
-    "meta.observation.observation_number": ("OBSERVTN", None),
-}
 _GROUPED_BY = {
     **REQUIRED,
     "meta.subarray.name": ("SUBARRAY", FULL.name),
-    **_OBSERVATION,
+    **OBSERVATION,
     "meta.observation.date_beg": ("DATE-BEG", None),
 }
 _PWCPOS = {"meta.instrument.pupil_position": ("PWCPOS", None)}
@@ -218,9 +212,7 @@ def _save_with_background(path, science, backgrounds):
 
 def _write(path, association):
     """Write an association file."""
-    with warnings.catch_warnings():
-        # Members may lie elsewhere.
-        warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
+    with allow_member_paths():
         _, text = association.dump()
     save_whole(lambda partial: partial.write_text(f"{text}\n"), path)
 
@@ -351,7 +343,7 @@ def _read_blank_sky(path, required):
 
 def _as_exposure(header):
     """Pick what decides where an exposure belongs."""
-    observation = tuple(str(header[key]) for key in _OBSERVATION)
+    observation = tuple(str(header[key]) for key in OBSERVATION)
     start = parse_date(str(header["meta.observation.date_beg"]))
     pwcpos = header.get("meta.instrument.pupil_position")
     return Exposure(observation, start, header["path"], None if pwcpos is None else float(pwcpos))

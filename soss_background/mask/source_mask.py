@@ -15,7 +15,7 @@ from soss_background.cells import find_same_level, subtract_common_sky
 from soss_background.parallel import map_parallel
 from soss_background.smoothing import gaussian_filter
 
-__all__ = ["detect_light", "find_sources"]
+__all__ = ["dark_scatter", "detect_light", "find_sources"]
 
 # Gaussian smoothing (rows, columns) in cells: from a compact order-0 image to the faint wings
 # along a trace.
@@ -170,11 +170,28 @@ def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
         smooth, sigma = _smooth(residual, noise, known & ~found, scale)
         if calibrate:
             dark = known & ~found & (smooth < 0)
-            if dark.any():
-                sigma *= max(1.0, 1.4826 * float(np.median(-smooth[dark] / sigma[dark])))
+            sigma *= dark_scatter(smooth[dark] / sigma[dark])
         new = known & (smooth > np.maximum(n_sigma * sigma, floor))
         found |= ndimage.binary_dilation(new, iterations=grow) if grow else new
     return found
+
+
+def dark_scatter(residuals):
+    """
+    Measure the scatter of what is darker than the sky, where there is no light of stars.
+
+    Parameters
+    ----------
+    residuals : ndarray of float
+        Residuals in units of their expected noise.
+
+    Returns
+    -------
+    scatter : float
+        Robust standard deviation of the negative ones, at least one.
+    """
+    dark = residuals[residuals < 0]
+    return max(1.0, 1.4826 * float(np.median(-dark))) if dark.size else 1.0
 
 
 def _smooth(values, noise, known, scale):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import linalg, ndimage, optimize
 
 from soss_background.cells import CELL, bin_to_cells, expand_cells, expand_smoothly
-from soss_background.mask.source_mask import detect_light
+from soss_background.mask.source_mask import dark_scatter, detect_light
 from soss_background.smoothing import gaussian_filter
 from soss_background.subtract.light import FaintLight, make_wings
 from soss_background.subtract.templates import bin_smooth
@@ -156,7 +156,7 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
         views = [clear & side for side in sides]
         # Until the wings are known, they would be taken for faint light.
         faint = [FaintLight(level) for _ in sides] if round_ >= _PLAIN_ROUNDS else []
-        sigma = error * _scatter(((cells - sky - wings) / error)[clear])
+        sigma = error * dark_scatter(((cells - sky - wings) / error)[clear])
         amplitudes, covariance, chi2 = _solve(basis, cells, sigma, sky + wings, views, faint)
         sky, wings = basis.sky(amplitudes), basis.wings(amplitudes)
         level, change = float(amplitudes[0]), amplitudes[2]
@@ -183,12 +183,6 @@ def _smooth_excess(excess, known):
     """Tell how bright surroundings are: a cell's own noise must not decide its weight."""
     smooth = gaussian_filter(np.where(known, excess, 0).astype(np.float32), _GLOW)
     return np.maximum(smooth / np.maximum(gaussian_filter(known.astype(np.float32), _GLOW), 0.1), 0)
-
-
-def _scatter(residuals):
-    """Measure the scatter of what is darker than the sky, at least one."""
-    dark = residuals[residuals < 0]
-    return max(1.0, 1.4826 * float(np.median(-dark))) if dark.size else 1.0
 
 
 def _guess(cells, known, templates):

@@ -1,5 +1,6 @@
 """Templates of the sky as files hold them: skyflats, and BKG reference files."""
 
+import contextlib
 import glob
 from pathlib import Path
 from typing import NamedTuple
@@ -91,16 +92,22 @@ def read_templates(path, window):
     """
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
-    try:
-        with ignore_file_warnings():
-            templates = _read_any(path, window)
-    except SkyflatError:
-        raise
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
-        raise SkyflatError(f"{path}: cannot be read ({err})") from err
+    with _tell_of_fault(path, "cannot be read"), ignore_file_warnings():
+        templates = _read_any(path, window)
     if templates is None:
         raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
     return templates
+
+
+@contextlib.contextmanager
+def _tell_of_fault(path, fault):
+    """Name the file that is not what it should be."""
+    try:
+        yield
+    except SkyflatError:
+        raise
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
+        raise SkyflatError(f"{path}: {fault} ({err})") from err
 
 
 def _read_any(path, window):
@@ -184,15 +191,11 @@ def read_flat(path, window):
     SkyflatError
         If the file cannot be read, or has no value for these pixels.
     """
-    try:
-        with datamodels.FlatModel(path) as reference:
-            place = _place(reference, reference.data.shape, path)
-            planes = (reference.data, reference.dq)
-            flat, dq = (_cut(plane, place, window, path) for plane in planes)
-    except SkyflatError:
-        raise
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
-        raise SkyflatError(f"{path}: cannot be read as a flat ({err})") from err
+    fault = "cannot be read as a flat"
+    with _tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
+        place = _place(reference, reference.data.shape, path)
+        planes = (reference.data, reference.dq)
+        flat, dq = (_cut(plane, place, window, path) for plane in planes)
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
     return np.where(known, flat, 1).astype(np.float32)
 
