@@ -24,8 +24,10 @@ from soss_background.associations.tables import (
 )
 from soss_background.detector import SUBARRAYS
 from soss_background.files import save_whole
+from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
+from soss_background.subtract.template_files import find_files
 
 __all__ = ["main"]
 
@@ -76,6 +78,7 @@ def _parser():
     _add_download(commands)
     _add_asn(commands)
     _add_batch(commands)
+    _add_reference(commands)
     return parser
 
 
@@ -334,9 +337,7 @@ def _add_asn(commands):
 
 def _asn(options):
     """Write associations; print a table of them."""
-    names = ("gap_days", "by_pwcpos", "product_name")
-    settings = {name: getattr(options, name) for name in names}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = _given(options, ("gap_days", "by_pwcpos", "product_name"))
     if options.background and settings:
         raise ValueError(f"--background groups nothing, and takes no {', '.join(settings)}")
     if options.background:
@@ -394,3 +395,93 @@ def _batch(options):
     if counts["not done"]:
         return _INTERRUPTED
     return 1 if counts["failed"] else 0
+
+
+def _add_reference(commands):
+    """Add the subcommand that makes a reference file."""
+    parser = commands.add_parser(
+        "reference",
+        help="make the BKG reference file of jwst's bkg_subtract",
+        description="Make a library of skyflats that jwst's own bkg_subtract reads. Skies that "
+        "are the same are merged, outliers are left out; a table tells how well each sky is fitted "
+        "by the best of the others.",
+    )
+    parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help="skyflats")
+    parser.add_argument(
+        "-o", "--output", type=_fits, required=True, metavar="FILE", help="file to write"
+    )
+    parser.add_argument(
+        "--subarray",
+        choices=SUBARRAYS,
+        default="SUBSTRIP256",
+        help="pixels of the library; jwst takes SUBSTRIP256 for SUBSTRIP96 too "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--plane",
+        choices=["BKGDN", "BKG"],
+        default="BKGDN",
+        help="the denoised sky or the plain one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flat",
+        type=Path,
+        help="multiply by this flat (default: that which each skyflat was made with)",
+    )
+    parser.add_argument(
+        "--max-templates",
+        type=_positive,
+        metavar="N",
+        help="take the N skies that together fit all of them best",
+    )
+    parser.add_argument(
+        "--merge-below",
+        type=float,
+        metavar="PERCENT",
+        help="merge skies of which none leaves more of another, rms (default: 0.25)",
+    )
+    parser.add_argument(
+        "--max-residual",
+        type=float,
+        metavar="PERCENT",
+        help="leave out a sky of which all others leave more, rms, and three times as much as is "
+        "left of a typical one (default: 5)",
+    )
+    parser.add_argument(
+        "--useafter", metavar="DATE", help="USEAFTER (default: before the first SOSS exposure)"
+    )
+    parser.add_argument("--author", metavar="NAME", help="AUTHOR (default: that of the skyflats)")
+    parser.add_argument(
+        "--pedigree",
+        metavar="TEXT",
+        help="PEDIGREE (default: INFLIGHT with the first and the last day of the exposures)",
+    )
+    parser.add_argument("--description", metavar="TEXT", help="DESCRIP (default: what it holds)")
+    parser.set_defaults(run=_reference)
+
+
+def _fits(text):
+    """Read the name of a FITS file."""
+    if not text.endswith(".fits"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .fits")
+    return Path(text)
+
+
+def _reference(options):
+    """Make a reference file; print how well its skies fit each other."""
+    names = ("flat", "max_templates", "merge_below", "max_residual")
+    names += ("useafter", "author", "pedigree", "description")
+    settings = _given(options, names)
+    skyflats = find_files(options.skyflats)
+    if options.output.resolve() in [path.resolve() for path in skyflats]:
+        raise ValueError(f"{options.output} is one of the skyflats")
+    reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
+    write_reference(reference, options.output)
+    _print_table(table)
+    print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")
+
+
+def _given(options, names):
+    """Collect the options that are given."""
+    settings = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in settings.items() if value is not None}

@@ -16,7 +16,19 @@ from soss_background.errors import SkyflatError
 from soss_background.files import ignore_file_warnings
 from soss_background.smoothing import fill_gaps
 
-__all__ = ["Template", "find_files", "from_skyflat", "read_flat", "read_templates"]
+__all__ = [
+    "PLANE_KEYWORD",
+    "Template",
+    "cut_planes",
+    "find_files",
+    "from_skyflat",
+    "open_skyflat",
+    "read_flat",
+    "read_templates",
+]
+
+# Keyword of a BKG reference file that tells which plane of skyflats its templates are.
+PLANE_KEYWORD = "SKYPLANE"
 
 # Noise of a denoised sky relative to that of the pixels that it was made of, on simulated visits.
 _DENOISED = 0.16
@@ -90,38 +102,65 @@ def read_templates(path, window):
     SkyflatError
         If the file cannot be read, or holds no sky for these pixels.
     """
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
-    with _tell_of_fault(path, "cannot be read"), ignore_file_warnings():
-        templates = _read_any(path, window)
-    if templates is None:
-        raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
-    return templates
+    with _tell_of_fault(path):
+        header, is_skyflat = _look_into(path)
+        if is_skyflat:
+            with SkyflatModel(path) as skyflat:
+                return [from_skyflat(skyflat, window, path.name)]
+        if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
+            with datamodels.SossBkgModel(path) as reference:
+                denoised = header.get(PLANE_KEYWORD) == "BKGDN"
+                return _from_reference(reference, denoised, window, path.name)
+    raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
+
+
+def open_skyflat(skyflat):
+    """
+    Open a skyflat.
+
+    Parameters
+    ----------
+    skyflat : SkyflatModel or `~pathlib.Path`
+        A skyflat, or its file.
+
+    Returns
+    -------
+    model : SkyflatModel
+        The skyflat, to be closed by the caller; a model that is given stays open.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be read, or is no skyflat.
+    """
+    if isinstance(skyflat, SkyflatModel):
+        return SkyflatModel(skyflat)
+    with _tell_of_fault(skyflat):
+        _, is_skyflat = _look_into(skyflat)
+        if not is_skyflat:
+            raise SkyflatError(f"{skyflat}: not a skyflat")
+        return SkyflatModel(skyflat)
 
 
 @contextlib.contextmanager
-def _tell_of_fault(path, fault):
+def _tell_of_fault(path, fault="cannot be read"):
     """Name the file that is not what it should be."""
+    if not Path(path).is_file():
+        raise SkyflatError(f"{path}: no such file")
     try:
-        yield
+        with ignore_file_warnings():
+            yield
     except SkyflatError:
         raise
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
         raise SkyflatError(f"{path}: {fault} ({err})") from err
 
 
-def _read_any(path, window):
-    """Read a file of either kind, None if it is of no kind."""
+def _look_into(path):
+    """Read the primary header of a file, and tell whether it is a skyflat."""
     # Reference files need not be whole data models.
     with fits.open(path) as hdus:
-        header, is_skyflat = hdus[0].header, "BKG" in hdus
-    if is_skyflat:
-        with SkyflatModel(path) as skyflat:
-            return [from_skyflat(skyflat, window, path.name)]
-    if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
-        with datamodels.SossBkgModel(path) as reference:
-            return _from_reference(reference, window, path.name)
-    return None
+        return hdus[0].header, "BKG" in hdus
 
 
 def from_skyflat(skyflat, window, name):
@@ -152,22 +191,22 @@ def from_skyflat(skyflat, window, name):
     if sky is None or skyflat.err is None or skyflat.dq is None:
         raise SkyflatError(f"{name}: no BKG, ERR or DQ")
     noise = skyflat.err * (_DENOISED if denoised else 1)
-    place = _place(skyflat, sky.shape, name)
-    planes = [_cut(plane, place, window, name) for plane in (sky, noise, skyflat.dq)]
+    planes = cut_planes(skyflat, (sky, noise, skyflat.dq), window, name)
     return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")
 
 
-def _from_reference(reference, window, name):
+def _from_reference(reference, denoised, window, name):
     """Take the templates of a BKG reference file, which jwst subtracts before it flat-fields."""
     planes = [
         np.zeros_like(reference.data) if plane is None else plane
         for plane in (reference.data, reference.err, reference.dq)
     ]
-    templates, place = [], _place(reference, reference.data.shape[-2:], name)
-    for number, parts in enumerate(zip(*planes, strict=True), 1):
-        cut = [_cut(part, place, window, name) for part in parts]
-        templates.append(_clean(f"{name}[{number}]", *cut, False))
-    return templates
+    skies, errors, flags = cut_planes(reference, planes, window, name)
+    errors = errors * (_DENOISED if denoised else 1)
+    return [
+        _clean(f"{name}[{number}]", *parts, False)
+        for number, parts in enumerate(zip(skies, errors, flags, strict=True), 1)
+    ]
 
 
 def read_flat(path, window):
@@ -193,11 +232,43 @@ def read_flat(path, window):
     """
     fault = "cannot be read as a flat"
     with _tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
-        place = _place(reference, reference.data.shape, path)
-        planes = (reference.data, reference.dq)
-        flat, dq = (_cut(plane, place, window, path) for plane in planes)
+        flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
     return np.where(known, flat, 1).astype(np.float32)
+
+
+def cut_planes(model, planes, window, name):
+    """
+    Cut the pixels of a window out of the planes of a file.
+
+    Parameters
+    ----------
+    model : data model
+        The file, whose keywords or shape tell which pixels it has.
+    planes : list of ndarray, shape (..., ny, nx)
+        Its planes.
+    window : `~soss_background.detector.Window`
+        The pixels that are wanted.
+    name : str
+        What the file is called.
+
+    Returns
+    -------
+    parts : list of ndarray, shape (..., window.ny, window.nx)
+        Views of the planes.
+
+    Raises
+    ------
+    SkyflatError
+        If the file has not these pixels.
+    """
+    place = _place(model, planes[0].shape[-2:], name)
+    row, column = window.y0 - place.y0, window.x0 - place.x0
+    inside = np.s_[..., max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
+    parts = [plane[inside] for plane in planes]
+    if min(row, column) < 0 or any(part.shape[-2:] != window.shape for part in parts):
+        raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
+    return parts
 
 
 def _place(model, shape, name):
@@ -209,15 +280,6 @@ def _place(model, shape, name):
         if known.shape == shape:
             return known
     raise SkyflatError(f"{name}: its shape {shape} is that of no subarray")
-
-
-def _cut(plane, place, window, name):
-    """Cut the pixels of an exposure out of a template."""
-    row, column = window.y0 - place.y0, window.x0 - place.x0
-    part = plane[max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
-    if min(row, column) < 0 or part.shape != window.shape:
-        raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
-    return part
 
 
 def _clean(name, sky, noise, dq, flat_fielded):

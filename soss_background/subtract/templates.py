@@ -7,7 +7,7 @@ import numpy as np
 from soss_background.cells import gather_blocks
 from soss_background.smoothing import gaussian_filter
 
-__all__ = ["Templates", "align_templates", "bin_smooth", "shift_columns"]
+__all__ = ["Templates", "align_templates", "bin_smooth", "right_of_step", "shift_columns"]
 
 # Full-frame columns between which the step lies, wherever the pupil wheel stands.
 _STEP_RANGE = (650, 770)
@@ -151,6 +151,26 @@ def shift_columns(image, shift):
     left = np.minimum(place.astype(int), image.shape[1] - 2)
     share = (place - left).astype(image.dtype)
     return image[:, left] * (1 - share) + image[:, left + 1] * share
+
+
+def right_of_step(sky, first_column=0):
+    """
+    Find the pixels where more than half of the step's light has come.
+
+    Parameters
+    ----------
+    sky : ndarray of float, shape (ny, nx)
+        A sky without gaps.
+    first_column : int
+        Full-frame column of its first column.
+
+    Returns
+    -------
+    right : ndarray of bool, shape (ny, nx)
+        True for pixels right of the step; all are left of it if there is none.
+    """
+    middle = _find_step(sky, first_column)
+    return np.zeros(sky.shape, dtype=bool) if middle is None else _step_shape(sky, middle) > 0.5
 
 
 def _find_step(sky, first_column):

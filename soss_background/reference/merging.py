@@ -1,0 +1,48 @@
+"""Average skies that are the same."""
+
+import numpy as np
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.subtract.match import expand_levels, match_levels
+
+__all__ = ["average_skies"]
+
+_BAD = dqflags.pixel["DO_NOT_USE"]
+
+
+def average_skies(planes, binned):
+    """
+    Average skies at the levels of the first, weighted by their inverse variances.
+
+    Parameters
+    ----------
+    planes : list of tuple of ndarray, shape (ny, nx)
+        Sky, its 1-sigma uncertainty and its flags, for each sky. One sky is returned as it is.
+    binned : list of `~soss_background.subtract.match.BinnedSky`
+        The same skies in blocks.
+
+    Returns
+    -------
+    sky, err : ndarray of float32, shape (ny, nx)
+        The mean and its 1-sigma uncertainty.
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags of the skies that a pixel is made of: those that are not DO_NOT_USE, or all.
+    """
+    if len(planes) == 1:
+        return planes[0]
+    skies, errors, flags = (np.array(part) for part in zip(*planes, strict=True))
+    for index in range(1, len(skies)):
+        levels = match_levels(binned[0], binned[index])
+        factor = expand_levels(levels, binned[index], skies[index].shape)
+        skies[index] *= factor
+        errors[index] *= factor
+    good = flags & _BAD == 0
+    good |= ~good.any(axis=0)
+    # One weight for all pixels of a sky: an error may be 0.
+    weights = np.median(errors, axis=(1, 2), keepdims=True) ** -2.0 * good
+    weights /= weights.sum(axis=0)
+    return (
+        np.sum(weights * skies, axis=0, dtype=np.float32),
+        np.sqrt(np.sum((weights * errors) ** 2, axis=0, dtype=np.float32)),
+        np.bitwise_or.reduce(np.where(good, flags, 0)),
+    )

@@ -1,0 +1,133 @@
+"""How well skies fit each other, once their levels left and right of the step are the same."""
+
+from typing import NamedTuple
+
+import numpy as np
+from bottleneck import nanmedian
+from tqdm import tqdm
+
+from soss_background.cells import expand_cells, gather_blocks
+from soss_background.subtract.templates import right_of_step
+
+__all__ = ["BinnedSky", "bin_sky", "cross_residuals", "expand_levels", "match_levels"]
+
+# Rows and columns of a block: few columns, since skies differ most at their steps.
+_BLOCK = (8, 2)
+
+
+class BinnedSky(NamedTuple):
+    """
+    A sky in blocks of pixels.
+
+    Attributes
+    ----------
+    sky : ndarray of float32, shape (my, mx)
+        Median of each block in DN/s; NaN where none of its pixels is usable.
+    right : ndarray of bool, shape (my, mx)
+        True for blocks right of the step.
+    """
+
+    sky: np.ndarray
+    right: np.ndarray
+
+
+def bin_sky(sky, usable, first_column=0):
+    """
+    Bin a sky.
+
+    Parameters
+    ----------
+    sky : ndarray of float, shape (ny, nx)
+        A sky without gaps in DN/s.
+    usable : ndarray of bool, shape (ny, nx)
+        True for pixels that count.
+    first_column : int
+        Full-frame column of its first column.
+
+    Returns
+    -------
+    binned : BinnedSky
+        The sky in blocks.
+    """
+    right = gather_blocks(right_of_step(sky, first_column), _BLOCK)
+    return BinnedSky(
+        nanmedian(gather_blocks(np.where(usable, sky, np.nan), _BLOCK), axis=-1),
+        np.nanmean(right, axis=-1) > 0.5,
+    )
+
+
+def match_levels(sky, template):
+    """
+    Measure the levels of a sky relative to those of a template.
+
+    Parameters
+    ----------
+    sky, template : BinnedSky
+        Skies of the same pixels.
+
+    Returns
+    -------
+    left, right : float
+        Medians of their ratio left and right of the template's step.
+    """
+    ratio = sky.sky / template.sky
+    sides = ratio[~template.right], ratio[template.right]
+    return tuple(float(nanmedian(side)) if side.size else 1.0 for side in sides)
+
+
+def expand_levels(levels, template, shape):
+    """
+    Spread two levels over the pixels left and right of a template's step.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Levels left and right of the step.
+    template : BinnedSky
+        The template.
+    shape : tuple of int
+        Shape (ny, nx) of the image.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (ny, nx)
+        The level of each pixel.
+    """
+    return expand_cells(_at_sides(levels, template), shape, _BLOCK)
+
+
+def _at_sides(levels, template):
+    """Give each block the level of its side."""
+    left, right = np.float32(levels)
+    return np.where(template.right, right, left)
+
+
+def cross_residuals(skies):
+    """
+    Measure what is left of each sky when each of the others is subtracted.
+
+    This is what jwst's ``bkg_subtract`` does with a library of templates, if nothing but the sky is
+    in an exposure: the template gets a level on each side of its step, and stays where it is.
+
+    Parameters
+    ----------
+    skies : list of BinnedSky
+        Skies of the same pixels.
+
+    Returns
+    -------
+    residuals : ndarray of float, shape (n, n)
+        Row i, column j: rms of what sky j leaves of sky i, in per cent of the median of sky i.
+    """
+    residuals = np.zeros((len(skies), len(skies)))
+    for i, sky in enumerate(tqdm(skies, "Comparing skies", unit="sky", disable=None)):
+        for j, template in enumerate(skies):
+            if i != j:
+                residuals[i, j] = _residual(sky, template)
+    return residuals
+
+
+def _residual(sky, template):
+    """Subtract a template from a sky; return the rms in per cent."""
+    rest = sky.sky - template.sky * _at_sides(match_levels(sky, template), template)
+    return 100 * np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)
