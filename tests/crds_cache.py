@@ -9,11 +9,19 @@ CONTEXT = "jwst_0001.pmap"
 
 _SELECTOR = """
 selector = Match({
-    ('NIS_SOSS',) : UseAfter({
+    %s : UseAfter({
         '1900-01-01 00:00:00' : '%s',
     }),
 })
 """
+
+# What CRDS matches on, and the value for SOSS; BKG reference files are told apart by more.
+_MATCH = {"META.EXPOSURE.TYPE": "NIS_SOSS"}
+_MATCH_BKG = _MATCH | {
+    "META.INSTRUMENT.DETECTOR": "NIS",
+    "META.INSTRUMENT.FILTER": "CLEAR",
+    "META.INSTRUMENT.PUPIL": "GR700XD",
+}
 
 
 def make_cache(folder, references):
@@ -38,18 +46,16 @@ def make_cache(folder, references):
         shutil.copy(file, files / name)
         rmap = f"jwst_niriss_{reference_type}_0001.rmap"
         selector[reference_type] = rmap
+        match = _MATCH_BKG if reference_type == "bkg" else _MATCH
         header = {
             "filekind": reference_type.upper(),
             "instrument": "NIRISS",
             "mapping": "REFERENCE",
             "name": rmap,
             "observatory": "JWST",
-            "parkey": (
-                ("META.EXPOSURE.TYPE",),
-                ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME"),
-            ),
+            "parkey": (tuple(match), ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")),
         }
-        _write_mapping(mappings / rmap, header, _SELECTOR % name)
+        _write_mapping(mappings / rmap, header, _SELECTOR % (tuple(match.values()), name))
     imap = {
         "instrument": "NIRISS",
         "mapping": "INSTRUMENT",

@@ -384,17 +384,20 @@ def _date_pedigree(skies):
 
 def _tell_history(reference, skies, groups, reasons, plane):
     """Tell where each template comes from, and which skyflats are not in the library."""
-    reference.add_history_entry(f"Made of {plane} of skyflats by soss_background {__version__}")
+    lines = [f"Made of {plane} of skyflats by soss_background {__version__}"]
     for number, group in enumerate(groups, 1):
         for index in group:
             row, flat = skies[index].row, skies[index].flat
-            reference.add_history_entry(
-                f"Template {number}: {row['FILE']}, program {row['PROGRAM']} {row['TARGPROP']}, "
-                f"{row['NSAMPS']} exposures, LON {row['LON']:.2f}, LAT {row['LAT']:.2f}, "
-                f"DOY {row['DOY']}, PWCPOS {row['PWCPOS']:.3f}, "
-                + (f"multiplied by {Path(flat).name}" if flat else "not flat-fielded")
-            )
+            place = f"LON {row['LON']:.2f}, LAT {row['LAT']:.2f}, DOY {row['DOY']}"
+            lines += [
+                f"Template {number}: {row['FILE']}",
+                f"  program {row['PROGRAM']} {row['TARGPROP']}, {row['NSAMPS']} exposures",
+                f"  {place}, PWCPOS {row['PWCPOS']:.3f}",
+                f"  multiplied by {Path(flat).name}" if flat else "  not flat-fielded",
+            ]
     inside = {index for group in groups for index in group}
     for index, sky in enumerate(skies):
         if index not in inside:
-            reference.add_history_entry(f"Left out: {sky.row['FILE']}, {reasons[index]}")
+            lines += [f"Left out: {sky.row['FILE']}", f"  {reasons[index]}"]
+    for line in lines:
+        reference.add_history_entry(line)

@@ -33,8 +33,8 @@ def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, ma
     Choose the skies of a library.
 
     Outliers are left out, skies that are the same are merged, and if these are still too many,
-    those are taken which together leave least of all skies: greedily at first, then by exchanging
-    one for another as long as that helps [1]_.
+    those are taken which together leave least of all skies: greedily from every start, then by
+    exchanging one for another as long as that helps [1]_.
 
     Parameters
     ----------
@@ -126,25 +126,30 @@ def _group_alike(residuals, indices, merge_below):
 
 def _span(residuals, number):
     """Choose columns such that the least value of each row is small on average."""
-    squares, chosen = residuals**2, []
-    for _ in range(number):
-        chosen.append(_best_addition(squares, chosen))
+    squares = residuals**2
+    # The end depends on the start.
+    choices = (_improve(squares, [first], number) for first in range(squares.shape[1]))
+    return min(choices, key=lambda columns: _cost(squares, columns))
+
+
+def _improve(squares, chosen, number):
+    """Add the best columns to those chosen, then exchange them one by one."""
+    while len(chosen) < number:
+        chosen = _with_best(squares, chosen)
     while True:
-        before, cost = list(chosen), _cost(squares, chosen)
-        for place in range(number):
-            rest = chosen[:place] + chosen[place + 1 :]
-            other = _best_addition(squares, rest)
-            if _cost(squares, [*rest, other]) < cost:
-                chosen = [*rest, other]
-                break
-        if chosen == before:
+        exchanged = [
+            _with_best(squares, chosen[:place] + chosen[place + 1 :]) for place in range(number)
+        ]
+        best = min(exchanged, key=lambda columns: _cost(squares, columns))
+        if _cost(squares, best) >= _cost(squares, chosen):
             return chosen
+        chosen = best
 
 
-def _best_addition(squares, chosen):
-    """Find the column that lowers the cost most."""
+def _with_best(squares, chosen):
+    """Add the column that lowers the cost most."""
     candidates = [column for column in range(squares.shape[1]) if column not in chosen]
-    return min(candidates, key=lambda column: _cost(squares, [*chosen, column]))
+    return min(([*chosen, column] for column in candidates), key=lambda c: _cost(squares, c))
 
 
 def _cost(squares, chosen):

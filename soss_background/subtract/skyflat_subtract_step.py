@@ -164,18 +164,27 @@ class SkyflatSubtractStep(SkyflatStep):
         return from_skyflat(skyflat, window, skyflat.meta.filename)
 
     def _find_flat(self, model, window, templates):
-        """Read the flat if the exposure and a template are not in the same state."""
-        state = model.meta.cal_step.flat_field == "COMPLETE"
-        other = next((each.name for each in templates if each.flat_fielded != state), None)
-        if other is None:
+        """Read the flat, unless all is flat-fielded; what is in one state can do without."""
+        fielded = {model.meta.filename: model.meta.cal_step.flat_field == "COMPLETE"}
+        fielded |= {each.name: each.flat_fielded for each in templates}
+        if all(fielded.values()):
             return None
-        path = self._flat_path(model)
-        if path is None:
-            first, second = (model.meta.filename, other)[:: 1 if state else -1]
+        needed = any(fielded.values())
+        try:
+            path = self._flat_path(model)
+        except SkyflatError:
+            if needed:
+                raise
+            path = None
+        if path is not None:
+            return read_flat(path, window)
+        if needed:
+            first, second = (next(n for n in fielded if fielded[n] is s) for s in (True, False))
             raise _NotSubtractedError(
                 f"{first} is flat-fielded and {second} is not: give --override_flat=FILE"
             )
-        return read_flat(path, window)
+        log.info("No flat: templates are shifted with that of the detector in them")
+        return None
 
     def _flat_path(self, model):
         """Find the flat that the user gives to this step or to that of the pipeline, or CRDS's."""

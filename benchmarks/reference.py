@@ -1,0 +1,97 @@
+"""
+Subtract a library of skies with jwst's own step, beside a single template.
+
+Three BKG reference files are made: of one sky like that of commissioning, of twelve skyflats of
+which none has the sky of the exposure, and of that sky itself, which tells what is not the
+library's fault. The skies are those of subtract.py.
+
+    python reference.py [--seeds N]
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from subtract import N_TEMPLATES, make_scene, make_sky, subtract_jwst
+
+from soss_background import SkyflatModel
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256
+from soss_background.reference import make_reference, write_reference
+from soss_background.simulate.scene import sky_image
+from soss_background.subtract.match import bin_sky, cross_residuals
+
+# Subarray, J of the target, density of the field stars.
+CASES = [
+    (window, magnitude, density)
+    for window in (SUBSTRIP256, SUBSTRIP96)
+    for magnitude, density in ((13, 0.0), (11, 0.0), (11, 1.0), (9, 0.0))
+]
+
+# Noise of a denoised sky, as a fraction.
+NOISE = 0.0015
+
+
+def make_skyflat(sky, rng):
+    """Make a skyflat that is not flat-fielded."""
+    skyflat = SkyflatModel(bkg=sky, err=0.01 * sky, dq=np.zeros(sky.shape, dtype=np.uint32))
+    noise = NOISE * rng.standard_normal(sky.shape)
+    skyflat.bkgdn = (sky * (1 + noise)).astype(np.float32)
+    skyflat.meta.skyflat.flat_correction = "SKIPPED"
+    skyflat.meta.filename = "skyflat.fits"
+    return skyflat
+
+
+def measure(scene, skies, rng, folder):
+    """Return the rms that is left in per cent of the sky, in all and without errors of levels."""
+    path = folder / "bkg.fits"
+    skyflats = [make_skyflat(sky, rng) for sky in skies]
+    reference, _ = make_reference(skyflats, pedigree="SIMULATION")
+    write_reference(reference, path)
+    removed = subtract_jwst(scene, path)
+    if not np.isfinite(removed).all():
+        return 100.0, np.nan
+    science = ~scene.window.reference_pixels()
+    binned = [bin_sky(sky, science) for sky in (scene.sky, removed)]
+    error = (removed - scene.sky)[science] / np.median(scene.sky[science])
+    return 100 * np.sqrt(np.mean(error**2)), cross_residuals(binned)[0, 1]
+
+
+def compare(n_seeds):
+    """Print the table."""
+    print("rms of what jwst's step leaves of the sky, per cent of its median, over", n_seeds)
+    print("exposures: median, mean, and how often it found no template (100 per cent then); shape:")
+    print("median of what is left if its levels on both sides of the step are set right")
+    print(f"{'':46}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
+    for number, (window, magnitude, density) in enumerate(CASES):
+        results = {"one template": [], f"{N_TEMPLATES} skyflats": [], "the sky itself": []}
+        for seed in range(1, n_seeds + 1):
+            scene = make_scene(window, magnitude, density, 100 * number + seed)
+            rng = np.random.default_rng(5000 + 100 * number + seed)
+            library = [
+                make_sky(SUBSTRIP256, rng, 10_000 + 20 * seed + i) for i in range(N_TEMPLATES)
+            ]
+            itself = sky_image(SUBSTRIP256, structure=0)
+            first = window.y0 - SUBSTRIP256.y0
+            itself[first : first + window.ny] = scene.sky
+            libraries = ([sky_image(SUBSTRIP256, structure=0)], library, [itself])
+            with tempfile.TemporaryDirectory() as folder:
+                for name, skies in zip(results, libraries, strict=True):
+                    results[name].append(measure(scene, skies, rng, Path(folder)))
+        name = f"{window.name}, J = {magnitude}" + (", field stars" if density else "")
+        for library, values in results.items():
+            rms, shape = np.transpose(values)
+            print(f"{name:30}{library:16}{np.median(rms):8.2f}{np.mean(rms):8.2f}", end="")
+            print(f"{np.sum(rms == 100):8d}{np.nanmedian(shape):8.2f}", flush=True)
+            name = ""
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--seeds", type=int, default=12, help="exposures of each kind")
+    compare(parser.parse_args().seeds)
+
+
+if __name__ == "__main__":
+    main()

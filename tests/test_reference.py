@@ -1,0 +1,556 @@
+"""Skyflats become a BKG reference file that CRDS, jwst and this package read."""
+
+import logging
+from itertools import count
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from crds.core import utils
+from crds_cache import CONTEXT, make_cache
+from helpers import checksums, run_program
+from jwst.background import BackgroundStep
+from numpy.testing import assert_allclose, assert_array_equal
+from stdatamodels.jwst import datamodels
+
+from soss_background import SkyflatModel, SkyflatSubtractStep, stpipe
+from soss_background.cli import main
+from soss_background.commissioning import commissioning_profile
+from soss_background.detector import FULL, SUBARRAYS, SUBSTRIP96, SUBSTRIP256
+from soss_background.errors import SkyflatError
+from soss_background.reference import make_reference, write_reference
+from soss_background.simulate import Simulation, simulate_time_series, sky_image
+from soss_background.subtract.match import bin_sky, cross_residuals
+from soss_background.subtract.template_files import read_templates
+
+# Four skies, each with a structure of its own.
+NUMBERS = (1, 2, 3, 4)
+
+
+def make_skyflat(number=1, window=SUBSTRIP256, sky=None, flat="", **settings):
+    """Make a skyflat as the pipeline does."""
+    rng = np.random.default_rng(number)
+    if sky is None:
+        sky = sky_image(window, **{"seed": number} | settings)
+    inside = ~window.reference_pixels()
+    skyflat = SkyflatModel()
+    skyflat.bkgdn = np.where(inside, sky, 0).astype(np.float32)
+    noise = 0.01 * sky * rng.standard_normal(sky.shape)
+    skyflat.bkg = np.where(inside, sky + noise, 0).astype(np.float32)
+    skyflat.err = np.where(inside, 0.01 * sky, 0).astype(np.float32)
+    skyflat.dq = np.where(inside, 0, 2**31).astype(np.uint32)
+    hot = rng.random(sky.shape) < 0.001
+    skyflat.dq[hot & inside] |= np.uint32(2048)
+    metadata = np.zeros(3, dtype=skyflat.get_dtype("metadata"))
+    metadata["filename"] = [
+        f"jw0447900{number}001_03101_0000{i}_nis_rateints.fits" for i in range(3)
+    ]
+    metadata["mid_time_mjd"] = 60264 + 100 * number + np.arange(3)
+    metadata["pwcpos"], metadata["used"] = 245.75 + 0.01 * number, [1, 1, 0]
+    skyflat.metadata = metadata
+    meta = skyflat.meta
+    meta.filename = f"nis_clear_gr700xd_LON{number:03d}_skyflat.fits"
+    meta.instrument.name, meta.instrument.detector = "NIRISS", "NIS"
+    meta.instrument.filter, meta.instrument.pupil = "CLEAR", "GR700XD"
+    meta.exposure.type, meta.author = "NIS_SOSS", f"Author {number % 2}"
+    meta.subarray.name = window.name
+    meta.subarray.xstart, meta.subarray.ystart = window.x0 + 1, window.y0 + 1
+    meta.observation.program_number, meta.target.proposer_name = "04479", "SKY"
+    meta.skyflat.ecliptic_lon, meta.skyflat.ecliptic_lat = 10.0 * number, -2.0
+    meta.skyflat.day, meta.skyflat.n_samples = 20 + number, 2
+    meta.skyflat.flat_correction = "COMPLETE" if flat else "SKIPPED"
+    if flat:
+        meta.ref_file.flat.name = str(flat)
+    return skyflat
+
+
+def write_flat(path, seed=1, window=FULL):
+    """Write a flat with some pixels that have no value; return it as it is applied."""
+    rng = np.random.default_rng(seed)
+    flat = (1 + 0.02 * rng.standard_normal(window.shape)).astype(np.float32)
+    dq = np.zeros(window.shape, dtype=np.uint32)
+    flat[window.ny - 200, 500], flat[window.ny - 200, 501] = np.nan, 0
+    dq[window.ny - 200, 502] = 2**18
+    model = datamodels.FlatModel(data=flat, dq=dq)
+    model.meta.subarray.name = window.name
+    model.meta.subarray.xstart, model.meta.subarray.ystart = window.x0 + 1, window.y0 + 1
+    model.save(path)
+    bad = ~(flat > 0) | (dq > 0)
+    return np.where(bad, np.float32(1), flat)
+
+
+def read_history(path):
+    """Read the HISTORY of a reference file."""
+    return "\n".join(fits.getheader(path)["HISTORY"])
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Write a skyflat of the full detector and its flat; return its file and the flat applied."""
+    folder = tmp_path_factory.mktemp("full")
+    flat = write_flat(folder / "flat.fits")
+    path = folder / "nis_clear_gr700xd_LON009_skyflat.fits"
+    make_skyflat(1, FULL, flat=folder / "flat.fits").save(path)
+    return path, flat
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """Write four skyflats that are not flat-fielded, and their library."""
+    folder = tmp_path_factory.mktemp("library")
+    for number in NUMBERS:
+        make_skyflat(number).save(folder / f"nis_clear_gr700xd_LON{number:03d}_skyflat.fits")
+    reference, _ = make_reference([folder / "*_skyflat.fits"])
+    write_reference(reference, folder / "library.fits")
+    return folder / "library.fits"
+
+
+@pytest.mark.parametrize("subarray", SUBARRAYS)
+@pytest.mark.parametrize("plane", ["BKG", "BKGDN"])
+def test_a_subarray_is_cut_by_hand(full, subarray, plane):
+    """To the bit: before the flat, and multiplied by it."""
+    path, flat = full
+    rows = {
+        "FULL": slice(0, 2048),
+        "SUBSTRIP256": slice(1792, 2048),
+        "SUBSTRIP96": slice(1802, 1898),
+    }
+    before = checksums([path])
+    multiplied, _ = make_reference([path], subarray, plane=plane)
+    with SkyflatModel(path) as skyflat:
+        skyflat.meta.skyflat.flat_correction = "SKIPPED"
+        plain, _ = make_reference([skyflat], subarray, plane=plane)
+        cut = {
+            name: getattr(skyflat, name)[rows[subarray]] for name in (plane.lower(), "err", "dq")
+        }
+    flat = flat[rows[subarray]]
+    assert_array_equal(plain.data, [cut[plane.lower()]])
+    assert_array_equal(plain.err, [cut["err"]])
+    assert_array_equal(multiplied.data, [cut[plane.lower()] * flat])
+    assert_array_equal(multiplied.err, [cut["err"] * flat])
+    for reference in (plain, multiplied):
+        assert_array_equal(reference.dq, [cut["dq"]])
+        assert np.isfinite(reference.data).all()
+        assert reference.data.dtype == reference.err.dtype == np.float32
+    assert checksums([path]) == before
+
+
+def test_header_and_table(library):
+    """What CRDS and people want to know, in the file as it is opened again."""
+    with fits.open(library) as hdus:
+        header, shape = hdus[0].header, hdus["SCI"].data.shape
+        assert shape == hdus["ERR"].data.shape == hdus["DQ"].data.shape == (4, 256, 2048)
+        assert hdus["SCI"].header["BUNIT"] == hdus["ERR"].header["BUNIT"] == "DN/s"
+    expected = {
+        "DATAMODL": "SossBkgModel",
+        "REFTYPE": "BKG",
+        "TELESCOP": "JWST",
+        "INSTRUME": "NIRISS",
+        "DETECTOR": "NIS",
+        "EXP_TYPE": "NIS_SOSS",
+        "FILTER": "CLEAR",
+        "PUPIL": "GR700XD",
+        "SUBARRAY": "SUBSTRIP256",
+        "SUBSTRT1": 1,
+        "SUBSTRT2": 1793,
+        "SUBSIZE1": 2048,
+        "SUBSIZE2": 256,
+        "FASTAXIS": -2,
+        "SLOWAXIS": -1,
+        "USEAFTER": "2022-01-01T00:00:00",
+        "AUTHOR": "Author 1, Author 0",
+        "PEDIGREE": "INFLIGHT 2024-02-24 2024-12-21",
+        "DESCRIP": "4 empirical skies of SOSS, SUBSTRIP256",
+        "SKYPLANE": "BKGDN",
+    }
+    assert {key: header[key] for key in expected} == expected
+    table = Table.read(library, "TEMPLATES")
+    assert_allclose(table["LON"], [10, 20, 30, 40])
+    assert_allclose(table["LAT"], -2)
+    assert_array_equal(table["DOY"], [21, 22, 23, 24])
+    assert_allclose(table["PWCPOS"], [245.76, 245.77, 245.78, 245.79])
+    assert_array_equal(table["NSAMPS"], 2)
+    assert [str(table[column].unit) for column in ("LON", "LAT", "PWCPOS")] == ["deg"] * 3
+    history = read_history(library)
+    for number, name in enumerate(table["FILE"], 1):
+        assert name == f"nis_clear_gr700xd_LON{number:03d}_skyflat.fits"
+        assert f"Template {number}: {name}\n  program 04479 SKY, 2 exposures" in history
+
+
+def test_the_user_names_author_and_dates():
+    settings = {
+        "useafter": "2023-05-01",
+        "author": "A. Person",
+        "pedigree": "DUMMY",
+        "description": "One sky",
+    }
+    reference, _ = make_reference([make_skyflat()], **settings)
+    meta = reference.meta
+    assert (meta.useafter, meta.author) == ("2023-05-01T00:00:00", "A. Person")
+    assert (meta.pedigree, meta.description) == ("DUMMY", "One sky")
+
+
+def test_models_are_left_as_they_are():
+    skyflat = make_skyflat()
+    before = skyflat.bkgdn.copy()
+    reference, _ = make_reference([skyflat])
+    reference.data += 1
+    reference.dq |= 1
+    assert_array_equal(skyflat.bkgdn, before)
+    assert not np.any(skyflat.dq & 1)
+
+
+def test_what_is_not_finite_is_filled_and_flagged():
+    skyflat = make_skyflat()
+    sky = skyflat.bkgdn.copy()
+    skyflat.bkgdn[100:103, 300:303] = np.nan
+    skyflat.bkgdn[200, 900] = np.inf
+    skyflat.bkgdn[:, 0] = np.nan
+    reference, _ = make_reference([skyflat])
+    assert np.isfinite(reference.data).all()
+    assert_allclose(reference.data[0, 4:-4, 4:], sky[4:-4, 4:], rtol=0.02)
+    assert np.all(reference.data[0, :, 0] == 0)
+    assert np.all(reference.dq[0, 100:103, 300:303] & 1)
+    assert np.isnan(skyflat.bkgdn[101, 301])
+
+
+# --- the flat ----------------------------------------------------------------------------
+
+
+def test_another_flat(full, tmp_path):
+    path, flat = full
+    other = write_flat(tmp_path / "strip.fits", seed=2, window=SUBSTRIP256)
+    reference, _ = make_reference([path], flat=tmp_path / "strip.fits")
+    with SkyflatModel(path) as skyflat:
+        assert_array_equal(reference.data[0], skyflat.bkgdn[1792:] * other)
+    assert np.std(other / flat[1792:]) > 0.02
+
+
+def test_flat_of_crds(full, tmp_path, monkeypatch):
+    path, flat = full
+    environment = make_cache(tmp_path / "cache", {"flat": path.parent / "flat.fits"})
+    with SkyflatModel(path) as skyflat:
+        skyflat.meta.ref_file.flat.name = "crds://jwst_niriss_flat_0001.fits"
+        with pytest.raises(SkyflatError, match=r"flat_0001.fits: CRDS cannot be reached, give"):
+            make_reference([skyflat])
+        _lead_to(environment, monkeypatch)
+        reference, _ = make_reference([skyflat])
+        assert_array_equal(reference.data[0], skyflat.bkgdn[1792:] * flat[1792:])
+        write_reference(reference, tmp_path / "bkg.fits")
+        assert "  multiplied by jwst_niriss_flat_0001.fits" in read_history("bkg.fits")
+        skyflat.meta.ref_file.flat.name = "crds://jwst_niriss_flat_0099.fits"
+        with pytest.raises(SkyflatError, match=r"flat_0099.fits: CRDS does not give it .* --flat"):
+            make_reference([skyflat])
+    stpipe._crds_reachable.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flat", "state", "message"),
+    [
+        ("gone/flat.fits", "COMPLETE", r"gone/flat.fits: no such file \(flat\), give the flat"),
+        ("N/A", "COMPLETE", "LON001_skyflat.fits: no R_FLAT tells its flat"),
+        (None, "COMPLETE", "LON001_skyflat.fits: no R_FLAT tells its flat"),
+        (None, None, "LON001_skyflat.fits: FLATCORR is None"),
+        (None, "FAILED", "LON001_skyflat.fits: FLATCORR is FAILED"),
+    ],
+)
+def test_a_flat_is_never_guessed(flat, state, message):
+    skyflat = make_skyflat()
+    skyflat.meta.ref_file.flat.name = flat
+    skyflat.meta.skyflat.flat_correction = state
+    with pytest.raises(SkyflatError, match=message):
+        make_reference([skyflat])
+
+
+def test_different_flats_are_told_of(tmp_path, caplog):
+    write_flat(tmp_path / "flat.fits", window=SUBSTRIP256)
+    skyflats = [make_skyflat(1, flat=tmp_path / "flat.fits"), make_skyflat(2)]
+    with caplog.at_level(logging.WARNING):
+        reference, table = make_reference(skyflats, flat=tmp_path / "flat.fits")
+    assert (
+        f"Not all templates are multiplied by one flat: {tmp_path}/flat.fits, none" in caplog.text
+    )
+    write_reference(reference, tmp_path / "bkg.fits")
+    history = read_history("bkg.fits")
+    assert "PWCPOS 245.760\n  multiplied by flat.fits" in history
+    assert "PWCPOS 245.770\n  not flat-fielded" in history
+    assert len(table) == 2
+
+
+# --- choosing ----------------------------------------------------------------------------
+
+
+def test_near_duplicates_and_outliers(tmp_path):
+    """The first two are one sky at two levels, the last is bad; the table and HISTORY say so."""
+    sky = sky_image(SUBSTRIP256, seed=1)
+    bad = sky.copy()
+    bad[100:200, 1000:1500] *= 1.5
+    skyflats = [make_skyflat(number) for number in NUMBERS]
+    skyflats += [make_skyflat(5, sky=0.6 * sky), make_skyflat(6, sky=bad), skyflats[1]]
+    reference, table = make_reference(skyflats)
+    assert list(table["TEMPLATE"]) == [1, 2, 3, 4, 1, 0, 0]
+    assert list(table["REASON"][:5]) == ["", "", "", "", "merged with sky 1"]
+    assert table["REASON"][5].startswith("no other sky fits it: ")
+    assert table["REASON"][6] == "shares exposures with sky 2"
+    assert table["FITTED_BY"][4] == 1
+    assert table["RESIDUAL"][4] < 0.01
+    assert table["RESIDUAL"][5] > 5
+    assert_allclose(reference.data[0], skyflats[0].bkgdn, rtol=1e-5)
+    inside = ~SUBSTRIP256.reference_pixels()
+    assert_allclose(reference.err[0][inside], skyflats[0].err[inside] / np.sqrt(2), rtol=1e-3)
+    write_reference(reference, tmp_path / "bkg.fits")
+    rows = Table.read(tmp_path / "bkg.fits", "TEMPLATES")
+    assert_array_equal(rows["NSAMPS"], [4, 2, 2, 2])
+    history = read_history("bkg.fits")
+    assert "Template 1: nis_clear_gr700xd_LON005_skyflat.fits" in history
+    assert "Left out: nis_clear_gr700xd_LON006_skyflat.fits\n  no other sky fits it" in history
+
+
+def test_leave_one_out():
+    """The table tells what the best of the others leaves of each sky."""
+    skyflats = [make_skyflat(number) for number in NUMBERS]
+    _, table = make_reference(skyflats, merge_below=0.0)
+    inside = ~SUBSTRIP256.reference_pixels()
+    skies = [bin_sky(read.bkgdn + 5 * ~inside, inside) for read in skyflats]
+    residuals = cross_residuals(skies) + np.diag([np.inf] * 4)
+    assert_allclose(table["RESIDUAL"], residuals.min(axis=1), rtol=0.01)
+    assert_array_equal(table["FITTED_BY"], residuals.argmin(axis=1) + 1)
+    _, alone = make_reference(skyflats[:1])
+    assert alone["FITTED_BY"][0] == 0
+    assert np.isnan(alone["RESIDUAL"][0])
+
+
+def test_the_plane_does_not_change_the_choice():
+    skyflats = [make_skyflat(number) for number in NUMBERS] + [make_skyflat(5, seed=1)]
+    tables = [make_reference(skyflats, plane=plane)[1] for plane in ("BKG", "BKGDN")]
+    assert_array_equal(tables[0]["TEMPLATE"], tables[1]["TEMPLATE"])
+    assert_array_equal(tables[0]["RESIDUAL"], tables[1]["RESIDUAL"])
+
+
+# --- where it will be used ---------------------------------------------------------------
+
+
+def _lead_to(environment, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    utils.clear_function_caches()
+    stpipe._crds_reachable.cache_clear()
+
+
+@pytest.mark.parametrize("subarray", SUBARRAYS)
+def test_crds_certifies_it(library, subarray, tmp_path):
+    new = tmp_path / f"{subarray}.fits"
+    window = SUBARRAYS[subarray]
+    reference, _ = make_reference([make_skyflat(1, window), make_skyflat(3, window)], subarray)
+    write_reference(reference, new)
+    environment = make_cache(tmp_path / "cache", {"bkg": library})
+    options = ["certify", new, "--comparison-context", CONTEXT]
+    done = run_program("crds", *options, home=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert "0 errors" in said
+    assert "0 warnings" in said
+    assert "Inserting" in said
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Return a function that makes a CRDS cache with a BKG reference file, and leads to it."""
+    folders = (tmp_path / f"cache{number}" for number in count())
+    yield lambda path: _lead_to(make_cache(next(folders), {"bkg": path}), monkeypatch)
+    utils.clear_function_caches()
+    stpipe._crds_reachable.cache_clear()
+
+
+def make_steps(seed, number):
+    """Make skies of other step contrasts, places of the step, levels and structures."""
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        profile = commissioning_profile(np.clip(np.arange(2048) - rng.uniform(-5, 5), 0, 2047))
+        yield {"step_contrast": rng.uniform(0.9, 1.1), "sky_profile": profile, "seed": seed}
+        seed += 1
+
+
+def simulate_series(folder, window, sky, target_flux=100.0):
+    """Simulate a time series; return its file, its flat, and the sky that it shows."""
+    settings = Simulation(
+        window=window, n_integrations=4, exposure_time=400.0, star_density=0, **sky
+    )
+    path = simulate_time_series(folder, settings, target_flux=target_flux)
+    with fits.open(folder / "time_series_truth.fits") as hdus:
+        return path, folder / "time_series_flat.fits", hdus["SKY"].data * hdus["FLAT"].data
+
+
+def removed_by(result, path):
+    """Average what a step has taken out of an exposure; NaN where an integration has no value."""
+    with datamodels.open(path) as before:
+        return np.mean(before.data - result.data, axis=0)
+
+
+def jwst_leaves(path, sky, window, **settings):
+    """Run jwst's step; return the rms of what it leaves of the sky in per cent."""
+    removed = removed_by(BackgroundStep.call(str(path), **settings), path)
+    inside = np.isfinite(removed) & ~window.reference_pixels()
+    return 100 * np.sqrt(np.mean((removed - sky)[inside] ** 2)) / np.median(sky)
+
+
+# Where there is neither too little light for jwst's step to find the sky right of the step nor so
+# much that nothing else counts, see benchmarks/reference.py.
+@pytest.mark.parametrize(("window", "target_flux"), [(SUBSTRIP256, 220.0), (SUBSTRIP96, 100.0)])
+def test_jwst_subtracts_it(window, target_flux, cache, tmp_path):
+    """By override and from CRDS's cache, and over several skies better than one template."""
+    skyflats = []
+    for number, sky in enumerate(make_steps(500, 8), 1):
+        image = sky_image(
+            SUBSTRIP256,
+            contrast=sky["step_contrast"],
+            profile=sky["sky_profile"],
+            seed=sky["seed"],
+        )
+        skyflats.append(make_skyflat(number, sky=image, flat="any"))
+    one = make_skyflat(sky=sky_image(SUBSTRIP256, structure=0), flat="any")
+    left = []
+    for sky in make_steps(1, 4):
+        path, flat, truth = simulate_series(tmp_path / str(sky["seed"]), window, sky, target_flux)
+        full = tmp_path / "flat.fits"
+        with datamodels.FlatModel(flat) as strip:
+            _embed(strip).save(full)
+        for name, members in (("library.fits", skyflats), ("one.fits", [one])):
+            reference, _ = make_reference(members, flat=full)
+            write_reference(reference, tmp_path / name)
+        cache("library.fits")
+        ours, single = (
+            jwst_leaves(path, truth, window, override_bkg=str(tmp_path / name))
+            for name in ("library.fits", "one.fits")
+        )
+        assert jwst_leaves(path, truth, window) == ours
+        left.append([ours, single])
+    ours, single = np.mean(left, axis=0)
+    assert ours < 0.9 * single
+
+
+def _embed(flat):
+    """Complete the flat of a subarray to one of SUBSTRIP256."""
+    first = flat.meta.subarray.ystart - 1 - SUBSTRIP256.y0
+    whole = datamodels.FlatModel(data=np.ones(SUBSTRIP256.shape, dtype=np.float32))
+    whole.data[first : first + len(flat.data)] = flat.data
+    return whole
+
+
+@pytest.mark.parametrize("window", [SUBSTRIP256, SUBSTRIP96], ids=lambda window: window.name)
+def test_our_step_reads_it_back(window, cache, tmp_path):
+    """The same sky comes out, whether the templates are skyflats or their library."""
+    path, flat, sky = simulate_series(tmp_path, window, {"seed": 3})
+    files = [str(tmp_path / f"{number}_skyflat.fits") for number in NUMBERS]
+    for number, file in zip(NUMBERS, files, strict=True):
+        make_skyflat(number, window, flat=flat).save(file)
+    reference, _ = make_reference(files, window.name)
+    write_reference(reference, tmp_path / "bkg.fits")
+    cache("bkg.fits")
+    results = [
+        SkyflatSubtractStep.call(str(path), **settings)
+        for settings in (
+            {"skyflat": files, "override_flat": str(flat)},
+            {"override_bkg": str(tmp_path / "bkg.fits"), "override_flat": str(flat)},
+            {"override_flat": str(flat)},
+            {},
+        )
+    ]
+    assert all(result.meta.skyflat_subtract.instance["skyntemp"] == 4 for result in results)
+    inside = ~window.reference_pixels()
+    skyflats, overridden, cached, no_flat = (
+        removed_by(result, path)[inside] / sky[inside] for result in results
+    )
+    assert np.nanpercentile(np.abs(overridden - skyflats), 99) < 2e-3
+    assert_array_equal(cached, overridden)
+    # Without a flat that of the detector is shifted too.
+    assert abs(np.nanmedian(no_flat - cached)) < 2e-3
+    assert np.nanstd(no_flat - cached) < 5e-3
+
+
+def test_noise_survives_the_way_back(library):
+    """A denoised template is known better than the plain sky."""
+    window = SUBSTRIP96
+    plain = make_reference([make_skyflat()], plane="BKG")[0]
+    write_reference(plain, library.parent / "plain.fits")
+    from_library = read_templates(library, window)[0]
+    from_plain = read_templates(library.parent / "plain.fits", window)[0]
+    assert_allclose(from_library.noise, 0.16 * from_plain.noise, rtol=1e-3)
+    assert_array_equal(from_library.dq, make_skyflat().dq[10:106])
+
+
+# --- faults, and the command line --------------------------------------------------------
+
+
+def test_faults(library, tmp_path):
+    good = make_skyflat()
+    wrong = make_skyflat(2)
+    wrong.meta.instrument.filter = "F277W"
+    faults = {
+        r"none.fits: no such file": {"skyflats": ["none.fits"]},
+        r"library.fits: not a skyflat": {"skyflats": [library]},
+        r"bad.fits: cannot be read": {"skyflats": ["bad.fits"]},
+        r"No skyflats are given": {"skyflats": []},
+        r"LON002_skyflat.fits: FILTER is F277W, not CLEAR": {"skyflats": [good, wrong]},
+        r"LON001_skyflat.fits: its SUBSTRIP256 has not the pixels of FULL": {"subarray": "FULL"},
+        r"soon is no date for USEAFTER": {"useafter": "soon"},
+        r"FLIGHT is no PEDIGREE": {"pedigree": "FLIGHT"},
+        r"INFLIGHT is no PEDIGREE": {"pedigree": "INFLIGHT"},
+        r"is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-30 2024-03-01"},
+        r"2024-01-01 is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-01 2024-01-01"},
+    }
+    (tmp_path / "bad.fits").write_bytes(b"nothing")
+    for message, settings in faults.items():
+        with pytest.raises(SkyflatError, match=message):
+            make_reference(**{"skyflats": [good]} | settings)
+    good.bkgdn = None
+    with pytest.raises(SkyflatError, match="LON001_skyflat.fits: no BKGDN in it"):
+        make_reference([good])
+    undated = make_skyflat()
+    undated.metadata["used"] = 0
+    with pytest.raises(SkyflatError, match="No skyflat tells when it was taken: give the pedigree"):
+        make_reference([undated])
+
+
+def test_command_line(library, tmp_path):
+    """As a user does it, and the file is the one that Python makes."""
+    skyflats = sorted(library.parent.glob("*_skyflat.fits"))
+    output = tmp_path / "new" / "bkg.fits"
+    options = ["--max-templates", "2", "--author", "A. Person"]
+    done = run_program(
+        "soss-background", "reference", *skyflats, "-o", output, *options, home=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FITTED_BY RESIDUAL TEMPLATE" in done.stdout
+    assert done.stdout.count("others stand for it") == 2
+    assert f"2 templates of 4 skyflats, see {output}" in done.stdout
+    reference, _ = make_reference(skyflats, max_templates=2)
+    with datamodels.SossBkgModel(output) as model:
+        assert_array_equal(model.data, reference.data)
+        assert model.meta.author == "A. Person"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
+        (["-o", "{skyflat}"], "is one of the skyflats"),
+        (["-o", "bkg.fits", "--flat", "none.fits", "--subarray", "FULL"], "has not the pixels"),
+    ],
+)
+def test_command_line_faults(library, capsys, options, message, tmp_path):
+    skyflat = str(library.parent / "nis_clear_gr700xd_LON001_skyflat.fits")
+    before = checksums([skyflat])
+    assert (
+        main(["reference", skyflat, *(option.format(skyflat=skyflat) for option in options)]) == 1
+    )
+    assert message in capsys.readouterr().err
+    assert checksums([skyflat]) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--max-templates", "0", "-o", "a.fits"], ["-o", "a.asdf"]])
+def test_command_line_usage(options):
+    with pytest.raises(SystemExit):
+        main(["reference", "skyflat.fits", *options])
