@@ -4,6 +4,7 @@
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
 # make bench-subtract   take the sky out of simulated time series, beside jwst's step and a box
+# make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
 # make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
 #
 # All make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint docs bench-accuracy bench-subtract bench-speed clean
+.PHONY: demo test lint docs bench-accuracy bench-subtract bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -50,6 +51,9 @@ bench-accuracy: .venv/installed-bench
 
 bench-subtract: .venv/installed-bench
 	$(BIN)/python benchmarks/subtract.py $(BENCH)
+
+bench-reference: .venv/installed-bench
+	$(BIN)/python benchmarks/reference.py $(BENCH)
 
 bench-speed: .venv/installed-bench
 	$(BIN)/python benchmarks/speed.py $(BENCH)

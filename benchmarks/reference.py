@@ -62,7 +62,7 @@ def compare(n_seeds):
     print("rms of what jwst's step leaves of the sky, per cent of its median, over", n_seeds)
     print("exposures: median, mean, and how often it found no template (100 per cent then); shape:")
     print("median of what is left if its levels on both sides of the step are set right")
-    print(f"{'':46}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
+    print(f"{'':50}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
     for number, (window, magnitude, density) in enumerate(CASES):
         results = {"one template": [], f"{N_TEMPLATES} skyflats": [], "the sky itself": []}
         for seed in range(1, n_seeds + 1):
@@ -81,7 +81,7 @@ def compare(n_seeds):
         name = f"{window.name}, J = {magnitude}" + (", field stars" if density else "")
         for library, values in results.items():
             rms, shape = np.transpose(values)
-            print(f"{name:30}{library:16}{np.median(rms):8.2f}{np.mean(rms):8.2f}", end="")
+            print(f"{name:34}{library:16}{np.median(rms):8.2f}{np.mean(rms):8.2f}", end="")
             print(f"{np.sum(rms == 100):8d}{np.nanmedian(shape):8.2f}", flush=True)
             name = ""
 
