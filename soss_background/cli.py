@@ -473,10 +473,11 @@ def _reference(options):
     names += ("useafter", "author", "pedigree", "description")
     settings = _given(options, names)
     skyflats = find_files(options.skyflats)
-    if options.output.resolve() in [path.resolve() for path in skyflats]:
-        raise ValueError(f"{options.output} is one of the skyflats")
     reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
+    if options.output.resolve() in [Path(path).resolve() for path in (*skyflats, *table["FLAT"])]:
+        raise ValueError(f"{options.output} is one of the skyflats, or their flat")
     write_reference(reference, options.output)
+    table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
     _print_table(table)
     print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")
 

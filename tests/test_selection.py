@@ -4,11 +4,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.reference.merging import average_skies
-from soss_background.reference.selection import find_nearest, select_skies
+from soss_background.reference.selection import select_skies
 from soss_background.simulate import sky_image
 from soss_background.subtract.match import bin_sky, cross_residuals, expand_levels, match_levels
 from soss_background.subtract.templates import right_of_step
@@ -34,7 +34,7 @@ def test_right_of_step():
         right_of_step(make_sky(shift=10)).sum(), right.sum() - 10 * WINDOW.ny, rtol=1e-3
     )
     part = right_of_step(make_sky()[:, 600:900], first_column=600)
-    np.testing.assert_array_equal(part, right[:, 600:900])
+    assert_array_equal(part, right[:, 600:900])
     assert not right_of_step(make_sky()[:, 1000:]).any()
 
 
@@ -42,7 +42,7 @@ def test_levels_of_both_sides_are_matched():
     sky, template = bin_all(make_sky(0.8), make_sky())
     assert_allclose(match_levels(sky, template), (0.8, 0.8), rtol=1e-5)
     image = expand_levels((2.0, 3.0), template, WINDOW.shape)
-    np.testing.assert_array_equal(np.unique(image), [2, 3])
+    assert_array_equal(np.unique(image), [2, 3])
     assert np.all(image[:, :690] == 2)
     assert np.all(image[:, 725:] == 3)
 
@@ -88,13 +88,16 @@ def select(places, exposures=None, **settings):
     return select_skies(distances(places), exposures, **settings)
 
 
-def test_nearest():
-    nearest, left = find_nearest(distances([0, 1, 5]))
-    np.testing.assert_array_equal(nearest, [1, 0, 1])
-    np.testing.assert_array_equal(left, [1, 1, 4])
-    nearest, left = find_nearest(distances([3]))
-    assert nearest[0] == 0
-    assert np.isinf(left[0])
+def test_leave_one_out():
+    selection = select([0, 1, 5])
+    assert_array_equal(selection.nearest, [1, 0, 1])
+    assert_array_equal(selection.left, [1, 1, 4])
+    alone = select([3])
+    assert alone.nearest[0] == 0
+    assert np.isinf(alone.left[0])
+    # What is made of the same exposures tells nothing.
+    again = select([0, 0.1, 5], [{1}, {1}, {2}])
+    assert_array_equal(again.nearest, [2, 2, 1])
 
 
 def test_skies_that_differ_are_all_kept():
@@ -107,7 +110,7 @@ def test_near_duplicates_are_merged():
     selection = select([0, 3, 0.1, 0.2, 3.3])
     assert sorted(map(sorted, selection.groups)) == [[0, 2, 3], [1], [4]]
     assert selection.reasons == ["", "", "merged with sky 1", "merged with sky 1", ""]
-    assert len(select([0, 3, 0.1, 0.2, 3.3], merge_below=0.0).groups) == 5
+    assert len(select([0, 3, 0.1, 0, 3.3], merge_below=0.0).groups) == 5
     # Any two of those that are merged are the same, not only neighbours.
     chain = select([0, 0.2, 0.4, 0.6]).groups
     assert all(np.ptp(group) == 1 for group in chain)
@@ -123,6 +126,16 @@ def test_one_measurement_is_not_averaged_with_itself():
     selection = select([0, 0.1, 0.05], [{1, 2}, {2, 3, 4}, {5}])
     assert selection.groups == [[1, 2]]
     assert selection.reasons == ["shares exposures with sky 2", "", "merged with sky 2"]
+    # Skies that differ are not one measurement, whatever they say.
+    assert select([0, 1, 2], [{1}, {1}, {1}]).groups == [[0], [1], [2]]
+
+
+def test_an_outlier_does_not_stand_for_itself():
+    exposures = [{1}, {2}, {3}, {4}, {5}, {5}]
+    selection = select([0, 1, 2, 3, 40, 40.1], exposures)
+    assert selection.groups == [[0], [1], [2], [3]]
+    assert selection.reasons[4] == "no other sky fits it: 37.0 % left"
+    assert selection.reasons[5] == "shares exposures with sky 5"
 
 
 def test_outliers():
@@ -206,3 +219,31 @@ def test_average_leaves_out_what_is_flagged():
 def test_one_sky_stays_as_it_is():
     planes = observe(make_sky(), 0.1, 1)
     assert average_skies([planes], bin_all(planes[0])) is planes
+
+
+@pytest.mark.parametrize("spoil", [np.nan, 0.0])
+def test_average_of_skies_that_do_not_tell_their_errors(spoil):
+    """A sky without errors counts as much as the other, a pixel without one does not count."""
+    first, second = observe(make_sky(), 0.1, 1), observe(make_sky(), 0.1, 2)
+    second[1][:] = spoil
+    sky, err, _ = average_skies([first, second], bin_all(first[0], second[0]))
+    if spoil == 0:
+        assert_allclose(sky, (first[0] + second[0]) / 2, rtol=2e-3)
+        assert_allclose(err, 0.05, rtol=1e-3)
+    else:
+        assert_allclose(sky, first[0], rtol=2e-3)
+        assert_allclose(err, 0.1, rtol=1e-3)
+    first[1][:], second[1][:] = spoil, spoil
+    sky, err, _ = average_skies([first, second], bin_all(first[0], second[0]))
+    assert_allclose(sky, (first[0] + second[0]) / 2, rtol=2e-3)
+    assert not err.any()
+
+
+def test_average_leaves_out_a_pixel_without_error():
+    first, second = observe(make_sky(), 0.1, 1), observe(make_sky(), 0.1, 2)
+    second[1][10, 300] = np.nan
+    sky, err, _ = average_skies([first, second], bin_all(first[0], second[0]))
+    assert sky[10, 300] == first[0][10, 300]
+    assert_allclose(err[10, 300], 0.1, rtol=1e-5)
+    assert np.isfinite(sky).all()
+    assert np.isfinite(err).all()

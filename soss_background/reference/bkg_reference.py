@@ -1,6 +1,6 @@
 """Skyflats become the BKG reference file that jwst's ``bkg_subtract`` reads."""
 
-from datetime import date
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,10 @@ from soss_background import __version__
 from soss_background.associations.tables import parse_date
 from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
-from soss_background.exposures import REQUIRED
 from soss_background.files import save_whole
-from soss_background.reference.candidates import read_candidates
+from soss_background.reference.candidates import MATCH, Candidates
 from soss_background.reference.merging import average_skies
-from soss_background.reference.selection import find_nearest, select_skies
+from soss_background.reference.selection import select_skies
 from soss_background.subtract.match import cross_residuals
 from soss_background.subtract.template_files import PLANE_KEYWORD
 
@@ -54,7 +53,7 @@ def make_reference(
 
     Parameters
     ----------
-    skyflats : list of str, `~pathlib.Path` or SkyflatModel
+    skyflats : str, `~pathlib.Path`, SkyflatModel, or list of these
         Skyflats, or their files, wildcards allowed.
     subarray : {"SUBSTRIP256", "SUBSTRIP96", "FULL"}
         Pixels of the library. jwst cuts SUBSTRIP96 out of SUBSTRIP256 itself.
@@ -79,38 +78,48 @@ def make_reference(
         The library, one plane a template, in DN/s. Its extension TEMPLATES and its HISTORY tell
         where they come from.
     table : `~astropy.table.Table`
-        A row for each skyflat: its number (``SKY``), which of the others fits it best
-        (``FITTED_BY``, 0 for none), what that leaves of it (``RESIDUAL``, rms in per cent), the
-        template that it went into (``TEMPLATE``, 0 for none), and why it is no template of its own
-        (``REASON``).
+        A row for each skyflat: its number (``SKY``), the flat that it is multiplied by (``FLAT``),
+        which of the others fits it best (``FITTED_BY``, 0 for none), what that leaves of it
+        (``RESIDUAL``, rms in per cent), the template that it went into (``TEMPLATE``, 0 for none),
+        and why it is no template of its own (``REASON``).
 
     Raises
     ------
     SkyflatError
-        If a skyflat cannot be read or has not these pixels, if its flat is not known or cannot be
-        had, or if a date or a pedigree is none.
+        If a parameter is none, if a skyflat cannot be read or has not these pixels, if its flat is
+        not known or cannot be had, or if some skyflats are flat-fielded, others are not, and no
+        flat is given.
     """
-    useafter, pedigree = _check_useafter(useafter), _check_pedigree(pedigree)
-    skies = read_candidates(skyflats, SUBARRAYS[subarray], plane, flat)
-    residuals = cross_residuals([sky.binned for sky in skies])
-    groups, reasons = select_skies(
-        residuals,
+    _check_parameters(subarray, plane, max_templates)
+    texts = {
+        "useafter": _check_useafter(useafter),
+        "author": _check_text(author),
+        "pedigree": _check_pedigree(pedigree),
+        "description": _check_text(description),
+    }
+    skyflats = Candidates(skyflats, SUBARRAYS[subarray], flat)
+    skies = skyflats.survey()
+    settings = {
+        "merge_below": merge_below,
+        "max_residual": max_residual,
+        "max_templates": max_templates,
+    }
+    selection = select_skies(
+        cross_residuals([sky.binned for sky in skies]),
         [sky.exposures for sky in skies],
-        merge_below=merge_below,
-        max_residual=max_residual,
-        max_templates=max_templates,
+        **settings,
     )
-    table = _tabulate(skies, residuals, groups, reasons)
-    reference = _build(skies, groups)
+    used = [skies[index] for group in selection.groups for index in group]
+    texts["author"] = texts["author"] or ", ".join(dict.fromkeys(sky.author for sky in used))
+    texts["pedigree"] = texts["pedigree"] or _date_pedigree(used)
+    if texts["description"] is None:
+        texts["description"] = f"{len(selection.groups)} empirical skies of SOSS, {subarray}"
+    reference = _build(skyflats, skies, selection.groups, plane)
     _describe(reference, SUBARRAYS[subarray], plane)
-    used = [skies[index] for group in groups for index in group]
-    meta = reference.meta
-    meta.useafter = useafter
-    meta.author = author or ", ".join(dict.fromkeys(sky.author for sky in used))
-    meta.pedigree = pedigree or _date_pedigree(used)
-    meta.description = description or f"{len(groups)} empirical skies of SOSS, {subarray}"
-    _tell_history(reference, skies, groups, reasons, plane)
-    return reference, table
+    for key, text in texts.items():
+        setattr(reference.meta, key, text)
+    _tell_history(reference, skies, selection, {"plane": plane, **settings})
+    return reference, _tabulate(skies, selection)
 
 
 def write_reference(reference, path):
@@ -123,10 +132,34 @@ def write_reference(reference, path):
         The library.
     path : str or `~pathlib.Path`
         Where it goes, FITS; what is there is replaced when the new file is complete.
+
+    Raises
+    ------
+    SkyflatError
+        If the name is not that of a FITS file.
     """
     path = Path(path)
+    if path.suffix != ".fits":
+        raise SkyflatError(f"{path} does not end in .fits")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_whole(reference.save, path)
+
+
+def _check_parameters(subarray, plane, max_templates):
+    """Refuse what is no choice."""
+    if subarray not in SUBARRAYS:
+        raise SkyflatError(f"{subarray} is none of the subarrays {', '.join(SUBARRAYS)}")
+    if plane not in ("BKGDN", "BKG"):
+        raise SkyflatError(f"{plane} is not BKGDN or BKG")
+    if max_templates is not None and max_templates < 1:
+        raise SkyflatError("A library has one template at least")
+
+
+def _check_text(text):
+    """Make sure that a header can hold a text."""
+    if text is not None and not (text.isascii() and text.isprintable()):
+        raise SkyflatError(f"{text}: a FITS header holds ASCII text of one line only")
+    return text
 
 
 def _check_useafter(text):
@@ -143,7 +176,7 @@ def _check_pedigree(text):
         return None
     kind, *dates = text.split() or [""]
     try:
-        dates = [date.fromisoformat(day) for day in dates]
+        dates = [time.strptime(day, "%Y-%m-%d") for day in dates]
         good = kind in _PEDIGREES.get(1 + len(dates), ()) and dates == sorted(dates)
     except ValueError:
         good = False
@@ -154,17 +187,17 @@ def _check_pedigree(text):
     return text
 
 
-def _tabulate(skies, residuals, groups, reasons):
+def _tabulate(skies, selection):
     """Tell of each skyflat how well the others fit it, and what became of it."""
     table = Table([{"SKY": number} | sky.row for number, sky in enumerate(skies, 1)])
-    nearest, left = find_nearest(residuals)
-    alone = ~np.isfinite(left)
-    table["FITTED_BY"] = np.where(alone, 0, nearest + 1)
-    table["RESIDUAL"] = np.where(alone, np.nan, left)
+    table["FLAT"] = [sky.flat or "" for sky in skies]
+    alone = ~np.isfinite(selection.left)
+    table["FITTED_BY"] = np.where(alone, 0, selection.nearest + 1)
+    table["RESIDUAL"] = np.where(alone, np.nan, selection.left)
     table["TEMPLATE"] = 0
-    for number, group in enumerate(groups, 1):
+    for number, group in enumerate(selection.groups, 1):
         table["TEMPLATE"][group] = number
-    table["REASON"] = reasons
+    table["REASON"] = selection.reasons
     for column, unit in (_UNITS | {"RESIDUAL": "%"}).items():
         table[column].unit = unit
     for column, form in {"LON": ".2f", "LAT": ".2f", "PWCPOS": ".3f", "RESIDUAL": ".2f"}.items():
@@ -172,18 +205,21 @@ def _tabulate(skies, residuals, groups, reasons):
     return table
 
 
-def _build(skies, groups):
+def _build(skyflats, skies, groups, plane):
     """Make the planes of a library, and the table of its templates."""
-    planes = [
-        average_skies([skies[i].planes for i in group], [skies[i].binned for i in group])
-        for group in groups
-    ]
-    data, err, dq = (np.array(part) for part in zip(*planes, strict=True))
-    reference = datamodels.SossBkgModel(data=data, err=err, dq=dq)
-    rows = [
-        skies[group[0]].row | {"NSAMPS": sum(skies[index].row["NSAMPS"] for index in group)}
-        for group in groups
-    ]
+    planes, rows = None, []
+    for number, group in enumerate(groups):
+        template = average_skies(
+            [skyflats.read_planes(index, plane) for index in group],
+            [skies[index].binned for index in group],
+        )
+        if planes is None:
+            planes = [np.empty((len(groups), *part.shape), part.dtype) for part in template]
+        for cube, part in zip(planes, template, strict=True):
+            cube[number] = part
+        samples = sum(skies[index].row["NSAMPS"] for index in group)
+        rows.append(skies[group[0]].row | {"NSAMPS": samples})
+    reference = datamodels.SossBkgModel(**dict(zip(("data", "err", "dq"), planes, strict=True)))
     table = Table(rows)
     for column, unit in _UNITS.items():
         table[column].unit = unit
@@ -195,10 +231,8 @@ def _describe(reference, window, plane):
     """Write the keywords that CRDS and jwst match on, and which pixels these are."""
     meta = reference.meta
     meta.reftype, meta.telescope = "BKG", "JWST"
-    for key, (_, value) in REQUIRED.items():
-        if value is not None:
-            reference[key] = value
-    meta.instrument.detector = "NIS"
+    for key, (_, value) in MATCH.items():
+        reference[key] = value
     meta.subarray.name = window.name
     meta.subarray.xstart, meta.subarray.ystart = window.x0 + 1, window.y0 + 1
     meta.subarray.xsize, meta.subarray.ysize = window.nx, window.ny
@@ -217,10 +251,11 @@ def _date_pedigree(skies):
     return f"INFLIGHT {first} {last}"
 
 
-def _tell_history(reference, skies, groups, reasons, plane):
+def _tell_history(reference, skies, selection, settings):
     """Tell where each template comes from, and which skyflats are not in the library."""
-    lines = [f"Made of {plane} of skyflats by soss_background {__version__}"]
-    for number, group in enumerate(groups, 1):
+    chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
+    lines = [f"Made of skyflats by soss_background {__version__}", f"  {chosen}"]
+    for number, group in enumerate(selection.groups, 1):
         for index in group:
             row, flat = skies[index].row, skies[index].flat
             place = f"LON {row['LON']:.2f}, LAT {row['LAT']:.2f}, DOY {row['DOY']}"
@@ -230,9 +265,9 @@ def _tell_history(reference, skies, groups, reasons, plane):
                 f"  {place}, PWCPOS {row['PWCPOS']:.3f}",
                 f"  multiplied by {Path(flat).name}" if flat else "  not flat-fielded",
             ]
-    inside = {index for group in groups for index in group}
+    inside = {index for group in selection.groups for index in group}
     for index, sky in enumerate(skies):
         if index not in inside:
-            lines += [f"Left out: {sky.row['FILE']}", f"  {reasons[index]}"]
+            lines += [f"Left out: {sky.row['FILE']}", f"  {selection.reasons[index]}"]
     for line in lines:
         reference.add_history_entry(line)

@@ -1,4 +1,4 @@
-"""What skyflats give to a library: skies of some pixels, as they are before the flat."""
+"""Skyflats as candidates of a library: skies of some pixels, as they are before the flat."""
 
 import functools
 import logging
@@ -25,33 +25,34 @@ from soss_background.subtract.template_files import (
     read_flat,
 )
 
-__all__ = ["Candidate", "read_candidates"]
+__all__ = ["MATCH", "Candidate", "Candidates"]
 
 log = logging.getLogger(__name__)
+
+# What CRDS and jwst match on: metadata path, keyword and value.
+MATCH = {key: pair for key, pair in REQUIRED.items() if pair[1] is not None}
+MATCH["meta.instrument.detector"] = ("DETECTOR", "NIS")
 
 
 @dataclass
 class Candidate:
     """
-    What a skyflat gives to a library.
+    What is known of a skyflat.
 
     Attributes
     ----------
     row : dict
         Its row in the table of templates.
     exposures : frozenset of tuple
-        Name, time and pointing of the exposures that it is made of.
+        Name and time of the exposures that it is made of.
     times : list of float
         First and last mid-time of these, MJD; empty if they are not known.
     author : str
         Who made it.
     flat : str or None
-        The flat that it was multiplied by.
-    planes : tuple of ndarray, shape (ny, nx)
-        Sky and 1-sigma uncertainty in DN/s, as they are before the flat-field correction, and
-        flags.
+        The flat that it has to be multiplied by.
     binned : `~soss_background.subtract.match.BinnedSky`
-        The sky, denoised if it was, in blocks.
+        The sky, flat-fielded, and denoised if it was, in blocks.
     """
 
     row: dict
@@ -59,74 +60,159 @@ class Candidate:
     times: list
     author: str
     flat: str | None
-    planes: tuple
     binned: BinnedSky
 
 
-def read_candidates(skyflats, window, plane="BKGDN", flat=None):
+class Candidates:
     """
-    Read what skyflats give to a library.
+    Skyflats, of which one is open at a time.
 
     Parameters
     ----------
-    skyflats : list of str, `~pathlib.Path` or SkyflatModel
+    skyflats : str, `~pathlib.Path`, SkyflatModel, or list of these
         Skyflats, or their files, wildcards allowed.
     window : `~soss_background.detector.Window`
         Pixels of the library.
-    plane : {"BKGDN", "BKG"}
-        Plane that is taken.
     flat : str or `~pathlib.Path`, optional
         FLAT reference file; by default the one that each skyflat was made with.
-
-    Returns
-    -------
-    candidates : list of Candidate
-        One for each skyflat.
 
     Raises
     ------
     SkyflatError
-        If a skyflat cannot be read, is not of SOSS, or has not these pixels, or if its flat is not
-        known or cannot be had.
+        If there are none.
     """
-    items = []
-    for item in skyflats:
-        items += [item] if isinstance(item, SkyflatModel) else find_files([item])
-    if not items:
-        raise SkyflatError("No skyflats are given")
-    read_once = functools.cache(lambda name: read_flat(_locate_flat(name), window))
-    candidates = []
-    for item in tqdm(items, "Reading skyflats", unit="skyflat", disable=None):
-        with open_skyflat(item) as skyflat:
-            name = skyflat.meta.filename if isinstance(item, SkyflatModel) else item.name
-            candidates.append(_read_candidate(skyflat, name, window, plane, flat, read_once))
-    flats = dict.fromkeys(sky.flat or "none" for sky in candidates)
-    if len(flats) > 1:
-        log.warning("Not all templates are multiplied by one flat: %s", ", ".join(flats))
-    return candidates
+
+    def __init__(self, skyflats, window, flat=None):
+        if isinstance(skyflats, str | Path | SkyflatModel):
+            skyflats = [skyflats]
+        self._items = [item for item in skyflats if isinstance(item, SkyflatModel)]
+        self._items += find_files([i for i in skyflats if not isinstance(i, SkyflatModel)])
+        if not self._items:
+            raise SkyflatError("No skyflats are given")
+        self._window, self._given_flat = window, flat
+        self._read_flat = functools.cache(lambda name: read_flat(_locate_flat(name), window))
+
+    def survey(self):
+        """
+        Look at all of them.
+
+        Returns
+        -------
+        candidates : list of Candidate
+            One for each skyflat.
+
+        Raises
+        ------
+        SkyflatError
+            If a skyflat cannot be read, is not of SOSS, or has not these pixels, if its flat is
+            not known or cannot be had, or if some are flat-fielded and others are not.
+        """
+        indices = tqdm(range(len(self._items)), "Reading skyflats", unit="skyflat", disable=None)
+        candidates = [self._look_at(index) for index in indices]
+        fielded = {bool(each.flat): each.row["FILE"] for each in candidates}
+        if len(fielded) > 1 and not self._given_flat:
+            raise SkyflatError(
+                f"{fielded[False]}: not flat-fielded, but {fielded[True]} is: to compare them, "
+                "give the flat (--flat FILE)"
+            )
+        flats = dict.fromkeys(each.flat for each in candidates if each.flat)
+        if len(flats) > 1:
+            log.warning("The skyflats were made with different flats: %s", ", ".join(flats))
+        return candidates
+
+    def read_planes(self, index, plane):
+        """
+        Read the planes of a skyflat.
+
+        Parameters
+        ----------
+        index : int
+            Its number.
+        plane : {"BKGDN", "BKG"}
+            The denoised sky or the plain one.
+
+        Returns
+        -------
+        sky, err : ndarray of float32, shape (ny, nx)
+            The sky and its 1-sigma uncertainty in DN/s, as they are before the flat-field
+            correction. The sky is finite, and 0 on reference pixels.
+        dq : ndarray of uint32, shape (ny, nx)
+            Its flags; DO_NOT_USE where the sky had to be filled.
+
+        Raises
+        ------
+        SkyflatError
+            If it has no such plane, or nothing in it.
+        """
+        with open_skyflat(self._items[index]) as skyflat:
+            name = self._name(index)
+            planes = (getattr(skyflat, plane.lower()), skyflat.err, skyflat.dq)
+            if planes[0] is None:
+                raise SkyflatError(f"{name}: no {plane} in it")
+            sky, err, dq = cut_planes(skyflat, planes, self._window, name)
+            flat = self._flat_of(skyflat, name)
+            factor = self._read_flat(flat) if flat else 1
+            if not np.isfinite(sky).any():
+                raise SkyflatError(f"{name}: {plane} has no value")
+            sky, dq = _fill(sky, dq, self._window.reference_pixels())
+            return sky * factor, err * factor, dq.copy()
+
+    def _look_at(self, index):
+        """Learn what is known of a skyflat."""
+        with open_skyflat(self._items[index]) as skyflat:
+            name, header = self._name(index), skyflat.to_flat_dict()
+            # What a skyflat does not tell it has from its kind.
+            fault = find_fault(
+                header, {key: pair for key, pair in MATCH.items() if header.get(key)}
+            )
+            if fault:
+                raise SkyflatError(f"{name}: {fault}")
+            template = from_skyflat(skyflat, self._window, name)
+            flat = self._flat_of(skyflat, name)
+            # Skies are compared without the flat.
+            fielded = template.flat_fielded or not self._given_flat
+            divisor = 1 if fielded else self._read_flat(str(self._given_flat))
+            row, exposures, times = _describe(skyflat, header)
+            science = ~self._window.reference_pixels()
+            return Candidate(
+                row={"FILE": name} | row,
+                exposures=exposures,
+                times=times,
+                author=skyflat.meta.author or "soss_background",
+                flat=flat,
+                binned=bin_sky(template.sky / divisor, science, self._window.x0),
+            )
+
+    def _name(self, index):
+        """Name a skyflat."""
+        item = self._items[index]
+        if isinstance(item, SkyflatModel):
+            return item.meta.filename or f"skyflat {index + 1}"
+        return item.name
+
+    def _flat_of(self, skyflat, name):
+        """Tell which flat a skyflat has to be multiplied by, None if it is not flat-fielded."""
+        state, own = skyflat.meta.skyflat.flat_correction, skyflat.meta.ref_file.flat.name
+        if state == "SKIPPED":
+            return None
+        if state != "COMPLETE":
+            raise SkyflatError(
+                f"{name}: FLATCORR is {state}, which does not tell if it is flat-fielded"
+            )
+        if self._given_flat is None and own in (None, "N/A"):
+            raise SkyflatError(f"{name}: no R_FLAT tells its flat, give it (--flat FILE)")
+        return str(self._given_flat or own)
 
 
-def _read_candidate(skyflat, name, window, plane, flat, read_once):
-    """Take out of a skyflat what a library needs."""
-    header = skyflat.to_flat_dict()
-    # What a skyflat does not tell it inherits from its kind.
-    fault = find_fault(header, {key: value for key, value in REQUIRED.items() if header.get(key)})
-    if fault:
-        raise SkyflatError(f"{name}: {fault}")
-    template = from_skyflat(skyflat, window, name)
-    planes = (getattr(skyflat, plane.lower()), skyflat.err, skyflat.dq)
-    if planes[0] is None:
-        raise SkyflatError(f"{name}: no {plane} in it")
-    flat_name = _flat_name(skyflat, name, flat)
-    factor = read_once(flat_name) if flat_name else 1
-    # Skies are compared without the flat.
-    divisor = read_once(str(flat)) if flat and not template.flat_fielded else 1
-    sky, err, dq = cut_planes(skyflat, planes, window, name)
-    reference = window.reference_pixels()
-    sky, dq = _fill(sky, dq, reference)
-    exposures, times, pwcpos = _exposures(skyflat)
+def _describe(skyflat, header):
+    """Collect the columns of a skyflat, its exposures, and their first and last time."""
+    names, times, pwcpos = [], np.array([]), _number(skyflat.meta.instrument.pupil_position)
+    metadata = skyflat.metadata
+    if metadata is not None and np.any(metadata["used"]):
+        used = metadata[metadata["used"] == 1]
+        names = [name.rsplit("_", 1)[0] for name in used["filename"].astype(str)]
+        times, pwcpos = used["mid_time_mjd"], round(float(np.mean(used["pwcpos"])), 6)
     row = {
-        "FILE": name,
         "PROGRAM": header.get("meta.observation.program_number") or "",
         "TARGPROP": header.get("meta.target.proposer_name") or "",
         "LON": _number(skyflat.meta.skyflat.ecliptic_lon),
@@ -135,46 +221,14 @@ def _read_candidate(skyflat, name, window, plane, flat, read_once):
         "PWCPOS": pwcpos,
         "NSAMPS": skyflat.meta.skyflat.n_samples or 0,
     }
-    return Candidate(
-        row=row,
-        exposures=exposures,
-        times=times,
-        author=skyflat.meta.author or "soss_background",
-        flat=flat_name,
-        planes=(sky * factor, err * factor, dq.copy()),
-        binned=bin_sky(template.sky / divisor, ~reference, window.x0),
-    )
+    known = times[np.isfinite(times)]
+    ends = [known.min(), known.max()] if known.size else []
+    return row, frozenset(zip(names, times, strict=True)), ends
 
 
 def _number(value):
     """Take NaN for what is not known."""
     return np.nan if value is None else value
-
-
-def _exposures(skyflat):
-    """List the exposures of a skyflat, their first and last time, and their PWCPOS."""
-    metadata = skyflat.metadata
-    if metadata is None or not np.any(metadata["used"]):
-        return frozenset(), [], _number(skyflat.meta.instrument.pupil_position)
-    used = metadata[metadata["used"] == 1]
-    names = [name.rsplit("_", 1)[0] for name in used["filename"].astype(str)]
-    times = used["mid_time_mjd"]
-    exposures = frozenset(zip(names, times, used["ra_v1"], used["dec_v1"], strict=True))
-    return exposures, [times.min(), times.max()], round(float(np.mean(used["pwcpos"])), 6)
-
-
-def _flat_name(skyflat, name, flat):
-    """Tell which flat a skyflat was divided by, None if it was not."""
-    state, own = skyflat.meta.skyflat.flat_correction, skyflat.meta.ref_file.flat.name
-    if state == "SKIPPED":
-        return None
-    if state != "COMPLETE":
-        raise SkyflatError(
-            f"{name}: FLATCORR is {state}, which does not tell if it is flat-fielded"
-        )
-    if flat is None and own in (None, "N/A"):
-        raise SkyflatError(f"{name}: no R_FLAT tells its flat, give it (--flat FILE)")
-    return str(flat or own)
 
 
 def _locate_flat(name):

@@ -24,9 +24,10 @@ def average_skies(planes, binned):
     Returns
     -------
     sky, err : ndarray of float32, shape (ny, nx)
-        The mean and its 1-sigma uncertainty.
+        The mean and its 1-sigma uncertainty, 0 where that of no sky is known.
     dq : ndarray of uint32, shape (ny, nx)
-        Flags of the skies that a pixel is made of: those that are not DO_NOT_USE, or all.
+        Flags of the skies that a pixel is made of: those that are not DO_NOT_USE and have an
+        error, or all.
     """
     if len(planes) == 1:
         return planes[0]
@@ -36,13 +37,22 @@ def average_skies(planes, binned):
         factor = expand_levels(levels, binned[index], skies[index].shape)
         skies[index] *= factor
         errors[index] *= factor
-    good = flags & _BAD == 0
+    known = np.isfinite(errors)
+    good = (flags & _BAD == 0) & known
     good |= ~good.any(axis=0)
-    # One weight for all pixels of a sky: an error may be 0.
-    weights = np.median(errors, axis=(1, 2), keepdims=True) ** -2.0 * good
+    weights = good * _weigh(errors)[:, np.newaxis, np.newaxis]
     weights /= weights.sum(axis=0)
+    errors = np.where(known, errors, 0)
     return (
         np.sum(weights * skies, axis=0, dtype=np.float32),
         np.sqrt(np.sum((weights * errors) ** 2, axis=0, dtype=np.float32)),
         np.bitwise_or.reduce(np.where(good, flags, 0)),
     )
+
+
+def _weigh(errors):
+    """Weigh skies by their typical errors; alike if one of them has none."""
+    known = [plane[np.isfinite(plane) & (plane > 0)] for plane in errors]
+    if any(plane.size == 0 for plane in known):
+        return np.ones(len(known))
+    return np.array([np.median(plane) for plane in known]) ** -2.0

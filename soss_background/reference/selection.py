@@ -6,7 +6,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-__all__ = ["Selection", "find_nearest", "select_skies"]
+__all__ = ["Selection", "select_skies"]
 
 # What an outlier leaves, relative to what is left of the other skies.
 _MUCH_WORSE = 3.0
@@ -22,26 +22,33 @@ class Selection(NamedTuple):
         The skies of each template, the one that stands for it first.
     reasons : list of str
         Why a sky is no template of its own; empty if it is one.
+    nearest : ndarray of int, shape (n,)
+        For each sky the other one that leaves least of it; 0 if there is none.
+    left : ndarray of float, shape (n,)
+        What that one leaves in per cent; infinite if there is none.
     """
 
     groups: list
     reasons: list
+    nearest: np.ndarray
+    left: np.ndarray
 
 
 def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, max_templates=None):
     """
     Choose the skies of a library.
 
-    Outliers are left out, skies that are the same are merged, and if these are still too many,
-    those are taken which together leave least of all skies: greedily from every start, then by
-    exchanging one for another as long as that helps [1]_.
+    Of skies that are the same and share exposures one is taken. Outliers are left out, skies that
+    are the same are merged, and if these are still too many, those are taken which together leave
+    least of all skies: greedily from every start, then by exchanging one for another as long as
+    that helps [1]_.
 
     Parameters
     ----------
     residuals : ndarray of float, shape (n, n)
         Per cent of sky i that sky j leaves, see `soss_background.subtract.match.cross_residuals`.
     exposures : list of set
-        Exposures that each sky is made of. Those that share any are one measurement.
+        Exposures that each sky is made of.
     merge_below : float
         Residual in per cent below which skies are the same.
     max_residual : float
@@ -59,62 +66,66 @@ def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, ma
     ----------
     .. [1] L. Kaufman and P. J. Rousseeuw, Finding Groups in Data, chapter 2, Wiley 1990.
     """
-    reasons = _find_outliers(residuals, max_residual)
-    good = [index for index, reason in enumerate(reasons) if not reason]
-    groups = _group_alike(residuals, good, merge_below)
-    # The sky of most exposures stands for the others.
-    groups = [sorted(group, key=lambda index: -len(exposures[index])) for group in groups]
+    same = np.maximum(residuals, residuals.T) <= merge_below
+    repeated = same & [[bool(one & other) for other in exposures] for one in exposures]
+    # A sky does not tell how good it is itself, nor does another made of the same exposures.
+    others = np.where(repeated | np.eye(len(same), dtype=bool), np.inf, residuals)
+    reasons = [""] * len(same)
+    # The sky of most exposures comes first, and stands for the others.
+    order = sorted(range(len(same)), key=lambda index: -len(exposures[index]))
+    kept = _drop_repeated(order, repeated, reasons)
+    kept = _drop_outliers(kept, others, max_residual, reasons)
+    groups = sorted(_group_alike(residuals, kept, merge_below), key=min)
+    for first, *more in groups:
+        for index in more:
+            reasons[index] = f"merged with sky {first + 1}"
     if max_templates is not None and max_templates < len(groups):
-        firsts = [group[0] for group in groups]
-        chosen = _span(residuals[np.ix_(good, firsts)], max_templates)
-        for number in set(range(len(groups))) - set(chosen):
-            left = residuals[firsts[number], [firsts[other] for other in chosen]].min()
-            for index in groups[number]:
-                reasons[index] = f"others stand for it: {left:.1f} % left"
-        groups = [groups[number] for number in sorted(chosen)]
-    return Selection([_drop_repeated(group, exposures, reasons) for group in groups], reasons)
+        groups = _take_best(residuals, groups, max_templates, reasons)
+    return Selection(groups, reasons, others.argmin(axis=1), others.min(axis=1))
 
 
-def find_nearest(residuals):
-    """
-    Find for each sky the other one that leaves least of it.
-
-    Parameters
-    ----------
-    residuals : ndarray of float, shape (n, n)
-        Per cent of sky i that sky j leaves.
-
-    Returns
-    -------
-    nearest : ndarray of int, shape (n,)
-        The other sky; 0 if there is none.
-    left : ndarray of float, shape (n,)
-        What it leaves in per cent; infinite if there is none.
-    """
-    others = residuals + np.diag(np.full(len(residuals), np.inf))
-    return others.argmin(axis=1), others.min(axis=1)
+def _drop_repeated(order, repeated, reasons):
+    """Take each measurement once."""
+    kept = []
+    for index in order:
+        twin = next((other for other in kept if repeated[index, other]), None)
+        if twin is None:
+            kept.append(index)
+        else:
+            reasons[index] = f"shares exposures with sky {twin + 1}"
+    return kept
 
 
-def _find_outliers(residuals, max_residual):
-    """Leave out the sky that the others fit worst, as long as there is one that they do not fit."""
-    reasons, left = [""] * len(residuals), np.arange(len(residuals))
+def _drop_outliers(kept, others, max_residual, reasons):
+    """Drop the sky that the others fit worst, as long as there is one that they do not fit."""
     # Of two that differ nobody knows which is right.
-    while len(left) > 2:
-        _, worst = find_nearest(residuals[np.ix_(left, left)])
-        suspect = np.argmax(worst)
-        others = np.delete(left, suspect)
-        _, typical = find_nearest(residuals[np.ix_(others, others)])
-        if worst[suspect] <= max(max_residual, _MUCH_WORSE * np.median(typical)):
+    while len(kept) > 2:
+        left = others[np.ix_(kept, kept)].min(axis=1)
+        worst = int(np.argmax(left))
+        rest = kept[:worst] + kept[worst + 1 :]
+        typical = np.median(others[np.ix_(rest, rest)].min(axis=1))
+        if left[worst] <= max(max_residual, _MUCH_WORSE * typical):
             break
-        reasons[left[suspect]] = f"no other sky fits it: {worst[suspect]:.1f} % left"
-        left = others
-    return reasons
+        reasons[kept[worst]] = f"no other sky fits it: {left[worst]:.1f} % left"
+        kept = rest
+    return kept
+
+
+def _take_best(residuals, groups, number, reasons):
+    """Take the groups that together leave least of all skies."""
+    skies, firsts = np.concatenate(groups), [group[0] for group in groups]
+    chosen = _span(residuals[np.ix_(skies, firsts)], number)
+    for left_out in set(range(len(groups))) - set(chosen):
+        for index in groups[left_out]:
+            left = min(residuals[index, firsts[other]] for other in chosen)
+            reasons[index] = f"others stand for it: {left:.1f} % left"
+    return [groups[index] for index in sorted(chosen)]
 
 
 def _group_alike(residuals, indices, merge_below):
     """Group skies any two of which are the same."""
-    if len(indices) == 1:
-        return [indices]
+    if len(indices) == 1 or merge_below <= 0:
+        return [[index] for index in indices]
     distances = residuals[np.ix_(indices, indices)]
     distances = squareform(np.maximum(distances, distances.T))
     labels = fcluster(linkage(distances, "complete"), merge_below, "distance")
@@ -148,24 +159,12 @@ def _improve(squares, chosen, number):
 
 def _with_best(squares, chosen):
     """Add the column that lowers the cost most."""
-    candidates = [column for column in range(squares.shape[1]) if column not in chosen]
-    return min(([*chosen, column] for column in candidates), key=lambda c: _cost(squares, c))
+    least = squares[:, chosen].min(axis=1, initial=np.inf)
+    costs = np.minimum(squares, least[:, np.newaxis]).mean(axis=0)
+    costs[chosen] = np.inf
+    return [*chosen, int(costs.argmin())]
 
 
 def _cost(squares, chosen):
     """Average the least square of each row."""
     return squares[:, chosen].min(axis=1).mean()
-
-
-def _drop_repeated(group, exposures, reasons):
-    """Take each measurement once; note why the others are no templates."""
-    kept = []
-    for index in group:
-        shared = [other for other in kept if exposures[index] & exposures[other]]
-        if shared:
-            reasons[index] = f"shares exposures with sky {shared[0] + 1}"
-            continue
-        if kept:
-            reasons[index] = f"merged with sky {kept[0] + 1}"
-        kept.append(index)
-    return kept

@@ -106,8 +106,9 @@ def cross_residuals(skies):
     """
     Measure what is left of each sky when each of the others is subtracted.
 
-    This is what jwst's ``bkg_subtract`` does with a library of templates, if nothing but the sky is
-    in an exposure: the template gets a level on each side of its step, and stays where it is.
+    As in jwst's ``bkg_subtract``, a template gets a level on each side of its step, and stays where
+    it is. That step, which has to find the sky between stars, takes the levels from the darker half
+    of the pixels, and right of the step from columns up to 950.
 
     Parameters
     ----------

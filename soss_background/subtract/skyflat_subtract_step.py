@@ -165,21 +165,22 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _find_flat(self, model, window, templates):
         """Read the flat, unless all is flat-fielded; what is in one state can do without."""
-        fielded = {model.meta.filename: model.meta.cal_step.flat_field == "COMPLETE"}
-        fielded |= {each.name: each.flat_fielded for each in templates}
-        if all(fielded.values()):
+        states = [(model.meta.filename, model.meta.cal_step.flat_field == "COMPLETE")]
+        states += [(each.name, each.flat_fielded) for each in templates]
+        first, second = (
+            next((name for name, fielded in states if fielded is wanted), None)
+            for wanted in (True, False)
+        )
+        if second is None:
             return None
-        needed = any(fielded.values())
         try:
             path = self._flat_path(model)
+            if path is not None:
+                return read_flat(path, window)
         except SkyflatError:
-            if needed:
+            if first is not None:
                 raise
-            path = None
-        if path is not None:
-            return read_flat(path, window)
-        if needed:
-            first, second = (next(n for n in fielded if fielded[n] is s) for s in (True, False))
+        if first is not None:
             raise _NotSubtractedError(
                 f"{first} is flat-fielded and {second} is not: give --override_flat=FILE"
             )

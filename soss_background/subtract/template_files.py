@@ -63,7 +63,7 @@ def find_files(patterns):
 
     Parameters
     ----------
-    patterns : list of str
+    patterns : list of str or `~pathlib.Path`
         Paths, with wildcards or without.
 
     Returns
