@@ -414,8 +414,8 @@ def _add_reference(commands):
         "--subarray",
         choices=SUBARRAYS,
         default="SUBSTRIP256",
-        help="pixels of the library; jwst takes SUBSTRIP256 for SUBSTRIP96 too "
-        "(default: %(default)s)",
+        help="pixels of the library; jwst takes SUBSTRIP256 for SUBSTRIP96 too, and the others "
+        "for nothing else than themselves (default: %(default)s)",
     )
     parser.add_argument(
         "--plane",
@@ -425,7 +425,7 @@ def _add_reference(commands):
     )
     parser.add_argument(
         "--flat",
-        type=Path,
+        metavar="FILE",
         help="multiply by this flat (default: that which each skyflat was made with)",
     )
     parser.add_argument(
@@ -473,13 +473,19 @@ def _reference(options):
     names += ("useafter", "author", "pedigree", "description")
     settings = _given(options, names)
     skyflats = find_files(options.skyflats)
+    _check_no_input(options.output, skyflats)
     reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
-    if options.output.resolve() in [Path(path).resolve() for path in (*skyflats, *table["FLAT"])]:
-        raise ValueError(f"{options.output} is one of the skyflats, or their flat")
+    _check_no_input(options.output, table["FLAT"])
     write_reference(reference, options.output)
     table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
     _print_table(table)
     print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")
+
+
+def _check_no_input(output, inputs):
+    """Make sure that nothing is written over what it is made of."""
+    if output.resolve() in [Path(path).resolve() for path in inputs]:
+        raise ValueError(f"{output} is one of the skyflats, or their flat")
 
 
 def _given(options, names):

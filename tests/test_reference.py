@@ -231,7 +231,9 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
     environment = make_cache(tmp_path / "cache", {"flat": path.parent / "flat.fits"})
     with SkyflatModel(path) as skyflat:
         skyflat.meta.ref_file.flat.name = "crds://jwst_niriss_flat_0001.fits"
-        with pytest.raises(SkyflatError, match=r"flat_0001.fits: CRDS cannot be reached, give"):
+        with pytest.raises(
+            SkyflatError, match=r"LON009.*flat_0001.fits and CRDS cannot be reached, give"
+        ):
             make_reference([skyflat])
         _lead_to(environment, monkeypatch)
         reference, _ = make_reference([skyflat])
@@ -239,7 +241,7 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
         write_reference(reference, tmp_path / "bkg.fits")
         assert "  multiplied by jwst_niriss_flat_0001.fits" in read_history("bkg.fits")
         skyflat.meta.ref_file.flat.name = "crds://jwst_niriss_flat_0099.fits"
-        with pytest.raises(SkyflatError, match=r"flat_0099.fits: CRDS does not give it .* --flat"):
+        with pytest.raises(SkyflatError, match=r"CRDS has no crds://.*flat_0099.fits .* --flat"):
             make_reference([skyflat])
     stpipe._crds_reachable.cache_clear()
 
@@ -247,7 +249,7 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flat", "state", "message"),
     [
-        ("gone/flat.fits", "COMPLETE", r"gone/flat.fits: no such file \(flat\), give the flat"),
+        ("gone/flat.fits", "COMPLETE", r"LON001_skyflat.fits: its flat gone/flat.fits is no file"),
         ("N/A", "COMPLETE", "LON001_skyflat.fits: no R_FLAT tells its flat"),
         (None, "COMPLETE", "LON001_skyflat.fits: no R_FLAT tells its flat"),
         (None, None, "LON001_skyflat.fits: FLATCORR is None"),
@@ -350,7 +352,7 @@ def _lead_to(environment, monkeypatch):
     stpipe._crds_reachable.cache_clear()
 
 
-@pytest.mark.parametrize("subarray", SUBARRAYS)
+@pytest.mark.parametrize("subarray", ["SUBSTRIP256", "SUBSTRIP96"])
 def test_crds_certifies_it(library, subarray, tmp_path):
     new = tmp_path / f"{subarray}.fits"
     window = SUBARRAYS[subarray]
@@ -523,6 +525,8 @@ def test_faults(library, tmp_path):
         r"SUBSTRIP80 is none of the subarrays": {"subarray": "SUBSTRIP80"},
         r"ERR is not BKGDN or BKG": {"plane": "ERR"},
         r"one template at least": {"max_templates": 0},
+        r"nan is no residual": {"max_residual": float("nan")},
+        r"-1 is no residual": {"merge_below": -1},
     }
     (tmp_path / "bad.fits").write_bytes(b"nothing")
     for message, settings in faults.items():
@@ -534,6 +538,22 @@ def test_faults(library, tmp_path):
     detector.meta.instrument.detector = "NRS1"
     with pytest.raises(SkyflatError, match="LON001_skyflat.fits: DETECTOR is NRS1, not NIS"):
         make_reference(detector)
+    nowhere = make_skyflat(1, FULL)
+    nowhere.meta.subarray.ystart = 1793
+    with pytest.raises(SkyflatError, match="SUBSTRT1 and SUBSTRT2 do not fit its shape"):
+        make_reference(nowhere)
+    uneven = make_skyflat()
+    uneven.err = uneven.err[:100]
+    with pytest.raises(SkyflatError, match="its planes are not of one shape"):
+        make_reference(uneven)
+    write_flat(tmp_path / "flat.fits", window=SUBSTRIP256)
+    with datamodels.FlatModel("flat.fits") as flat:
+        flat.data[:] = 0
+        flat.save("zero.fits")
+    with pytest.raises(SkyflatError, match=r"zero.fits: a flat without any value"):
+        make_reference(make_skyflat(1, flat="flat.fits"), flat="zero.fits")
+    with pytest.raises(SkyflatError, match=r"library.fits: cannot be read as a flat"):
+        make_reference(make_skyflat(1, flat=library))
     empty = make_skyflat()
     empty.bkg[:] = np.nan
     with pytest.raises(SkyflatError, match="LON001_skyflat.fits: BKG has no value"):
@@ -570,7 +590,7 @@ def test_command_line(library, tmp_path):
     [
         (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
         (["-o", "{skyflat}"], "is one of the skyflats, or their flat"),
-        (["-o", "bkg.fits", "--flat", "none.fits", "--subarray", "FULL"], "has not the pixels"),
+        (["-o", "bkg.fits", "--subarray", "FULL"], "its SUBSTRIP256 has not the pixels of FULL"),
     ],
 )
 def test_command_line_faults(library, capsys, options, message, tmp_path):
@@ -588,3 +608,13 @@ def test_command_line_faults(library, capsys, options, message, tmp_path):
 def test_command_line_usage(options):
     with pytest.raises(SystemExit):
         main(["reference", "skyflat.fits", *options])
+
+
+def test_the_flat_is_not_written_over(tmp_path, capsys):
+    write_flat(tmp_path / "flat.fits", window=SUBSTRIP256)
+    make_skyflat(1, flat=tmp_path / "flat.fits").save(tmp_path / "s_skyflat.fits")
+    before = checksums(["flat.fits"])
+    for options in ([], ["--flat", "flat.fits"]):
+        assert main(["reference", "s_skyflat.fits", "-o", "flat.fits", *options]) == 1
+        assert "flat.fits is one of the skyflats, or their flat" in capsys.readouterr().err
+    assert checksums(["flat.fits"]) == before

@@ -379,6 +379,14 @@ def test_files_of_templates(skyflat, series, tmp_path):
         SkyflatSubtractStep.call(series[0], skyflat=[str(series[0])])
     with pytest.raises(SkyflatError, match="CRDS cannot be reached"):
         SkyflatSubtractStep.call(series[0])
+    # Two of one name are told apart: one is flat-fielded, the other is not.
+    (tmp_path / "other").mkdir()
+    with SkyflatModel(skyflat) as model:
+        model.meta.skyflat.flat_correction = "SKIPPED"
+        model.save(tmp_path / "other" / skyflat.name)
+    both = [str(skyflat), str(tmp_path / "other" / skyflat.name)]
+    result = SkyflatSubtractStep.call(series[0], skyflat=both)
+    assert result.meta.cal_step.bkg_subtract == "SKIPPED"
     assert not list(tmp_path.glob("*.fits"))
 
 

@@ -90,7 +90,8 @@ def make_reference(
         not known or cannot be had, or if some skyflats are flat-fielded, others are not, and no
         flat is given.
     """
-    _check_parameters(subarray, plane, max_templates)
+    _check_choices(subarray, plane, max_templates)
+    _check_thresholds(merge_below, max_residual)
     texts = {
         "useafter": _check_useafter(useafter),
         "author": _check_text(author),
@@ -145,7 +146,7 @@ def write_reference(reference, path):
     save_whole(reference.save, path)
 
 
-def _check_parameters(subarray, plane, max_templates):
+def _check_choices(subarray, plane, max_templates):
     """Refuse what is no choice."""
     if subarray not in SUBARRAYS:
         raise SkyflatError(f"{subarray} is none of the subarrays {', '.join(SUBARRAYS)}")
@@ -153,6 +154,13 @@ def _check_parameters(subarray, plane, max_templates):
         raise SkyflatError(f"{plane} is not BKGDN or BKG")
     if max_templates is not None and max_templates < 1:
         raise SkyflatError("A library has one template at least")
+
+
+def _check_thresholds(*thresholds):
+    """Refuse what is no percentage."""
+    for threshold in thresholds:
+        if not threshold >= 0:
+            raise SkyflatError(f"{threshold} is no residual in per cent")
 
 
 def _check_text(text):

@@ -90,7 +90,7 @@ class Candidates:
         if not self._items:
             raise SkyflatError("No skyflats are given")
         self._window, self._given_flat = window, flat
-        self._read_flat = functools.cache(lambda name: read_flat(_locate_flat(name), window))
+        self._read_flat = functools.cache(lambda path: read_flat(path, window))
 
     def survey(self):
         """
@@ -148,10 +148,10 @@ class Candidates:
             name = self._name(index)
             planes = (getattr(skyflat, plane.lower()), skyflat.err, skyflat.dq)
             if planes[0] is None:
-                raise SkyflatError(f"{name}: no {plane} in it")
+                raise SkyflatError(f"{name}: no {plane} in it, see --plane")
             sky, err, dq = cut_planes(skyflat, planes, self._window, name)
             flat = self._flat_of(skyflat, name)
-            factor = self._read_flat(flat) if flat else 1
+            factor = self._read_flat(_locate_flat(flat, name)) if flat else 1
             if not np.isfinite(sky).any():
                 raise SkyflatError(f"{name}: {plane} has no value")
             sky, dq = _fill(sky, dq, self._window.reference_pixels())
@@ -171,7 +171,9 @@ class Candidates:
             flat = self._flat_of(skyflat, name)
             # Skies are compared without the flat.
             fielded = template.flat_fielded or not self._given_flat
-            divisor = 1 if fielded else self._read_flat(str(self._given_flat))
+            divisor = 1 if fielded else self._read_flat(Path(self._given_flat))
+            if flat:
+                _locate_flat(flat, name)
             row, exposures, times = _describe(skyflat, header)
             science = ~self._window.reference_pixels()
             return Candidate(
@@ -231,18 +233,18 @@ def _number(value):
     return np.nan if value is None else value
 
 
-def _locate_flat(name):
-    """Find the file of a flat that R_FLAT or the user names."""
-    path = Path(name)
-    if name.startswith("crds://"):
+def _locate_flat(flat, name):
+    """Find the file of the flat of a skyflat."""
+    path = Path(flat)
+    if flat.startswith("crds://"):
         if not crds_reachable():
-            raise SkyflatError(f"{name}: CRDS cannot be reached, give the flat (--flat FILE)")
+            raise SkyflatError(f"{name}: {flat} and CRDS cannot be reached, give --flat FILE")
         try:
             path = Path(api.dump_references("jwst", [path.name])[path.name])
         except (CrdsError, OSError) as err:
-            raise SkyflatError(f"{name}: CRDS does not give it ({err}), use --flat FILE") from err
+            raise SkyflatError(f"{name}: CRDS has no {flat} ({err}), give --flat FILE") from err
     if not path.is_file():
-        raise SkyflatError(f"{path}: no such file (flat), give the flat (--flat FILE)")
+        raise SkyflatError(f"{name}: its flat {path} is no file, give --flat FILE")
     return path
 
 

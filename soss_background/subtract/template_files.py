@@ -11,7 +11,7 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
-from soss_background.detector import SUBARRAYS, Window
+from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.files import ignore_file_warnings
 from soss_background.smoothing import fill_gaps
@@ -232,8 +232,12 @@ def read_flat(path, window):
     """
     fault = "cannot be read as a flat"
     with _tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
+        if reference.data is None:
+            raise SkyflatError(f"{path}: not a flat")
         flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
+    if not known.any():
+        raise SkyflatError(f"{path}: a flat without any value")
     return np.where(known, flat, 1).astype(np.float32)
 
 
@@ -265,8 +269,10 @@ def cut_planes(model, planes, window, name):
     place = _place(model, planes[0].shape[-2:], name)
     row, column = window.y0 - place.y0, window.x0 - place.x0
     inside = np.s_[..., max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
+    if len({plane.shape for plane in planes}) > 1:
+        raise SkyflatError(f"{name}: its planes are not of one shape")
     parts = [plane[inside] for plane in planes]
-    if min(row, column) < 0 or any(part.shape[-2:] != window.shape for part in parts):
+    if min(row, column) < 0 or parts[0].shape[-2:] != window.shape:
         raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
     return parts
 
@@ -275,7 +281,10 @@ def _place(model, shape, name):
     """Tell which pixels a file is of, by its keywords or else by its shape."""
     subarray = model.meta.subarray
     if None not in (subarray.xstart, subarray.ystart):
-        return Window(subarray.name or "", subarray.ystart - 1, subarray.xstart - 1, *shape)
+        place = Window(subarray.name or "", subarray.ystart - 1, subarray.xstart - 1, *shape)
+        if max(place.y0 + place.ny, place.x0 + place.nx) > FULL.nx:
+            raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 do not fit its shape {shape}")
+        return place
     for known in SUBARRAYS.values():
         if known.shape == shape:
             return known

@@ -7,7 +7,14 @@ import numpy as np
 from soss_background.cells import gather_blocks
 from soss_background.smoothing import gaussian_filter
 
-__all__ = ["Templates", "align_templates", "bin_smooth", "right_of_step", "shift_columns"]
+__all__ = [
+    "Templates",
+    "align_templates",
+    "bin_smooth",
+    "find_step",
+    "right_of_step",
+    "shift_columns",
+]
 
 # Full-frame columns between which the step lies, wherever the pupil wheel stands.
 _STEP_RANGE = (650, 770)
@@ -87,7 +94,7 @@ def align_templates(skies, noises, first_column=0):
     ValueError
         If some of the skies have a step and others have none.
     """
-    places = [_find_step(sky, first_column) for sky in skies]
+    places = [find_step(sky, first_column) for sky in skies]
     if places.count(None) not in (0, len(places)):
         raise ValueError(f"sky number {places.index(None) + 1} has no step, others have")
     if None in places:
@@ -153,6 +160,36 @@ def shift_columns(image, shift):
     return image[:, left] * (1 - share) + image[:, left + 1] * share
 
 
+def find_step(sky, first_column=0, part=0.5):
+    """
+    Find the column where some part of the step's light has come.
+
+    Parameters
+    ----------
+    sky : ndarray of float, shape (ny, nx)
+        A sky without gaps, whose rows are averaged.
+    first_column : int
+        Full-frame column of its first column.
+    part : float
+        Part of the light.
+
+    Returns
+    -------
+    column : float or None
+        The column, counted from the first; None if the step is not in the image.
+    """
+    low, high = (column - first_column for column in _STEP_RANGE)
+    if low < _BEFORE or high + _BEFORE > sky.shape[1]:
+        return None
+    profile = np.median(sky, axis=0)
+    foot, top = np.median(profile[low - _BEFORE : low]), np.median(profile[high : high + _BEFORE])
+    if not top > (1 + _LEAST_STEP) * foot:
+        return None
+    risen = (profile[low:high] - foot) / (top - foot)
+    beyond = max(1, int(np.argmax(risen > part)))
+    return low + beyond - (risen[beyond] - part) / (risen[beyond] - risen[beyond - 1])
+
+
 def right_of_step(sky, first_column=0):
     """
     Find the pixels where more than half of the step's light has come.
@@ -169,22 +206,8 @@ def right_of_step(sky, first_column=0):
     right : ndarray of bool, shape (ny, nx)
         True for pixels right of the step; all are left of it if there is none.
     """
-    middle = _find_step(sky, first_column)
+    middle = find_step(sky, first_column)
     return np.zeros(sky.shape, dtype=bool) if middle is None else _step_shape(sky, middle) > 0.5
-
-
-def _find_step(sky, first_column):
-    """Find the column where half of the step's light has come, None if it is not in the image."""
-    low, high = (column - first_column for column in _STEP_RANGE)
-    if low < _BEFORE or high + _BEFORE > sky.shape[1]:
-        return None
-    profile = np.median(sky, axis=0)
-    foot, top = np.median(profile[low - _BEFORE : low]), np.median(profile[high : high + _BEFORE])
-    if not top > (1 + _LEAST_STEP) * foot:
-        return None
-    part = (profile[low:high] - foot) / (top - foot)
-    beyond = max(1, int(np.argmax(part > 0.5)))
-    return low + beyond - (part[beyond] - 0.5) / (part[beyond] - part[beyond - 1])
 
 
 def _step_shape(sky, middle):
