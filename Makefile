@@ -27,7 +27,7 @@ demo: .venv/installed
 		--output $(DEMO)/skyflat.png
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .
