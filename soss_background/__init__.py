@@ -13,6 +13,7 @@ _STEPS = {
     "SkyflatMaskStep": "soss_background.mask.skyflat_mask_step",
     "SkyflatCombineStep": "soss_background.combine.skyflat_combine_step",
     "SkyflatDenoiseStep": "soss_background.denoise.skyflat_denoise_step",
+    "SkyflatQualityStep": "soss_background.quality.skyflat_quality_step",
     "SkyflatPipeline": "soss_background.pipeline.skyflat",
     "SkyflatSpec2Pipeline": "soss_background.pipeline.spec2",
     "SkyflatSubtractStep": "soss_background.subtract.skyflat_subtract_step",
@@ -24,6 +25,7 @@ __all__ = [
     "SkyflatMaskStep",
     "SkyflatModel",
     "SkyflatPipeline",
+    "SkyflatQualityStep",
     "SkyflatSpec2Pipeline",
     "SkyflatSubtractStep",
 ]

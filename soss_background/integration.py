@@ -18,6 +18,7 @@ def get_steps():
         ("soss_background.SkyflatMaskStep", "skyflat_mask", False),
         ("soss_background.SkyflatCombineStep", "skyflat_combine", False),
         ("soss_background.SkyflatDenoiseStep", "skyflat_denoise", False),
+        ("soss_background.SkyflatQualityStep", "skyflat_quality", False),
         ("soss_background.SkyflatSubtractStep", "skyflat_subtract", False),
         ("soss_background.SkyflatPipeline", "skyflat", True),
         ("soss_background.SkyflatSpec2Pipeline", "skyflat_spec2", True),

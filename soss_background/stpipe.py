@@ -19,8 +19,9 @@ from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
 from threadpoolctl import threadpool_limits
 
+from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import member_paths, open_libraries
+from soss_background.exposures import member_paths, open_libraries, read_header
 from soss_background.files import ignore_file_warnings, save_whole
 
 __all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
@@ -30,7 +31,9 @@ log = logging.getLogger(__name__)
 # Seconds to wait for a CRDS server; its client would wait for an hour.
 _PATIENCE = 10
 
-_SUFFIX = re.compile(r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise|subtract)?$")
+_SUFFIX = re.compile(
+    r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise|quality|subtract)?$"
+)
 
 
 def crds_reachable():
@@ -199,6 +202,38 @@ class SkyflatMixin:
 
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
+
+    def open_skyflat(self, init):
+        """
+        Open the skyflat that a step is given.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or SkyflatModel
+            The skyflat.
+
+        Returns
+        -------
+        SkyflatModel
+            The skyflat, or a copy of it unless the step is part of a pipeline.
+
+        Raises
+        ------
+        SkyflatError
+            If it is none, or lacks BKG, ERR or DQ.
+        """
+        if isinstance(init, datamodels.JwstDataModel):
+            name, kind = init.meta.filename, init.meta.model_type
+        else:
+            name = init = Path(self.make_input_path(str(init)))
+            kind = read_header(init).get("meta.model_type")
+            self._input_paths = {init.resolve()}
+        if kind != SkyflatModel.__name__:
+            raise SkyflatError(f"{name}: not a skyflat")
+        skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
+        if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
+            raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
+        return skyflat
 
 
 class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):

@@ -196,9 +196,8 @@ def test_results_of_the_steps_can_be_saved(visit, flat, tmp_path, exposures):
     steps["flat_field"]["override_flat"] = flat
     SkyflatPipeline.call(visit, steps=steps, save_results=True)
     root = NAME.removesuffix("skyflat.fits")
-    products = {
-        f"{root}{suffix}.fits" for suffix in ("skyflat", "skyflatcombine", "skyflatdenoise")
-    }
+    kinds = ("", "combine", "denoise", "quality")
+    products = {f"{root}skyflat{kind}.fits" for kind in kinds}
     for path in exposures:
         stem = path.name.removesuffix("rateints.fits")
         products |= {f"{stem}flat_field.fits", f"{stem}skyflatmask.fits"}
@@ -212,7 +211,9 @@ def test_output_file_of_several_masks(exposures, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.fits")) == names
 
 
-@pytest.mark.parametrize("step", ["skyflat_mask", "skyflat_combine", "skyflat_denoise"])
+@pytest.mark.parametrize(
+    "step", ["skyflat_mask", "skyflat_combine", "skyflat_denoise", "skyflat_quality"]
+)
 def test_skip(step, visit, tmp_path):
     strun(PIPELINE, visit, "--steps.flat_field.skip=true", f"--steps.{step}.skip=true")
     if step == "skyflat_combine":

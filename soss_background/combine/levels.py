@@ -46,6 +46,11 @@ class Levels:
         return np.median(self.stripes, axis=1)
 
     @property
+    def stripe_rms(self):
+        """Median of the rms of the exposures' stripes in DN/s."""
+        return float(np.median(np.std(self.stripes, axis=1)))
+
+    @property
     def common_stripe_variance(self):
         """Variance of the mean stripe of all exposures, which stays in the sky, in (DN/s)^2."""
         n = len(self.stripes)

@@ -71,6 +71,8 @@ class CombinedSky:
         Level of each exposure relative to their mean.
     offset : ndarray of float, shape (n,)
         Median over the columns of the stripes that were subtracted from each exposure, in DN/s.
+    stripe_rms : float
+        1/f stripes of an exposure that was used, median of their rms in DN/s.
     masked_fraction : ndarray of float, shape (n,)
         Fraction of the pixels of each exposure that were not used.
     reasons : list of str
@@ -85,6 +87,7 @@ class CombinedSky:
     left_out: np.ndarray
     scale: np.ndarray
     offset: np.ndarray
+    stripe_rms: float
     masked_fraction: np.ndarray
     reasons: list
 
@@ -160,7 +163,7 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     scale[used], offset[used] = levels.scale, levels.offset
     fraction[used] -= counts / sky.size
     cubes = stack.whole("images"), stack.whole("left_out")
-    return CombinedSky(sky, err, dq, *cubes, scale, offset, fraction, reasons)
+    return CombinedSky(sky, err, dq, *cubes, scale, offset, levels.stripe_rms, fraction, reasons)
 
 
 def _survey(exposures):

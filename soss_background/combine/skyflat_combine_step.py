@@ -100,6 +100,7 @@ class SkyflatCombineStep(SkyflatStep):
         self._describe(skyflat, table, library, headers)
         skyflat.meta.filename = name
         skyflat.meta.skyflat.flat_correction = flat_state
+        skyflat.meta.skyflat.stripe_rms = combined.stripe_rms
         skyflat.meta.cal_step.skyflat_mask = "SKIPPED" if unmasked else "COMPLETE"
         return skyflat
 

@@ -75,6 +75,22 @@ class SkyflatModel(JwstDataModel):
                 for plane in _planes(cube):
                     hdu.write(plane)
 
+    def iterate(self, name):
+        """
+        Read the planes of a cube one by one, which may be larger than memory.
+
+        Parameters
+        ----------
+        name : {"images", "masks"}
+            The cube.
+
+        Yields
+        ------
+        plane : ndarray, shape (ny, nx)
+            A plane.
+        """
+        yield from _planes(getattr(self, name))
+
     def to_asdf(self, init, *args, **kwargs):
         """
         Write an ASDF file.

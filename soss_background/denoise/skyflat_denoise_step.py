@@ -1,15 +1,12 @@
 """The step that denoises a skyflat."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
-from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
+from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.datamodels import SkyflatModel
 from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.errors import SkyflatError
-from soss_background.exposures import read_header
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatDenoiseStep"]
@@ -46,7 +43,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         SkyflatModel
             The skyflat with its ``bkgdn``.
         """
-        skyflat = self._open(init)
+        skyflat = self.open_skyflat(init)
         good = skyflat.dq & _BAD == 0
         names = ("sigma_rows", "sigma_columns", "sigma_step", "max_blur")
         parameters = {name: getattr(self, name) for name in names}
@@ -59,19 +56,4 @@ class SkyflatDenoiseStep(SkyflatStep):
         skyflat.meta.bunit_bkgdn = "DN/s"
         skyflat.meta.cal_step.skyflat_denoise = "COMPLETE"
         log.info("Denoised from %d of %d pixels", np.count_nonzero(good), good.size)
-        return skyflat
-
-    def _open(self, init):
-        """Open a skyflat, and make sure that it is one."""
-        if isinstance(init, JwstDataModel):
-            name, kind = init.meta.filename, init.meta.model_type
-        else:
-            name = init = Path(self.make_input_path(str(init)))
-            kind = read_header(init).get("meta.model_type")
-            self._input_paths = {init.resolve()}
-        if kind != SkyflatModel.__name__:
-            raise SkyflatError(f"{name}: not a skyflat")
-        skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
-        if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
-            raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
         return skyflat

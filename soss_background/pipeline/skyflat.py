@@ -13,6 +13,7 @@ from soss_background.denoise.skyflat_denoise_step import SkyflatDenoiseStep
 from soss_background.errors import SkyflatError
 from soss_background.exposures import borrow_image
 from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
+from soss_background.quality.skyflat_quality_step import SkyflatQualityStep
 from soss_background.stpipe import FlatFieldStep, SkyflatPipelineBase
 
 __all__ = ["SkyflatPipeline"]
@@ -24,7 +25,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
     """
     Make skyflats of dithered exposures of blank sky.
 
-    The steps are flat_field, skyflat_mask, skyflat_combine and skyflat_denoise.
+    The steps are flat_field, skyflat_mask, skyflat_combine, skyflat_denoise and skyflat_quality.
     """
 
     class_alias = "skyflat"
@@ -38,6 +39,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         "skyflat_mask": SkyflatMaskStep,
         "skyflat_combine": SkyflatCombineStep,
         "skyflat_denoise": SkyflatDenoiseStep,
+        "skyflat_quality": SkyflatQualityStep,
     }
 
     # References are looked for in `process`, when the input has been found to be good.
@@ -83,7 +85,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         if self.skyflat_combine.skip:
             log.warning("skyflat_combine is skipped: the masked exposures are the result")
             return result
-        return self.skyflat_denoise.run(result)
+        return self.skyflat_quality.run(self.skyflat_denoise.run(result))
 
     def _flat_field(self, library):
         """Divide the exposures by the flat, unless that has been done."""

@@ -21,6 +21,7 @@ __all__ = [
     "Template",
     "cut_planes",
     "find_files",
+    "find_place",
     "from_skyflat",
     "open_skyflat",
     "read_flat",
@@ -266,7 +267,7 @@ def cut_planes(model, planes, window, name):
     SkyflatError
         If the file has not these pixels.
     """
-    place = _place(model, planes[0].shape[-2:], name)
+    place = find_place(model, planes[0].shape[-2:], name)
     row, column = window.y0 - place.y0, window.x0 - place.x0
     inside = np.s_[..., max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
     if len({plane.shape for plane in planes}) > 1:
@@ -277,8 +278,29 @@ def cut_planes(model, planes, window, name):
     return parts
 
 
-def _place(model, shape, name):
-    """Tell which pixels a file is of, by its keywords or else by its shape."""
+def find_place(model, shape, name):
+    """
+    Tell which pixels a file is of, by its keywords or else by its shape.
+
+    Parameters
+    ----------
+    model : data model
+        The file.
+    shape : tuple of int
+        Rows and columns of its planes.
+    name : str
+        What it is called.
+
+    Returns
+    -------
+    place : `~soss_background.detector.Window`
+        Its pixels.
+
+    Raises
+    ------
+    SkyflatError
+        If it does not tell, or if they are not on the detector.
+    """
     subarray = model.meta.subarray
     if None not in (subarray.xstart, subarray.ystart):
         place = Window(subarray.name or "", subarray.ystart - 1, subarray.xstart - 1, *shape)

@@ -1,0 +1,94 @@
+"""Which numbers are good: metrics beside their acceptable ranges."""
+
+import re
+
+import numpy as np
+from astropy.table import Table
+
+__all__ = ["FAIL", "NO_RANGE", "PASS", "failures", "flag_metrics", "format_metrics"]
+
+PASS, FAIL, NO_RANGE = "pass", "fail", "no range"
+
+
+def flag_metrics(metrics, ranges, dtype):
+    """
+    Put metrics beside their ranges.
+
+    Parameters
+    ----------
+    metrics : list of `~soss_background.quality.metrics.Metric`
+        The numbers.
+    ranges : dict of tuple of float
+        Lowest and highest acceptable value, by name, with or without the row of a metric.
+    dtype : dtype
+        Columns of QC.
+
+    Returns
+    -------
+    table : ndarray, shape (n,)
+        QC: name, value, unit, comment, low, high (NaN if there is no range) and flag.
+    """
+    table = np.zeros(len(metrics), dtype=dtype)
+    for row, metric in zip(table, metrics, strict=True):
+        low, high = ranges.get(metric.name) or ranges.get(_kind(metric.name)) or (np.nan, np.nan)
+        known = np.isfinite(metric.value) and not np.isnan(low)
+        good = PASS if low <= metric.value <= high else FAIL
+        row["name"], row["value"], row["unit"] = metric.name, metric.value, metric.unit
+        row["comment"], row["low"], row["high"] = metric.comment, low, high
+        row["flag"] = good if known else NO_RANGE
+    return table
+
+
+def _kind(name):
+    """Take the row off the name of a metric."""
+    return re.sub(r"_\d+$", "", name)
+
+
+def failures(table):
+    """
+    List the metrics that are out of range.
+
+    Parameters
+    ----------
+    table : ndarray, shape (n,)
+        QC.
+
+    Returns
+    -------
+    messages : list of str
+        Name, value and range of each.
+    """
+    return [
+        f"{_text(row['name'])} is {row['value']:.4g}, not {row['low']:g} to {row['high']:g}"
+        for row in table
+        if _text(row["flag"]) == FAIL
+    ]
+
+
+def format_metrics(table):
+    """
+    Align metrics for people.
+
+    Parameters
+    ----------
+    table : ndarray, shape (n,)
+        QC.
+
+    Returns
+    -------
+    lines : list of str
+        A head, and one line a metric.
+    """
+    shown = Table({name: table[name] for name in ("name", "value", "unit", "low", "high", "flag")})
+    shown["comment"] = table["comment"]
+    for column in ("value", "low", "high"):
+        shown[column].format = ".4g"
+    for column in ("name", "unit", "flag", "comment"):
+        shown[column] = [_text(value) for value in table[column]]
+        shown[column].format = "<"
+    return shown.pformat(max_lines=-1, max_width=-1)
+
+
+def _text(value):
+    """Read a text of a table, in memory or from a file."""
+    return value.decode() if isinstance(value, bytes) else str(value)

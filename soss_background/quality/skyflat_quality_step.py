@@ -1,0 +1,91 @@
+"""The step that measures how good a skyflat is."""
+
+import logging
+
+from soss_background.errors import SkyflatError
+from soss_background.quality.metrics import measure_exposures, measure_sky, summarize_exposures
+from soss_background.quality.ranges import failures, flag_metrics, format_metrics
+from soss_background.stpipe import SkyflatStep
+from soss_background.subtract.template_files import find_place
+
+__all__ = ["SkyflatQualityStep"]
+
+log = logging.getLogger(__name__)
+
+_RANGE = "_range"
+
+
+class SkyflatQualityStep(SkyflatStep):
+    """Measure how good a skyflat is."""
+
+    class_alias = "skyflat_quality"
+
+    # Those of simulated visits, sparse to crowded, lie inside.
+    spec = """
+    exposures_used_range = float_list(min=2, max=2, default=list(3, inf))  # Exposures that were combined
+    masked_median_range = float_list(min=2, max=2, default=list(0, 0.85))  # Part of an exposure that is not used, median
+    masked_worst_range = float_list(min=2, max=2, default=list(0, 0.95))  # The same, of the worst exposure
+    level_scatter_range = float_list(min=2, max=2, default=list(0, 5))  # Scatter of the levels of the exposures [per cent]
+    stripes_range = float_list(min=2, max=2, default=list(0, 1))  # 1/f stripes of an exposure, rms [DN/s]
+    filled_range = float_list(min=2, max=2, default=list(0, 0.1))  # Part of BKG that had to be filled
+    hot_range = float_list(min=2, max=2, default=list(0, 0.03))  # Part of the pixels that are found to be hot
+    level_left_range = float_list(min=2, max=2, default=list(0.5, 20))  # Level left of the step [DN/s]
+    level_right_range = float_list(min=2, max=2, default=list(0.5, 30))  # Level right of the step [DN/s]
+    level_ratio_range = float_list(min=2, max=2, default=list(1.1, 2.2))  # Level right of the step over that left of it
+    step_column_range = float_list(min=2, max=2, default=list(680, 725))  # Column of half of the step, of any row
+    step_width_range = float_list(min=2, max=2, default=list(10, 80))  # Width of the step from 10 to 90 per cent, of any row [pixels]
+    noise_ratio_range = float_list(min=2, max=2, default=list(0.5, 1.25))  # Scatter of BKG about BKGDN over ERR
+    denoised_ratio_range = float_list(min=2, max=2, default=list(0.3, 6))  # Noise of BKGDN over that expected by ERR
+    few_samples_range = float_list(min=2, max=2, default=list(0, 0.7))  # Part of the pixels with fewer than three samples
+    chi2_range = float_list(min=2, max=2, default=list(0.2, 1.5))  # Reduced chi-square of the exposures about BKG
+    star_light_range = float_list(min=2, max=2, default=list(-0.3, 0.3))  # Asymmetry of what is left of the exposures [per cent of the sky]
+    jackknife_range = float_list(min=2, max=2, default=list(0, 1))  # Largest difference of two halves of the exposures on large scales, halved [per cent]
+    fail_on_qc = boolean(default=False)  # End with an error if a metric is out of its range
+    suffix = string(default='skyflatquality')  # Default suffix for output files
+    """  # noqa: E501
+
+    def process(self, init):
+        """
+        Measure a skyflat.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or SkyflatModel
+            The skyflat; a model is left unchanged unless the step is part of a pipeline.
+
+        Returns
+        -------
+        SkyflatModel
+            The skyflat with its ``qc``.
+
+        Raises
+        ------
+        SkyflatError
+            If a metric is out of its range and ``fail_on_qc`` is set.
+        """
+        skyflat = self.open_skyflat(init)
+        name = skyflat.meta.filename
+        window = find_place(skyflat, skyflat.bkg.shape, name)
+        metrics = []
+        if skyflat.metadata is not None:
+            metrics += summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)
+        metrics += measure_sky(skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq, window)
+        if skyflat.images is not None:
+            planes = (skyflat.iterate(cube) for cube in ("images", "masks"))
+            science = ~window.reference_pixels()
+            metrics += measure_exposures(*planes, skyflat.bkg, skyflat.err, science)
+        ranges = {
+            key.removesuffix(_RANGE): value
+            for key, value in self.get_pars().items()
+            if key.endswith(_RANGE)
+        }
+        skyflat.qc = flag_metrics(metrics, ranges, skyflat.get_dtype("qc"))
+        skyflat.meta.cal_step.skyflat_quality = "COMPLETE"
+        for line in format_metrics(skyflat.qc):
+            log.info("%s", line)
+        faults = [f"{name}: {fault}" for fault in failures(skyflat.qc)]
+        if faults and self.fail_on_qc:
+            raise SkyflatError("; ".join(faults))
+        for fault in faults:
+            log.warning("%s", fault)
+        return skyflat

@@ -1,0 +1,283 @@
+"""How good is a skyflat: metrics against truth, their ranges, and the step that measures them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from conftest import SMALL
+from helpers import checksums, strun
+from numpy.testing import assert_allclose
+
+from soss_background import SkyflatModel, SkyflatPipeline, SkyflatQualityStep
+from soss_background.detector import FULL, SUBSTRIP96, Window
+from soss_background.errors import SkyflatError
+from soss_background.quality.metrics import (
+    Metric,
+    measure_exposures,
+    measure_sky,
+    summarize_exposures,
+)
+from soss_background.quality.ranges import failures, flag_metrics, format_metrics
+from soss_background.simulate import draw_stars, simulate_visit, sky_image, star_image
+
+STEP = "soss_background.SkyflatQualityStep"
+WINDOW = SUBSTRIP96
+SCIENCE = ~WINDOW.reference_pixels()
+NOISE = 0.1
+
+
+def values(metrics):
+    return {metric.name: metric.value for metric in metrics}
+
+
+def observe(number=6, seed=1, light=0.0, masked=0.3):
+    """Make exposures of a plain sky with their masks; return them with their mean and its error."""
+    rng = np.random.default_rng(seed)
+    sky = sky_image(WINDOW, structure=0)
+    images = sky + light + NOISE * rng.standard_normal((number, *sky.shape))
+    masks = (rng.random(images.shape) < masked).astype(np.uint8)
+    count = np.sum(masks == 0, axis=0)
+    known = count > 0
+    total = np.sum(images, axis=0, where=masks == 0)
+    bkg = np.divide(total, count, out=sky.copy(), where=known, dtype=float)
+    err = NOISE / np.sqrt(np.maximum(count, 1))
+    return images.astype("f4"), masks, bkg.astype("f4"), err.astype("f4")
+
+
+# --- metrics -----------------------------------------------------------------------------
+
+
+def test_exposures_table():
+    table = np.zeros(4, dtype=SkyflatModel().get_dtype("metadata"))
+    table["used"] = [1, 1, 0, 1]
+    table["masked_fraction"] = [0.2, 0.5, 1.0, 0.3]
+    table["scale"] = [0.98, 1.0, np.nan, 1.02]
+    found = values(summarize_exposures(table, 0.04))
+    assert (found["exposures_used"], found["exposures_rejected"]) == (3, 1)
+    assert (found["masked_median"], found["masked_worst"]) == (0.3, 0.5)
+    assert_allclose(found["level_scatter"], 2)
+    assert found["stripes"] == 0.04
+    alone = values(summarize_exposures(table[:1], None))
+    assert np.isnan(alone["level_scatter"])
+    assert np.isnan(alone["stripes"])
+
+
+@pytest.mark.parametrize("contrast", [0.9, 1.1])
+def test_levels_and_step(contrast):
+    sky = 0.7 * sky_image(FULL, contrast=contrast, structure=0)
+    flags = np.zeros(sky.shape, dtype=np.uint32)
+    found = values(measure_sky(sky, sky, 0.01 * sky, flags, FULL))
+    inside = ~FULL.reference_pixels()
+    columns = np.broadcast_to(np.arange(2048), sky.shape)
+    left, right = (np.median(sky[inside & side]) for side in (columns < 680, columns > 730))
+    assert_allclose(found["level_left"], left, rtol=0.01)
+    assert_allclose(found["level_right"], right, rtol=0.01)
+    assert_allclose(found["level_ratio"], right / left, rtol=0.01)
+    # It leans: at row 1846 it is where it was measured.
+    assert_allclose(found["step_column_1846"], 700, atol=1.5)
+    assert_allclose(found["step_column_1280"] - found["step_column_1846"], -5.1, atol=0.6)
+    assert 15 < found["step_width_1846"] < 50
+    shifted = Window("", FULL.y0, FULL.x0 - 5, *FULL.shape)
+    moved = sky_image(shifted, contrast=contrast, structure=0)
+    again = values(measure_sky(moved, moved, sky, flags, FULL))
+    assert_allclose(again["step_column_1846"] - found["step_column_1846"], 5, atol=0.2)
+    assert_allclose(again["step_width_1846"], found["step_width_1846"], atol=3)
+
+
+def test_noise_and_flags():
+    rng = np.random.default_rng(2)
+    sky = sky_image(WINDOW, structure=0)
+    err = np.full(sky.shape, 0.05, dtype=np.float32)
+    bkg = (sky + 0.06 * rng.standard_normal(sky.shape)).astype(np.float32)
+    dq = np.where(SCIENCE, 0, 2**31).astype(np.uint32)
+    dq[10:20, 100:200] |= np.uint32(2048)
+    dq[30:40, 100:300] |= np.uint32(1)
+    bkg[10:40, 100:300] += 50
+    found = values(measure_sky(bkg, sky, err, dq, WINDOW))
+    assert_allclose(found["noise"], 0.06, rtol=0.03)
+    assert_allclose(found["noise_ratio"], 1.2, rtol=0.03)
+    assert_allclose(found["hot"], 1000 / SCIENCE.sum())
+    assert_allclose(found["filled"], 2000 / SCIENCE.sum())
+    assert "step_column_1846" in found
+    assert "step_column_768" not in found
+    plain = values(measure_sky(bkg, None, err, dq, WINDOW))
+    assert "noise" not in plain
+    assert_allclose(plain["level_left"], found["level_left"], rtol=0.01)
+
+
+def test_a_window_without_a_step():
+    window = Window("FULL", 1824, 1000, 64, 256)
+    sky = sky_image(window, structure=0)
+    found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), window))
+    assert_allclose(found["level_left"], np.median(sky))
+    assert np.isnan(
+        [found[key] for key in ("level_right", "level_ratio", "step_column_1846")]
+    ).all()
+
+
+def test_good_exposures():
+    images, masks, bkg, err = observe()
+    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    few = np.mean((np.sum(masks == 0, axis=0) < 3)[SCIENCE])
+    assert_allclose(found["few_samples"], few)
+    assert_allclose(found["chi2"], 1, atol=0.02)
+    assert abs(found["star_light"]) < 0.1
+    assert_allclose(found["denoised_ratio"], 1, atol=0.3)
+    assert found["jackknife"] < 0.1
+
+
+def test_misstated_errors():
+    images, masks, bkg, err = observe()
+    found = values(measure_exposures(images, masks, bkg, 2 * err, SCIENCE))
+    assert_allclose(found["chi2"], 0.25, atol=0.01)
+
+
+def test_star_light_that_leaks():
+    """In one of six exposures, unmasked."""
+    images, masks, bkg, err = observe()
+    clean = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    images[2] += star_image(WINDOW, draw_stars(1.0, 3))
+    bkg = np.mean(np.where(masks == 0, images, bkg), axis=0)
+    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    assert found["star_light"] > clean["star_light"] + 0.3
+    assert found["denoised_ratio"] > 3 * clean["denoised_ratio"]
+
+
+def test_halves_that_differ():
+    """A glow in every other exposure, half of it in each of the two halves' deviations."""
+    images, masks, bkg, err = observe()
+    images[::2, :, 1000:1300] *= 1.04
+    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    expected = 100 * 0.02 * sky_image(WINDOW, structure=0)[:, 1000:1300].max() / np.median(bkg)
+    assert_allclose(found["jackknife"], expected, rtol=0.05)
+
+
+def test_a_single_exposure():
+    images, masks, bkg, err = observe(number=1, masked=0.0)
+    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    assert np.isnan(found["chi2"])
+    assert "jackknife" not in found
+    assert found["few_samples"] == 1
+
+
+# --- ranges ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table():
+    metrics = [
+        Metric("step_column_256", 700.0, "pixel", "a column"),
+        Metric("step_column_1846", 730.0, "pixel", "another"),
+        Metric("chi2", 1.5, "", "at the end of its range"),
+        Metric("hot", np.nan, "", "not measured"),
+        Metric("noise", 0.05, "DN/s", "without a range"),
+    ]
+    ranges = {"step_column": [680, 725], "chi2": [0.5, 1.5], "hot": [0, 1]}
+    return flag_metrics(metrics, ranges, SkyflatModel().get_dtype("qc"))
+
+
+def test_flags(table):
+    flags = [flag.decode() for flag in table["flag"]]
+    assert flags == ["pass", "fail", "pass", "no range", "no range"]
+    assert failures(table) == ["step_column_1846 is 730, not 680 to 725"]
+    assert np.isnan(table["low"][-1])
+
+
+def test_printed_table(table):
+    head, _, *lines = format_metrics(table)
+    assert head.split() == ["name", "value", "unit", "low", "high", "flag", "comment"]
+    assert len(lines) == len(table)
+    assert "step_column_1846" in lines[1]
+    assert "fail" in lines[1]
+    assert len({line.index("pixel") for line in lines[:2]}) == 1
+
+
+# --- step and pipeline -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def skyflat(visit, flat, tmp_path_factory):
+    """Make a skyflat; return its file."""
+    folder = tmp_path_factory.mktemp("skyflat")
+    SkyflatPipeline.call(
+        visit,
+        steps={"flat_field": {"override_flat": flat}},
+        save_results=True,
+        output_dir=str(folder),
+    )
+    return next(folder.glob("*_skyflat.fits"))
+
+
+def test_the_pipeline_measures(skyflat):
+    """What is in the file, and recomputed from the file."""
+    qc = Table.read(skyflat, "QC")
+    assert fits.getheader(skyflat)["S_SKYQC"] == "COMPLETE"
+    assert list(qc.colnames) == ["name", "value", "unit", "comment", "low", "high", "flag"]
+    assert "fail" not in qc["flag"]
+    found = dict(zip(qc["name"], qc["value"], strict=True))
+    with SkyflatModel(skyflat) as model:
+        assert found["exposures_used"] == model.meta.skyflat.n_samples
+        assert found["stripes"] == model.meta.skyflat.stripe_rms
+        few = np.mean(np.sum(model.masks == 0, axis=0)[model.dq < 2**31] < 3)
+        assert_allclose(found["few_samples"], few)
+        assert_allclose(found["hot"], np.mean(model.dq[model.dq < 2**31] & 2048 > 0))
+    assert 0 < found["stripes"] < 0.2
+
+
+def test_alone(skyflat, tmp_path):
+    """On a file, which stays as it is, with a range of the user's own."""
+    before = checksums([skyflat])
+    strun(STEP, skyflat, "--level_left_range=1,2", "--output_dir", tmp_path)
+    assert checksums([skyflat]) == before
+    (path,) = tmp_path.glob("*_skyflatquality.fits")
+    first, again = (Table.read(file, "QC") for file in (skyflat, path))
+    assert_allclose(first["value"], again["value"])
+    (row,) = again[again["flag"] == "fail"]
+    assert (row["name"], row["low"], row["high"]) == ("level_left", 1, 2)
+
+
+def test_what_fails_is_told_of(skyflat, caplog):
+    SkyflatQualityStep.call(str(skyflat), chi2_range=[3.0, 4.0])
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{skyflat.name}: chi2 is" in warning.getMessage()
+    assert "not 3 to 4" in warning.getMessage()
+
+
+def test_fail_on_qc(visit, flat, tmp_path):
+    options = ["--steps.skyflat_quality.fail_on_qc=true", "--steps.skyflat_quality.hot_range=0.5,1"]
+    pipeline = "soss_background.SkyflatPipeline"
+    with pytest.raises(SkyflatError, match=r"_skyflat.fits: hot is .*, not 0.5 to 1"):
+        strun(pipeline, visit, f"--steps.flat_field.override_flat={flat}", *options)
+    assert not list(tmp_path.glob("*.fits"))
+
+
+def test_ranges_in_a_parameter_file(skyflat, tmp_path):
+    SkyflatQualityStep(chi2_range=[3.0, 4.0]).export_config(tmp_path / "pars.asdf")
+    strun("pars.asdf", skyflat)
+    (path,) = tmp_path.glob("*_skyflatquality.fits")
+    qc = Table.read(path, "QC")
+    assert list(qc["name"][qc["flag"] == "fail"]) == ["chi2"]
+
+
+def test_without_a_stack(visit, flat):
+    """What needs the exposures is not measured."""
+    steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
+    names = [str(name) for name in SkyflatPipeline.call(visit, steps=steps).qc["name"]]
+    assert "level_left" in names
+    assert "chi2" not in names
+
+
+def test_star_light_of_a_visit(tmp_path, visit, flat, skyflat):
+    """The metric rises where stars are not masked, and fails."""
+    steps = {"flat_field": {"override_flat": flat}, "skyflat_mask": {"n_sigma": 40.0}}
+    leaky = SkyflatPipeline.call(visit, steps=steps).qc
+    rows = {str(row["name"]): row for row in leaky}
+    good = {row["name"]: row for row in Table.read(skyflat, "QC")}
+    assert rows["star_light"]["value"] > 10 * abs(good["star_light"]["value"])
+    assert rows["star_light"]["flag"] == "fail"
+    crowded = simulate_visit(tmp_path, replace(SMALL, star_density=0.0))
+    clean = SkyflatPipeline.call(crowded, steps={"flat_field": {"skip": True}}).qc
+    (value,) = (row["value"] for row in clean if row["name"] == "star_light")
+    assert abs(value) < 0.05
