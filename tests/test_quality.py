@@ -111,7 +111,7 @@ def test_a_window_without_a_step():
     window = Window("FULL", 1824, 1000, 64, 256)
     sky = sky_image(window, structure=0)
     found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), window))
-    assert_allclose(found["level_left"], np.median(sky))
+    assert_allclose(found["level_left"], np.median(sky), rtol=1e-3)
     assert np.isnan(
         [found[key] for key in ("level_right", "level_ratio", "step_column_1846")]
     ).all()
