@@ -75,6 +75,9 @@ class CombinedSky:
         1/f stripes of an exposure that was used, median of their rms in DN/s.
     masked_fraction : ndarray of float, shape (n,)
         Fraction of the pixels of each exposure that were not used.
+    deviation : ndarray of float, shape (n,)
+        Median absolute deviation of each exposure from the sky of those that were used, in per
+        cent of it; NaN if there is none to compare it with.
     reasons : list of str
         Why an exposure was not used; empty if it was. One that was not is all left out, its
         image is as it came (0 on reference pixels), and it has no scale and no offset (NaN).
@@ -89,10 +92,13 @@ class CombinedSky:
     offset: np.ndarray
     stripe_rms: float
     masked_fraction: np.ndarray
+    deviation: np.ndarray
     reasons: list
 
 
-def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0):
+def combine_exposures(
+    exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0, excluded=()
+):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.
 
@@ -117,6 +123,8 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     mad_threshold : float
         Deviation from the sky of the others, in per cent, above which an exposure is left out,
         see `soss_background.combine.vetting.vet_exposures`.
+    excluded : collection of int
+        Exposures that are left out in any case.
 
     Returns
     -------
@@ -131,7 +139,7 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
         If no exposure can be used.
     """
     flags, cells = _survey(exposures)
-    reasons = vet_exposures(*cells, mad_threshold)
+    reasons, deviation = vet_exposures(*cells, mad_threshold, excluded)
     used = np.array([not reason for reason in reasons])
     if not used.any():
         raise NothingToCombineError(f"no exposure can be used: {reasons[0]}")
@@ -163,7 +171,9 @@ def combine_exposures(exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_thres
     scale[used], offset[used] = levels.scale, levels.offset
     fraction[used] -= counts / sky.size
     cubes = stack.whole("images"), stack.whole("left_out")
-    return CombinedSky(sky, err, dq, *cubes, scale, offset, levels.stripe_rms, fraction, reasons)
+    return CombinedSky(
+        sky, err, dq, *cubes, scale, offset, levels.stripe_rms, fraction, deviation, reasons
+    )
 
 
 def _survey(exposures):

@@ -2,15 +2,19 @@
 
 import logging
 import statistics
+from pathlib import Path
 
 import numpy as np
+from jwst.lib.suffix import remove_suffix
 from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.combine import metadata
+from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
 from soss_background.combine.stack import Stack
 from soss_background.datamodels import SkyflatModel
+from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.exposures import iterate_images, read_headers
 from soss_background.stpipe import SkyflatStep
@@ -32,6 +36,8 @@ class SkyflatCombineStep(SkyflatStep):
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
     mad_threshold = float(default=5.0, min=0.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [per cent of the sky]
+    exclude = force_list(default=None)  # Names of exposures to leave out, with their suffix or without
+    bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
     author = string(default='soss_background')  # Author of the product
@@ -66,14 +72,16 @@ class SkyflatCombineStep(SkyflatStep):
         table = metadata.describe_exposures(headers)
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be told from the sky")
-        exposures = _Exposures(library)
+        excluded = _find_excluded(self.exclude, headers)
+        bad = self.bad_pixels and read_bad_pixels(self.bad_pixels, _window(headers[0]))
+        exposures = _Exposures(library, bad)
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
         stack = Stack(len(library), self.scratch())
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
         try:
-            combined = combine_exposures(exposures, stack, **parameters)
+            combined = combine_exposures(exposures, stack, excluded=excluded, **parameters)
         except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
         except NoSkyError as err:
@@ -82,17 +90,16 @@ class SkyflatCombineStep(SkyflatStep):
         unmasked = len(exposures.unmasked)
         if unmasked:
             log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
-        for exposure, reason in zip(table["filename"], combined.reasons, strict=True):
-            if reason:
-                log.warning("%s: left out, %s", exposure.decode(), reason)
         table["used"] = [not reason for reason in combined.reasons]
         for column, values in (
             ("reason", combined.reasons),
             ("scale", combined.scale),
             ("offset", combined.offset),
             ("masked_fraction", combined.masked_fraction),
+            ("deviation", combined.deviation),
         ):
             table[column] = values
+        _tell_of_vetting(table)
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
         if self.save_stack:
@@ -140,10 +147,12 @@ class _Exposures:
     ----------
     library : `~jwst.datamodels.ModelLibrary`
         The exposures.
+    bad : ndarray of bool, shape (ny, nx), or None
+        Pixels that are masked in all of them.
     """
 
-    def __init__(self, library):
-        self._library, self.unmasked = library, set()
+    def __init__(self, library, bad=None):
+        self._library, self._bad, self.unmasked = library, bad, set()
 
     def __iter__(self):
         """Read exposures: image, errors, flags, and where they are masked."""
@@ -154,6 +163,8 @@ class _Exposures:
                 self.unmasked.add(image.meta.filename)
             else:
                 np.equal(image.mask, 0, out=masked)
+            if self._bad is not None:
+                masked |= self._bad
             yield image.data, image.err, image.dq, masked
 
 
@@ -166,3 +177,39 @@ def _flat_state(headers):
         flat, not_flat = (next(n for n, s in states.items() if s == wanted) for wanted in (1, 0))
         raise SkyflatError(f"{not_flat}: not flat-fielded, but {flat} is")
     return "COMPLETE" if all(states.values()) else "SKIPPED"
+
+
+def _find_excluded(names, headers):
+    """Find the exposures that the user leaves out."""
+    roots = [_root(header["name"]) for header in headers]
+    excluded = set()
+    for name in names or []:
+        if _root(name) not in roots:
+            raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
+        excluded.add(roots.index(_root(name)))
+    return excluded
+
+
+def _window(header):
+    """Tell which pixels the exposures are."""
+    keys = ("name", "ystart", "xstart", "ysize", "xsize")
+    name, y, x, ny, nx = (header.get(f"meta.subarray.{key}") for key in keys)
+    if None in (y, x, ny, nx):
+        raise SkyflatError(f"{header['name']}: its subarray keywords are incomplete")
+    return Window(name, y - 1, x - 1, ny, nx)
+
+
+def _root(name):
+    """Take extension and suffix off the name of an exposure."""
+    return remove_suffix(Path(name).stem)[0]
+
+
+def _tell_of_vetting(table):
+    """Tell of each exposure how it compares with the others, and why it was left out."""
+    for row in table:
+        words = f"level {row['scale']:.4f}, {100 * row['masked_fraction']:.1f} % not used"
+        words += f", deviates by {row['deviation']:.2f} % from the sky"
+        if row["used"]:
+            log.info("%s: %s", row["filename"].decode(), words)
+        else:
+            log.warning("%s: left out, %s", row["filename"].decode(), row["reason"].decode())

@@ -1,11 +1,13 @@
 """Find the exposures that do not show the sky of the others."""
 
+from typing import NamedTuple
+
 import numpy as np
 from bottleneck import nanmedian
 
 from soss_background.cells import find_same_level, gather_blocks, subtract_common_sky
 
-__all__ = ["vet_exposures"]
+__all__ = ["Vetting", "vet_exposures"]
 
 # Fraction of an exposure that must be unmasked to tell its level.
 _MIN_UNMASKED = 0.01
@@ -17,7 +19,24 @@ _BLOCK = (8, 8)
 _MUCH_WORSE = 3.0
 
 
-def vet_exposures(cells, noise, sources, mad_threshold=5.0):
+class Vetting(NamedTuple):
+    """
+    Which exposures show the sky of the others.
+
+    Attributes
+    ----------
+    reasons : list of str
+        Why an exposure is left out; empty if it is not.
+    deviations : ndarray of float, shape (n,)
+        Median absolute deviation of each exposure from the sky of those that stay, in per cent of
+        it, at its level and without stripes; NaN if there is none to compare it with.
+    """
+
+    reasons: list
+    deviations: np.ndarray
+
+
+def vet_exposures(cells, noise, sources, mad_threshold=5.0, excluded=()):
     """
     Compare exposures with the sky they have in common, and find those that do not show it.
 
@@ -34,18 +53,20 @@ def vet_exposures(cells, noise, sources, mad_threshold=5.0):
     mad_threshold : float
         Median absolute deviation from the common sky, in per cent of it, that is too much if it
         is also three times that of a typical exposure.
+    excluded : collection of int
+        Exposures that are left out in any case.
 
     Returns
     -------
-    reasons : list of str
-        Why an exposure is left out; empty if it is not.
+    vetting : Vetting
+        Who is left out, and how much each deviates.
     """
-    reasons = [""] * len(cells)
+    reasons = ["left out by hand" if index in excluded else "" for index in range(len(cells))]
     unmasked = np.mean(np.isfinite(cells) & ~sources, axis=(1, 2))
-    left = np.arange(len(cells))
-    for index in left[unmasked < _MIN_UNMASKED]:
+    left = np.array([index for index, reason in enumerate(reasons) if not reason], dtype=int)
+    for index in left[unmasked[left] < _MIN_UNMASKED]:
         reasons[index] = "hardly anything unmasked"
-    left = left[unmasked >= _MIN_UNMASKED]
+    left = left[unmasked[left] >= _MIN_UNMASKED]
     # Of two that differ nobody knows which is right.
     if len(left) > 2:
         alike = find_same_level(cells[left])
@@ -63,7 +84,18 @@ def vet_exposures(cells, noise, sources, mad_threshold=5.0):
             break
         reasons[suspect] = f"deviates by {deviation:.1f} % from the others"
         left = others
-    return reasons
+    return Vetting(reasons, _measure_all(cells, noise, sources, left))
+
+
+def _measure_all(cells, noise, sources, left):
+    """Measure the deviations of all exposures from the sky of those that are left."""
+    deviations = np.full(len(cells), np.nan)
+    if len(left) < 2:
+        return deviations
+    deviations[left], sky = _compare(cells[left], noise[left], sources[left])
+    for index in set(range(len(cells))) - set(left.tolist()):
+        deviations[index] = _deviation_from(sky, cells[index], sources[index])
+    return deviations
 
 
 def _compare(cells, noise, sources):

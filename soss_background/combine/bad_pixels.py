@@ -1,0 +1,83 @@
+"""Pixels that a user has found to be bad."""
+
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.registry import IORegistryError
+from astropy.table import Table
+
+from soss_background.detector import FULL
+from soss_background.errors import SkyflatError
+from soss_background.files import ignore_file_warnings
+
+__all__ = ["read_bad_pixels"]
+
+
+def read_bad_pixels(path, window):
+    """
+    Read a list of bad pixels.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        A FITS image that is not 0 where a pixel is bad, of these pixels or of the full detector;
+        or a table (ECSV, CSV, FITS) with the columns x and y, counted from 0, of these pixels.
+    window : `~soss_background.detector.Window`
+        The pixels of the exposures.
+
+    Returns
+    -------
+    bad : ndarray of bool, shape (ny, nx)
+        True for bad pixels.
+
+    Raises
+    ------
+    SkyflatError
+        If it cannot be read, or is of other pixels.
+    """
+    if not Path(path).is_file():
+        raise SkyflatError(f"{path}: no such file (bad pixels)")
+    try:
+        with ignore_file_warnings():
+            image = _read_image(path)
+            return _from_table(path, window) if image is None else _cut(path, image, window)
+    except SkyflatError:
+        raise
+    except (IORegistryError, LookupError, OSError, TypeError, ValueError) as err:
+        reason = str(err).splitlines()[0]
+        raise SkyflatError(f"{path}: cannot be read as a list of bad pixels ({reason})") from err
+
+
+def _read_image(path):
+    """Read the first image of a FITS file, None if there is none."""
+    with Path(path).open("rb") as file:
+        if file.read(6) != b"SIMPLE":
+            return None
+    with fits.open(path, memmap=False) as hdus:
+        images = (hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None)
+        return next(images, None)
+
+
+def _cut(path, image, window):
+    """Take the pixels of the exposures."""
+    if image.shape == FULL.shape:
+        image = image[window.slices]
+    if image.shape != window.shape:
+        raise SkyflatError(f"{path}: its shape is {image.shape}, not {window.shape}")
+    return np.nan_to_num(image, nan=1) != 0
+
+
+def _from_table(path, window):
+    """Mark the pixels of a table."""
+    table = Table.read(path)
+    x, y = (np.asarray(table[name]) for name in ("x", "y"))
+    if not all(np.issubdtype(column.dtype, np.integer) for column in (x, y)):
+        raise SkyflatError(f"{path}: x and y are not whole numbers")
+    outside = (x < 0) | (x >= window.nx) | (y < 0) | (y >= window.ny)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise SkyflatError(f"{path}: x = {x[first]}, y = {y[first]} is not in the exposures")
+    bad = np.zeros(window.shape, dtype=bool)
+    bad[y, x] = True
+    return bad
