@@ -154,6 +154,14 @@ def test_halves_that_differ():
     assert_allclose(found["jackknife"], expected, rtol=0.05)
 
 
+def test_an_exposure_that_is_left_out():
+    images, masks, bkg, err = observe()
+    good = measure_exposures(images, masks, bkg, err, SCIENCE)
+    images = np.concatenate([images[:3], 100 + images[:1], images[3:]])
+    masks = np.concatenate([masks[:3], np.ones_like(masks[:1]), masks[3:]])
+    assert measure_exposures(images, masks, bkg, err, SCIENCE) == good
+
+
 def test_a_single_exposure():
     images, masks, bkg, err = observe(number=1, masked=0.0)
     found = values(measure_exposures(images, masks, bkg, err, SCIENCE))

@@ -85,20 +85,15 @@ class SkyflatCombineStep(SkyflatStep):
         except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
         except NoSkyError as err:
-            bad = headers[err.index]["name"]
-            raise SkyflatError(f"{bad}: has no sky, its median is not positive") from err
+            exposure = headers[err.index]["name"]
+            raise SkyflatError(f"{exposure}: has no sky, its median is not positive") from err
         unmasked = len(exposures.unmasked)
         if unmasked:
             log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
         table["used"] = [not reason for reason in combined.reasons]
-        for column, values in (
-            ("reason", combined.reasons),
-            ("scale", combined.scale),
-            ("offset", combined.offset),
-            ("masked_fraction", combined.masked_fraction),
-            ("deviation", combined.deviation),
-        ):
-            table[column] = values
+        table["reason"] = combined.reasons
+        for column in ("scale", "offset", "masked_fraction", "deviation"):
+            table[column] = getattr(combined, column)
         _tell_of_vetting(table)
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
@@ -208,7 +203,8 @@ def _tell_of_vetting(table):
     """Tell of each exposure how it compares with the others, and why it was left out."""
     for row in table:
         words = f"level {row['scale']:.4f}, {100 * row['masked_fraction']:.1f} % not used"
-        words += f", deviates by {row['deviation']:.2f} % from the sky"
+        if np.isfinite(row["deviation"]):
+            words += f", deviates by {row['deviation']:.2f} % from the sky"
         if row["used"]:
             log.info("%s: %s", row["filename"].decode(), words)
         else:

@@ -195,11 +195,14 @@ def measure_exposures(images, masks, bkg, err, science):
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
     squares, tails = np.zeros_like(bkg), []
-    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+    for image, mask in zip(images, masks, strict=True):
         good = (mask == 0) & np.isfinite(image) & science
+        if not good.any():
+            continue
         rest = np.where(good, image - bkg, 0)
-        sums[index % 2] += rest
-        counts[index % 2] += good
+        half = len(tails) % 2
+        sums[half] += rest
+        counts[half] += good
         squares += rest**2
         tails.append(_asymmetry(rest, good) / level)
     total = counts.sum(axis=0)
@@ -218,10 +221,8 @@ def measure_exposures(images, masks, bkg, err, science):
 
 def _asymmetry(rest, good):
     """Tell by how much the brightest cells are farther from the middle than the darkest."""
-    number = gather_blocks(good).sum(axis=-1)
-    cells = gather_blocks(rest).sum(axis=-1)[number > 0] / number[number > 0]
-    if cells.size == 0:
-        return np.nan
+    number, total = (gather_blocks(plane).sum(axis=-1) for plane in (good, rest))
+    cells = total[number > 0] / number[number > 0]
     low, middle, high = np.percentile(cells, [_TAIL, 50, 100 - _TAIL])
     return high + low - 2 * middle
 
