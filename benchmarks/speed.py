@@ -32,7 +32,8 @@ _STAGES = {
     "masks": "Step skyflat_mask running",
     "combination": "Step skyflat_combine running",
     "denoising": "Step skyflat_denoise running",
-    "writing": "Step skyflat_denoise done",
+    "quality": "Step skyflat_quality running",
+    "writing": "Step skyflat_quality done",
     "end": "Step SkyflatPipeline done",
 }
 
