@@ -23,6 +23,7 @@ __all__ = [
     "open_libraries",
     "read_header",
     "read_headers",
+    "root_name",
 ]
 
 log = logging.getLogger(__name__)
@@ -192,6 +193,23 @@ def find_fault(header, required=REQUIRED):
     return None
 
 
+def root_name(name):
+    """
+    Take extension and suffix off the name of an exposure.
+
+    Parameters
+    ----------
+    name : str
+        File name, with a suffix such as ``_rateints`` or without.
+
+    Returns
+    -------
+    root : str
+        What all products of the exposure share.
+    """
+    return remove_suffix(Path(name).stem)[0]
+
+
 def identities(header):
     """
     Collect what tells an exposure from others.
@@ -209,7 +227,7 @@ def identities(header):
     """
     name = header.get("meta.filename")
     if name is not None:
-        yield remove_suffix(Path(name).stem)[0]
+        yield root_name(name)
     numbers = [header.get(key) for key in _IDENTITY]
     if None not in numbers:
         more = ("exposure.segment_number", "exposure.start_time", "subarray.name")

@@ -2,10 +2,8 @@
 
 import logging
 import statistics
-from pathlib import Path
 
 import numpy as np
-from jwst.lib.suffix import remove_suffix
 from tqdm import tqdm
 
 from soss_background import __version__
@@ -16,7 +14,7 @@ from soss_background.combine.stack import Stack
 from soss_background.datamodels import SkyflatModel
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
-from soss_background.exposures import iterate_images, read_headers
+from soss_background.exposures import iterate_images, read_headers, root_name
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatCombineStep"]
@@ -176,12 +174,12 @@ def _flat_state(headers):
 
 def _find_excluded(names, headers):
     """Find the exposures that the user leaves out."""
-    roots = [_root(header["name"]) for header in headers]
+    roots = [root_name(header["name"]) for header in headers]
     excluded = set()
     for name in names or []:
-        if _root(name) not in roots:
+        if root_name(name) not in roots:
             raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
-        excluded.add(roots.index(_root(name)))
+        excluded.add(roots.index(root_name(name)))
     return excluded
 
 
@@ -192,11 +190,6 @@ def _window(header):
     if None in (y, x, ny, nx):
         raise SkyflatError(f"{header['name']}: its subarray keywords are incomplete")
     return Window(name, y - 1, x - 1, ny, nx)
-
-
-def _root(name):
-    """Take extension and suffix off the name of an exposure."""
-    return remove_suffix(Path(name).stem)[0]
 
 
 def _tell_of_vetting(table):

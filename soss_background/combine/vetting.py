@@ -73,29 +73,24 @@ def vet_exposures(cells, noise, sources, mad_threshold=5.0, excluded=()):
         for index in left[~alike]:
             reasons[index] = "level far from that of the others"
         left = left[alike]
-    while len(left) > 2:
-        deviations, _ = _compare(cells[left], noise[left], sources[left])
-        suspect = left[np.argmax(deviations)]
+    deviations = np.full(len(cells), np.nan)
+    while len(left) > 1:
+        deviations[left], sky = _compare(cells[left], noise[left], sources[left])
+        if len(left) == 2:
+            break
+        suspect = left[np.argmax(deviations[left])]
         others = left[left != suspect]
         # The suspect is no part of the sky that it is compared with.
-        deviations, sky = _compare(cells[others], noise[others], sources[others])
-        deviation = _deviation_from(sky, cells[suspect], sources[suspect])
-        if deviation < max(mad_threshold, _MUCH_WORSE * np.median(deviations)):
+        typical, sky_of_others = _compare(cells[others], noise[others], sources[others])
+        deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect])
+        if deviation < max(mad_threshold, _MUCH_WORSE * np.median(typical)):
             break
         reasons[suspect] = f"deviates by {deviation:.1f} % from the others"
         left = others
-    return Vetting(reasons, _measure_all(cells, noise, sources, left))
-
-
-def _measure_all(cells, noise, sources, left):
-    """Measure the deviations of all exposures from the sky of those that are left."""
-    deviations = np.full(len(cells), np.nan)
-    if len(left) < 2:
-        return deviations
-    deviations[left], sky = _compare(cells[left], noise[left], sources[left])
-    for index in set(range(len(cells))) - set(left.tolist()):
-        deviations[index] = _deviation_from(sky, cells[index], sources[index])
-    return deviations
+    if len(left) > 1:
+        for index in set(range(len(cells))) - set(left.tolist()):
+            deviations[index] = _deviation_from(sky, cells[index], sources[index])
+    return Vetting(reasons, deviations)
 
 
 def _compare(cells, noise, sources):

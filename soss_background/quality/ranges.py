@@ -79,8 +79,8 @@ def format_metrics(table):
     lines : list of str
         A head, and one line a metric.
     """
-    shown = Table({name: table[name] for name in ("name", "value", "unit", "low", "high", "flag")})
-    shown["comment"] = table["comment"]
+    columns = ("name", "value", "unit", "low", "high", "flag", "comment")
+    shown = Table({column: table[column] for column in columns})
     for column in ("value", "low", "high"):
         shown[column].format = ".4g"
     for column in ("name", "unit", "flag", "comment"):

@@ -197,7 +197,7 @@ def _check_pedigree(text):
 
 def _tabulate(skies, selection):
     """Tell of each skyflat how well the others fit it, and what became of it."""
-    table = Table([{"SKY": number} | sky.row for number, sky in enumerate(skies, 1)])
+    table = _make_table([{"SKY": number} | sky.row for number, sky in enumerate(skies, 1)])
     table["FLAT"] = [sky.flat or "" for sky in skies]
     alone = ~np.isfinite(selection.left)
     table["FITTED_BY"] = np.where(alone, 0, selection.nearest + 1)
@@ -206,8 +206,7 @@ def _tabulate(skies, selection):
     for number, group in enumerate(selection.groups, 1):
         table["TEMPLATE"][group] = number
     table["REASON"] = selection.reasons
-    for column, unit in (_UNITS | {"RESIDUAL": "%"}).items():
-        table[column].unit = unit
+    table["RESIDUAL"].unit = "%"
     for column, form in {"LON": ".2f", "LAT": ".2f", "PWCPOS": ".3f", "RESIDUAL": ".2f"}.items():
         table[column].format = form
     return table
@@ -228,11 +227,16 @@ def _build(skyflats, skies, groups, plane):
         samples = sum(skies[index].row["NSAMPS"] for index in group)
         rows.append(skies[group[0]].row | {"NSAMPS": samples})
     reference = datamodels.SossBkgModel(**dict(zip(("data", "err", "dq"), planes, strict=True)))
+    reference.extra_fits = {"TEMPLATES": {"data": fits.table_to_hdu(_make_table(rows)).data}}
+    return reference
+
+
+def _make_table(rows):
+    """Make a table of rows of skyflats, with units."""
     table = Table(rows)
     for column, unit in _UNITS.items():
         table[column].unit = unit
-    reference.extra_fits = {"TEMPLATES": {"data": fits.table_to_hdu(table).data}}
-    return reference
+    return table
 
 
 def _describe(reference, window, plane):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import REQUIRED, find_fault
+from soss_background.exposures import REQUIRED, find_fault, root_name
 from soss_background.smoothing import fill_gaps
 from soss_background.stpipe import crds_reachable
 from soss_background.subtract.match import BinnedSky, bin_sky
@@ -212,7 +212,7 @@ def _describe(skyflat, header):
     metadata = skyflat.metadata
     if metadata is not None and np.any(metadata["used"]):
         used = metadata[metadata["used"] == 1]
-        names = [name.rsplit("_", 1)[0] for name in used["filename"].astype(str)]
+        names = [root_name(name) for name in used["filename"].astype(str)]
         times, pwcpos = used["mid_time_mjd"], round(float(np.mean(used["pwcpos"])), 6)
     row = {
         "PROGRAM": header.get("meta.observation.program_number") or "",
