@@ -98,8 +98,7 @@ def test_fits_layout(model, tmp_path):
             "filename", "pwcpos", "ra_v1", "dec_v1", "pa_v3", "aper_pa", "jwst_x_bary",
             "jwst_y_bary", "jwst_z_bary", "jwst_x_geo", "jwst_y_geo", "jwst_z_geo",
             "mid_time_mjd", "ecliptic_lon", "ecliptic_lat", "day_of_year", "nints", "scale",
-            "offset", "masked_fraction", "used", "reason",
-            "deviation",
+            "offset", "masked_fraction", "used",
         ]  # fmt: skip
         assert hdus["QC"].columns.names == [
             "name", "value", "unit", "comment", "low", "high", "flag"

@@ -35,6 +35,9 @@ _HEADER_COLUMNS = {
     "jwst_z_geo": ("meta.ephemeris.spatial_z_geo", "OBSGEO-Z", False),
 }
 
+# Columns beyond those that every skyflat has: why an exposure was left out, and its deviation.
+_VETTING_COLUMNS = [("reason", "S64"), ("deviation", "f8")]
+
 UNITS = {
     **dict.fromkeys(
         ["pwcpos", "ra_v1", "dec_v1", "pa_v3", "aper_pa", "ecliptic_lon", "ecliptic_lat"], "deg"
@@ -82,8 +85,8 @@ def describe_exposures(headers):
 
 @functools.cache
 def _row_dtype():
-    """Look up the columns of METADATA."""
-    return SkyflatModel().get_dtype("metadata")
+    """Look up the columns of METADATA, and add what the vetting tells."""
+    return np.dtype([*SkyflatModel().get_dtype("metadata").descr, *_VETTING_COLUMNS])
 
 
 def summarize(table):
