@@ -1,4 +1,5 @@
-# make demo    simulate ten exposures, group them, make a skyflat of them, draw it beside the truth
+# make demo    simulate ten exposures, group them, make a skyflat of them, draw it beside the truth,
+#              show it on a page
 # make test    lint, then all tests
 # make docs    build the documentation in docs/_build/html
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
@@ -25,6 +26,7 @@ demo: .venv/installed
 		--steps.flat_field.override_flat=$(DEMO)/exposures/flat.fits --output_dir=$(DEMO)
 	$(BIN)/soss-background compare $(DEMO)/*_skyflat.fits $(DEMO)/exposures/truth.fits \
 		--output $(DEMO)/skyflat.png
+	$(BIN)/soss-background report $(DEMO)/*_skyflat.fits --output $(DEMO)/report.html
 
 test: lint
 	$(BIN)/pytest -n auto --dist loadfile

@@ -79,6 +79,7 @@ def _parser():
     _add_asn(commands)
     _add_batch(commands)
     _add_reference(commands)
+    _add_report(commands)
     return parser
 
 
@@ -202,7 +203,7 @@ def _add_query(commands):
     parser.add_argument(
         "-o",
         "--output",
-        type=_ecsv,
+        type=_file(".ecsv"),
         default=Path("exposures.ecsv"),
         help="table to write (default: %(default)s)",
     )
@@ -215,13 +216,6 @@ def _date(text):
         return parse_date(text)
     except ValueError as err:
         raise argparse.ArgumentTypeError(f"{text} is no date, such as 2024-01-31") from err
-
-
-def _ecsv(text):
-    """Read the name of an ECSV file."""
-    if not text.endswith(".ecsv"):
-        raise argparse.ArgumentTypeError(f"{text} does not end in .ecsv")
-    return Path(text)
 
 
 def _add_login(parser):
@@ -408,7 +402,7 @@ def _add_reference(commands):
     )
     parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help="skyflats")
     parser.add_argument(
-        "-o", "--output", type=_fits, required=True, metavar="FILE", help="file to write"
+        "-o", "--output", type=_file(".fits"), required=True, metavar="FILE", help="file to write"
     )
     parser.add_argument(
         "--subarray",
@@ -460,11 +454,15 @@ def _add_reference(commands):
     parser.set_defaults(run=_reference)
 
 
-def _fits(text):
-    """Read the name of a FITS file."""
-    if not text.endswith(".fits"):
-        raise argparse.ArgumentTypeError(f"{text} does not end in .fits")
-    return Path(text)
+def _file(extension):
+    """Make what reads the name of a file with an extension."""
+
+    def read(text):
+        if not text.endswith(extension):
+            raise argparse.ArgumentTypeError(f"{text} does not end in {extension}")
+        return Path(text)
+
+    return read
 
 
 def _reference(options):
@@ -492,3 +490,39 @@ def _given(options, names):
     """Collect the options that are given."""
     settings = {name: getattr(options, name) for name in names}
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _add_report(commands):
+    """Add the subcommand that shows skyflats."""
+    parser = commands.add_parser(
+        "report",
+        help="show skyflats, their exposures and their quality on a page",
+        description="Write a page that shows a skyflat, its exposures with their masks, its "
+        "quality, and how it was made; it needs no other file and no network.",
+    )
+    parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help="skyflats")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=_file(".html"),
+        default=Path("report.html"),
+        metavar="FILE",
+        help="page to write; several skyflats have a page each beside it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pdf", type=_file(".pdf"), metavar="FILE", help="write the pictures as PDF as well"
+    )
+    parser.add_argument(
+        "--png", type=Path, metavar="DIR", help="write the pictures one by one as well"
+    )
+    parser.set_defaults(run=_report)
+
+
+def _report(options):
+    """Write reports; print how good the skyflats are."""
+    report = importlib.import_module("soss_background.quality.report")
+    skyflats = find_files(options.skyflats)
+    verdicts = report.write_reports(skyflats, options.output, options.pdf, options.png)
+    for name, verdict in verdicts.items():
+        print(f"{name}: {verdict}")
+    print(f"Report: {options.output}")

@@ -23,6 +23,7 @@ from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries, read_header
 from soss_background.files import ignore_file_warnings, save_whole
+from soss_background.provenance import describe_command, list_parameters
 
 __all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
@@ -104,6 +105,7 @@ class SkyflatMixin:
 
     def run(self, *args):
         """Run the step; a fault that the user can mend is logged in one line."""
+        self._inputs = args
         try:
             # The threads of BLAS spin while they wait, in the way of this package's own.
             with threadpool_limits(1, user_api="blas") if self.parent is None else nullcontext():
@@ -114,7 +116,11 @@ class SkyflatMixin:
             raise
 
     def finalize_result(self, result, reference_files_used):
-        """Record versions, reference files and logs, also where CRDS cannot be asked."""
+        """Record versions, reference files, logs and the run, also where CRDS cannot be asked."""
+        if self.parent is None and isinstance(result, SkyflatModel):
+            run = {"command": describe_command(self, self._inputs)}
+            result.add_history_entry(run["command"])
+            result.meta.skyflat.runs.append(run | {"parameters": list_parameters(self)})
         if crds_reachable():
             super().finalize_result(result, reference_files_used)
             return

@@ -10,7 +10,14 @@ from soss_background.cells import gather_blocks
 from soss_background.smoothing import gaussian_filter
 from soss_background.subtract.templates import find_step, right_of_step
 
-__all__ = ["Metric", "measure_exposures", "measure_sky", "summarize_exposures"]
+__all__ = [
+    "STEP_ROWS",
+    "Metric",
+    "measure_exposures",
+    "measure_sky",
+    "rows_about",
+    "summarize_exposures",
+]
 
 _PIXEL = dqflags.pixel
 
@@ -18,7 +25,7 @@ _PIXEL = dqflags.pixel
 _MAD_TO_SIGMA = 1.4826
 
 # Full-frame rows at which the step is measured, and half of the rows that are averaged there.
-_STEP_ROWS = (256, 768, 1280, 1846)
+STEP_ROWS = (256, 768, 1280, 1846)
 _STEP_REACH = 32
 
 # Fewer exposures than these at a pixel tell little of its noise.
@@ -128,11 +135,31 @@ def measure_sky(bkg, bkgdn, err, dq, window):
         ]
     sky = bkg if bkgdn is None else bkgdn
     metrics += _measure_levels(sky[_SOME], science[_SOME], window.x0)
-    for row in _STEP_ROWS:
-        first, last = np.clip(row - window.y0 + np.array([-_STEP_REACH, _STEP_REACH]), 0, window.ny)
-        if last - first >= _STEP_REACH:
-            metrics += _measure_step(sky[first:last], window.x0, row)
+    for row in STEP_ROWS:
+        rows = rows_about(row, window)
+        if rows is not None:
+            metrics += _measure_step(sky[rows], window.x0, row)
     return metrics
+
+
+def rows_about(row, window):
+    """
+    Find the rows that are averaged to measure the step.
+
+    Parameters
+    ----------
+    row : int
+        Full-frame row in their middle.
+    window : `~soss_background.detector.Window`
+        The pixels that there are.
+
+    Returns
+    -------
+    rows : slice or None
+        Rows of the window; None if it has less than half of them.
+    """
+    first, last = np.clip(row - window.y0 + np.array([-_STEP_REACH, _STEP_REACH]), 0, window.ny)
+    return slice(first, last) if last - first >= _STEP_REACH else None
 
 
 def _measure_levels(sky, science, first_column):

@@ -17,6 +17,7 @@ from soss_background.errors import SkyflatError
 from soss_background.exposures import read_header
 from soss_background.integrations import usable_pixels
 from soss_background.library import as_image
+from soss_background.plotting import show_image
 
 __all__ = [
     "Comparison",
@@ -246,23 +247,15 @@ def draw_comparison(comparison):
     error, metrics = sky_errors(comparison.bkgdn, comparison.truth, comparison.science)
     low, high = np.percentile(comparison.truth[comparison.science], [0.5, 99.5])
     stretch = {"vmin": 0.9 * low, "vmax": 1.1 * high}
-    _show(axes["bkg"], comparison.bkg, "BKG: the empirical sky", "DN/s", **stretch)
-    _show(axes["bkgdn"], comparison.bkgdn, "BKGDN: the same, denoised", "DN/s", **stretch)
+    show_image(axes["bkg"], comparison.bkg, "DN/s", "BKG: the empirical sky", **stretch)
+    show_image(axes["bkgdn"], comparison.bkgdn, "DN/s", "BKGDN: the same, denoised", **stretch)
     masked = np.where(comparison.masks[0] > 0, np.nan, comparison.exposure)
-    _show(axes["exposure"], comparison.exposure, "One exposure", "DN/s", **stretch)
-    _show(axes["masked"], masked, "The same, masked", "DN/s", **stretch)
+    show_image(axes["exposure"], comparison.exposure, "DN/s", "One exposure", **stretch)
+    show_image(axes["masked"], masked, "DN/s", "The same, masked", **stretch)
     title = f"Error of BKGDN: {metrics['scatter']:.2f} % scatter, {metrics['rms']:.2f} % rms"
-    _show(axes["error"], error, title, "% of the median sky", vmin=-1, vmax=1, cmap="RdBu_r")
+    show_image(axes["error"], error, "% of the median sky", title, vmin=-1, vmax=1, cmap="RdBu_r")
     _draw_profiles(axes["profile"], axes["difference"], comparison)
     return figure
-
-
-def _show(ax, image, title, label, cmap="viridis", **stretch):
-    """Show an image with its colour bar; what is NaN is grey."""
-    ax.set_facecolor("0.85")
-    shown = ax.imshow(image, origin="lower", cmap=cmap, aspect="auto", **stretch)
-    ax.set(title=title, xlabel="column", ylabel="row")
-    ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.85)
 
 
 def _draw_profiles(ax, below, comparison):

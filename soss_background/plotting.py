@@ -1,0 +1,30 @@
+"""How images are shown, in all pictures of the package."""
+
+import matplotlib as mpl
+
+__all__ = ["show_image"]
+
+
+def show_image(ax, image, label, title="", cmap="viridis", **stretch):
+    """
+    Show an image of the detector with its colour bar; what is NaN is grey.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    image : ndarray, shape (ny, nx)
+        The image.
+    label : str
+        What its values are, with their unit.
+    title : str, optional
+        What it is.
+    cmap : str, optional
+        Name of a colour map.
+    **stretch
+        See `matplotlib.axes.Axes.imshow`, for example ``vmin`` and ``vmax``.
+    """
+    colours = mpl.colormaps[cmap].with_extremes(bad="0.6")
+    shown = ax.imshow(image, origin="lower", cmap=colours, aspect="auto", **stretch)
+    ax.set(title=title, xlabel="column", ylabel="row")
+    ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.85)

@@ -1,0 +1,93 @@
+"""How a skyflat came about: the command that makes it again, and all parameters."""
+
+import shlex
+from pathlib import Path
+
+from stpipe import config_parser
+
+__all__ = ["describe_command", "list_parameters"]
+
+# Parameters of stpipe that do not change what is in a product, or that strun sets itself.
+_HOUSEKEEPING = {
+    "input_dir",
+    "output_ext",
+    "output_use_index",
+    "output_use_model",
+    "save_results",
+    "search_output_file",
+    "suffix",
+}
+
+
+def describe_command(step, inputs):
+    """
+    Tell the command that runs a step or a pipeline again.
+
+    Parameters
+    ----------
+    step : `~stpipe.Step`
+        The step with its parameters.
+    inputs : tuple
+        What it was run on: names of files stay as they are, models have their file's name.
+
+    Returns
+    -------
+    command : str
+        A call of ``strun`` with the parameters that are not the default.
+    """
+    defaults = list_parameters(step, default=True)
+    options = [
+        f"--{name}={_text(value)}"
+        for name, value in list_parameters(step).items()
+        if value != defaults.get(name)
+    ]
+    name = f"soss_background.{type(step).__name__}"
+    return shlex.join(["strun", name, *_name_inputs(inputs), *options])
+
+
+def list_parameters(step, prefix="", *, default=False):
+    """
+    List the parameters of a step, and those of the steps of a pipeline.
+
+    Parameters
+    ----------
+    step : `~stpipe.Step`
+        The step.
+    prefix : str
+        What comes before the names.
+    default : bool
+        True to list the default values, False for those the step has.
+
+    Returns
+    -------
+    parameters : dict
+        Values by name, as ``strun`` has them, such as ``steps.skyflat_mask.n_sigma``.
+    """
+    spec = config_parser.get_merged_spec_file(type(step))
+    values = config_parser.config_from_dict({}, spec) if default else step.get_pars()
+    for kind in () if default else step.reference_file_types:
+        values[f"override_{kind}"] = str(getattr(step, f"override_{kind}", None) or "") or None
+    found = {prefix + key: values[key] for key in values if key not in {*_HOUSEKEEPING, "steps"}}
+    for name in getattr(step, "step_defs", {}):
+        found |= list_parameters(getattr(step, name), f"{prefix}steps.{name}.", default=default)
+    return found
+
+
+def _name_inputs(inputs):
+    """Name what a step was run on."""
+    names = []
+    for item in inputs:
+        if isinstance(item, str | Path):
+            names.append(str(item))
+        elif hasattr(item, "asn"):
+            names.append(item.asn.get("table_name") or "asn.json")
+        elif hasattr(item, "meta"):
+            names.append(item.meta.filename or "model")
+        else:
+            names += _name_inputs(item)
+    return names
+
+
+def _text(value):
+    """Write a value as it is given on the command line."""
+    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)

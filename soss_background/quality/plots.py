@@ -1,0 +1,262 @@
+"""Pictures of a skyflat; each function draws one on axes that it is given."""
+
+import matplotlib as mpl
+import numpy as np
+from bottleneck import nanmedian
+
+from soss_background.plotting import show_image
+from soss_background.quality.metrics import STEP_ROWS, rows_about
+from soss_background.quality.views import PULL_EDGES
+from soss_background.subtract.templates import find_step, right_of_step
+
+__all__ = [
+    "draw_column_profile",
+    "draw_coverage",
+    "draw_exposure",
+    "draw_pulls",
+    "draw_residual",
+    "draw_row_profiles",
+    "draw_sky",
+    "draw_step",
+    "draw_variation",
+    "draw_vetting",
+]
+
+# Readable on white and on black.
+_GOOD, _BAD, _FAINT = "#2a8fbd", "#d1495b", "0.6"
+_COLOURS = ("#2a8fbd", "#e07b00", "#3a9d5d", "#b052c0")
+
+# Columns before and after the step that are shown with it.
+_STEP_REACH = 60
+
+# Residuals that are shown in full colour, per cent of the sky.
+_RESIDUAL_LIMIT = 1.0
+
+
+def draw_sky(ax, sky, science, label="DN/s", limits=None):
+    """
+    Draw a plane of a skyflat, its reference pixels in grey.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        BKG, BKGDN or ERR, DN/s.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that are not reference pixels.
+    label : str, optional
+        What the values are, with their unit.
+    limits : tuple of float, optional
+        Values of the darkest and the brightest colour; by default those of 0.5 and 99.5 per cent
+        of the pixels.
+    """
+    low, high = np.nanpercentile(sky[science], [0.5, 99.5]) if limits is None else limits
+    show_image(ax, np.where(science, sky, np.nan), label, vmin=low, vmax=high)
+
+
+def draw_coverage(ax, coverage, science):
+    """
+    Draw how many exposures were used at each pixel.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    coverage : ndarray of int, shape (ny, nx)
+        Number of exposures, see `soss_background.quality.views.count_samples`.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that are not reference pixels.
+    """
+    highest = max(1, coverage.max())
+    shown = np.where(science, coverage, np.nan)
+    show_image(ax, shown, "exposures used", cmap="cividis", vmin=0, vmax=highest)
+
+
+def draw_variation(ax, variation):
+    """
+    Draw the coefficient of variation.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    variation : ndarray of float, shape (ny, nx)
+        In per cent, see `soss_background.quality.views.view_exposures`.
+    """
+    known = variation[np.isfinite(variation)]
+    high = np.percentile(known, 99) if known.size else 1
+    show_image(ax, variation, "% of the sky", cmap="magma", vmin=0, vmax=high)
+
+
+def draw_exposure(ax, view, limits):
+    """
+    Draw an exposure, small, with its mask outlined.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    view : `~soss_background.quality.views.View`
+        The exposure.
+    limits : tuple of float
+        Values of the darkest and the brightest colour, DN/s.
+    """
+    _draw_small(ax, view.image, "viridis", *limits)
+    if 0 < view.masked.mean() < 1:
+        ax.contour(view.masked, levels=[0.5], colors="#ff5a5a", linewidths=0.6)
+
+
+def draw_residual(ax, view):
+    """
+    Draw what an exposure shows beyond the sky, small; what is masked is grey.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    view : `~soss_background.quality.views.View`
+        The exposure. The darkest and the brightest colour are 1 per cent of the sky.
+    """
+    _draw_small(ax, view.residual, "RdBu_r", -_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
+
+
+def _draw_small(ax, image, cmap, low, high):
+    """Show an image and nothing else."""
+    colours = mpl.colormaps[cmap].with_extremes(bad="0.6")
+    ax.imshow(image, origin="lower", cmap=colours, vmin=low, vmax=high, aspect="auto")
+    ax.set(xticks=[], yticks=[])
+
+
+def draw_column_profile(ax, planes, science, first_column=0):
+    """
+    Draw how skies run along the columns.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    planes : dict of ndarray, shape (ny, nx)
+        Skies by their name, DN/s.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that are not reference pixels.
+    first_column : int, optional
+        Full-frame column of the first column.
+    """
+    for (name, sky), style in zip(planes.items(), _line_styles(), strict=False):
+        profile = nanmedian(np.where(science, sky, np.nan), axis=0)
+        ax.plot(first_column + np.arange(len(profile)), profile, label=name, **style)
+    ax.set(xlabel="column", ylabel="median over rows [DN/s]")
+    ax.legend(frameon=False)
+
+
+def draw_row_profiles(ax, sky, science, window):
+    """
+    Draw how a sky runs along the rows, left and right of the step.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        A sky, DN/s.
+    science : ndarray of bool, shape (ny, nx)
+        True for pixels that are not reference pixels.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    right = right_of_step(sky, window.x0)
+    for side, name, colour in ((~right, "left", _COLOURS[0]), (right, "right", _COLOURS[1])):
+        if np.any(side & science):
+            profile = nanmedian(np.where(side & science, sky, np.nan), axis=1)
+            relative = 100 * (profile / nanmedian(profile) - 1)
+            rows = window.y0 + np.arange(len(profile))
+            ax.plot(rows, relative, color=colour, lw=0.8, label=f"{name} of the step")
+    ax.set(xlabel="row", ylabel="median over columns, from their median [%]")
+    ax.legend(frameon=False)
+
+
+def draw_step(ax, sky, window):
+    """
+    Draw the step at the rows where it is measured, each from 0 left of it to 1 right of it.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        A sky without gaps, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    for row, colour in zip(STEP_ROWS, _COLOURS, strict=True):
+        rows = rows_about(row, window)
+        middle = None if rows is None else find_step(sky[rows], window.x0)
+        if middle is None:
+            continue
+        columns = np.arange(round(middle) - _STEP_REACH, round(middle) + _STEP_REACH)
+        profile = np.median(sky[rows][:, columns], axis=0)
+        low, high = np.median(profile[: _STEP_REACH // 2]), np.median(profile[-_STEP_REACH // 2 :])
+        ax.plot(
+            window.x0 + columns, (profile - low) / (high - low), color=colour, label=f"row {row}"
+        )
+        ax.axvline(window.x0 + middle, color=colour, lw=0.6, ls=":")
+    ax.axhline(0.5, color=_FAINT, lw=0.6)
+    ax.set(xlabel="column", ylabel="part of the step's light")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False)
+
+
+def draw_pulls(ax, views):
+    """
+    Draw histograms of the residuals of exposures in units of their expected scatter.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    views : list of `~soss_background.quality.views.View`
+        The exposures.
+    """
+    middle, width = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2, np.diff(PULL_EDGES)
+    known = [view.pulls for view in views if view.pulls.any()]
+    lines = [(pulls, {"color": _FAINT, "lw": 0.5}) for pulls in known]
+    if known:
+        lines.append((np.sum(known, axis=0), {"color": _GOOD, "label": "all exposures"}))
+    for pulls, style in lines:
+        density = np.where(pulls > 0, pulls, np.nan) / (pulls.sum() * width)
+        ax.step(middle, density, where="mid", **style)
+    normal = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
+    ax.plot(middle, normal, color=_BAD, ls="--", lw=1, label="expected by ERR")
+    ax.set(yscale="log", ylim=(1e-7, 1), xlabel="(exposure - BKG) / sigma", ylabel="density")
+    ax.legend(frameon=False, loc="lower center")
+
+
+def draw_vetting(ax, table, mad_threshold=None):
+    """
+    Draw by how much exposures deviate from their sky, and which were left out.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : ndarray, shape (n,)
+        METADATA of a skyflat, with ``deviation``.
+    mad_threshold : float, optional
+        Deviation above which an exposure may be left out, per cent.
+    """
+    number = np.arange(len(table)) + 1
+    for used, colour, label in ((1, _GOOD, "used"), (0, _BAD, "left out")):
+        which = table["used"] == used
+        if which.any():
+            ax.bar(number[which], table["deviation"][which], color=colour, label=label)
+    if mad_threshold is not None:
+        ax.axhline(mad_threshold, color=_FAINT, ls="--", label="mad_threshold")
+    ax.set(xlabel="exposure", ylabel="deviation from the sky [%]", xlim=(0.4, len(table) + 0.6))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(frameon=False)
+
+
+def _line_styles():
+    """Draw the first of two profiles behind the second."""
+    return [{"color": _FAINT, "lw": 2}, {"color": _COLOURS[0], "lw": 0.9}]
