@@ -21,7 +21,7 @@ from tqdm import tqdm
 from soss_background.errors import SkyflatError
 from soss_background.files import save_whole
 from soss_background.quality import plots
-from soss_background.quality.ranges import FAIL, PASS, failures
+from soss_background.quality.ranges import FAIL, NO_RANGE, PASS, failures
 from soss_background.quality.views import count_samples, view_exposures
 from soss_background.subtract.template_files import find_place, open_skyflat
 
@@ -83,10 +83,10 @@ class Report:
         What it shows, and what it was made of and with.
     qc, exposures : list of dict
         Rows of QC and of METADATA, made ready for people; empty if it has none.
-    faults : list of str
-        The metrics that are out of range.
     verdict : str
-        How many metrics are in range.
+        How many metrics are in range, and which are not.
+    flag : {"pass", "fail", "no range"}
+        Whether all are in range.
     runs : list of dict
         Commands and parameters that it was made with.
     pictures : dict of list of `Picture`
@@ -105,8 +105,8 @@ class Report:
             self.facts, self.versions = _describe(model)
             self.runs = [run.instance for run in model.meta.skyflat.runs]
             qc, table = _rows(model.qc), _rows(model.metadata)
-            self.qc, self.faults = [_describe_metric(row) for row in qc], failures(qc)
-            self.verdict = _judge(self.qc, self.faults)
+            self.qc = [_describe_metric(row) for row in qc]
+            self.verdict, self.flag = _judge(self.qc, failures(qc))
             self.exposures = [_describe_exposure(row) for row in table]
             self.pictures = _picture_sky(model, self.name)
             self.pictures["vetting"] = _picture_vetting(table, self.runs)
@@ -242,7 +242,7 @@ def write_reports(skyflats, output, pdf=None, png=None):
                 pdf and pdf.with_stem(f"{pdf.stem}_{path.stem}"),
                 png and png / path.stem,
             )
-            rows.append((page.name, report.name, report.verdict, not report.faults))
+            rows.append((page.name, report.name, report.verdict, report.flag))
         report.save_html(page)
         if pdf:
             report.save_pdf(pages)
@@ -424,10 +424,13 @@ def _describe_metric(row):
 
 
 def _judge(qc, faults):
-    """Tell how many metrics are in range."""
+    """Tell how many metrics are in range, and the flag of all."""
     passed = sum(row["flag"] == PASS for row in qc)
     judged = passed + sum(row["flag"] == FAIL for row in qc)
-    return "; ".join([f"{passed} of {judged} metrics are within their range", *faults])
+    if not judged:
+        return "The quality has not been measured", NO_RANGE
+    words = "; ".join([f"{passed} of {judged} metrics are within their range", *faults])
+    return words, FAIL if faults else PASS
 
 
 def _describe_exposure(row):

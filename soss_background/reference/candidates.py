@@ -19,10 +19,12 @@ from soss_background.stpipe import crds_reachable
 from soss_background.subtract.match import BinnedSky, bin_sky
 from soss_background.subtract.template_files import (
     cut_planes,
+    describe_skyflat,
     find_files,
     from_skyflat,
     open_skyflat,
     read_flat,
+    used_exposures,
 )
 
 __all__ = ["MATCH", "Candidate", "Candidates"]
@@ -174,10 +176,10 @@ class Candidates:
             divisor = 1 if fielded else self._read_flat(Path(self._given_flat))
             if flat:
                 _locate_flat(flat, name)
-            row, exposures, times = _describe(skyflat, header)
+            exposures, times = _read_exposures(skyflat)
             science = ~self._window.reference_pixels()
             return Candidate(
-                row={"FILE": name} | row,
+                row={"FILE": name} | describe_skyflat(skyflat),
                 exposures=exposures,
                 times=times,
                 author=skyflat.meta.author or "soss_background",
@@ -206,31 +208,16 @@ class Candidates:
         return str(self._given_flat or own)
 
 
-def _describe(skyflat, header):
-    """Collect the columns of a skyflat, its exposures, and their first and last time."""
-    names, times, pwcpos = [], np.array([]), _number(skyflat.meta.instrument.pupil_position)
-    metadata = skyflat.metadata
-    if metadata is not None and np.any(metadata["used"]):
-        used = metadata[metadata["used"] == 1]
-        names = [root_name(name) for name in used["filename"].astype(str)]
-        times, pwcpos = used["mid_time_mjd"], round(float(np.mean(used["pwcpos"])), 6)
-    row = {
-        "PROGRAM": header.get("meta.observation.program_number") or "",
-        "TARGPROP": header.get("meta.target.proposer_name") or "",
-        "LON": _number(skyflat.meta.skyflat.ecliptic_lon),
-        "LAT": _number(skyflat.meta.skyflat.ecliptic_lat),
-        "DOY": skyflat.meta.skyflat.day or 0,
-        "PWCPOS": pwcpos,
-        "NSAMPS": skyflat.meta.skyflat.n_samples or 0,
-    }
+def _read_exposures(skyflat):
+    """List name and time of the exposures of a skyflat, and their first and last time."""
+    used = used_exposures(skyflat)
+    if used is None:
+        return frozenset(), []
+    names = [root_name(name) for name in used["filename"].astype(str)]
+    times = used["mid_time_mjd"]
     known = times[np.isfinite(times)]
     ends = [known.min(), known.max()] if known.size else []
-    return row, frozenset(zip(names, times, strict=True)), ends
-
-
-def _number(value):
-    """Take NaN for what is not known."""
-    return np.nan if value is None else value
+    return frozenset(zip(names, times, strict=True)), ends
 
 
 def _locate_flat(flat, name):

@@ -20,12 +20,14 @@ __all__ = [
     "PLANE_KEYWORD",
     "Template",
     "cut_planes",
+    "describe_skyflat",
     "find_files",
     "find_place",
     "from_skyflat",
     "open_skyflat",
     "read_flat",
     "read_templates",
+    "used_exposures",
 ]
 
 # Keyword of a BKG reference file that tells which plane of skyflats its templates are.
@@ -162,6 +164,56 @@ def _look_into(path):
     # Reference files need not be whole data models.
     with fits.open(path) as hdus:
         return hdus[0].header, "BKG" in hdus
+
+
+def describe_skyflat(skyflat):
+    """
+    Collect the keywords that tell which sky a skyflat shows.
+
+    Parameters
+    ----------
+    skyflat : SkyflatModel
+        The skyflat.
+
+    Returns
+    -------
+    row : dict
+        PROGRAM, TARGPROP, LON and LAT (degrees), DOY, PWCPOS (degrees, mean of the exposures that
+        were used), NSAMPS; what is not known is empty, NaN, or 0.
+    """
+    sky, used = skyflat.meta.skyflat, used_exposures(skyflat)
+    pwcpos = skyflat.meta.instrument.pupil_position
+    if used is not None:
+        pwcpos = round(float(np.mean(used["pwcpos"])), 6)
+    angles = {"LON": sky.ecliptic_lon, "LAT": sky.ecliptic_lat, "PWCPOS": pwcpos}
+    angles = {key: np.nan if angle is None else angle for key, angle in angles.items()}
+    return {
+        "PROGRAM": skyflat.meta.observation.program_number or "",
+        "TARGPROP": skyflat.meta.target.proposer_name or "",
+        "LON": angles["LON"],
+        "LAT": angles["LAT"],
+        "DOY": sky.day or 0,
+        "PWCPOS": angles["PWCPOS"],
+        "NSAMPS": sky.n_samples or 0,
+    }
+
+
+def used_exposures(skyflat):
+    """
+    Take the rows of the exposures that a skyflat was made of.
+
+    Parameters
+    ----------
+    skyflat : SkyflatModel
+        The skyflat.
+
+    Returns
+    -------
+    rows : ndarray, shape (n,), or None
+        Rows of METADATA; None if there are none.
+    """
+    table = skyflat.metadata
+    return table[table["used"] == 1] if table is not None and np.any(table["used"]) else None
 
 
 def from_skyflat(skyflat, window, name):
