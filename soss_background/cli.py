@@ -80,6 +80,7 @@ def _parser():
     _add_batch(commands)
     _add_reference(commands)
     _add_report(commands)
+    _add_characterize(commands)
     return parser
 
 
@@ -526,3 +527,37 @@ def _report(options):
     for name, verdict in verdicts.items():
         print(f"{name}: {verdict}")
     print(f"Report: {options.output}")
+
+
+def _add_characterize(commands):
+    """Add the subcommand that tells how the sky changes."""
+    parser = commands.add_parser(
+        "characterize",
+        help="tell how the sky changes from skyflat to skyflat",
+        description="Write tables and pictures of how level and step change with pointing, season "
+        "and pupil wheel position, of how well skies fit each other, of their principal "
+        "components, and of their levels beside the zodiacal light that a model predicts.",
+    )
+    parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help="at least three skyflats")
+    _add_output_dir(parser, "tables and pictures")
+    parser.set_defaults(run=_characterize)
+
+
+def _characterize(options):
+    """Write tables and pictures; print the small ones."""
+    quality = importlib.import_module("soss_background.quality.characterization")
+    tables = quality.characterize(find_files(options.skyflats), options.output_dir)
+    for name in ("trends", "components", "zodiacal_light"):
+        if name in tables:
+            print(f"{name}.ecsv")
+            _print_table(_round(tables[name]))
+    print(f"{len(tables['skies'])} skyflats, see {options.output_dir}")
+
+
+def _round(table):
+    """Copy a table for people, who need no more than four digits."""
+    shown = table.copy()
+    for column in shown.itercols():
+        if column.dtype.kind == "f":
+            column.format = ".4g"
+    return shown

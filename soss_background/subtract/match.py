@@ -9,7 +9,14 @@ from tqdm import tqdm
 from soss_background.cells import expand_cells, gather_blocks
 from soss_background.subtract.templates import right_of_step
 
-__all__ = ["BinnedSky", "bin_sky", "cross_residuals", "expand_levels", "match_levels"]
+__all__ = [
+    "BinnedSky",
+    "at_sides",
+    "bin_sky",
+    "cross_residuals",
+    "expand_levels",
+    "match_levels",
+]
 
 # Rows and columns of a block: few columns, since skies differ most at their steps.
 _BLOCK = (8, 2)
@@ -31,7 +38,7 @@ class BinnedSky(NamedTuple):
     right: np.ndarray
 
 
-def bin_sky(sky, usable, first_column=0):
+def bin_sky(sky, usable, first_column=0, block=_BLOCK):
     """
     Bin a sky.
 
@@ -43,15 +50,17 @@ def bin_sky(sky, usable, first_column=0):
         True for pixels that count.
     first_column : int
         Full-frame column of its first column.
+    block : tuple of int
+        Rows and columns of a block.
 
     Returns
     -------
     binned : BinnedSky
         The sky in blocks.
     """
-    right = gather_blocks(right_of_step(sky, first_column), _BLOCK)
+    right = gather_blocks(right_of_step(sky, first_column), block)
     return BinnedSky(
-        nanmedian(gather_blocks(np.where(usable, sky, np.nan), _BLOCK), axis=-1),
+        nanmedian(gather_blocks(np.where(usable, sky, np.nan), block), axis=-1),
         np.nanmean(right, axis=-1) > 0.5,
     )
 
@@ -93,11 +102,25 @@ def expand_levels(levels, template, shape):
     image : ndarray of float32, shape (ny, nx)
         The level of each pixel.
     """
-    return expand_cells(_at_sides(levels, template), shape, _BLOCK)
+    return expand_cells(at_sides(levels, template), shape, _BLOCK)
 
 
-def _at_sides(levels, template):
-    """Give each block the level of its side."""
+def at_sides(levels, template):
+    """
+    Give each block the level of its side.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Levels left and right of the step.
+    template : BinnedSky
+        The template.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (my, mx)
+        The level of each block.
+    """
     left, right = np.float32(levels)
     return np.where(template.right, right, left)
 
@@ -130,5 +153,5 @@ def cross_residuals(skies):
 
 def _residual(sky, template):
     """Subtract a template from a sky; return the rms in per cent."""
-    rest = sky.sky - template.sky * _at_sides(match_levels(sky, template), template)
+    rest = sky.sky - template.sky * at_sides(match_levels(sky, template), template)
     return 100 * np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)
