@@ -10,8 +10,9 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 from stpipe import Step
 
-from soss_background.detector import Window
-from soss_background.simulate import Simulation, write_exposure
+from soss_background import SkyflatModel
+from soss_background.detector import SUBSTRIP256, Window
+from soss_background.simulate import Simulation, sky_image, write_exposure
 
 BIN = Path(sys.executable).parent
 
@@ -59,3 +60,40 @@ def edit_file(path, edit):
 def checksums(paths):
     """Tell files apart by their contents."""
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+
+
+def make_skyflat(number=1, window=SUBSTRIP256, sky=None, flat="", **settings):
+    """Make a skyflat as the pipeline does."""
+    rng = np.random.default_rng(number)
+    if sky is None:
+        sky = sky_image(window, **{"seed": number} | settings)
+    inside = ~window.reference_pixels()
+    skyflat = SkyflatModel()
+    skyflat.bkgdn = np.where(inside, sky, 0).astype(np.float32)
+    noise = 0.01 * sky * rng.standard_normal(sky.shape)
+    skyflat.bkg = np.where(inside, sky + noise, 0).astype(np.float32)
+    skyflat.err = np.where(inside, 0.01 * sky, 0).astype(np.float32)
+    skyflat.dq = np.where(inside, 0, 2**31).astype(np.uint32)
+    hot = rng.random(sky.shape) < 0.001
+    skyflat.dq[hot & inside] |= np.uint32(2048)
+    metadata = np.zeros(3, dtype=skyflat.get_dtype("metadata"))
+    metadata["filename"] = [
+        f"jw0447900{number}001_03101_0000{i}_nis_rateints.fits" for i in range(3)
+    ]
+    metadata["mid_time_mjd"] = 60264 + 100 * number + np.arange(3)
+    metadata["pwcpos"], metadata["used"] = 245.75 + 0.01 * number, [1, 1, 0]
+    skyflat.metadata = metadata
+    meta = skyflat.meta
+    meta.filename = f"nis_clear_gr700xd_LON{number:03d}_skyflat.fits"
+    meta.instrument.name, meta.instrument.detector = "NIRISS", "NIS"
+    meta.instrument.filter, meta.instrument.pupil = "CLEAR", "GR700XD"
+    meta.exposure.type, meta.author = "NIS_SOSS", f"Author {number % 2}"
+    meta.subarray.name = window.name
+    meta.subarray.xstart, meta.subarray.ystart = window.x0 + 1, window.y0 + 1
+    meta.observation.program_number, meta.target.proposer_name = "04479", "SKY"
+    meta.skyflat.ecliptic_lon, meta.skyflat.ecliptic_lat = 10.0 * number, -2.0
+    meta.skyflat.day, meta.skyflat.n_samples = 20 + number, 2
+    meta.skyflat.flat_correction = "COMPLETE" if flat else "SKIPPED"
+    if flat:
+        meta.ref_file.flat.name = str(flat)
+    return skyflat

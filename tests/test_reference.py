@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 from crds.core import utils
 from crds_cache import CONTEXT, make_cache
-from helpers import checksums, run_program
+from helpers import checksums, make_skyflat, run_program
 from jwst.background import BackgroundStep
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst import datamodels
@@ -25,43 +25,6 @@ from soss_background.subtract.template_files import read_templates
 
 # Four skies, each with a structure of its own.
 NUMBERS = (1, 2, 3, 4)
-
-
-def make_skyflat(number=1, window=SUBSTRIP256, sky=None, flat="", **settings):
-    """Make a skyflat as the pipeline does."""
-    rng = np.random.default_rng(number)
-    if sky is None:
-        sky = sky_image(window, **{"seed": number} | settings)
-    inside = ~window.reference_pixels()
-    skyflat = SkyflatModel()
-    skyflat.bkgdn = np.where(inside, sky, 0).astype(np.float32)
-    noise = 0.01 * sky * rng.standard_normal(sky.shape)
-    skyflat.bkg = np.where(inside, sky + noise, 0).astype(np.float32)
-    skyflat.err = np.where(inside, 0.01 * sky, 0).astype(np.float32)
-    skyflat.dq = np.where(inside, 0, 2**31).astype(np.uint32)
-    hot = rng.random(sky.shape) < 0.001
-    skyflat.dq[hot & inside] |= np.uint32(2048)
-    metadata = np.zeros(3, dtype=skyflat.get_dtype("metadata"))
-    metadata["filename"] = [
-        f"jw0447900{number}001_03101_0000{i}_nis_rateints.fits" for i in range(3)
-    ]
-    metadata["mid_time_mjd"] = 60264 + 100 * number + np.arange(3)
-    metadata["pwcpos"], metadata["used"] = 245.75 + 0.01 * number, [1, 1, 0]
-    skyflat.metadata = metadata
-    meta = skyflat.meta
-    meta.filename = f"nis_clear_gr700xd_LON{number:03d}_skyflat.fits"
-    meta.instrument.name, meta.instrument.detector = "NIRISS", "NIS"
-    meta.instrument.filter, meta.instrument.pupil = "CLEAR", "GR700XD"
-    meta.exposure.type, meta.author = "NIS_SOSS", f"Author {number % 2}"
-    meta.subarray.name = window.name
-    meta.subarray.xstart, meta.subarray.ystart = window.x0 + 1, window.y0 + 1
-    meta.observation.program_number, meta.target.proposer_name = "04479", "SKY"
-    meta.skyflat.ecliptic_lon, meta.skyflat.ecliptic_lat = 10.0 * number, -2.0
-    meta.skyflat.day, meta.skyflat.n_samples = 20 + number, 2
-    meta.skyflat.flat_correction = "COMPLETE" if flat else "SKIPPED"
-    if flat:
-        meta.ref_file.flat.name = str(flat)
-    return skyflat
 
 
 def write_flat(path, seed=1, window=FULL):

@@ -446,7 +446,7 @@ def _describe_exposure(row):
         "level": _format(row["scale"], ".4f") or "",
         "not used": _format(100 * row["masked_fraction"], ".1f", " %") or "",
         "deviation": _format(row["deviation"], ".2f", " %") or "" if "deviation" in names else "",
-        "decision": "used" if used else f"left out: {reason}",
+        "decision": "used" if used else f"not used: {reason}".rstrip(": "),
     }
 
 

@@ -75,12 +75,10 @@ def survey_skies(skyflats):
     """
     rows, skies, windows = [], [], {}
     for skyflat in tqdm(skyflats, "Reading skyflats", unit="skyflat", disable=None):
-        with open_skyflat(skyflat) as model:
-            name = getattr(skyflat, "name", None) or model.meta.filename or "skyflat"
-            row, sky, window = _measure(model, name)
-        rows.append({"FILE": name} | row)
+        row, sky, window = _measure(skyflat)
+        rows.append(row)
         skies.append(sky)
-        windows.setdefault(window, name)
+        windows.setdefault(window, row["FILE"])
     if len(windows) > 1:
         (first, one), (second, other) = list(windows.items())[:2]
         raise SkyflatError(
@@ -95,18 +93,20 @@ def survey_skies(skyflats):
     return Survey(table, skies, window)
 
 
-def _measure(model, name):
+def _measure(skyflat):
     """Measure a skyflat: a row of the table, its sky in blocks, its pixels."""
-    window = find_place(model, model.bkg.shape, name)
-    template = from_skyflat(model, window, name)
+    with open_skyflat(skyflat) as model:
+        name = getattr(skyflat, "name", None) or model.meta.filename or "skyflat"
+        window = find_place(model, model.bkg.shape, name)
+        template = from_skyflat(model, window, name)
+        row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
+    row["elongation"] = np.nan if np.isnan(row["mjd"]) else sun_angle(*find_pointing(row))
     metrics = measure_sky(template.sky, None, template.noise, template.dq, window)
     measured = {
-        metric.name: metric.value
+        metric.name: float(metric.value)
         for metric in metrics
         if metric.name.startswith(("level_", "step_"))
     }
-    row = describe_skyflat(model) | _when_and_where(model)
-    row["elongation"] = np.nan if np.isnan(row["mjd"]) else sun_angle(*find_pointing(row))
     block = (max(1, window.ny // _BLOCKS), _BLOCK_COLUMNS)
     binned = bin_sky(template.sky, ~window.reference_pixels(), window.x0, block)
     return row | measured, binned, window
@@ -143,4 +143,4 @@ def find_pointing(row):
     frame = BarycentricMeanEcliptic()
     pointing = SkyCoord(row["LON"], row["LAT"], unit="deg", frame=frame, obstime=time)
     place = np.array([row[key] for key in _PLACE], dtype=float)
-    return pointing, place * u.km if np.isfinite(place).all() else None
+    return pointing, place * u.km if np.isfinite(place).all() and place.any() else None

@@ -1,0 +1,379 @@
+"""How the sky changes: what was put into simulated skies is found again."""
+
+import weakref
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord, get_body_barycentric
+from astropy.table import Table
+from astropy.time import Time
+from helpers import make_skyflat, run_program
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose, assert_array_equal
+
+from soss_background.cli import main
+from soss_background.detector import SUBSTRIP96, Window
+from soss_background.errors import SkyflatError
+from soss_background.quality import characterization, survey, survey_plots, zodi
+from soss_background.quality.characterization import characterize
+from soss_background.quality.survey import find_pointing, survey_skies
+from soss_background.quality.trends import find_components, fit_trends
+from soss_background.quality.zodi import (
+    fit_levels,
+    predict_brightness,
+    predict_levels,
+    sun_angle,
+)
+from soss_background.simulate import sky_image
+from soss_background.subtract.match import bin_sky
+
+SMALL = Window("FULL", 224, 500, 64, 384)
+
+
+def point(lon, lat, date):
+    """Look at an ecliptic position on a date."""
+    return SkyCoord(lon, lat, unit="deg", frame=BarycentricMeanEcliptic(), obstime=Time(date))
+
+
+def draw_pointings(number, seed=1):
+    """Draw positions and times that the telescope can look at."""
+    rng = np.random.default_rng(seed)
+    while number:
+        mjd = rng.uniform(59800, 60900)
+        lon, lat = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-1, 1)))
+        if 85 < sun_angle(point(lon, lat, Time(mjd, format="mjd"))) < 135:
+            number -= 1
+            yield lon, lat, mjd
+
+
+def observe(number, lon, lat, mjd, level=1.0, window=SMALL, **settings):
+    """Make the skyflat of a pointing, with a sky of some level."""
+    sky = level * sky_image(window, seed=number, **settings)
+    skyflat = make_skyflat(number, window=window, sky=sky)
+    time = Time(mjd, format="mjd")
+    skyflat.metadata["mid_time_mjd"] = mjd
+    place = 1.01 * get_body_barycentric("earth", time).xyz.to_value(u.km)
+    for axis, value in zip("xyz", place, strict=True):
+        skyflat.metadata[f"jwst_{axis}_bary"] = value
+    skyflat.meta.skyflat.ecliptic_lon, skyflat.meta.skyflat.ecliptic_lat = lon, lat
+    skyflat.meta.skyflat.day = time.to_datetime().timetuple().tm_yday
+    return skyflat
+
+
+# --- survey ------------------------------------------------------------------------------
+
+
+def test_table():
+    lon, lat, mjd = 200.0, 30.0, 60300.25
+    skyflat = observe(1, lon, lat, mjd, level=0.8, structure=0)
+    table, (binned,), window = survey_skies([skyflat])
+    (row,) = table
+    assert (row["FILE"], row["PROGRAM"]) == ("nis_clear_gr700xd_LON001_skyflat.fits", "04479")
+    assert (row["LON"], row["LAT"], row["DOY"], row["mjd"]) == (lon, lat, 356, mjd)
+    sky = 0.8 * sky_image(SMALL, structure=0)
+    left, right = np.median(sky[:, :180]), np.median(sky[:, 230:])
+    assert_allclose(row["level_left"], left, rtol=0.01)
+    assert_allclose(row["level_ratio"], right / left, rtol=0.01)
+    assert_allclose(row["step_column_256"], 700, atol=2)
+    assert 15 < row["step_width_256"] < 50
+    assert table["level_left"].unit == "DN / s"
+    assert window == SMALL
+    assert binned.sky.shape == (64, 96)
+
+
+def test_pointing():
+    skyflat = observe(1, 200.0, 30.0, 60300.25)
+    (row,) = survey_skies([skyflat]).table
+    pointing, place = find_pointing(row)
+    assert pointing.obstime.mjd == 60300.25
+    assert_allclose([pointing.lon.deg, pointing.lat.deg], [200, 30])
+    assert_allclose(np.linalg.norm(place.to_value(u.AU)), 1.0, atol=0.02)
+    # A header without an ephemeris.
+    for unknown in (0.0, np.nan):
+        for axis in "xyz":
+            skyflat.metadata[f"jwst_{axis}_bary"] = unknown
+        (row,) = survey_skies([skyflat]).table
+        assert find_pointing(row)[1] is None
+        assert row["elongation"] == sun_angle(pointing)
+
+
+def test_a_skyflat_without_a_table():
+    """What the header does not tell is not known."""
+    skyflat = make_skyflat(1, window=SMALL)
+    skyflat.metadata = None
+    (row,) = survey_skies([skyflat]).table
+    assert np.isnan([row["mjd"], row["elongation"], row["PWCPOS"]]).all()
+    skyflat.meta.exposure.mid_time = 60264.0
+    (row,) = survey_skies([skyflat]).table
+    assert 0 < row["elongation"] < 180
+
+
+def test_skies_of_different_pixels():
+    skyflats = [make_skyflat(1, window=SMALL), make_skyflat(2, window=SUBSTRIP96)]
+    fault = "LON002_skyflat.fits: SUBSTRIP96 of .*, but .*LON001_skyflat.fits is FULL of"
+    with pytest.raises(SkyflatError, match=fault):
+        survey_skies(skyflats)
+
+
+# --- trends ------------------------------------------------------------------------------
+
+
+def test_latitude_and_season_are_recovered():
+    """What was put in: 0.4 per cent a degree, 6 per cent with the season, and a shift."""
+    skyflats = []
+    for number, (lon, lat, mjd) in enumerate(draw_pointings(40)):
+        day = Time(mjd, format="mjd").to_datetime().timetuple().tm_yday
+        season = 1 + 0.06 * np.cos(2 * np.pi * (day - 100) / 365.25)
+        level = (1 - 0.004 * abs(lat)) * season
+        pwcpos = 245.76 + 0.1 * np.sin(number)
+        settings = {"pwcpos": pwcpos, "structure": 0, "contrast": 1 + 0.001 * abs(lat)}
+        skyflats.append(observe(number, lon, lat, mjd, level, **settings))
+        skyflats[-1].metadata["pwcpos"] = pwcpos
+    table = survey_skies(skyflats).table
+    quantities = {"level_left": True, "level_ratio": True, "step_column_256": False}
+    left, ratio, step = fit_trends(table, quantities)
+    mean = 1 - 0.004 * np.mean(np.abs(table["LAT"]))
+    assert_allclose(left["latitude"], -0.4 / mean, atol=0.02)
+    assert left["latitude_err"] < 0.02
+    assert_allclose(left["season"], 6, atol=0.4)
+    assert_allclose(left["peak"], 100, atol=4)
+    assert_allclose(ratio["latitude"], 0.1 / 1.03, atol=0.01)
+    assert ratio["season"] < 0.2
+    # The simulator's step moves with the pupil wheel.
+    moved = [sky_image(SMALL, pwcpos=pwcpos, structure=0) for pwcpos in (245.66, 245.86)]
+    from_skies = survey_skies(
+        [make_skyflat(number, window=SMALL, sky=sky) for number, sky in enumerate(moved)]
+    ).table["step_column_256"]
+    assert_allclose(step["pwcpos"], np.ptp(from_skies) / 0.2, rtol=0.1)
+    assert step["pwcpos"] > 10 * step["pwcpos_err"]
+
+
+def test_uncertainties_are_true():
+    """The errors of many fits are as large as the fits say."""
+    rng = np.random.default_rng(3)
+    pulls = []
+    for _ in range(100):
+        table = Table({"LAT": rng.uniform(-80, 80, 20), "DOY": rng.uniform(1, 365, 20)})
+        table["PWCPOS"] = rng.uniform(245.6, 245.9, 20)
+        noise = rng.standard_normal(20)
+        wave = 2 * np.cos(2 * np.pi * (table["DOY"] - 50) / 365.25)
+        table["q"] = 0.05 * np.abs(table["LAT"]) + wave + 3 * table["PWCPOS"] + noise
+        (row,) = fit_trends(table, {"q": False})
+        pulls.append(
+            [
+                (row["latitude"] - 0.05) / row["latitude_err"],
+                (row["season"] - 2) / row["season_err"],
+                (row["pwcpos"] - 3) / row["pwcpos_err"],
+            ]
+        )
+    assert_allclose(np.std(pulls, axis=0), 1, atol=0.25)
+    assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.3)
+
+
+@pytest.mark.parametrize(
+    ("number", "lat", "known"),
+    [(5, 40.0, []), (20, 0.0, ["season", "pwcpos"]), (20, 40.0, ["latitude", "season", "pwcpos"])],
+)
+def test_what_cannot_be_fitted(number, lat, known):
+    """Too few skies, or all of one latitude."""
+    rng = np.random.default_rng(1)
+    table = Table({"LAT": lat * rng.uniform(-1, 1, number), "DOY": rng.uniform(1, 365, number)})
+    table["PWCPOS"], table["q"] = rng.uniform(245.6, 245.9, number), rng.uniform(1, 2, number)
+    (row,) = fit_trends(table, {"q": True})
+    for name in ("latitude", "season", "pwcpos"):
+        assert np.isfinite(row[name]) == np.isfinite(row[f"{name}_err"]) == (name in known)
+    assert row["number"] == number
+
+
+# --- components --------------------------------------------------------------------------
+
+
+def test_components():
+    """Two patterns of known strength, whatever the levels; columns beyond the step have none."""
+    rng = np.random.default_rng(2)
+    sky = sky_image(SMALL, structure=0)
+    y, x = np.indices(SMALL.shape) / 20
+    patterns = np.array([np.sin(x) * np.sin(y), np.cos(2 * x) * np.sin(y)])
+    patterns[:, :, 180:230] = 0
+    strengths = rng.standard_normal((12, 2))
+    strengths = np.linalg.qr(strengths - strengths.mean(axis=0))[0] * [0.09, 0.03]
+    science = np.ones(SMALL.shape, dtype=bool)
+    science[:, :4] = False
+    skies = []
+    for pair in strengths:
+        image = rng.uniform(0.5, 2) * sky * (1 + np.tensordot(pair, patterns, 1))
+        skies.append(bin_sky(image, science, SMALL.x0, (1, 4)))
+    mean, maps, scores, explained = find_components(skies)
+    assert explained.sum() > 0.999
+    assert_allclose(explained[1] / explained[0], 1 / 9, rtol=0.6)
+    assert np.isnan(maps[:, :, 0]).all()
+    assert_allclose(np.nanmean(maps**2, axis=(1, 2)), 1, rtol=1e-6)
+    for index in range(2):
+        correlation = np.corrcoef(scores[:, index], strengths[:, index])[0, 1]
+        assert abs(correlation) > 0.98
+    expected = 100 * np.sqrt(np.mean(patterns[0, :, 4:] ** 2)) * np.std(strengths[:, 0])
+    assert_allclose(np.std(scores[:, 0]), expected, rtol=0.1)
+    assert np.isfinite(mean[:, 1:]).all()
+
+
+def test_components_of_the_same_sky():
+    sky = bin_sky(sky_image(SMALL, structure=0), np.ones(SMALL.shape, bool), SMALL.x0)
+    assert_array_equal(find_components(3 * [sky]).explained, 0)
+
+
+# --- zodiacal light ----------------------------------------------------------------------
+
+
+def test_elongation():
+    """On the day of the equinox the Sun is at longitude 0, but for the precession since 2000."""
+    assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06")), 90, atol=0.4)
+    assert_allclose(sun_angle(point(0, 0, "2024-03-20T03:06")), 0, atol=0.4)
+    assert_allclose(sun_angle(point(123, 90, "2024-03-20T03:06")), 90, atol=0.1)
+    # As seen from a place beside the Earth, that is another day for the Sun.
+    place = get_body_barycentric("earth", Time("2024-06-20")).xyz
+    assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06"), place), 0, atol=1.5)
+
+
+def test_brightness():
+    """As zodipy has it for its own L2; brighter in the ecliptic, and nearer to the Sun."""
+    zodipy = pytest.importorskip("zodipy")
+    pointing = point(9, -2, "2023-11-16")
+    expected = zodipy.Model(1.25 * u.um).evaluate(pointing, obspos="semb-l2").value
+    assert_allclose(predict_brightness(pointing), expected, rtol=1e-3)
+    assert predict_brightness(point(9, 80, "2023-11-16")) < 0.6 * expected
+    place = 0.9 * get_body_barycentric("earth", Time("2023-11-16")).xyz
+    assert predict_brightness(pointing, place) > 1.1 * expected
+
+
+def test_fit_of_levels():
+    rng = np.random.default_rng(4)
+    brightness = rng.uniform(0.1, 0.4, 60)
+    left = 20 * brightness * np.exp(0.05 * rng.standard_normal(60))
+    left[3], brightness[7] = 50 * left[3], np.nan
+    fit = fit_levels({"left": left, "right": 30 * brightness}, brightness)
+    assert list(fit["side"]) == ["left", "right"]
+    assert list(fit["number"]) == [58, 59]
+    assert_allclose(fit["ratio"], [20, 30], rtol=0.02)
+    assert_allclose(fit["scatter"], [5, 0], atol=1)
+
+
+@pytest.mark.parametrize("number", [3, 30])
+def test_uncertainty_of_a_prediction(number, monkeypatch):
+    """It holds 68 per cent of further skies, also if it comes from three."""
+    monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2)
+    rng = np.random.default_rng(5)
+    inside = 0
+    for _ in range(1000):
+        ratios = 20 * (1 + 0.05 * rng.standard_normal(number + 1))
+        fit = fit_levels({"left": 0.2 * ratios[1:]}, np.full(number, 0.2))
+        level, error = predict_levels(fit, None)["left"]
+        inside += abs(0.2 * ratios[0] - level) < error
+    assert_allclose(inside / 1000, 0.683, atol=0.045)
+
+
+def test_a_fit_of_one_sky_has_no_uncertainty(monkeypatch):
+    monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2)
+    fit = fit_levels({"left": [4.0]}, np.array([0.2]))
+    level, error = predict_levels(fit, None)["left"]
+    assert_allclose(level, 4)
+    assert np.isnan(error)
+
+
+# --- all of it ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def skyflats(tmp_path_factory):
+    """Write twelve skyflats that follow the zodiacal light."""
+    folder = tmp_path_factory.mktemp("skies")
+    for number, (lon, lat, mjd) in enumerate(draw_pointings(12)):
+        level = 5 * predict_brightness(point(lon, lat, Time(mjd, format="mjd")))
+        skyflat = observe(number, lon, lat, mjd, level)
+        skyflat.save(folder / f"sky_{number:02d}_skyflat.fits")
+    return sorted(folder.glob("*.fits"))
+
+
+def test_command_line(skyflats, tmp_path):
+    """In a process of its own, wildcards and all."""
+    pattern = skyflats[0].parent / "*_skyflat.fits"
+    done = run_program("soss-background", "characterize", pattern, "-o", "out", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "12 skyflats, see out" in done.stdout
+    names = {"skies", "trends", "residuals", "components", "zodiacal_light"}
+    tables = {name: Table.read(tmp_path / "out" / f"{name}.ecsv") for name in names}
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {*names, "map"} - {"skies"}
+    assert list(tables["skies"]["FILE"]) == [path.name for path in skyflats]
+    sky = 5 * np.median(sky_image(SMALL, structure=0)[:, :180])
+    fit = tables["zodiacal_light"]
+    assert_allclose(fit["ratio"][0], sky, rtol=0.02)
+    assert fit["scatter"].max() < 2
+    # What was fitted predicts the skies that it was fitted to.
+    row = tables["skies"][4]
+    level, error = predict_levels(fit, *find_pointing(row))["right"]
+    assert abs(level - row["level_right"]) < 4 * error < 0.1 * level
+
+
+def test_a_few_skyflats(tmp_path):
+    """Three do, of which nothing can be fitted."""
+    skyflats = [make_skyflat(number, window=SMALL) for number in (1, 2, 3)]
+    tables = characterize(skyflats, tmp_path)
+    assert np.isnan(tables["trends"]["latitude"]).all()
+    residuals = np.array([list(row)[1:] for row in tables["residuals"]])
+    assert_array_equal(np.diag(residuals), 0)
+    assert np.all(residuals[~np.eye(3, dtype=bool)] > 0)
+    assert_allclose(tables["components"]["together"][-1], 1)
+    with pytest.raises(SkyflatError, match="2 skyflats: .* takes 3"):
+        characterize(skyflats[:2], tmp_path)
+
+
+def test_without_zodipy(skyflats, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise ImportError("No module named 'zodipy'")
+
+    monkeypatch.setattr(characterization, "predict_brightness", fail)
+    tables = characterize(skyflats[:3], tmp_path)
+    assert "zodiacal_light" not in tables
+    assert "soss_background[zodi]" in caplog.text
+    assert (tmp_path / "trends.png").is_file()
+
+
+def test_skyflats_are_closed(skyflats, monkeypatch):
+    """Of three hundred not more memory is needed than for their skies in blocks."""
+    opened, read = [], survey.open_skyflat
+
+    def watch(path):
+        assert not any(model() for model in opened)
+        model = read(path)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(survey, "open_skyflat", watch)
+    assert len(survey_skies(skyflats).skies) == 12
+
+
+def test_nothing_is_written_for_what_is_no_skyflat(tmp_path, capsys):
+    assert main(["characterize", "nothing.fits", "-o", "out"]) == 1
+    assert "nothing.fits: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_plots(skyflats):
+    table, skies, _ = survey_skies(skyflats[:4])
+    ax = Figure().add_subplot(projection="mollweide")
+    survey_plots.draw_map(ax, table)
+    # Longitudes grow towards the left.
+    places = ax.collections[-1].get_offsets()
+    assert_allclose(np.degrees(places[:, 0]) % 360, -table["LON"] % 360)
+    ax = Figure().subplots()
+    survey_plots.draw_trend(ax, table, "LAT", "level [DN/s]")
+    assert_allclose(ax.lines[1].get_ydata(), table["level_right"])
+    ax = Figure().subplots()
+    survey_plots.draw_residuals(ax, np.arange(16.0).reshape(4, 4))
+    shown = ax.images[0].get_array()
+    assert shown.mask.diagonal().all()
+    assert shown[1, 2] == 6
+    ax = Figure().subplots()
+    components = find_components(skies)
+    survey_plots.draw_explained(ax, components)
+    assert_allclose(ax.lines[0].get_ydata()[-1], 1)

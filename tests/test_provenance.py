@@ -1,0 +1,67 @@
+"""A skyflat tells how it was made, and the command makes it again."""
+
+import shlex
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from helpers import strun
+
+from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
+from soss_background.provenance import describe_command, list_parameters
+
+
+@pytest.fixture
+def pipeline():
+    return SkyflatPipeline()
+
+
+def test_defaults_are_not_in_the_command(pipeline):
+    assert describe_command(pipeline, ("a b_asn.json",)) == (
+        "strun soss_background.SkyflatPipeline 'a b_asn.json'"
+    )
+
+
+def test_what_is_not_the_default_is(pipeline):
+    pipeline.skyflat_mask.n_sigma = 3.5
+    pipeline.skyflat_combine.exclude = ["x.fits", "y.fits"]
+    pipeline.flat_field.override_flat = "flat.fits"
+    pipeline.output_dir, pipeline.save_results = "out", True
+    command = shlex.split(describe_command(pipeline, ("asn.json",)))
+    assert sorted(command[3:]) == [
+        "--output_dir=out",
+        "--steps.flat_field.override_flat=flat.fits",
+        "--steps.skyflat_combine.exclude=x.fits,y.fits",
+        "--steps.skyflat_mask.n_sigma=3.5",
+    ]
+
+
+def test_inputs_of_all_kinds():
+    model = SkyflatModel()
+    model.meta.filename = "sky.fits"
+    command = describe_command(SkyflatDenoiseStep(), (["one.fits", model],))
+    assert command == "strun soss_background.SkyflatDenoiseStep one.fits sky.fits"
+
+
+def test_all_parameters(pipeline):
+    parameters = list_parameters(pipeline)
+    assert parameters["steps.skyflat_combine.n_sigma"] == 5.0
+    assert parameters["steps.skyflat_quality.exposures_used_range"] == [3, np.inf]
+    assert "save_results" not in parameters
+
+
+def test_the_command_of_a_skyflat_makes_it_again(visit, flat, tmp_path):
+    """Command by command, also where steps were run one by one."""
+    option = "--steps.skyflat_mask.grow=2"
+    pipeline = "soss_background.SkyflatPipeline"
+    strun(pipeline, visit, f"--steps.flat_field.override_flat={flat}", option, "--output_dir=first")
+    (path,) = (tmp_path / "first").glob("*_skyflat.fits")
+    assert option in "".join(fits.getheader(path)["HISTORY"])
+    skyflat = SkyflatQualityStep.call(str(path))
+    commands = [shlex.split(run.command) for run in skyflat.meta.skyflat.runs]
+    assert [command[1] for command in commands] == [pipeline, "soss_background.SkyflatQualityStep"]
+    assert skyflat.meta.skyflat.runs[0].parameters.instance["steps.skyflat_mask.grow"] == 2
+    first = fits.getdata(path, "BKG")
+    path.unlink()
+    strun(*commands[0][1:])
+    np.testing.assert_array_equal(fits.getdata(path, "BKG"), first)
