@@ -2,6 +2,7 @@
 #              show it on a page
 # make test    lint, then all tests
 # make docs    build the documentation in docs/_build/html
+# make figures   draw the figures of the page on quality (after make demo)
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
 # make bench-subtract   take the sky out of simulated time series, beside jwst's step and a box
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint docs bench-accuracy bench-subtract bench-reference bench-speed clean
+.PHONY: demo test lint docs figures bench-accuracy bench-subtract bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -43,6 +44,9 @@ lint: .venv/installed
 
 docs: .venv/installed-docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+figures: .venv/installed
+	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
 
 .venv/installed-docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"

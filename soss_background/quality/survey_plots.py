@@ -55,6 +55,7 @@ def draw_trend(ax, table, variable, quantity):
         ax.plot(table[variable], table[column], "o", ms=3.5, color=colour, label=label)
     ax.set(xlabel=VARIABLES[variable], ylabel=quantity)
     ax.ticklabel_format(useOffset=False)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _columns(table, quantity):

@@ -1,0 +1,97 @@
+"""Draw the figures of the page on quality: of the demo's skyflat, and of many simulated skies."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
+from astropy.time import Time
+from matplotlib.figure import Figure
+
+from soss_background import SkyflatModel
+from soss_background.detector import SUBSTRIP256
+from soss_background.quality import plots
+from soss_background.quality.characterization import characterize
+from soss_background.quality.views import count_samples, view_exposures
+from soss_background.quality.zodi import predict_brightness, sun_angle
+from soss_background.simulate import sky_image
+
+IMAGES = Path(__file__).parent / "images"
+
+# Solar elongations at which the telescope can look.
+ELONGATIONS = (85, 135)
+
+# Scatter of the simulated levels and step contrasts.
+LEVEL_SCATTER, CONTRAST_SCATTER = 0.03, 0.02
+
+
+def main(skyflat):
+    """Draw all figures."""
+    draw_skyflat(skyflat).savefig(IMAGES / "quality.png", dpi=80)
+    with tempfile.TemporaryDirectory() as folder:
+        characterize(list(simulate_skyflats(40)), Path(folder))
+        for picture in Path(folder).glob("*.png"):
+            shutil.copy(picture, IMAGES / f"characterize_{picture.name}")
+
+
+def draw_skyflat(path):
+    """Draw what the report shows, with its public functions on axes of our own."""
+    figure = Figure(figsize=(14, 8), layout="constrained")
+    axes = figure.subplots(2, 3).ravel()
+    with SkyflatModel(path) as skyflat:
+        science = skyflat.dq < 2**31
+        coverage = count_samples(skyflat.iterate("masks"))
+        stack = (skyflat.iterate("images"), skyflat.iterate("masks"))
+        sky = np.where(science, skyflat.bkg, np.nan)
+        views, variation = view_exposures(*stack, sky, skyflat.err, coverage)
+        limits = np.nanpercentile(sky, [0.5, 99.5])
+        plots.draw_exposure(axes[0], views[0], limits)
+        plots.draw_residual(axes[1], views[0])
+        plots.draw_coverage(axes[2], coverage, science)
+        plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=5)
+        plots.draw_variation(axes[4], variation)
+        plots.draw_pulls(axes[5], views)
+    titles = ("An exposure, its mask outlined", "What it shows beyond the sky, -1 to 1 %")
+    titles += ("Exposures used at each pixel", "Deviation of the exposures from their sky")
+    titles += ("Coefficient of variation", "Residuals in units of their expected scatter")
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
+    return figure
+
+
+def simulate_skyflats(number, seed=1):
+    """Make skyflats whose level follows the zodiacal light, wherever the telescope can look."""
+    rng = np.random.default_rng(seed)
+    while number:
+        lon, lat = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-1, 1)))
+        time = Time(rng.uniform(59800, 60900), format="mjd")
+        frame = BarycentricMeanEcliptic()
+        pointing = SkyCoord(lon * u.deg, lat * u.deg, frame=frame, obstime=time)
+        if ELONGATIONS[0] < sun_angle(pointing) < ELONGATIONS[1]:
+            number -= 1
+            yield make_skyflat(pointing, rng, number)
+
+
+def make_skyflat(pointing, rng, seed):
+    """Make the skyflat of a pointing."""
+    pwcpos = rng.uniform(245.65, 245.87)
+    level = 5 * predict_brightness(pointing) * (1 + LEVEL_SCATTER * rng.standard_normal())
+    contrast = 1 + CONTRAST_SCATTER * rng.standard_normal()
+    sky = level * sky_image(SUBSTRIP256, pwcpos=pwcpos, contrast=contrast, seed=seed)
+    skyflat = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky)
+    skyflat.dq = SUBSTRIP256.reference_pixels().astype(np.uint32)
+    meta = skyflat.meta
+    meta.filename = f"simulated_{seed:03d}_skyflat.fits"
+    meta.instrument.pupil_position, meta.exposure.mid_time = pwcpos, pointing.obstime.mjd
+    meta.skyflat.ecliptic_lon, meta.skyflat.ecliptic_lat = pointing.lon.deg, pointing.lat.deg
+    meta.skyflat.day = pointing.obstime.to_datetime().timetuple().tm_yday
+    meta.subarray.name = SUBSTRIP256.name
+    meta.subarray.xstart, meta.subarray.ystart = 1, SUBSTRIP256.y0 + 1
+    return skyflat
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
