@@ -15,7 +15,8 @@ from soss_background import SkyflatModel
 from soss_background.detector import SUBSTRIP256
 from soss_background.quality import plots
 from soss_background.quality.characterization import characterize
-from soss_background.quality.views import count_samples, view_exposures
+from soss_background.quality.metrics import count_samples
+from soss_background.quality.views import view_exposures
 from soss_background.quality.zodi import predict_brightness, sun_angle
 from soss_background.simulate import sky_image
 

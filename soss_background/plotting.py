@@ -2,7 +2,10 @@
 
 import matplotlib as mpl
 
-__all__ = ["show_image"]
+__all__ = ["BAD", "COLOURS", "FAINT", "show_image"]
+
+# Colours of lines that are readable on white and on black; of what is bad, and of what is less.
+COLOURS, BAD, FAINT = ("#2a8fbd", "#e07b00", "#3a9d5d", "#b052c0"), "#d1495b", "0.6"
 
 
 def show_image(ax, image, label, title="", cmap="viridis", **stretch):
@@ -24,7 +27,7 @@ def show_image(ax, image, label, title="", cmap="viridis", **stretch):
     **stretch
         See `matplotlib.axes.Axes.imshow`, for example ``vmin`` and ``vmax``.
     """
-    colours = mpl.colormaps[cmap].with_extremes(bad="0.6")
+    colours = mpl.colormaps[cmap].with_extremes(bad=FAINT)
     shown = ax.imshow(image, origin="lower", cmap=colours, aspect="auto", **stretch)
     ax.set(title=title, xlabel="column", ylabel="row")
     ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.85)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stpipe import config_parser
 
-__all__ = ["describe_command", "list_parameters"]
+__all__ = ["describe_command", "list_parameters", "name_inputs"]
 
 # Parameters of stpipe that do not change what is in a product, or that strun sets itself.
 _HOUSEKEEPING = {
@@ -19,7 +19,7 @@ _HOUSEKEEPING = {
 }
 
 
-def describe_command(step, inputs):
+def describe_command(step, names):
     """
     Tell the command that runs a step or a pipeline again.
 
@@ -27,8 +27,8 @@ def describe_command(step, inputs):
     ----------
     step : `~stpipe.Step`
         The step with its parameters.
-    inputs : tuple
-        What it was run on: names of files stay as they are, models have their file's name.
+    names : list of str
+        What it was run on, see `name_inputs`.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def describe_command(step, inputs):
         if value != defaults.get(name)
     ]
     name = f"soss_background.{type(step).__name__}"
-    return shlex.join(["strun", name, *_name_inputs(inputs), *options])
+    return shlex.join(["strun", name, *names, *options])
 
 
 def list_parameters(step, prefix="", *, default=False):
@@ -67,14 +67,28 @@ def list_parameters(step, prefix="", *, default=False):
     values = config_parser.config_from_dict({}, spec) if default else step.get_pars()
     for kind in () if default else step.reference_file_types:
         values[f"override_{kind}"] = str(getattr(step, f"override_{kind}", None) or "") or None
-    found = {prefix + key: values[key] for key in values if key not in {*_HOUSEKEEPING, "steps"}}
+    kept = [key for key in values if key not in {*_HOUSEKEEPING, "steps"}]
+    found = {prefix + key: _plain(values[key]) for key in kept}
     for name in getattr(step, "step_defs", {}):
         found |= list_parameters(getattr(step, name), f"{prefix}steps.{name}.", default=default)
     return found
 
 
-def _name_inputs(inputs):
-    """Name what a step was run on."""
+def name_inputs(inputs):
+    """
+    Name what a step is run on.
+
+    Parameters
+    ----------
+    inputs : tuple or list
+        Paths, models, libraries, or lists of these.
+
+    Returns
+    -------
+    names : list of str
+        Names of files stay as they are, models have their file's name, libraries that of their
+        association.
+    """
     names = []
     for item in inputs:
         if isinstance(item, str | Path):
@@ -84,10 +98,22 @@ def _name_inputs(inputs):
         elif hasattr(item, "meta"):
             names.append(item.meta.filename or "model")
         else:
-            names += _name_inputs(item)
+            names += name_inputs(item)
     return names
 
 
+def _plain(value):
+    """Take the name of what is no number, text or list of these, such as a function as a hook."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 def _text(value):
-    """Write a value as it is given on the command line."""
-    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    """Write a value as it is given on the command line, where a comma makes a list."""
+    if not isinstance(value, list):
+        return str(value)
+    return ",".join(str(item) for item in value) + "," * (len(value) == 1)

@@ -20,10 +20,10 @@ from stdatamodels.jwst import datamodels
 from threadpoolctl import threadpool_limits
 
 from soss_background.datamodels import SkyflatModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.exposures import member_paths, open_libraries, read_header
 from soss_background.files import ignore_file_warnings, save_whole
-from soss_background.provenance import describe_command, list_parameters
+from soss_background.provenance import describe_command, list_parameters, name_inputs
 
 __all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
@@ -105,7 +105,9 @@ class SkyflatMixin:
 
     def run(self, *args):
         """Run the step; a fault that the user can mend is logged in one line."""
-        self._inputs = args
+        if self.parent is None:
+            # Names only: what they name may be large.
+            self._inputs = name_inputs(args)
         try:
             # The threads of BLAS spin while they wait, in the way of this package's own.
             with threadpool_limits(1, user_api="blas") if self.parent is None else nullcontext():
@@ -119,7 +121,9 @@ class SkyflatMixin:
         """Record versions, reference files, logs and the run, also where CRDS cannot be asked."""
         if self.parent is None and isinstance(result, SkyflatModel):
             run = {"command": describe_command(self, self._inputs)}
-            result.add_history_entry(run["command"])
+            # FITS knows no other letters.
+            history = one_line(run["command"]).encode("ascii", "backslashreplace").decode()
+            result.add_history_entry(history)
             result.meta.skyflat.runs.append(run | {"parameters": list_parameters(self)})
         if crds_reachable():
             super().finalize_result(result, reference_files_used)

@@ -23,9 +23,10 @@ def places():
     return rng.integers(4, 250, 50), rng.integers(4, 120, 50)
 
 
-@pytest.mark.parametrize("kind", ["bad.ecsv", "bad.csv", "bad.fits"])
+@pytest.mark.parametrize("kind", ["bad.ecsv", "bad.csv", "bad.fits", "bad.txt"])
 def test_table(places, kind):
-    Table(places, names=["x", "y"]).write(kind)
+    form = "ascii.basic" if kind == "bad.txt" else None
+    Table(places, names=["x", "y"]).write(kind, format=form)
     bad = read_bad_pixels(kind, WINDOW)
     assert bad.shape == WINDOW.shape
     assert_array_equal(np.argwhere(bad), np.unique(np.transpose(places[::-1]), axis=0))
@@ -49,6 +50,9 @@ def test_faults(tmp_path):
     (tmp_path / "text.txt").write_text("nothing of the kind")
     with pytest.raises(SkyflatError, match=r"text.txt: cannot be read as a list of bad pixels"):
         read_bad_pixels("text.txt", WINDOW)
+    (tmp_path / "row.csv").write_text("x,y\n1,2\n30,\n")
+    with pytest.raises(SkyflatError, match=r"row.csv: a row lacks x or y"):
+        read_bad_pixels("row.csv", WINDOW)
     Table([[1], [2]], names=["a", "b"]).write("names.csv")
     with pytest.raises(SkyflatError, match=r"names.csv: cannot be read .*'x'"):
         read_bad_pixels("names.csv", WINDOW)
@@ -94,6 +98,16 @@ def test_names_without_suffix(visit, exposures, flat):
     alone = SkyflatPipeline.call(others, steps=steps)
     # It was used for the masks of the others.
     assert_allclose(np.median(skyflat.bkg / np.maximum(alone.bkg, 0.1)), 1, atol=0.003)
+
+
+def test_an_exposure_of_one_of_two_products(two_observations):
+    """Of an association of several, it is left out of the one that has it."""
+    name = "jw04479001002_03102_00001_nis_rateints.fits"
+    steps = {"flat_field": {"skip": True}, "skyflat_combine": {"exclude": [name]}}
+    skyflats = SkyflatPipeline.call(two_observations, steps=steps)
+    used = {str(row["filename"]): row["used"] for sky in skyflats for row in Table(sky.metadata)}
+    assert used.pop(name) == 0
+    assert set(used.values()) == {1}
 
 
 def test_faults_of_a_run(visit, flat, tmp_path):

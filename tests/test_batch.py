@@ -82,7 +82,7 @@ def test_a_dead_worker_and_a_corrupt_association(associations, tmp_path):
     for child in psutil.Process(process.pid).children(recursive=True):
         if "spawn_main" in " ".join(child.cmdline()):
             child.send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     table = Table.read(out / "batch.ecsv")
     assert list(table["status"]) == ["made", "failed", "made"]
@@ -110,7 +110,7 @@ def test_interrupted_and_started_again(associations, tmp_path):
     process = start(*associations, "-o", out, "--workers", 1, *SKIP, home=tmp_path)
     wait_for(lambda: list(out.glob("*_skyflat.fits")), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "not done" in output

@@ -101,9 +101,9 @@ def test_pointing():
 def test_a_skyflat_without_a_table():
     """What the header does not tell is not known."""
     skyflat = make_skyflat(1, window=SMALL)
-    skyflat.metadata = None
+    skyflat.metadata = skyflat.meta.skyflat.day = None
     (row,) = survey_skies([skyflat]).table
-    assert np.isnan([row["mjd"], row["elongation"], row["PWCPOS"]]).all()
+    assert np.isnan([row["mjd"], row["elongation"], row["DOY"]]).all()
     skyflat.meta.exposure.mid_time = 60264.0
     (row,) = survey_skies([skyflat]).table
     assert 0 < row["elongation"] < 180
@@ -171,6 +171,21 @@ def test_uncertainties_are_true():
     assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.3)
 
 
+def test_skies_that_are_all_alike():
+    """Of one pointing and one day, or of days that are not known."""
+    table = Table({"LAT": 9 * [1.0], "DOY": 9 * [20.0], "PWCPOS": 9 * [245.76]})
+    table["q"], table["constant"] = np.arange(9.0) + 1, 9 * [2.0]
+    rows = [*fit_trends(table, {"q": True})]
+    table["DOY"] = np.nan
+    rows += fit_trends(table, {"q": True})
+    assert np.isnan([[row["latitude"], row["season"], row["scatter"]] for row in rows]).all()
+    assert [row["number"] for row in rows] == [9, 0]
+    table["LAT"], table["DOY"] = np.arange(9.0), np.arange(1.0, 361.0, 40.0)
+    (row,) = fit_trends(table, {"constant": False})
+    assert (row["latitude"], row["season"]) == (0, 0)
+    assert np.isnan(row["season_err"])
+
+
 @pytest.mark.parametrize(
     ("number", "lat", "known"),
     [(5, 40.0, []), (20, 0.0, ["season", "pwcpos"]), (20, 40.0, ["latitude", "season", "pwcpos"])],
@@ -206,7 +221,8 @@ def test_components():
         skies.append(bin_sky(image, science, SMALL.x0, (1, 4)))
     mean, maps, scores, explained = find_components(skies)
     assert explained.sum() > 0.999
-    assert_allclose(explained[1] / explained[0], 1 / 9, rtol=0.6)
+    sizes = np.mean(patterns[:, :, 4:] ** 2, axis=(1, 2)) * [9, 1]
+    assert_allclose(explained[1] / explained[0], sizes[1] / sizes[0], rtol=0.1)
     assert np.isnan(maps[:, :, 0]).all()
     assert_allclose(np.nanmean(maps**2, axis=(1, 2)), 1, rtol=1e-6)
     for index in range(2):
@@ -246,6 +262,17 @@ def test_brightness():
     assert predict_brightness(pointing, place) > 1.1 * expected
 
 
+def test_pointings_at_objects():
+    """How far an object is does not matter; when it is looked at does."""
+    target = SkyCoord(10, -5, 50, unit="deg, deg, pc")
+    near = SkyCoord(target, obstime=Time("2023-11-16"))
+    far = SkyCoord(10, -5, unit="deg", obstime=Time("2023-11-16"))
+    assert_allclose(sun_angle(near), sun_angle(far), atol=1e-6)
+    assert_allclose(predict_brightness(near), predict_brightness(far), rtol=1e-6)
+    with pytest.raises(ValueError, match="the pointing has no obstime"):
+        predict_brightness(target)
+
+
 def test_fit_of_levels():
     rng = np.random.default_rng(4)
     brightness = rng.uniform(0.1, 0.4, 60)
@@ -258,7 +285,20 @@ def test_fit_of_levels():
     assert_allclose(fit["scatter"], [5, 0], atol=1)
 
 
-@pytest.mark.parametrize("number", [3, 30])
+def test_an_outlier_among_a_few():
+    """With the plain standard deviation one of twelve could not be four of them away."""
+    rng = np.random.default_rng(6)
+    brightness = rng.uniform(0.1, 0.4, 12)
+    levels = 20 * brightness * np.exp(0.05 * rng.standard_normal(12))
+    levels[5] *= 10
+    levels[7] = -0.1
+    (row,) = fit_levels({"left": levels}, brightness)
+    assert row["number"] == 10
+    assert_allclose(row["ratio"], 20, rtol=0.05)
+    assert row["scatter"] < 10
+
+
+@pytest.mark.parametrize("number", [3, 8, 30])
 def test_uncertainty_of_a_prediction(number, monkeypatch):
     """It holds 68 per cent of further skies, also if it comes from three."""
     monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2)

@@ -5,10 +5,11 @@ import shlex
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers import strun
+from helpers import make_skyflat, strun
 
 from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
-from soss_background.provenance import describe_command, list_parameters
+from soss_background.detector import SUBSTRIP96
+from soss_background.provenance import describe_command, list_parameters, name_inputs
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def pipeline():
 
 
 def test_defaults_are_not_in_the_command(pipeline):
-    assert describe_command(pipeline, ("a b_asn.json",)) == (
+    assert describe_command(pipeline, ["a b_asn.json"]) == (
         "strun soss_background.SkyflatPipeline 'a b_asn.json'"
     )
 
@@ -27,7 +28,7 @@ def test_what_is_not_the_default_is(pipeline):
     pipeline.skyflat_combine.exclude = ["x.fits", "y.fits"]
     pipeline.flat_field.override_flat = "flat.fits"
     pipeline.output_dir, pipeline.save_results = "out", True
-    command = shlex.split(describe_command(pipeline, ("asn.json",)))
+    command = shlex.split(describe_command(pipeline, ["asn.json"]))
     assert sorted(command[3:]) == [
         "--output_dir=out",
         "--steps.flat_field.override_flat=flat.fits",
@@ -39,8 +40,27 @@ def test_what_is_not_the_default_is(pipeline):
 def test_inputs_of_all_kinds():
     model = SkyflatModel()
     model.meta.filename = "sky.fits"
-    command = describe_command(SkyflatDenoiseStep(), (["one.fits", model],))
+    names = name_inputs((["one.fits", model],))
+    assert names == ["one.fits", "sky.fits"]
+    command = describe_command(SkyflatDenoiseStep(), names)
     assert command == "strun soss_background.SkyflatDenoiseStep one.fits sky.fits"
+
+
+def test_hooks_are_named(tmp_path):
+    """A class cannot be saved, its name can; nor do all letters fit into HISTORY."""
+    skyflat = make_skyflat(window=SUBSTRIP96)
+    (tmp_path / "été").mkdir()
+    skyflat.save(tmp_path / "été" / "a_skyflat.fits")
+    SkyflatQualityStep.call(
+        "été/a_skyflat.fits", post_hooks=[SkyflatDenoiseStep], save_results=True
+    )
+    (path,) = tmp_path.glob("*_skyflatquality.fits")
+    with SkyflatModel(path) as saved:
+        (run,) = saved.meta.skyflat.runs
+        assert saved.meta.cal_step.skyflat_denoise == "COMPLETE"
+    name = f"{SkyflatDenoiseStep.__module__}.SkyflatDenoiseStep"
+    assert shlex.split(run.command)[2:] == ["été/a_skyflat.fits", f"--post_hooks={name},"]
+    assert r"\xe9t\xe9/a_skyflat.fits" in "".join(fits.getheader(path)["HISTORY"])
 
 
 def test_all_parameters(pipeline):

@@ -1,5 +1,6 @@
 """How good is a skyflat: metrics against truth, their ranges, and the step that measures them."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,15 @@ from astropy.io import fits
 from astropy.table import Table
 from conftest import SMALL
 from helpers import checksums, strun
+from numpy.lib.recfunctions import append_fields
 from numpy.testing import assert_allclose
 
-from soss_background import SkyflatModel, SkyflatPipeline, SkyflatQualityStep
+from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
 from soss_background.detector import FULL, SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import (
     Metric,
+    count_samples,
     measure_exposures,
     measure_sky,
     summarize_exposures,
@@ -30,6 +33,11 @@ NOISE = 0.1
 
 def values(metrics):
     return {metric.name: metric.value for metric in metrics}
+
+
+def measure(images, masks, bkg, err):
+    """Measure exposures; what there is nothing to measure of is None."""
+    return values(measure_exposures(images, masks, bkg, err, count_samples(masks), SCIENCE))
 
 
 def observe(number=6, seed=1, light=0.0, masked=0.3):
@@ -54,14 +62,21 @@ def test_exposures_table():
     table["used"] = [1, 1, 0, 1]
     table["masked_fraction"] = [0.2, 0.5, 1.0, 0.3]
     table["scale"] = [0.98, 1.0, np.nan, 1.02]
+    table = append_fields(table, "excess", [1.1, 1.2, np.nan, 1.3], usemask=False)
     found = values(summarize_exposures(table, 0.04))
     assert (found["exposures_used"], found["exposures_rejected"]) == (3, 1)
     assert (found["masked_median"], found["masked_worst"]) == (0.3, 0.5)
     assert_allclose(found["level_scatter"], 2)
-    assert found["stripes"] == 0.04
+    assert (found["stripe_rms"], found["excess"]) == (0.04, 1.2)
     alone = values(summarize_exposures(table[:1], None))
-    assert np.isnan(alone["level_scatter"])
-    assert np.isnan(alone["stripes"])
+    assert [alone[name] for name in ("level_scatter", "stripe_rms", "excess")] == 3 * [None]
+
+
+def test_a_table_of_exposures_that_were_not_used():
+    table = np.zeros(2, dtype=SkyflatModel().get_dtype("metadata"))
+    found = values(summarize_exposures(table, None))
+    assert (found["exposures_used"], found["exposures_rejected"]) == (0, 2)
+    assert (found["masked_median"], found["masked_worst"]) == (None, None)
 
 
 @pytest.mark.parametrize("contrast", [0.9, 1.1])
@@ -112,14 +127,31 @@ def test_a_window_without_a_step():
     sky = sky_image(window, structure=0)
     found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), window))
     assert_allclose(found["level_left"], np.median(sky), rtol=1e-3)
-    assert np.isnan(
-        [found[key] for key in ("level_right", "level_ratio", "step_column_1846")]
-    ).all()
+    assert (found["level_right"], found["level_ratio"]) == (None, None)
+    assert "step_column_1846" not in found
+
+
+def test_a_sky_whose_step_is_not_found():
+    sky = np.full(WINDOW.shape, 5, dtype=np.float32)
+    found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW))
+    names = ("level_right", "level_ratio", "step_column_1846", "step_width_1846")
+    assert np.isnan([found[name] for name in names]).all()
+
+
+def test_a_step_on_a_noisy_foot():
+    """The foot of the step reaches a tenth of its height here and there."""
+    sky = sky_image(WINDOW, structure=0)
+    expected = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW))
+    sky[:, 651] += 0.15 * (sky[:, 760] - sky[:, 640])
+    sky[:, 766] *= 0.9
+    found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW))
+    for name in ("step_column_1846", "step_width_1846"):
+        assert_allclose(found[name], expected[name], atol=1)
 
 
 def test_good_exposures():
     images, masks, bkg, err = observe()
-    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    found = measure(images, masks, bkg, err)
     few = np.mean((np.sum(masks == 0, axis=0) < 3)[SCIENCE])
     assert_allclose(found["few_samples"], few)
     assert_allclose(found["chi2"], 1, atol=0.02)
@@ -130,17 +162,17 @@ def test_good_exposures():
 
 def test_misstated_errors():
     images, masks, bkg, err = observe()
-    found = values(measure_exposures(images, masks, bkg, 2 * err, SCIENCE))
+    found = measure(images, masks, bkg, 2 * err)
     assert_allclose(found["chi2"], 0.25, atol=0.01)
 
 
 def test_star_light_that_leaks():
     """In one of six exposures, unmasked."""
     images, masks, bkg, err = observe()
-    clean = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    clean = measure(images, masks, bkg, err)
     images[2] += star_image(WINDOW, draw_stars(1.0, 3))
     bkg = np.mean(np.where(masks == 0, images, bkg), axis=0)
-    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    found = measure(images, masks, bkg, err)
     assert found["star_light"] > clean["star_light"] + 0.3
     assert found["denoised_ratio"] > 3 * clean["denoised_ratio"]
 
@@ -149,25 +181,61 @@ def test_halves_that_differ():
     """A glow in every other exposure, half of it in each of the two halves' deviations."""
     images, masks, bkg, err = observe()
     images[::2, :, 1000:1300] *= 1.04
-    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
+    found = measure(images, masks, bkg, err)
     expected = 100 * 0.02 * sky_image(WINDOW, structure=0)[:, 1000:1300].max() / np.median(bkg)
     assert_allclose(found["jackknife"], expected, rtol=0.05)
 
 
 def test_an_exposure_that_is_left_out():
     images, masks, bkg, err = observe()
-    good = measure_exposures(images, masks, bkg, err, SCIENCE)
+    good = measure(images, masks, bkg, err)
     images = np.concatenate([images[:3], 100 + images[:1], images[3:]])
     masks = np.concatenate([masks[:3], np.ones_like(masks[:1]), masks[3:]])
-    assert measure_exposures(images, masks, bkg, err, SCIENCE) == good
+    assert measure(images, masks, bkg, err) == good
 
 
 def test_a_single_exposure():
-    images, masks, bkg, err = observe(number=1, masked=0.0)
-    found = values(measure_exposures(images, masks, bkg, err, SCIENCE))
-    assert np.isnan(found["chi2"])
-    assert "jackknife" not in found
+    found = measure(*observe(number=1, masked=0.0))
     assert found["few_samples"] == 1
+    assert {name for name, value in found.items() if value is None} == {
+        "chi2", "star_light", "denoised_ratio", "jackknife"
+    }  # fmt: skip
+
+
+def test_two_exposures():
+    """What one shows beyond the sky the other lacks: stars cannot be told."""
+    images, masks, bkg, err = observe(number=2, masked=0.0)
+    images[1] += star_image(WINDOW, draw_stars(1.0, 3))
+    found = measure(images, masks, images.mean(axis=0), err)
+    assert found["star_light"] is None
+    assert found["jackknife"] > 1
+
+
+def test_halves_without_a_block_in_common():
+    images, masks, bkg, err = observe()
+    masks[::2, :, 10:] = 1
+    found = measure(images, masks, bkg, err)
+    assert np.isnan(found["jackknife"])
+
+
+def test_a_glow_in_the_last_rows():
+    """There a block of the large scales is but half as high."""
+    images, masks, bkg, err = observe()
+    images[::2, 66:, 1000:1300] *= 1.2
+    assert measure(images, masks, bkg, err)["jackknife"] > 5
+
+
+def test_noise_of_smoothing_where_coverage_is_uneven():
+    """As expected by ERR, with holes and with halves of different size."""
+    images, masks, bkg, err = observe(number=9, masked=0.2)
+    rng = np.random.default_rng(5)
+    for mask in masks[1::2][:3]:
+        mask[:, 300:900] = 1
+    masks[:, rng.random(WINDOW.shape) < 0.3] = 1
+    count = np.sum(masks == 0, axis=0)
+    bkg = np.where(count > 0, np.sum(images, axis=0, where=masks == 0) / np.maximum(count, 1), bkg)
+    err = (NOISE / np.sqrt(np.maximum(count, 1))).astype("f4")
+    assert_allclose(measure(images, masks, bkg.astype("f4"), err)["denoised_ratio"], 1, atol=0.2)
 
 
 # --- ranges ------------------------------------------------------------------------------
@@ -179,18 +247,20 @@ def table():
         Metric("step_column_256", 700.0, "pixel", "a column"),
         Metric("step_column_1846", 730.0, "pixel", "another"),
         Metric("chi2", 1.5, "", "at the end of its range"),
-        Metric("hot", np.nan, "", "not measured"),
+        Metric("hot", np.nan, "", "could not be measured"),
+        Metric("star_light", None, "%", "nothing to measure"),
         Metric("noise", 0.05, "DN/s", "without a range"),
     ]
-    ranges = {"step_column": [680, 725], "chi2": [0.5, 1.5], "hot": [0, 1]}
+    ranges = {"step_column": [680, 725], "chi2": [0.5, 1.5], "hot": [0, 1], "star_light": [0, 1]}
     return flag_metrics(metrics, ranges, SkyflatModel().get_dtype("qc"))
 
 
 def test_flags(table):
     flags = [flag.decode() for flag in table["flag"]]
-    assert flags == ["pass", "fail", "pass", "no range", "no range"]
-    assert failures(table) == ["step_column_1846 is 730, not 680 to 725"]
-    assert np.isnan(table["low"][-1])
+    assert flags == ["pass", "fail", "pass", "fail", "no range", "no range"]
+    faults = ["step_column_1846 is 730, not 680 to 725", "hot is nan, not 0 to 1"]
+    assert failures(table) == faults
+    assert np.isnan(table["low"][-2:]).all()
 
 
 def test_printed_table(table):
@@ -227,11 +297,11 @@ def test_the_pipeline_measures(skyflat):
     found = dict(zip(qc["name"], qc["value"], strict=True))
     with SkyflatModel(skyflat) as model:
         assert found["exposures_used"] == model.meta.skyflat.n_samples
-        assert found["stripes"] == model.meta.skyflat.stripe_rms
+        assert found["stripe_rms"] == model.meta.skyflat.stripe_rms
         few = np.mean(np.sum(model.masks == 0, axis=0)[model.dq < 2**31] < 3)
         assert_allclose(found["few_samples"], few)
         assert_allclose(found["hot"], np.mean(model.dq[model.dq < 2**31] & 2048 > 0))
-    assert 0 < found["stripes"] < 0.2
+    assert 0 < found["stripe_rms"] < 0.2
 
 
 def test_alone(skyflat, tmp_path):
@@ -269,6 +339,40 @@ def test_ranges_in_a_parameter_file(skyflat, tmp_path):
     assert list(qc["name"][qc["flag"] == "fail"]) == ["chi2"]
 
 
+def test_misstated_errors_of_exposures(visit, tmp_path):
+    """ERR of the sky follows the scatter; that of the exposures is told of."""
+    copies = shutil.copytree(visit.parent, tmp_path / "visit")
+    for path in copies.glob("*_rateints.fits"):
+        with fits.open(path, mode="update") as hdus:
+            hdus["ERR"].data *= 3
+    found = {}
+    for asn in (visit, copies / visit.name):
+        result = SkyflatPipeline.call(asn, steps={"flat_field": {"skip": True}})
+        rows = {str(row["name"]): row for row in result.qc}
+        found[asn] = rows["excess"]["value"]
+        assert_allclose(result.metadata["excess"], found[asn], rtol=0.1)
+    first, second = found.values()
+    assert_allclose(first, 1, atol=0.25)
+    assert_allclose(second, first / 3, rtol=0.05)
+    assert rows["excess"]["flag"] == "fail"
+
+
+def test_denoised_again(skyflat):
+    """What was measured before does not stay."""
+    denoised = SkyflatDenoiseStep.call(str(skyflat), sigma_rows=5.0)
+    assert denoised.qc is None
+    assert denoised.meta.cal_step.skyflat_quality is None
+    assert SkyflatQualityStep.call(denoised).qc is not None
+
+
+def test_what_lacks_its_masks(skyflat):
+    with SkyflatModel(skyflat) as model:
+        model.masks = None
+        names = [str(name) for name in SkyflatQualityStep.call(model).qc["name"]]
+    assert "level_left" in names
+    assert "chi2" not in names
+
+
 def test_without_a_stack(visit, flat):
     """What needs the exposures is not measured."""
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
@@ -285,7 +389,7 @@ def test_star_light_of_a_visit(tmp_path, visit, flat, skyflat):
     good = {row["name"]: row for row in Table.read(skyflat, "QC")}
     assert rows["star_light"]["value"] > 10 * abs(good["star_light"]["value"])
     assert rows["star_light"]["flag"] == "fail"
-    crowded = simulate_visit(tmp_path, replace(SMALL, star_density=0.0))
-    clean = SkyflatPipeline.call(crowded, steps={"flat_field": {"skip": True}}).qc
+    empty = simulate_visit(tmp_path, replace(SMALL, star_density=0.0))
+    clean = SkyflatPipeline.call(empty, steps={"flat_field": {"skip": True}}).qc
     (value,) = (row["value"] for row in clean if row["name"] == "star_light")
     assert abs(value) < 0.05

@@ -118,6 +118,17 @@ def test_of_two_samples_the_bright_outlier_goes():
     assert abs(error_of(combined)[50, 60]) < 5 * combined.err[50, 60]
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_stripes_of_an_exposure(n):
+    """Their mean is in the sky; what is told is the rms of one all the same."""
+    images, errors, flags, usable, _ = make_exposures(n=n, noise=0.01, stripe_rms=0.1)
+    found = combine(images, errors, flags, ~usable).stripe_rms
+    if n == 1:
+        assert found is None
+    else:
+        assert_allclose(found, 0.1, rtol=0.2)
+
+
 def test_strong_stripes_behind_large_masks():
     """Where masks leave little, stripes and sky must be solved for until they stay."""
     errors_of = []

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.registry import IORegistryError
 from astropy.table import Table
 
 from soss_background.detector import FULL
@@ -22,7 +21,8 @@ def read_bad_pixels(path, window):
     ----------
     path : str or `~pathlib.Path`
         A FITS image that is not 0 where a pixel is bad, of these pixels or of the full detector;
-        or a table (ECSV, CSV, FITS) with the columns x and y, counted from 0, of these pixels.
+        or a table (FITS, or text: ECSV, CSV, columns with a head) with the columns x and y,
+        counted from 0, of these pixels.
     window : `~soss_background.detector.Window`
         The pixels of the exposures.
 
@@ -40,23 +40,25 @@ def read_bad_pixels(path, window):
         raise SkyflatError(f"{path}: no such file (bad pixels)")
     try:
         with ignore_file_warnings():
-            image = _read_image(path)
-            return _from_table(path, window) if image is None else _cut(path, image, window)
+            found = _read(path)
+        read = _from_table if isinstance(found, Table) else _cut
+        return read(path, found, window)
     except SkyflatError:
         raise
-    except (IORegistryError, LookupError, OSError, TypeError, ValueError) as err:
-        reason = str(err).splitlines()[0]
+    except (LookupError, OSError, TypeError, ValueError) as err:
+        reason, *_ = str(err).split("\n")
         raise SkyflatError(f"{path}: cannot be read as a list of bad pixels ({reason})") from err
 
 
-def _read_image(path):
-    """Read the first image of a FITS file, None if there is none."""
+def _read(path):
+    """Read the first image of a FITS file, or else its table, or that of a text file."""
     with Path(path).open("rb") as file:
         if file.read(6) != b"SIMPLE":
-            return None
+            return Table.read(path, format="ascii")
     with fits.open(path, memmap=False) as hdus:
         images = (hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None)
-        return next(images, None)
+        image = next(images, None)
+    return Table.read(path) if image is None else image
 
 
 def _cut(path, image, window):
@@ -68,9 +70,10 @@ def _cut(path, image, window):
     return np.nan_to_num(image, nan=1) != 0
 
 
-def _from_table(path, window):
+def _from_table(path, table, window):
     """Mark the pixels of a table."""
-    table = Table.read(path)
+    if any(np.any(getattr(table[name], "mask", False)) for name in ("x", "y")):
+        raise SkyflatError(f"{path}: a row lacks x or y")
     x, y = (np.asarray(table[name]) for name in ("x", "y"))
     if not all(np.issubdtype(column.dtype, np.integer) for column in (x, y)):
         raise SkyflatError(f"{path}: x and y are not whole numbers")

@@ -47,8 +47,11 @@ class Levels:
 
     @property
     def stripe_rms(self):
-        """Median of the rms of the exposures' stripes in DN/s."""
-        return float(np.median(np.std(self.stripes, axis=1)))
+        """Median of the rms of the exposures' stripes in DN/s; None if there is one exposure."""
+        n = len(self.stripes)
+        # Their mean over the exposures is in the sky.
+        known = np.median(np.std(self.stripes, axis=1)) / np.sqrt(1 - 1 / n) if n > 1 else None
+        return known and float(known)
 
     @property
     def common_stripe_variance(self):

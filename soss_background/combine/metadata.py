@@ -35,8 +35,9 @@ _HEADER_COLUMNS = {
     "jwst_z_geo": ("meta.ephemeris.spatial_z_geo", "OBSGEO-Z", False),
 }
 
-# Columns beyond those that every skyflat has: why an exposure was left out, and its deviation.
-_VETTING_COLUMNS = [("reason", "S64"), ("deviation", "f8")]
+# Columns beyond those that every skyflat has: why an exposure was left out, its deviation from the
+# sky, and its scatter about it relative to its errors.
+_VETTING_COLUMNS = [("reason", "S64"), ("deviation", "f8"), ("excess", "f8")]
 
 UNITS = {
     **dict.fromkeys(

@@ -71,8 +71,10 @@ class CombinedSky:
         Level of each exposure relative to their mean.
     offset : ndarray of float, shape (n,)
         Median over the columns of the stripes that were subtracted from each exposure, in DN/s.
-    stripe_rms : float
-        1/f stripes of an exposure that was used, median of their rms in DN/s.
+    stripe_rms : float or None
+        1/f stripes of an exposure that was used, median of their rms in DN/s; None if one was.
+    excess : ndarray of float, shape (n,)
+        Scatter of each exposure about the sky, relative to its errors; NaN if it was not used.
     masked_fraction : ndarray of float, shape (n,)
         Fraction of the pixels of each exposure that were not used.
     deviation : ndarray of float, shape (n,)
@@ -90,7 +92,8 @@ class CombinedSky:
     left_out: np.ndarray
     scale: np.ndarray
     offset: np.ndarray
-    stripe_rms: float
+    stripe_rms: float | None
+    excess: np.ndarray
     masked_fraction: np.ndarray
     deviation: np.ndarray
     reasons: list
@@ -166,13 +169,23 @@ def combine_exposures(
     sky = fill_gaps(sky, known, needless=reference)
     dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
     sky[reference] = err[reference] = 0
-    scale, offset = np.full((2, len(used)), np.nan)
+    scale, offset, scatter = np.full((3, len(used)), np.nan)
     fraction = np.ones(len(used))
-    scale[used], offset[used] = levels.scale, levels.offset
+    scale[used], offset[used], scatter[used] = levels.scale, levels.offset, excess
     fraction[used] -= counts / sky.size
-    cubes = stack.whole("images"), stack.whole("left_out")
     return CombinedSky(
-        sky, err, dq, *cubes, scale, offset, levels.stripe_rms, fraction, deviation, reasons
+        sky=sky,
+        err=err,
+        dq=dq,
+        images=stack.whole("images"),
+        left_out=stack.whole("left_out"),
+        scale=scale,
+        offset=offset,
+        stripe_rms=levels.stripe_rms,
+        excess=scatter,
+        masked_fraction=fraction,
+        deviation=deviation,
+        reasons=reasons,
     )
 
 

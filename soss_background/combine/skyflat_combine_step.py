@@ -35,7 +35,7 @@ class SkyflatCombineStep(SkyflatStep):
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
     mad_threshold = float(default=5.0, min=0.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [per cent of the sky]
     exclude = force_list(default=None)  # Names of exposures to leave out, with their suffix or without
-    bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table of x and y, counted from 0
+    bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
     author = string(default='soss_background')  # Author of the product
@@ -58,9 +58,31 @@ class SkyflatCombineStep(SkyflatStep):
             A skyflat for each product, not yet denoised.
         """
         libraries = self.open_exposures(inputs)
+        if self.parent is None:
+            self.check_excluded(libraries)
         names = metadata.name_products(libraries)
         skyflats = [self._combine(*pair) for pair in zip(libraries, names, strict=True)]
         return skyflats[0] if len(skyflats) == 1 else skyflats
+
+    def check_excluded(self, libraries):
+        """
+        Make sure that the exposures to leave out are there.
+
+        Parameters
+        ----------
+        libraries : list of `~jwst.datamodels.ModelLibrary`
+            The exposures of all products.
+
+        Raises
+        ------
+        SkyflatError
+            If one is in none of them.
+        """
+        headers = [header for library in libraries for header in read_headers(library)]
+        roots = {root_name(header["name"]) for header in headers}
+        for name in self.exclude or []:
+            if root_name(name) not in roots:
+                raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
 
     def _combine(self, library, name):
         """Make the skyflat of a library of exposures."""
@@ -70,7 +92,8 @@ class SkyflatCombineStep(SkyflatStep):
         table = metadata.describe_exposures(headers)
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be told from the sky")
-        excluded = _find_excluded(self.exclude, headers)
+        names = {root_name(name) for name in self.exclude or []}
+        excluded = [i for i, header in enumerate(headers) if root_name(header["name"]) in names]
         bad = self.bad_pixels and read_bad_pixels(self.bad_pixels, _window(headers[0]))
         exposures = _Exposures(library, bad)
         if flat_state != "COMPLETE":
@@ -90,7 +113,7 @@ class SkyflatCombineStep(SkyflatStep):
             log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
         table["used"] = [not reason for reason in combined.reasons]
         table["reason"] = combined.reasons
-        for column in ("scale", "offset", "masked_fraction", "deviation"):
+        for column in ("scale", "offset", "masked_fraction", "deviation", "excess"):
             table[column] = getattr(combined, column)
         _tell_of_vetting(table)
 
@@ -172,17 +195,6 @@ def _flat_state(headers):
     return "COMPLETE" if all(states.values()) else "SKIPPED"
 
 
-def _find_excluded(names, headers):
-    """Find the exposures that the user leaves out."""
-    roots = [root_name(header["name"]) for header in headers]
-    excluded = set()
-    for name in names or []:
-        if root_name(name) not in roots:
-            raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
-        excluded.add(roots.index(root_name(name)))
-    return excluded
-
-
 def _window(header):
     """Tell which pixels the exposures are."""
     keys = ("name", "ystart", "xstart", "ysize", "xsize")
@@ -195,10 +207,11 @@ def _window(header):
 def _tell_of_vetting(table):
     """Tell of each exposure how it compares with the others, and why it was left out."""
     for row in table:
-        words = f"level {row['scale']:.4f}, {100 * row['masked_fraction']:.1f} % not used"
+        name, words = row["filename"].decode(), ""
         if np.isfinite(row["deviation"]):
-            words += f", deviates by {row['deviation']:.2f} % from the sky"
+            words = f", deviates by {row['deviation']:.2f} % from the sky"
         if row["used"]:
-            log.info("%s: %s", row["filename"].decode(), words)
+            unused = 100 * row["masked_fraction"]
+            log.info("%s: level %.4f, %.1f %% not used%s", name, row["scale"], unused, words)
         else:
-            log.warning("%s: left out, %s", row["filename"].decode(), row["reason"].decode())
+            log.warning("%s: left out, %s%s", name, row["reason"].decode(), words)

@@ -55,5 +55,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         skyflat.bkgdn = denoised
         skyflat.meta.bunit_bkgdn = "DN/s"
         skyflat.meta.cal_step.skyflat_denoise = "COMPLETE"
+        # What was measured before was another sky.
+        skyflat.qc = skyflat.meta.cal_step.skyflat_quality = None
         log.info("Denoised from %d of %d pixels", np.count_nonzero(good), good.size)
         return skyflat

@@ -62,6 +62,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         libraries = self.open_exposures(inputs)
         # Before any work is done.
         metadata.name_products(libraries)
+        self.skyflat_combine.check_excluded(libraries)
         self.prefetch(libraries[0])
         with _few_collections():
             results = [self._make_skyflat(library) for library in libraries]

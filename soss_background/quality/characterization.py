@@ -4,7 +4,7 @@ import functools
 import logging
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Column, Table
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -74,7 +74,7 @@ def characterize(skyflats, folder):
         "components": _draw_components(components, window),
     }
     try:
-        table["zodiacal_light"] = _predict(table)
+        table["zodiacal_light"] = Column(_predict(table), unit="MJy / sr")
     except ImportError as err:
         log.warning('No zodiacal light: %s (pip install "soss_background[zodi]")', err)
     else:

@@ -3,17 +3,20 @@
 from typing import NamedTuple
 
 import numpy as np
+from astropy.stats import mad_std
 from bottleneck import nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.cells import gather_blocks
 from soss_background.smoothing import gaussian_filter
-from soss_background.subtract.templates import find_step, right_of_step
+from soss_background.subtract.templates import find_step, has_step_columns, right_of_step
 
 __all__ = [
     "STEP_ROWS",
     "Metric",
+    "count_samples",
     "measure_exposures",
+    "measure_levels",
     "measure_sky",
     "rows_about",
     "summarize_exposures",
@@ -21,14 +24,11 @@ __all__ = [
 
 _PIXEL = dqflags.pixel
 
-# Standard deviation of normal values, relative to their median absolute deviation.
-_MAD_TO_SIGMA = 1.4826
-
 # Full-frame rows at which the step is measured, and half of the rows that are averaged there.
 STEP_ROWS = (256, 768, 1280, 1846)
 _STEP_REACH = 32
 
-# Fewer exposures than these at a pixel tell little of its noise.
+# Fewer exposures than these at a pixel tell little of its noise, and nothing of star light.
 _FEW = 3
 
 # Percentage of the cells on each side whose limits tell of star light, which is bright and rare.
@@ -52,8 +52,8 @@ class Metric(NamedTuple):
     ----------
     name : str
         What it is called.
-    value : float
-        The number, NaN if it could not be measured.
+    value : float or None
+        The number; NaN if it could not be measured, None if there is nothing to measure.
     unit : str
         Its unit, empty for numbers and ratios.
     comment : str
@@ -61,7 +61,7 @@ class Metric(NamedTuple):
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     comment: str
 
@@ -80,23 +80,29 @@ def summarize_exposures(table, stripe_rms):
     Returns
     -------
     metrics : list of Metric
-        Exposures used and rejected, masked fractions, scatter of the levels.
+        Exposures used and rejected, masked fractions, scatter of the levels, and scatter about
+        the sky relative to the errors of the exposures.
     """
     used = table["used"] == 1
     masked, scale = table["masked_fraction"][used], table["scale"][used]
-    scatter = 100 * np.std(scale, ddof=1) / np.mean(scale) if used.sum() > 1 else np.nan
+    known, several = used.any(), used.sum() > 1
+    scatter = 100 * np.std(scale, ddof=1) / np.mean(scale) if several else None
+    excess = np.median(table["excess"][used]) if several and "excess" in table.dtype.names else None
     return [
         Metric("exposures_used", used.sum(), "", "exposures that were combined"),
         Metric("exposures_rejected", (~used).sum(), "", "exposures that were left out"),
-        Metric("masked_median", np.median(masked), "", "part of an exposure that is not used"),
-        Metric("masked_worst", masked.max(), "", "the same, of the worst exposure"),
-        Metric("level_scatter", scatter, "%", "scatter of the levels of the exposures"),
         Metric(
-            "stripes",
-            np.nan if stripe_rms is None else stripe_rms,
-            "DN/s",
-            "1/f stripes of an exposure, rms",
+            "masked_median",
+            np.median(masked) if known else None,
+            "",
+            "part of an exposure that is not used",
         ),
+        Metric(
+            "masked_worst", masked.max() if known else None, "", "the same, of the worst exposure"
+        ),
+        Metric("level_scatter", scatter, "%", "scatter of the levels of the exposures"),
+        Metric("stripe_rms", stripe_rms, "DN/s", "1/f stripes of an exposure, rms"),
+        Metric("excess", excess, "", "scatter of an exposure about the sky over its own ERR"),
     ]
 
 
@@ -130,15 +136,34 @@ def measure_sky(bkg, bkgdn, err, dq, window):
         found = (science & ~bad & (err > 0))[_SOME]
         noise, err = (bkg - bkgdn)[_SOME][found], err[_SOME][found]
         metrics += [
-            Metric("noise", _sigma(noise), "DN/s", "scatter of BKG about BKGDN"),
-            Metric("noise_ratio", _sigma(noise / err), "", "the same in units of ERR"),
+            Metric("noise", _scatter(noise), "DN/s", "scatter of BKG about BKGDN"),
+            Metric("noise_ratio", _scatter(noise / err), "", "the same in units of ERR"),
         ]
-    sky = bkg if bkgdn is None else bkgdn
-    metrics += _measure_levels(sky[_SOME], science[_SOME], window.x0)
+    return metrics + measure_levels(bkg if bkgdn is None else bkgdn, window)
+
+
+def measure_levels(sky, window):
+    """
+    Measure the levels of a sky, and its step.
+
+    Parameters
+    ----------
+    sky : ndarray of float32, shape (ny, nx)
+        A sky in DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+
+    Returns
+    -------
+    metrics : list of Metric
+        Levels on both sides of the step and their ratio, place and width of the step at several
+        rows.
+    """
+    metrics = _measure_sides(sky[_SOME], ~window.reference_pixels()[_SOME], window)
     for row in STEP_ROWS:
         rows = rows_about(row, window)
         if rows is not None:
-            metrics += _measure_step(sky[rows], window.x0, row)
+            metrics += _measure_step(sky[rows], window, row)
     return metrics
 
 
@@ -162,25 +187,27 @@ def rows_about(row, window):
     return slice(first, last) if last - first >= _STEP_REACH else None
 
 
-def _measure_levels(sky, science, first_column):
+def _measure_sides(sky, science, window):
     """Measure the levels on both sides of the step."""
-    right = right_of_step(np.where(science, sky, np.median(sky[science])), first_column)
-    left, beyond = (
-        np.median(sky[side]) if side.any() else np.nan
-        for side in (science & ~right, science & right)
-    )
+    right = right_of_step(np.where(science, sky, np.median(sky[science])), window.x0)
+    # What is not there has no level; what is there and is not found has one that is not known.
+    unknown = np.nan if has_step_columns(window.nx, window.x0) else None
+    left = np.median(sky[science & ~right])
+    beyond = np.median(sky[science & right]) if right.any() else unknown
     return [
         Metric("level_left", left, "DN/s", "median of the sky left of the step"),
         Metric("level_right", beyond, "DN/s", "the same right of it"),
-        Metric("level_ratio", beyond / left, "", "level right over that left"),
+        Metric("level_ratio", beyond and beyond / left, "", "level right over that left"),
     ]
 
 
-def _measure_step(sky, first_column, row):
+def _measure_step(sky, window, row):
     """Measure place and width of the step at some rows."""
-    places = [find_step(sky, first_column, part) for part in (0.1, 0.5, 0.9)]
+    if not has_step_columns(window.nx, window.x0):
+        return []
+    places = [find_step(sky, window.x0, part) for part in (0.1, 0.5, 0.9)]
     low, middle, high = (np.nan if place is None else place for place in places)
-    column, at = middle + first_column, f"at row {row} of FULL"
+    column, at = middle + window.x0, f"at row {row} of FULL"
     return [
         Metric(f"step_column_{row}", column, "pixel", f"column of half of the step {at}"),
         Metric(f"step_width_{row}", high - low, "pixel", f"10 to 90 % of the step {at}"),
@@ -192,12 +219,29 @@ def _fraction(dq, flag, science):
     return np.mean(dq[science] & _PIXEL[flag] > 0)
 
 
-def _sigma(values):
+def _scatter(values):
     """Measure the standard deviation of normal values with outliers."""
-    return _MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))) if values.size else np.nan
+    return mad_std(values) if values.size else np.nan
 
 
-def measure_exposures(images, masks, bkg, err, science):
+def count_samples(masks):
+    """
+    Count the exposures that were used at each pixel.
+
+    Parameters
+    ----------
+    masks : iterable of ndarray of uint8, shape (ny, nx)
+        1 where a pixel of an exposure was left out.
+
+    Returns
+    -------
+    coverage : ndarray of int, shape (ny, nx)
+        Number of exposures.
+    """
+    return sum((mask == 0).astype(np.int16) for mask in masks)
+
+
+def measure_exposures(images, masks, bkg, err, coverage, science):
     """
     Compare the exposures of a skyflat with their sky.
 
@@ -209,6 +253,8 @@ def measure_exposures(images, masks, bkg, err, science):
         1 where a pixel of an exposure was left out.
     bkg, err : ndarray of float32, shape (ny, nx)
         Their sky and its 1-sigma uncertainty, DN/s.
+    coverage : ndarray of int, shape (ny, nx)
+        Number of exposures at each pixel, see `count_samples`.
     science : ndarray of bool, shape (ny, nx)
         True for pixels that are not reference pixels.
 
@@ -221,34 +267,52 @@ def measure_exposures(images, masks, bkg, err, science):
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
-    squares, tails = np.zeros_like(bkg), []
+    squares, tails, number = np.zeros_like(bkg), [], 0
     for image, mask in zip(images, masks, strict=True):
         good = (mask == 0) & np.isfinite(image) & science
         if not good.any():
             continue
         rest = np.where(good, image - bkg, 0)
-        half = len(tails) % 2
-        sums[half] += rest
-        counts[half] += good
+        sums[number % 2] += rest
+        counts[number % 2] += good
         squares += rest**2
-        tails.append(_asymmetry(rest, good) / level)
+        # Of two samples, what one has more the other has less.
+        tails.append(_asymmetry(rest, good & (coverage >= _FEW)))
+        number += 1
     total = counts.sum(axis=0)
+    several = number > 1
+    few = np.mean(total[science] < _FEW)
+    star_light = 100 * np.nanmean(tails) / level if np.isfinite(tails).any() else None
+    denoised, jackknife = _compare_halves(sums, counts, err) if several else (None, None)
     return [
+        Metric("few_samples", few, "", f"part of the pixels with fewer than {_FEW} samples"),
         Metric(
-            "few_samples",
-            np.mean(total[science] < _FEW),
+            "chi2",
+            _chi2(squares, total, err) if several else None,
             "",
-            f"part of the pixels with fewer than {_FEW} samples",
+            "reduced, of the exposures about BKG",
         ),
-        Metric("chi2", _chi2(squares, total, err), "", "reduced, of the exposures about BKG"),
-        Metric("star_light", 100 * np.mean(tails), "%", "asymmetry of what is not in the sky"),
-        *_compare_halves(sums, counts, err, level),
+        Metric("star_light", star_light, "%", "asymmetry of what is not in the sky"),
+        Metric(
+            "denoised_ratio",
+            denoised,
+            "",
+            "noise of BKGDN over that expected by ERR, by two halves of the exposures",
+        ),
+        Metric(
+            "jackknife",
+            jackknife and 100 * jackknife / level,
+            "%",
+            "half of the largest difference of two halves on large scales",
+        ),
     ]
 
 
 def _asymmetry(rest, good):
     """Tell by how much the brightest cells are farther from the middle than the darkest."""
-    number, total = (gather_blocks(plane).sum(axis=-1) for plane in (good, rest))
+    number, total = (gather_blocks(np.where(good, plane, 0)).sum(axis=-1) for plane in (good, rest))
+    if not number.any():
+        return np.nan
     cells = total[number > 0] / number[number > 0]
     low, middle, high = np.percentile(cells, [_TAIL, 50, 100 - _TAIL])
     return high + low - 2 * middle
@@ -263,32 +327,25 @@ def _chi2(squares, count, err):
     return np.sum(relative, dtype=float) / freedom if freedom else np.nan
 
 
-def _compare_halves(sums, counts, err, level):
-    """Compare the skies of every other exposure."""
+def _compare_halves(sums, counts, err):
+    """Compare the skies of every other exposure: noise over that expected, largest difference."""
     both = (counts > 0).all(axis=0) & (err > 0)
     if not both.any():
-        return []
+        return np.nan, np.nan
     halves = np.divide(sums, counts, out=np.zeros_like(sums), where=both)
     difference = (halves[0] - halves[1]) / 2
+    # ERR is the uncertainty of the mean of all samples.
+    product = 4 * np.where(both, counts[0].astype(np.float32) * counts[1], 1)
+    variance = np.where(both, (err * counts.sum(axis=0)) ** 2 / product, 0)
     coverage = gaussian_filter(both.astype(np.float32), _DENOISING)
     inside = both & (coverage > _KNOWN)
-    smooth = gaussian_filter(difference, _DENOISING)[inside] / coverage[inside]
-    # What a Gaussian leaves of noise from pixel to pixel.
-    expected = err[inside] / (2 * np.sqrt(np.pi * np.prod(_DENOISING)))
+    smooth = gaussian_filter(difference, _DENOISING)
+    # The square of a Gaussian is a narrower one, and lower.
+    narrower = tuple(np.array(_DENOISING) / np.sqrt(2))
+    expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(_DENOISING))
+    pulls = (smooth[_SOME] / np.sqrt(np.maximum(expected[_SOME], 1e-30)))[inside[_SOME]]
+    there = np.isfinite(gather_blocks(np.ones_like(err), _LARGE)).sum(axis=-1)
     blocks = gather_blocks(np.where(both, difference, np.nan), _LARGE)
-    known = np.mean(np.isfinite(blocks), axis=-1) > _KNOWN
-    large = np.max(np.abs(nanmedian(blocks, axis=-1)[known]), initial=0)
-    return [
-        Metric(
-            "denoised_ratio",
-            _sigma(smooth[_SOME] / expected[_SOME]),
-            "",
-            "noise of BKGDN over that expected by ERR, by two halves of the exposures",
-        ),
-        Metric(
-            "jackknife",
-            100 * large / level,
-            "%",
-            "half of the largest difference of two halves on large scales",
-        ),
-    ]
+    known = np.isfinite(blocks).sum(axis=-1) >= _KNOWN * there
+    large = np.max(np.abs(nanmedian(blocks, axis=-1)[known])) if known.any() else np.nan
+    return _scatter(pulls), large

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from bottleneck import nanmedian
 
-from soss_background.plotting import show_image
+from soss_background.plotting import BAD, COLOURS, FAINT, show_image
 from soss_background.quality.metrics import STEP_ROWS, rows_about
 from soss_background.quality.views import PULL_EDGES
 from soss_background.subtract.templates import find_step, right_of_step
@@ -21,10 +21,6 @@ __all__ = [
     "draw_variation",
     "draw_vetting",
 ]
-
-# Readable on white and on black.
-_GOOD, _BAD, _FAINT = "#2a8fbd", "#d1495b", "0.6"
-_COLOURS = ("#2a8fbd", "#e07b00", "#3a9d5d", "#b052c0")
 
 # Columns before and after the step that are shown with it.
 _STEP_REACH = 60
@@ -64,7 +60,7 @@ def draw_coverage(ax, coverage, science):
     ax : `~matplotlib.axes.Axes`
         Where it is drawn.
     coverage : ndarray of int, shape (ny, nx)
-        Number of exposures, see `soss_background.quality.views.count_samples`.
+        Number of exposures, see `soss_background.quality.metrics.count_samples`.
     science : ndarray of bool, shape (ny, nx)
         True for pixels that are not reference pixels.
     """
@@ -123,7 +119,7 @@ def draw_residual(ax, view):
 
 def _draw_small(ax, image, cmap, low, high):
     """Show an image and nothing else."""
-    colours = mpl.colormaps[cmap].with_extremes(bad="0.6")
+    colours = mpl.colormaps[cmap].with_extremes(bad=FAINT)
     ax.imshow(image, origin="lower", cmap=colours, vmin=low, vmax=high, aspect="auto")
     ax.set(xticks=[], yticks=[])
 
@@ -166,7 +162,7 @@ def draw_row_profiles(ax, sky, science, window):
         The pixels that these are.
     """
     right = right_of_step(sky, window.x0)
-    for side, name, colour in ((~right, "left", _COLOURS[0]), (right, "right", _COLOURS[1])):
+    for side, name, colour in ((~right, "left", COLOURS[0]), (right, "right", COLOURS[1])):
         if np.any(side & science):
             profile = nanmedian(np.where(side & science, sky, np.nan), axis=1)
             relative = 100 * (profile / nanmedian(profile) - 1)
@@ -189,7 +185,7 @@ def draw_step(ax, sky, window):
     window : `~soss_background.detector.Window`
         The pixels that these are.
     """
-    for row, colour in zip(STEP_ROWS, _COLOURS, strict=True):
+    for row, colour in zip(STEP_ROWS, COLOURS, strict=True):
         rows = rows_about(row, window)
         middle = None if rows is None else find_step(sky[rows], window.x0)
         if middle is None:
@@ -201,7 +197,7 @@ def draw_step(ax, sky, window):
             window.x0 + columns, (profile - low) / (high - low), color=colour, label=f"row {row}"
         )
         ax.axvline(window.x0 + middle, color=colour, lw=0.6, ls=":")
-    ax.axhline(0.5, color=_FAINT, lw=0.6)
+    ax.axhline(0.5, color=FAINT, lw=0.6)
     ax.set(xlabel="column", ylabel="part of the step's light")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False)
@@ -220,14 +216,14 @@ def draw_pulls(ax, views):
     """
     middle, width = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2, np.diff(PULL_EDGES)
     known = [view.pulls for view in views if view.pulls.any()]
-    lines = [(pulls, {"color": _FAINT, "lw": 0.5}) for pulls in known]
+    lines = [(pulls, {"color": FAINT, "lw": 0.5}) for pulls in known]
     if known:
-        lines.append((np.sum(known, axis=0), {"color": _GOOD, "label": "all exposures"}))
+        lines.append((np.sum(known, axis=0), {"color": COLOURS[0], "label": "all exposures"}))
     for pulls, style in lines:
         density = np.where(pulls > 0, pulls, np.nan) / (pulls.sum() * width)
         ax.step(middle, density, where="mid", **style)
     normal = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
-    ax.plot(middle, normal, color=_BAD, ls="--", lw=1, label="expected by ERR")
+    ax.plot(middle, normal, color=BAD, ls="--", lw=1, label="expected by ERR")
     ax.set(yscale="log", ylim=(1e-7, 1), xlabel="(exposure - BKG) / sigma", ylabel="density")
     ax.legend(frameon=False, loc="lower center")
 
@@ -246,12 +242,12 @@ def draw_vetting(ax, table, mad_threshold=None):
         Deviation above which an exposure may be left out, per cent.
     """
     number = np.arange(len(table)) + 1
-    for used, colour, label in ((1, _GOOD, "used"), (0, _BAD, "left out")):
+    for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):
         which = table["used"] == used
         if which.any():
             ax.bar(number[which], table["deviation"][which], color=colour, label=label)
     if mad_threshold is not None:
-        ax.axhline(mad_threshold, color=_FAINT, ls="--", label="mad_threshold")
+        ax.axhline(mad_threshold, color=FAINT, ls="--", label="mad_threshold")
     ax.set(xlabel="exposure", ylabel="deviation from the sky [%]", xlim=(0.4, len(table) + 0.6))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
@@ -259,4 +255,4 @@ def draw_vetting(ax, table, mad_threshold=None):
 
 def _line_styles():
     """Draw the first of two profiles behind the second."""
-    return [{"color": _FAINT, "lw": 2}, {"color": _COLOURS[0], "lw": 0.9}]
+    return [{"color": FAINT, "lw": 2}, {"color": COLOURS[0], "lw": 0.9}]

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from astropy.table import Table
 
-__all__ = ["FAIL", "NO_RANGE", "PASS", "failures", "flag_metrics", "format_metrics"]
+__all__ = ["FAIL", "NO_RANGE", "PASS", "failures", "flag_metrics", "format_metrics", "read_text"]
 
 PASS, FAIL, NO_RANGE = "pass", "fail", "no range"
 
@@ -30,12 +30,14 @@ def flag_metrics(metrics, ranges, dtype):
     """
     table = np.zeros(len(metrics), dtype=dtype)
     for row, metric in zip(table, metrics, strict=True):
-        low, high = ranges.get(metric.name) or ranges.get(_kind(metric.name)) or (np.nan, np.nan)
-        known = np.isfinite(metric.value) and not np.isnan(low)
-        good = PASS if low <= metric.value <= high else FAIL
-        row["name"], row["value"], row["unit"] = metric.name, metric.value, metric.unit
+        given = ranges.get(metric.name) or ranges.get(_kind(metric.name))
+        low, high = given if given and metric.value is not None else (np.nan, np.nan)
+        value = np.nan if metric.value is None else metric.value
+        row["name"], row["value"], row["unit"] = metric.name, value, metric.unit
         row["comment"], row["low"], row["high"] = metric.comment, low, high
-        row["flag"] = good if known else NO_RANGE
+        # What should be there and could not be measured is no good.
+        judged = PASS if low <= value <= high else FAIL
+        row["flag"] = NO_RANGE if np.isnan(low) else judged
     return table
 
 
@@ -59,9 +61,9 @@ def failures(table):
         Name, value and range of each.
     """
     return [
-        f"{_text(row['name'])} is {row['value']:.4g}, not {row['low']:g} to {row['high']:g}"
+        f"{read_text(row['name'])} is {row['value']:.4g}, not {row['low']:g} to {row['high']:g}"
         for row in table
-        if _text(row["flag"]) == FAIL
+        if read_text(row["flag"]) == FAIL
     ]
 
 
@@ -84,11 +86,23 @@ def format_metrics(table):
     for column in ("value", "low", "high"):
         shown[column].format = ".4g"
     for column in ("name", "unit", "flag", "comment"):
-        shown[column] = [_text(value) for value in table[column]]
+        shown[column] = [read_text(value) for value in table[column]]
         shown[column].format = "<"
     return shown.pformat(max_lines=-1, max_width=-1)
 
 
-def _text(value):
-    """Read a text of a table, in memory or from a file."""
+def read_text(value):
+    """
+    Read a text of a table, in memory or from a file.
+
+    Parameters
+    ----------
+    value : bytes or str
+        The text.
+
+    Returns
+    -------
+    text : str
+        The same.
+    """
     return value.decode() if isinstance(value, bytes) else str(value)

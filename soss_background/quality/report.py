@@ -21,8 +21,9 @@ from tqdm import tqdm
 from soss_background.errors import SkyflatError
 from soss_background.files import save_whole
 from soss_background.quality import plots
-from soss_background.quality.ranges import FAIL, NO_RANGE, PASS, failures
-from soss_background.quality.views import count_samples, view_exposures
+from soss_background.quality.metrics import count_samples
+from soss_background.quality.ranges import FAIL, NO_RANGE, PASS, failures, read_text
+from soss_background.quality.views import view_exposures
 from soss_background.subtract.template_files import find_place, open_skyflat
 
 __all__ = ["Picture", "Report", "write_reports"]
@@ -194,7 +195,8 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for picture in self._all_pictures():
-            _draw(picture, titled=True).savefig(folder / f"{picture.name}.png", dpi=_DPI)
+            figure = _draw(picture, titled=True)
+            save_whole(functools.partial(figure.savefig, dpi=_DPI), folder / f"{picture.name}.png")
 
     def _all_pictures(self):
         """List the pictures of all sections."""
@@ -230,6 +232,8 @@ def write_reports(skyflats, output, pdf=None, png=None):
     names = [path.stem for path in skyflats]
     if len(set(names)) < len(names):
         raise SkyflatError(f"{Counter(names).most_common(1)[0][0]}: two skyflats have this name")
+    for path in skyflats:
+        open_skyflat(path).close()
     for path in filter(None, (output, pdf)):
         path.parent.mkdir(parents=True, exist_ok=True)
     verdicts, rows = {}, []
@@ -354,7 +358,8 @@ def _embed(picture):
         data = base64.b64encode(file.getvalue()).decode()
         return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, picture.caption)
     unsigned = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with mpl.rc_context(_STYLE):
+    # Ids that are those of this picture, and the same each time.
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": picture.name}):
         figure.savefig(file, format="svg", dpi=_DPI, transparent=True, metadata=unsigned)
     drawing = file.getvalue().decode()
     drawing = drawing[drawing.index("<svg") :].replace(_PAGE_INK, "currentColor")
@@ -414,12 +419,12 @@ def _describe_metric(row):
     """Make a row of QC ready for people."""
     known = not np.isnan(row["low"])
     return {
-        "name": _text(row["name"]),
+        "name": read_text(row["name"]),
         "value": float(row["value"]),
-        "unit": _text(row["unit"]),
+        "unit": read_text(row["unit"]),
         "range": f"{row['low']:g} to {row['high']:g}" if known else "",
-        "flag": _text(row["flag"]),
-        "comment": _text(row["comment"]),
+        "flag": read_text(row["flag"]),
+        "comment": read_text(row["comment"]),
     }
 
 
@@ -437,10 +442,10 @@ def _describe_exposure(row):
     """Make a row of METADATA ready for people."""
     names = row.dtype.names
     used = bool(row["used"])
-    reason = _text(row["reason"]) if "reason" in names else ""
+    reason = read_text(row["reason"]) if "reason" in names else ""
     mid_time = Time(row["mid_time_mjd"], format="mjd") if row["mid_time_mjd"] > 0 else None
     return {
-        "exposure": _text(row["filename"]),
+        "exposure": read_text(row["filename"]),
         "mid-time (UTC)": "" if mid_time is None else mid_time.strftime("%Y-%m-%d %H:%M"),
         "integrations": int(row["nints"]),
         "level": _format(row["scale"], ".4f") or "",
@@ -455,8 +460,3 @@ def _caption_exposures(exposures, number):
     if len(exposures) != number:
         return [f"exposure {index + 1}" for index in range(number)]
     return [f"{row['exposure']}: {row['decision']}" for row in exposures]
-
-
-def _text(value):
-    """Read a text of a table, in memory or from a file."""
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -3,7 +3,12 @@
 import logging
 
 from soss_background.errors import SkyflatError
-from soss_background.quality.metrics import measure_exposures, measure_sky, summarize_exposures
+from soss_background.quality.metrics import (
+    count_samples,
+    measure_exposures,
+    measure_sky,
+    summarize_exposures,
+)
 from soss_background.quality.ranges import failures, flag_metrics, format_metrics
 from soss_background.stpipe import SkyflatStep
 from soss_background.subtract.template_files import find_place
@@ -26,7 +31,8 @@ class SkyflatQualityStep(SkyflatStep):
     masked_median_range = float_list(min=2, max=2, default=list(0, 0.85))  # Part of an exposure that is not used, median
     masked_worst_range = float_list(min=2, max=2, default=list(0, 0.95))  # The same, of the worst exposure
     level_scatter_range = float_list(min=2, max=2, default=list(0, 5))  # Scatter of the levels of the exposures [per cent]
-    stripes_range = float_list(min=2, max=2, default=list(0, 1))  # 1/f stripes of an exposure, rms [DN/s]
+    stripe_rms_range = float_list(min=2, max=2, default=list(0, 1))  # 1/f stripes of an exposure, rms [DN/s]
+    excess_range = float_list(min=2, max=2, default=list(0.7, 1.5))  # Scatter of an exposure about the sky over its own ERR, median
     filled_range = float_list(min=2, max=2, default=list(0, 0.1))  # Part of BKG that had to be filled
     hot_range = float_list(min=2, max=2, default=list(0, 0.03))  # Part of the pixels that are found to be hot
     level_left_range = float_list(min=2, max=2, default=list(0.5, 20))  # Level left of the step [DN/s]
@@ -64,16 +70,16 @@ class SkyflatQualityStep(SkyflatStep):
             If a metric is out of its range and ``fail_on_qc`` is set.
         """
         skyflat = self.open_skyflat(init)
-        name = skyflat.meta.filename
+        name = skyflat.meta.filename or "skyflat"
         window = find_place(skyflat, skyflat.bkg.shape, name)
         metrics = []
         if skyflat.metadata is not None:
             metrics += summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)
         metrics += measure_sky(skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq, window)
-        if skyflat.images is not None:
-            planes = (skyflat.iterate(cube) for cube in ("images", "masks"))
-            science = ~window.reference_pixels()
-            metrics += measure_exposures(*planes, skyflat.bkg, skyflat.err, science)
+        if skyflat.images is not None and skyflat.masks is not None:
+            coverage = count_samples(skyflat.iterate("masks"))
+            planes = (skyflat.iterate("images"), skyflat.iterate("masks"), skyflat.bkg, skyflat.err)
+            metrics += measure_exposures(*planes, coverage, ~window.reference_pixels())
         ranges = {
             key.removesuffix(_RANGE): value
             for key, value in self.get_pars().items()

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
-from soss_background.quality.metrics import measure_sky
+from soss_background.quality.metrics import measure_levels
 from soss_background.quality.zodi import sun_angle
 from soss_background.subtract.match import bin_sky
 from soss_background.subtract.template_files import (
@@ -66,7 +66,7 @@ def survey_skies(skyflats):
         in the headers, ``mjd`` (mean mid-time), ``elongation`` (angle to the Sun, degrees),
         ``jwst_x`` ... ``jwst_z`` (the telescope's mean place, barycentric, ICRS, km; NaN if it is
         not known), and the levels, the step's columns and its widths, see
-        `soss_background.quality.metrics.measure_sky`. The denoised skies are measured.
+        `soss_background.quality.metrics.measure_levels`. The denoised skies are measured.
 
     Raises
     ------
@@ -100,12 +100,11 @@ def _measure(skyflat):
         window = find_place(model, model.bkg.shape, name)
         template = from_skyflat(model, window, name)
         row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
+    row["DOY"] = row["DOY"] or np.nan
     row["elongation"] = np.nan if np.isnan(row["mjd"]) else sun_angle(*find_pointing(row))
-    metrics = measure_sky(template.sky, None, template.noise, template.dq, window)
+    metrics = measure_levels(template.sky, window)
     measured = {
-        metric.name: float(metric.value)
-        for metric in metrics
-        if metric.name.startswith(("level_", "step_"))
+        metric.name: np.nan if metric.value is None else float(metric.value) for metric in metrics
     }
     block = (max(1, window.ny // _BLOCKS), _BLOCK_COLUMNS)
     binned = bin_sky(template.sky, ~window.reference_pixels(), window.x0, block)

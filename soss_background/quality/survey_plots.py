@@ -5,7 +5,7 @@ from astropy import units as u
 from astropy.coordinates import BarycentricMeanEcliptic, Galactic, SkyCoord
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from soss_background.plotting import show_image
+from soss_background.plotting import COLOURS, FAINT, show_image
 
 __all__ = [
     "QUANTITIES",
@@ -33,8 +33,6 @@ QUANTITIES = {
     "step's width": {"step_width_": "row"},
 }
 
-_COLOURS = ("#2a8fbd", "#e07b00", "#3a9d5d", "#b052c0")
-
 
 def draw_trend(ax, table, variable, quantity):
     """
@@ -51,7 +49,7 @@ def draw_trend(ax, table, variable, quantity):
     quantity : str
         What is drawn, one of `QUANTITIES`.
     """
-    for (column, label), colour in zip(_columns(table, quantity), _COLOURS, strict=False):
+    for (column, label), colour in zip(_columns(table, quantity), COLOURS, strict=False):
         ax.plot(table[variable], table[column], "o", ms=3.5, color=colour, label=label)
     ax.set(xlabel=VARIABLES[variable], ylabel=quantity)
     ax.ticklabel_format(useOffset=False)
@@ -82,8 +80,8 @@ def draw_map(ax, table):
     """
     plane = SkyCoord(np.linspace(0, 360, 721) * u.deg, 0 * u.deg, frame=Galactic())
     plane = plane.transform_to(BarycentricMeanEcliptic())
-    ax.plot(*_project(plane.lon.deg, plane.lat.deg), ".", ms=1, color="0.6", label="Galactic plane")
-    ax.axhline(0, color="0.6", lw=0.8)
+    ax.plot(*_project(plane.lon.deg, plane.lat.deg), ".", ms=1, color=FAINT, label="Galactic plane")
+    ax.axhline(0, color=FAINT, lw=0.8)
     shown = ax.scatter(
         *_project(table["LON"], table["LAT"]), c=table["level_left"], s=28, edgecolors="0.3", lw=0.4
     )
@@ -131,8 +129,8 @@ def draw_explained(ax, components):
         The components.
     """
     number = np.arange(len(components.explained)) + 1
-    ax.bar(number, components.explained, color=_COLOURS[0], label="each")
-    ax.plot(number, np.cumsum(components.explained), "o-", color=_COLOURS[1], label="together")
+    ax.bar(number, components.explained, color=COLOURS[0], label="each")
+    ax.plot(number, np.cumsum(components.explained), "o-", color=COLOURS[1], label="together")
     ax.set(xlabel="component", ylabel="variance explained", ylim=(0, 1.05))
     ax.set_xticks(number)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -177,7 +175,7 @@ def draw_zodiacal_light(ax, table, fit):
     """
     brightness = np.asarray(table["zodiacal_light"], dtype=float)
     line = np.array([0, 1.05 * np.nanmax(brightness, initial=0)])
-    for row, colour in zip(fit, _COLOURS, strict=False):
+    for row, colour in zip(fit, COLOURS, strict=False):
         ax.plot(brightness, table[f"level_{row['side']}"], "o", ms=4, color=colour)
         label = f"{row['side']}: {row['ratio']:.3g} DN/s per MJy/sr, scatter {row['scatter']:.1f} %"
         ax.plot(line, row["ratio"] * line, color=colour, lw=1, label=label)

@@ -18,8 +18,9 @@ _SPARE = 2
 # Largest number of components.
 _MOST = 5
 
-# Range over which something must vary for its effect to be seen: degrees, or part of a year's wave.
-_LEAST_RANGE = {"latitude": 1.0, "cos": 0.1, "sin": 0.1, "pwcpos": 0.01}
+# Terms of a fit that come together, and the range over which each must vary for its effect to be
+# seen: degrees, or part of a year's wave.
+_TERMS = {("latitude",): 1.0, ("cos", "sin"): 0.1, ("pwcpos",): 0.01}
 
 
 class Components(NamedTuple):
@@ -98,8 +99,9 @@ def fit_trends(table, columns):
         the column), the change with ``latitude`` (unit per degree away from the ecliptic), the
         amplitude ``season`` of the yearly change (unit), the day of the year of its maximum
         ``peak``, the change with ``pwcpos`` (unit per degree), the ``scatter`` about the fit
-        (unit), and the 1-sigma uncertainties ``..._err`` of those. NaN for what could not be
-        fitted: that takes two skies more than there are unknowns.
+        (unit), and the 1-sigma uncertainties ``..._err`` of those (that of the amplitude holds if
+        it is larger than it). NaN for what could not be fitted: that takes two skies more than
+        there are unknowns.
     """
     return Table([_fit_trend(table, *item) for item in columns.items()])
 
@@ -124,9 +126,10 @@ def _fit_trend(table, column, relative):
     }
     y = (100 * (values / mean - 1) if relative else values - mean)[good]
     used = {
-        name: term[good] - term[good].mean()
-        for name, term in terms.items()
-        if good.any() and np.ptp(term[good]) > _LEAST_RANGE[name]
+        name: terms[name][good] - terms[name][good].mean()
+        for names, least in _TERMS.items()
+        if good.any() and all(np.ptp(terms[other][good]) > least for other in names)
+        for name in names
     }
     found, covariance, scatter = _least_squares(y, used)
     return row | _read_terms(found, covariance) | {"scatter": scatter}
@@ -135,8 +138,10 @@ def _fit_trend(table, column, relative):
 def _least_squares(y, terms):
     """Fit terms without a mean; return their factors, the covariance, and the scatter."""
     names, freedom = list(terms), len(y) - len(terms) - 1
-    design = np.array([terms[name] for name in names]).reshape(len(names), -1).T
-    if freedom < _SPARE or np.linalg.matrix_rank(design) < len(names):
+    if not names or freedom < _SPARE:
+        return {}, {}, np.nan
+    design = np.array([terms[name] for name in names]).T
+    if np.linalg.matrix_rank(design) < len(names):
         return {}, {}, np.nan
     factors = np.linalg.lstsq(design, y)[0]
     variance = np.sum((y - design @ factors) ** 2) / freedom
@@ -157,6 +162,6 @@ def _read_terms(found, covariance):
     square = sum(
         slopes[i] * slopes[j] * covariance.get((i, j), np.nan) for i in slopes for j in slopes
     )
-    row["season_err"] = np.sqrt(square) / row["season"]
+    row["season_err"] = np.sqrt(square) / row["season"] if row["season"] > 0 else np.nan
     row["peak"] = (np.arctan2(b, a) / (2 * np.pi) * _YEAR) % _YEAR
     return row

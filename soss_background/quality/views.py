@@ -7,7 +7,7 @@ from bottleneck import nanmedian
 
 from soss_background.cells import gather_blocks
 
-__all__ = ["PULL_EDGES", "View", "count_samples", "view_exposures"]
+__all__ = ["PULL_EDGES", "View", "view_exposures"]
 
 # Rows and columns of the blocks that become a pixel of a small image.
 _BLOCK = (8, 8)
@@ -41,23 +41,6 @@ class View(NamedTuple):
     pulls: np.ndarray
 
 
-def count_samples(masks):
-    """
-    Count the exposures that were used at each pixel.
-
-    Parameters
-    ----------
-    masks : iterable of ndarray of uint8, shape (ny, nx)
-        1 where a pixel of an exposure was left out.
-
-    Returns
-    -------
-    coverage : ndarray of int, shape (ny, nx)
-        Number of exposures.
-    """
-    return sum((mask == 0).astype(np.int16) for mask in masks)
-
-
 def view_exposures(images, masks, bkg, err, coverage):
     """
     Compare exposures with their sky; they are read one by one.
@@ -71,7 +54,8 @@ def view_exposures(images, masks, bkg, err, coverage):
     bkg, err : ndarray of float32, shape (ny, nx)
         Their sky and its 1-sigma uncertainty, DN/s; a sky of 0 is none.
     coverage : ndarray of int, shape (ny, nx)
-        Number of exposures that were used, see `count_samples`.
+        Number of exposures that were used, see
+        `soss_background.quality.metrics.count_samples`.
 
     Returns
     -------
@@ -84,7 +68,8 @@ def view_exposures(images, masks, bkg, err, coverage):
     sky = np.where(bkg == 0, np.nan, bkg)
     level = nanmedian(sky)
     # An exposure is part of the sky that it is compared with.
-    scatter = np.where(coverage > 1, err * np.sqrt(np.maximum(coverage - 1, 0)), np.nan)
+    several = (coverage > 1) & (err > 0)
+    scatter = np.where(several, err * np.sqrt(np.maximum(coverage - 1, 0)), np.nan)
     squares, views = np.zeros_like(bkg), []
     for image, mask in zip(images, masks, strict=True):
         used = mask == 0
@@ -92,7 +77,7 @@ def view_exposures(images, masks, bkg, err, coverage):
         squares += np.nan_to_num(rest) ** 2
         pulls, _ = np.histogram(rest / scatter, _PULL_BINS, _PULL_LIMITS)
         # Nobody would see why an exposure was left out in nothing.
-        shown = rest if used.any() else image * (level / nanmedian(image)) - sky
+        shown = rest if used.any() else image * (level / (nanmedian(image) or np.nan)) - sky
         views.append(
             View(
                 image=_reduce(image),

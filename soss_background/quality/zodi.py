@@ -4,7 +4,12 @@ import functools
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord, get_body_barycentric
+from astropy.coordinates import (
+    BarycentricMeanEcliptic,
+    SkyCoord,
+    UnitSphericalRepresentation,
+    get_body_barycentric,
+)
 from astropy.stats import sigma_clip
 from astropy.table import Table
 from scipy.special import stdtrit
@@ -24,8 +29,8 @@ WAVELENGTH = 1.25 * u.micron
 # Distance of L2 from the Sun, in that of the Earth.
 _L2 = 1.01
 
-# Ratios farther from the others are outliers, sigma.
-_CLIP = 4.0
+# Ratios farther from the others are outliers, robust sigma; and the fewest that can tell.
+_CLIP, _ENOUGH = 5.0, 8
 
 # Part of a normal distribution below one standard deviation.
 _ONE_SIGMA = 0.8413
@@ -46,11 +51,26 @@ def sun_angle(pointing, place=None):
     -------
     angle : float
         Elongation in degrees.
+
+    Raises
+    ------
+    ValueError
+        If the pointing has no ``obstime``.
     """
-    sun = SkyCoord(-_telescope(pointing.obstime, place), frame=BarycentricMeanEcliptic())
-    direction = pointing.transform_to(BarycentricMeanEcliptic()).cartesian.xyz.value
-    towards_sun = sun.cartesian.xyz.value / np.linalg.norm(sun.cartesian.xyz.value)
-    return float(np.degrees(np.arccos(np.clip(direction @ towards_sun, -1, 1))))
+    pointing = _direction(pointing)
+    away = _telescope(pointing.obstime, place).represent_as(UnitSphericalRepresentation)
+    cosine = -pointing.cartesian.dot(away.to_cartesian())
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).value)
+
+
+def _direction(pointing):
+    """Turn a pointing, however far its object, into a direction in the ecliptic frame."""
+    if pointing.obstime is None:
+        raise ValueError("the pointing has no obstime, which tells when the telescope looks there")
+    direction = pointing.represent_as(UnitSphericalRepresentation)
+    turned = SkyCoord(direction, frame=pointing.frame.replicate_without_data())
+    ecliptic = turned.transform_to(BarycentricMeanEcliptic())
+    return SkyCoord(ecliptic.lon, ecliptic.lat, frame=ecliptic.frame, obstime=pointing.obstime)
 
 
 def _telescope(time, place):
@@ -85,14 +105,17 @@ def predict_brightness(pointing, place=None):
     ------
     ImportError
         If zodipy, which has the model, is not installed.
+    ValueError
+        If the pointing has no ``obstime``.
 
     References
     ----------
     San et al. 2024, Journal of Open Source Software 9, 6648 (zodipy); Kelsall et al. 1998, ApJ
     508, 44 (the model of the dust).
     """
+    pointing = _direction(pointing)
     position = _telescope(pointing.obstime, place).xyz.to(u.AU)
-    return float(_model().evaluate(pointing, obspos=position).to_value(u.MJy / u.sr).item())
+    return _model().evaluate(pointing, obspos=position).to_value(u.MJy / u.sr).item()
 
 
 @functools.cache
@@ -118,20 +141,27 @@ def fit_levels(levels, brightness):
     Returns
     -------
     fit : `~astropy.table.Table`
-        For each ``side``: ``ratio`` (DN/s per MJy/sr, geometric mean of the ratios without
-        outliers), ``scatter`` (their standard deviation, per cent), and their ``number``. The
-        scatter of fewer than two is NaN.
+        For each ``side``: ``ratio`` (DN/s per MJy/sr, geometric mean of the ratios), ``scatter``
+        (their standard deviation, per cent), and their ``number``. Of eight or more, those that
+        are off by more than five robust sigma are left out. The scatter of fewer than two is NaN.
     """
     rows = []
     for side, level in levels.items():
-        logs = np.log(np.asarray(level, dtype=float) / brightness)
-        kept = sigma_clip(logs[np.isfinite(logs)], _CLIP, masked=False)
+        ratios = np.asarray(level, dtype=float) / brightness
+        kept = _without_outliers(np.log(ratios[ratios > 0]))
         scatter = 100 * np.std(kept, ddof=1) if kept.size > 1 else np.nan
         ratio = np.exp(np.mean(kept)) if kept.size else np.nan
         rows.append({"side": side, "ratio": ratio, "scatter": scatter, "number": kept.size})
     fit = Table(rows, units={"ratio": "DN sr / (s MJy)", "scatter": "%"})
     fit.meta["wavelength"] = str(WAVELENGTH)
     return fit
+
+
+def _without_outliers(values):
+    """Leave out what is far from the rest, if there are enough to tell."""
+    if len(values) < _ENOUGH:
+        return values
+    return sigma_clip(values, _CLIP, stdfunc="mad_std", masked=False)
 
 
 def predict_levels(fit, pointing, place=None):
@@ -158,6 +188,8 @@ def predict_levels(fit, pointing, place=None):
     ------
     ImportError
         If zodipy, which has the model, is not installed.
+    ValueError
+        If the pointing has no ``obstime``.
     """
     brightness = predict_brightness(pointing, place)
     levels = {}

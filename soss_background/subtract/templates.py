@@ -12,6 +12,7 @@ __all__ = [
     "align_templates",
     "bin_smooth",
     "find_step",
+    "has_step_columns",
     "right_of_step",
     "shift_columns",
 ]
@@ -160,6 +161,26 @@ def shift_columns(image, shift):
     return image[:, left] * (1 - share) + image[:, left + 1] * share
 
 
+def has_step_columns(columns, first_column=0):
+    """
+    Tell whether an image has the columns in which the step lies.
+
+    Parameters
+    ----------
+    columns : int
+        Number of its columns.
+    first_column : int
+        Full-frame column of the first.
+
+    Returns
+    -------
+    has : bool
+        True if it has those columns, and enough on both sides.
+    """
+    low, high = (column - first_column for column in _STEP_RANGE)
+    return low >= _BEFORE and high + _BEFORE <= columns
+
+
 def find_step(sky, first_column=0, part=0.5):
     """
     Find the column where some part of the step's light has come.
@@ -179,14 +200,21 @@ def find_step(sky, first_column=0, part=0.5):
         The column, counted from the first; None if the step is not in the image.
     """
     low, high = (column - first_column for column in _STEP_RANGE)
-    if low < _BEFORE or high + _BEFORE > sky.shape[1]:
+    if not has_step_columns(sky.shape[1], first_column):
         return None
     profile = np.median(sky, axis=0)
     foot, top = np.median(profile[low - _BEFORE : low]), np.median(profile[high : high + _BEFORE])
     if not top > (1 + _LEAST_STEP) * foot:
         return None
     risen = (profile[low:high] - foot) / (top - foot)
-    beyond = max(1, int(np.argmax(risen > part)))
+    middle = int(np.argmax(risen > 0.5))
+    # Outwards from the middle: a noisy foot or top does not count.
+    if part > 0.5:
+        beyond = middle + int(np.argmax(risen[middle:] > part))
+    else:
+        beyond = 1 + int(np.flatnonzero(risen[:middle] <= part).max(initial=-1))
+    if beyond == 0 or risen[beyond] <= part:
+        return None
     return low + beyond - (risen[beyond] - part) / (risen[beyond] - risen[beyond - 1])
 
 
