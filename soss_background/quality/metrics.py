@@ -86,7 +86,8 @@ def summarize_exposures(table, stripe_rms):
     used = table["used"] == 1
     masked, scale = table["masked_fraction"][used], table["scale"][used]
     known, several = used.any(), used.sum() > 1
-    scatter = 100 * np.std(scale, ddof=1) / np.mean(scale) if several else None
+    told = several and np.mean(scale) > 0
+    scatter = 100 * np.std(scale, ddof=1) / np.mean(scale) if told else None
     excess = np.median(table["excess"][used]) if several and "excess" in table.dtype.names else None
     return [
         Metric("exposures_used", used.sum(), "", "exposures that were combined"),

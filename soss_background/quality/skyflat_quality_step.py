@@ -41,9 +41,9 @@ class SkyflatQualityStep(SkyflatStep):
     step_column_range = float_list(min=2, max=2, default=list(680, 725))  # Column of half of the step, of any row
     step_width_range = float_list(min=2, max=2, default=list(10, 80))  # Width of the step from 10 to 90 per cent, of any row [pixels]
     noise_ratio_range = float_list(min=2, max=2, default=list(0.5, 1.25))  # Scatter of BKG about BKGDN over ERR
-    denoised_ratio_range = float_list(min=2, max=2, default=list(0.3, 6))  # Noise of BKGDN over that expected by ERR
-    few_samples_range = float_list(min=2, max=2, default=list(0, 0.7))  # Part of the pixels with fewer than three samples
-    chi2_range = float_list(min=2, max=2, default=list(0.2, 1.5))  # Reduced chi-square of the exposures about BKG
+    denoised_ratio_range = float_list(min=2, max=2, default=list(0.5, 1.5))  # Noise of BKGDN over that expected by ERR
+    few_samples_range = float_list(min=2, max=2, default=list(0, 0.75))  # Part of the pixels with fewer than three samples
+    chi2_range = float_list(min=2, max=2, default=list(0.5, 1.3))  # Reduced chi-square of the exposures about BKG
     star_light_range = float_list(min=2, max=2, default=list(-0.3, 0.3))  # Asymmetry of what is left of the exposures [per cent of the sky]
     jackknife_range = float_list(min=2, max=2, default=list(0, 1))  # Largest difference of two halves of the exposures on large scales, halved [per cent]
     fail_on_qc = boolean(default=False)  # End with an error if a metric is out of its range
