@@ -27,7 +27,7 @@ from soss_background.files import save_whole
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
-from soss_background.subtract.template_files import find_files
+from soss_background.skyflats import find_files
 
 __all__ = ["main"]
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from astropy.utils.exceptions import AstropyUserWarning
 
-__all__ = ["allow_member_paths", "ignore_file_warnings", "save_whole"]
+from soss_background.errors import SkyflatError
+
+__all__ = ["allow_member_paths", "ignore_file_warnings", "save_whole", "tell_of_fault"]
 
 
 @contextlib.contextmanager
@@ -42,3 +44,32 @@ def save_whole(save, path):
         partial = Path(folder) / path.name
         save(partial)
         partial.replace(path)
+
+
+@contextlib.contextmanager
+def tell_of_fault(path, fault="cannot be read"):
+    """
+    Name the file that is not what it should be, while it is read.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file.
+    fault : str
+        What is said of one that is faulty.
+
+    Raises
+    ------
+    SkyflatError
+        If there is none, or what reads it fails.
+    """
+    if not Path(path).is_file():
+        raise SkyflatError(f"{path}: no such file")
+    try:
+        with ignore_file_warnings():
+            yield
+    except SkyflatError:
+        raise
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
+        reason, *_ = str(err).split("\n")
+        raise SkyflatError(f"{path}: {fault} ({reason})") from err

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError, one_line
 from soss_background.exposures import member_paths, open_libraries, read_header
-from soss_background.files import ignore_file_warnings, save_whole
+from soss_background.files import ignore_file_warnings, save_whole, tell_of_fault
 from soss_background.provenance import describe_command, list_parameters, name_inputs
 
 __all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
@@ -310,12 +310,8 @@ def _no_reference(kind, reason):
 
 def _check_reference(path):
     """Raise unless a reference file is there, whole, and an image."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file (reference file)")
-    try:
-        with ignore_file_warnings(), fits.open(path, memmap=False) as hdus:
-            shape = hdus["SCI"].data.shape
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
-        raise SkyflatError(f"{path}: cannot be read as a reference file ({err})") from err
+    fault = "cannot be read as a reference file"
+    with tell_of_fault(path, fault), fits.open(path, memmap=False) as hdus:
+        shape = hdus["SCI"].data.shape
     if len(shape) != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")

@@ -110,7 +110,7 @@ def test_nothing_overridden(visit, tmp_path):
 
 
 def test_override_that_is_missing(visit):
-    with pytest.raises(SkyflatError, match=r"none\.fits: no such file \(reference file\)"):
+    with pytest.raises(SkyflatError, match=r"none\.fits: no such file"):
         strun(PIPELINE, visit, "--steps.flat_field.override_flat=none.fits")
 
 

@@ -22,10 +22,11 @@ from soss_background.simulate import (
     star_image,
 )
 from soss_background.simulate.scene import Stars
+from soss_background.skyflats import find_files
 from soss_background.subtract.light import FaintLight, make_wings
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
-from soss_background.subtract.template_files import find_files, read_templates
+from soss_background.subtract.template_files import read_templates
 from soss_background.subtract.templates import align_templates, shift_columns
 from soss_background.subtract.traces import trace_distance
 

@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.files import ignore_file_warnings
+from soss_background.files import tell_of_fault
 
 __all__ = ["read_bad_pixels"]
 
@@ -36,18 +36,10 @@ def read_bad_pixels(path, window):
     SkyflatError
         If it cannot be read, or is of other pixels.
     """
-    if not Path(path).is_file():
-        raise SkyflatError(f"{path}: no such file (bad pixels)")
-    try:
-        with ignore_file_warnings():
-            found = _read(path)
+    with tell_of_fault(path, "cannot be read as a list of bad pixels"):
+        found = _read(path)
         read = _from_table if isinstance(found, Table) else _cut
         return read(path, found, window)
-    except SkyflatError:
-        raise
-    except (LookupError, OSError, TypeError, ValueError) as err:
-        reason, *_ = str(err).split("\n")
-        raise SkyflatError(f"{path}: cannot be read as a list of bad pixels ({reason})") from err
 
 
 def _read(path):

@@ -21,7 +21,7 @@ from soss_background.quality.descriptions import (
 from soss_background.quality.metrics import count_samples
 from soss_background.quality.ranges import failures
 from soss_background.quality.views import view_exposures
-from soss_background.subtract.template_files import find_place, open_skyflat
+from soss_background.skyflats import find_place, open_skyflat
 
 __all__ = ["Report", "write_reports"]
 

@@ -10,8 +10,8 @@ from soss_background.quality.metrics import (
     summarize_exposures,
 )
 from soss_background.quality.ranges import failures, flag_metrics, format_metrics
+from soss_background.skyflats import find_place
 from soss_background.stpipe import SkyflatStep
-from soss_background.subtract.template_files import find_place
 
 __all__ = ["SkyflatQualityStep"]
 

@@ -13,14 +13,9 @@ from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import measure_levels
 from soss_background.quality.zodi import sun_angle
+from soss_background.skyflats import describe_skyflat, find_place, open_skyflat, used_exposures
 from soss_background.subtract.match import bin_sky
-from soss_background.subtract.template_files import (
-    describe_skyflat,
-    find_place,
-    from_skyflat,
-    open_skyflat,
-    used_exposures,
-)
+from soss_background.subtract.template_files import from_skyflat
 
 __all__ = ["Survey", "find_pointing", "survey_skies"]
 

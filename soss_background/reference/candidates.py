@@ -14,18 +14,11 @@ from tqdm import tqdm
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.exposures import REQUIRED, find_fault, root_name
+from soss_background.skyflats import describe_skyflat, find_files, open_skyflat, used_exposures
 from soss_background.smoothing import fill_gaps
 from soss_background.stpipe import crds_reachable
 from soss_background.subtract.match import BinnedSky, bin_sky
-from soss_background.subtract.template_files import (
-    cut_planes,
-    describe_skyflat,
-    find_files,
-    from_skyflat,
-    open_skyflat,
-    read_flat,
-    used_exposures,
-)
+from soss_background.subtract.template_files import cut_planes, from_skyflat, read_flat
 
 __all__ = ["MATCH", "Candidate", "Candidates"]
 

@@ -16,15 +16,11 @@ from soss_background.exposures import find_fault, read_header
 from soss_background.integrations import usable_pixels
 from soss_background.library import as_image
 from soss_background.pipeline.skyflat import SkyflatPipeline
+from soss_background.skyflats import find_files
 from soss_background.stpipe import SkyflatStep, crds_reachable
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
-from soss_background.subtract.template_files import (
-    find_files,
-    from_skyflat,
-    read_flat,
-    read_templates,
-)
+from soss_background.subtract.template_files import from_skyflat, read_flat, read_templates
 from soss_background.subtract.templates import align_templates
 from soss_background.subtract.traces import trace_distance
 

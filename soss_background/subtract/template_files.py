@@ -1,33 +1,24 @@
 """Templates of the sky as files hold them: skyflats, and BKG reference files."""
 
-import contextlib
-import glob
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from astropy.io import fits
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
-from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.files import ignore_file_warnings
+from soss_background.files import tell_of_fault
+from soss_background.skyflats import find_place, look_into
 from soss_background.smoothing import fill_gaps
 
 __all__ = [
     "PLANE_KEYWORD",
     "Template",
     "cut_planes",
-    "describe_skyflat",
-    "find_files",
-    "find_place",
     "from_skyflat",
-    "open_skyflat",
     "read_flat",
     "read_templates",
-    "used_exposures",
 ]
 
 # Keyword of a BKG reference file that tells which plane of skyflats its templates are.
@@ -60,30 +51,6 @@ class Template(NamedTuple):
     flat_fielded: bool
 
 
-def find_files(patterns):
-    """
-    Find the files that patterns stand for.
-
-    Parameters
-    ----------
-    patterns : list of str or `~pathlib.Path`
-        Paths, with wildcards or without.
-
-    Returns
-    -------
-    paths : list of `~pathlib.Path`
-        The files, each once; what stands for none is taken for a name.
-
-    """
-    paths = {}
-    for pattern in patterns:
-        if not str(pattern):
-            continue
-        found = sorted(glob.glob(str(pattern))) or [pattern]  # noqa: PTH207 - an absolute pattern
-        paths |= {Path(path).absolute(): Path(path) for path in found}
-    return list(paths.values())
-
-
 def read_templates(path, window):
     """
     Read the templates of a file.
@@ -105,8 +72,8 @@ def read_templates(path, window):
     SkyflatError
         If the file cannot be read, or holds no sky for these pixels.
     """
-    with _tell_of_fault(path):
-        header, is_skyflat = _look_into(path)
+    with tell_of_fault(path):
+        header, is_skyflat = look_into(path)
         if is_skyflat:
             with SkyflatModel(path) as skyflat:
                 return [from_skyflat(skyflat, window, path.name)]
@@ -115,105 +82,6 @@ def read_templates(path, window):
                 denoised = header.get(PLANE_KEYWORD) == "BKGDN"
                 return _from_reference(reference, denoised, window, path.name)
     raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
-
-
-def open_skyflat(skyflat):
-    """
-    Open a skyflat.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel or `~pathlib.Path`
-        A skyflat, or its file.
-
-    Returns
-    -------
-    model : SkyflatModel
-        The skyflat, to be closed by the caller; a model that is given stays open.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, or is no skyflat.
-    """
-    if isinstance(skyflat, SkyflatModel):
-        return SkyflatModel(skyflat)
-    with _tell_of_fault(skyflat):
-        _, is_skyflat = _look_into(skyflat)
-        if not is_skyflat:
-            raise SkyflatError(f"{skyflat}: not a skyflat")
-        return SkyflatModel(skyflat)
-
-
-@contextlib.contextmanager
-def _tell_of_fault(path, fault="cannot be read"):
-    """Name the file that is not what it should be."""
-    if not Path(path).is_file():
-        raise SkyflatError(f"{path}: no such file")
-    try:
-        with ignore_file_warnings():
-            yield
-    except SkyflatError:
-        raise
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
-        raise SkyflatError(f"{path}: {fault} ({err})") from err
-
-
-def _look_into(path):
-    """Read the primary header of a file, and tell whether it is a skyflat."""
-    # Reference files need not be whole data models.
-    with fits.open(path) as hdus:
-        return hdus[0].header, "BKG" in hdus
-
-
-def describe_skyflat(skyflat):
-    """
-    Collect the keywords that tell which sky a skyflat shows.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel
-        The skyflat.
-
-    Returns
-    -------
-    row : dict
-        PROGRAM, TARGPROP, LON and LAT (degrees), DOY, PWCPOS (degrees, mean of the exposures that
-        were used), NSAMPS; what is not known is empty, NaN, or 0.
-    """
-    sky, used = skyflat.meta.skyflat, used_exposures(skyflat)
-    pwcpos = skyflat.meta.instrument.pupil_position
-    if used is not None:
-        pwcpos = round(float(np.mean(used["pwcpos"])), 6)
-    angles = {"LON": sky.ecliptic_lon, "LAT": sky.ecliptic_lat, "PWCPOS": pwcpos}
-    angles = {key: np.nan if angle is None else angle for key, angle in angles.items()}
-    return {
-        "PROGRAM": skyflat.meta.observation.program_number or "",
-        "TARGPROP": skyflat.meta.target.proposer_name or "",
-        "LON": angles["LON"],
-        "LAT": angles["LAT"],
-        "DOY": sky.day or 0,
-        "PWCPOS": angles["PWCPOS"],
-        "NSAMPS": sky.n_samples or 0,
-    }
-
-
-def used_exposures(skyflat):
-    """
-    Take the rows of the exposures that a skyflat was made of.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel
-        The skyflat.
-
-    Returns
-    -------
-    rows : ndarray, shape (n,), or None
-        Rows of METADATA; None if there are none.
-    """
-    table = skyflat.metadata
-    return table[table["used"] == 1] if table is not None and np.any(table["used"]) else None
 
 
 def from_skyflat(skyflat, window, name):
@@ -284,7 +152,7 @@ def read_flat(path, window):
         If the file cannot be read, or has no value for these pixels.
     """
     fault = "cannot be read as a flat"
-    with _tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
+    with tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
         if reference.data is None:
             raise SkyflatError(f"{path}: not a flat")
         flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)
@@ -328,41 +196,6 @@ def cut_planes(model, planes, window, name):
     if min(row, column) < 0 or parts[0].shape[-2:] != window.shape:
         raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
     return parts
-
-
-def find_place(model, shape, name):
-    """
-    Tell which pixels a file is of, by its keywords or else by its shape.
-
-    Parameters
-    ----------
-    model : data model
-        The file.
-    shape : tuple of int
-        Rows and columns of its planes.
-    name : str
-        What it is called.
-
-    Returns
-    -------
-    place : `~soss_background.detector.Window`
-        Its pixels.
-
-    Raises
-    ------
-    SkyflatError
-        If it does not tell, or if they are not on the detector.
-    """
-    subarray = model.meta.subarray
-    if None not in (subarray.xstart, subarray.ystart):
-        place = Window(subarray.name or "", subarray.ystart - 1, subarray.xstart - 1, *shape)
-        if max(place.y0 + place.ny, place.x0 + place.nx) > FULL.nx:
-            raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 do not fit its shape {shape}")
-        return place
-    for known in SUBARRAYS.values():
-        if known.shape == shape:
-            return known
-    raise SkyflatError(f"{name}: its shape {shape} is that of no subarray")
 
 
 def _clean(name, sky, noise, dq, flat_fielded):
