@@ -12,7 +12,7 @@ from astropy.time import Time
 from matplotlib.figure import Figure
 
 from soss_background import SkyflatModel
-from soss_background.detector import SUBSTRIP256
+from soss_background.detector import FULL, SUBSTRIP256
 from soss_background.quality import plots
 from soss_background.quality.characterization import characterize
 from soss_background.quality.metrics import count_samples
@@ -43,17 +43,16 @@ def draw_skyflat(path):
     figure = Figure(figsize=(14, 8), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     with SkyflatModel(path) as skyflat:
-        science = skyflat.dq < 2**31
         coverage = count_samples(skyflat.iterate("masks"))
         stack = (skyflat.iterate("images"), skyflat.iterate("masks"))
-        sky = np.where(science, skyflat.bkg, np.nan)
+        sky = np.where(FULL.reference_pixels(), np.nan, skyflat.bkg)
         views, variation = view_exposures(*stack, sky, skyflat.err, coverage)
         limits = np.nanpercentile(sky, [0.5, 99.5])
         plots.draw_exposure(axes[0], views[0], limits)
         plots.draw_residual(axes[1], views[0])
-        plots.draw_coverage(axes[2], coverage, science)
+        plots.draw_coverage(axes[2], coverage, FULL)
         plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=5)
-        plots.draw_variation(axes[4], variation)
+        plots.draw_variation(axes[4], variation, FULL)
         plots.draw_pulls(axes[5], views)
     titles = ("An exposure, its mask outlined", "What it shows beyond the sky, -1 to 1 %")
     titles += ("Exposures used at each pixel", "Deviation of the exposures from their sky")

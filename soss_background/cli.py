@@ -3,7 +3,6 @@
 import argparse
 import functools
 import importlib
-import os
 import shutil
 import signal
 import sys
@@ -23,7 +22,7 @@ from soss_background.associations.tables import (
     read_table,
 )
 from soss_background.detector import SUBARRAYS
-from soss_background.files import save_whole
+from soss_background.files import check_folder, save_whole
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
@@ -372,9 +371,8 @@ def _batch(options):
     """Make the skyflats of many associations; print and write a table of them."""
     batch = _import_extra("batch", "batch")
     folder = options.output_dir
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise OSError(f"{folder}: cannot be written to")
     # A job that is ended by a user or by a queue tells what it has done.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

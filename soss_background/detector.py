@@ -48,6 +48,11 @@ class Window:
         """Slices that cut the window out of a full frame."""
         return np.s_[self.y0 : self.y0 + self.ny, self.x0 : self.x0 + self.nx]
 
+    @property
+    def extent(self):
+        """Outer edges of the window in a picture: left, right, bottom, top."""
+        return (self.x0 - 0.5, self.x0 + self.nx - 0.5, self.y0 - 0.5, self.y0 + self.ny - 0.5)
+
     def reference_pixels(self):
         """
         Find the reference pixels inside the window.

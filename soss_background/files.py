@@ -1,6 +1,7 @@
 """Files that are written whole, and files that may not be whole."""
 
 import contextlib
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -9,7 +10,13 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from soss_background.errors import SkyflatError
 
-__all__ = ["allow_member_paths", "ignore_file_warnings", "save_whole", "tell_of_fault"]
+__all__ = [
+    "allow_member_paths",
+    "check_folder",
+    "ignore_file_warnings",
+    "save_whole",
+    "tell_of_fault",
+]
 
 
 @contextlib.contextmanager
@@ -26,6 +33,27 @@ def ignore_file_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         yield
+
+
+def check_folder(folder):
+    """
+    Make sure, before any work is done, that files can be written.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        Where they go, whether it is there or has to be made.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or written to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OSError(f"{nearest}: not a folder")
+    if not os.access(nearest, os.W_OK):
+        raise OSError(f"{nearest}: cannot be written to")
 
 
 def save_whole(save, path):

@@ -1,11 +1,17 @@
 """How a skyflat came about: the command that makes it again, and all parameters."""
 
 import shlex
+import textwrap
 from pathlib import Path
 
 from stpipe import config_parser
 
-__all__ = ["describe_command", "list_parameters", "name_inputs"]
+from soss_background.errors import one_line
+
+__all__ = ["describe_command", "list_parameters", "name_inputs", "wrap_command"]
+
+# Letters of a HISTORY card without those of the mark that the next goes on.
+_CARD = 70
 
 # Parameters of stpipe that do not change what is in a product, or that strun sets itself.
 _HOUSEKEEPING = {
@@ -72,6 +78,25 @@ def list_parameters(step, prefix="", *, default=False):
     for name in getattr(step, "step_defs", {}):
         found |= list_parameters(getattr(step, name), f"{prefix}steps.{name}.", default=default)
     return found
+
+
+def wrap_command(command):
+    """
+    Bring a command to lines that fit into a FITS header, and that a shell takes for one.
+
+    Parameters
+    ----------
+    command : str
+        See `describe_command`.
+
+    Returns
+    -------
+    lines : list of str
+        Lines of ASCII letters, all but the last of which end with a backslash.
+    """
+    command = one_line(command).encode("ascii", "backslashreplace").decode()
+    lines = textwrap.wrap(command, _CARD, break_long_words=False, break_on_hyphens=False)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
 def name_inputs(inputs):

@@ -20,10 +20,10 @@ from stdatamodels.jwst import datamodels
 from threadpoolctl import threadpool_limits
 
 from soss_background.datamodels import SkyflatModel
-from soss_background.errors import SkyflatError, one_line
+from soss_background.errors import SkyflatError
 from soss_background.exposures import member_paths, open_libraries, read_header
 from soss_background.files import ignore_file_warnings, save_whole, tell_of_fault
-from soss_background.provenance import describe_command, list_parameters, name_inputs
+from soss_background.provenance import describe_command, list_parameters, name_inputs, wrap_command
 
 __all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
 
@@ -121,9 +121,8 @@ class SkyflatMixin:
         """Record versions, reference files, logs and the run, also where CRDS cannot be asked."""
         if self.parent is None and isinstance(result, SkyflatModel):
             run = {"command": describe_command(self, self._inputs)}
-            # FITS knows no other letters.
-            history = one_line(run["command"]).encode("ascii", "backslashreplace").decode()
-            result.add_history_entry(history)
+            for line in wrap_command(run["command"]):
+                result.add_history_entry(line)
             result.meta.skyflat.runs.append(run | {"parameters": list_parameters(self)})
         if crds_reachable():
             super().finalize_result(result, reference_files_used)

@@ -62,12 +62,14 @@ def test_exposures_table():
     table["used"] = [1, 1, 0, 1]
     table["masked_fraction"] = [0.2, 0.5, 1.0, 0.3]
     table["scale"] = [0.98, 1.0, np.nan, 1.02]
-    table = append_fields(table, "excess", [1.1, 1.2, np.nan, 1.3], usemask=False)
+    vetting = [[1.1, 1.2, np.nan, 1.3], [0.2, 0.8, 9.0, 0.4]]
+    table = append_fields(table, ["excess", "deviation"], vetting, usemask=False)
     found = values(summarize_exposures(table, 0.04))
     assert (found["exposures_used"], found["exposures_rejected"]) == (3, 1)
     assert (found["masked_median"], found["masked_worst"]) == (0.3, 0.5)
     assert_allclose(found["level_scatter"], 2)
     assert (found["stripe_rms"], found["excess"]) == (0.04, 1.2)
+    assert_allclose([found["deviation_worst"], found["deviation_ratio"]], [0.8, 2])
     alone = values(summarize_exposures(table[:1], None))
     assert [alone[name] for name in ("level_scatter", "stripe_rms", "excess")] == 3 * [None]
 
@@ -374,11 +376,40 @@ def test_what_lacks_its_masks(skyflat):
 
 
 def test_without_a_stack(visit, flat):
-    """What needs the exposures is not measured."""
+    """What needs the exposures is measured before they are left out, and not again."""
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
-    names = [str(name) for name in SkyflatPipeline.call(visit, steps=steps).qc["name"]]
+    bare = SkyflatPipeline.call(visit, steps=steps)
+    assert bare.images is None
+    assert bare.masks is None
+    assert "chi2" in [str(name) for name in bare.qc["name"]]
+    names = [str(name) for name in SkyflatQualityStep.call(bare).qc["name"]]
     assert "level_left" in names
     assert "chi2" not in names
+
+
+def test_a_glow_in_one_exposure(tmp_path):
+    """Too little to be left out, but more than the others deviate: the metric fails."""
+    association = simulate_visit(tmp_path, replace(SMALL, star_density=0.0))
+    path = sorted(tmp_path.glob("*_rateints.fits"))[1]
+    y, x = np.indices((128, 256))
+    with fits.open(path, mode="update") as hdus:
+        hdus["SCI"].data += 0.6 * np.exp(-((x - 200) ** 2 + (y - 60) ** 2) / 2 / 50**2)
+    skyflat = SkyflatPipeline.call(association, steps={"flat_field": {"skip": True}})
+    assert skyflat.metadata["used"].all()
+    rows = {str(row["name"]): row for row in skyflat.qc}
+    assert rows["deviation_ratio"]["flag"] == "fail"
+    assert_allclose(rows["deviation_worst"]["value"], skyflat.metadata["deviation"][1])
+
+
+@pytest.mark.parametrize("flagged", ["noise", "exposures_rejected"])
+def test_a_metric_without_a_default_range(skyflat, flagged):
+    qc = SkyflatQualityStep.call(str(skyflat), **{f"{flagged}_range": [5.0, 6.0]}).qc
+    assert [str(row["name"]) for row in qc if row["flag"] == "fail"] == [flagged]
+
+
+def test_a_range_that_ends_before_it_begins(skyflat):
+    with pytest.raises(SkyflatError, match="chi2_range=1.5,0.5 ends before it begins"):
+        SkyflatQualityStep.call(str(skyflat), chi2_range=[1.5, 0.5])
 
 
 def test_star_light_of_a_visit(tmp_path, visit, flat, skyflat):

@@ -127,31 +127,35 @@ def test_pulls_are_normal():
 
 def test_an_exposure_that_is_left_out_is_shown_at_the_level_of_the_sky():
     images, masks, bkg, err, coverage = stack()
+    # Stars cover a third of it, which are not masked.
     odd = 3 * images[:1]
     odd[0, 32:40] *= 1.5
+    odd[0, :, :32] *= 1.3
     views, variation = view_exposures(
         np.concatenate([images, odd]), np.concatenate([masks, np.ones_like(masks[:1])]),
         bkg, err, coverage,
     )  # fmt: skip
     assert_array_equal(variation, view_exposures(images, masks, bkg, err, coverage)[1])
     assert not views[-1].pulls.any()
-    assert_allclose(np.median(views[-1].residual), 0, atol=0.3)
-    assert_allclose(np.median(views[-1].residual[4]), 50, atol=2)
+    assert_allclose(np.median(views[-1].residual[:4, 4:]), 0, atol=0.5)
+    assert_allclose(np.median(views[-1].residual[4, 4:]), 50, atol=2)
+    assert_allclose(np.median(views[-1].residual[:4, :4]), 30, atol=2)
 
 
 def test_plots_show_what_they_are_given():
     """Public functions, on anybody's axes."""
     views, variation = view_exposures(*stack())
     coverage = stack()[-1]
-    science = np.ones(coverage.shape, dtype=bool)
-    science[0] = False
+    window = Window("FULL", 2048 - 64, 700, 64, 96)
     (ax,) = Figure().subplots(1, 1, squeeze=False)[0]
-    plots.draw_coverage(ax, coverage, science)
+    plots.draw_coverage(ax, coverage, window)
     shown = ax.images[0].get_array()
-    assert shown.mask[0].all()
-    assert_array_equal(shown[1:], coverage[1:])
+    assert shown.mask[-4:].all()
+    assert_array_equal(shown[:-4], coverage[:-4])
+    # In the pixels of the full frame.
+    assert_allclose([*ax.get_xlim(), *ax.get_ylim()], [699.5, 795.5, 1983.5, 2047.5])
     (ax,) = Figure().subplots(1, 1, squeeze=False)[0]
-    plots.draw_variation(ax, variation)
+    plots.draw_variation(ax, variation, window)
     assert_array_equal(ax.images[0].get_array().filled(-1), np.nan_to_num(variation, nan=-1))
     (ax,) = Figure().subplots(1, 1, squeeze=False)[0]
     plots.draw_pulls(ax, views)
@@ -160,14 +164,13 @@ def test_plots_show_what_they_are_given():
 
 def test_profiles():
     sky = sky_image(SUBSTRIP96, structure=0)
-    science = ~SUBSTRIP96.reference_pixels()
     axes = Figure().subplots(1, 3)
-    plots.draw_column_profile(axes[0], {"BKG": sky}, science)
+    plots.draw_column_profile(axes[0], {"BKG": sky}, SUBSTRIP96)
     columns, profile = axes[0].lines[0].get_data()
     assert_allclose(profile[100], np.median(sky[:, 100]), rtol=1e-5)
     assert_array_equal(columns, np.arange(2048))
     assert np.isnan(profile[0])
-    plots.draw_row_profiles(axes[1], sky, science, SUBSTRIP96)
+    plots.draw_row_profiles(axes[1], sky, SUBSTRIP96)
     assert [line.get_label() for line in axes[1].lines] == ["left of the step", "right of the step"]
     assert_allclose(np.median(axes[1].lines[0].get_ydata()), 0, atol=1e-5)
     plots.draw_step(axes[2], sky, SUBSTRIP96)
@@ -180,7 +183,7 @@ def test_a_sky_without_a_step_can_be_drawn():
     window = Window("FULL", 1824, 1000, 64, 256)
     axes = Figure().subplots(1, 2)
     plots.draw_step(axes[0], sky_image(window), window)
-    plots.draw_row_profiles(axes[1], sky_image(window), np.ones(window.shape, bool), window)
+    plots.draw_row_profiles(axes[1], sky_image(window), window)
     assert len(axes[1].lines) == 1
 
 
@@ -191,6 +194,18 @@ def test_vetting_plot():
     heights = {patch.get_x() + 0.4: patch.get_height() for patch in ax.patches}
     assert_allclose([heights[key] for key in sorted(heights)], [0.3, 8.0, 0.4])
     assert_array_equal(ax.lines[0].get_ydata(), [5, 5])
+    assert_allclose(ax.lines[1].get_ydata(), 3 * 0.35)
+
+
+def test_structure():
+    """A star that is left is seen, the step is not."""
+    sky = sky_image(SUBSTRIP96, structure=0)
+    sky[30:32, 1000:1100] *= 1.02
+    ax = Figure().subplots()
+    plots.draw_structure(ax, sky, SUBSTRIP96)
+    shown = ax.images[0].get_array()
+    assert_allclose(shown[30:32, 1000:1100], 2, atol=0.2)
+    assert abs(np.ma.median(shown[:, 600:800])) < 0.1
 
 
 # --- the page ----------------------------------------------------------------------------
@@ -225,7 +240,16 @@ def test_needs_no_other_file_and_no_network(page):
 
 
 def test_pictures(page):
-    expected = ["bkg", "bkgdn", "err", "coverage", "column_profile", "step", "row_profiles"]
+    expected = [
+        "bkg",
+        "bkgdn",
+        "structure",
+        "err",
+        "coverage",
+        "column_profile",
+        "step",
+        "row_profiles",
+    ]
     expected += ["deviations", "variation", "pulls"]
     expected += [f"exposure_{number:03d}" for number in range(1, 6)]
     assert Page(page).pictures == expected
@@ -234,6 +258,7 @@ def test_pictures(page):
 def test_how_it_was_made(skyflat, page):
     text = page.read_text()
     assert f"--steps.skyflat_combine.exclude={EXCLUDED}," in text
+    assert "soss_background.SkyflatPipeline \\\n" in text
     assert "steps.skyflat_denoise.sigma_rows" in text
     assert fits.getheader(skyflat)["ASNTABLE"] in text
 
@@ -258,8 +283,41 @@ def test_a_skyflat_with_little_in_it(tmp_path):
     assert report.verdict == "The quality has not been measured"
     report.save_html(tmp_path / "plain.html")
     page = Page(tmp_path / "plain.html")
-    assert page.pictures == ["bkg", "err", "column_profile", "step", "row_profiles"]
+    assert page.pictures == ["bkg", "structure", "err", "column_profile", "step", "row_profiles"]
     assert "&lt;b&gt;&amp;" in (tmp_path / "plain.html").read_text()
+
+
+def test_without_a_stack(visit, flat, tmp_path):
+    """What needs the exposures was measured before they were left out; the page says so."""
+    steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
+    report = Report(SkyflatPipeline.call(visit, steps=steps))
+    assert "chi2" in [row["name"] for row in report.qc]
+    report.save_html(tmp_path / "page.html")
+    assert "cannot be shown" in (tmp_path / "page.html").read_text()
+    assert "pulls" not in Page(tmp_path / "page.html").pictures
+
+
+def test_a_skyflat_without_a_sky(tmp_path):
+    model = make_skyflat(1, window=SUBSTRIP96)
+    model.bkg[:] = np.nan
+    model.save(tmp_path / "nan.fits")
+    with pytest.raises(SkyflatError, match="nan.fits: no sky in it"):
+        Report(tmp_path / "nan.fits")
+
+
+def test_nothing_is_read_for_a_place_that_cannot_be_written_to(skyflat, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert main(["report", str(skyflat), "--png", "taken"]) == 1
+    assert "taken: not a folder" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_one_of_several_is_broken(skyflat, tmp_path):
+    """Then nothing is written."""
+    (tmp_path / "broken.fits").write_bytes(skyflat.read_bytes()[:400_000])
+    with pytest.raises(SkyflatError, match="broken.fits: cannot be read"):
+        write_reports([skyflat, tmp_path / "broken.fits"], tmp_path / "all.html")
+    assert not list(tmp_path.glob("*.html"))
 
 
 def test_pdf_and_png(skyflat, tmp_path):
@@ -330,6 +388,7 @@ def test_in_a_browser(page, tmp_path, scheme, width):
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
+    assert "details::details-content" in done.stdout
     (scroll,) = re.findall(r"<title>(\d+)</title>", done.stdout)
     assert int(scroll) <= width
     pixels = images.imread(screenshot)[..., :3]

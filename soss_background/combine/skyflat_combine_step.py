@@ -118,7 +118,8 @@ class SkyflatCombineStep(SkyflatStep):
         _tell_of_vetting(table)
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
-        if self.save_stack:
+        # A pipeline measures them before it leaves them out.
+        if self.save_stack or self.parent is not None:
             skyflat.images, skyflat.masks = combined.images, combined.left_out
         self._describe(skyflat, table, library, headers)
         skyflat.meta.filename = name
@@ -214,4 +215,4 @@ def _tell_of_vetting(table):
             unused = 100 * row["masked_fraction"]
             log.info("%s: level %.4f, %.1f %% not used%s", name, row["scale"], unused, words)
         else:
-            log.warning("%s: left out, %s%s", name, row["reason"].decode(), words)
+            log.warning("%s: not used, %s%s", name, row["reason"].decode(), words)

@@ -7,7 +7,7 @@ from bottleneck import nanmedian
 
 from soss_background.cells import find_same_level, gather_blocks, subtract_common_sky
 
-__all__ = ["Vetting", "vet_exposures"]
+__all__ = ["MUCH_WORSE", "Vetting", "vet_exposures"]
 
 # Fraction of an exposure that must be unmasked to tell its level.
 _MIN_UNMASKED = 0.01
@@ -16,7 +16,7 @@ _MIN_UNMASKED = 0.01
 _BLOCK = (8, 8)
 
 # Deviation relative to that of the other exposures: in a crowded field all deviate.
-_MUCH_WORSE = 3.0
+MUCH_WORSE = 3.0
 
 
 class Vetting(NamedTuple):
@@ -83,7 +83,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=5.0, excluded=()):
         # The suspect is no part of the sky that it is compared with.
         typical, sky_of_others = _compare(cells[others], noise[others], sources[others])
         deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect])
-        if deviation < max(mad_threshold, _MUCH_WORSE * np.median(typical)):
+        if deviation < max(mad_threshold, MUCH_WORSE * np.median(typical)):
             break
         reasons[suspect] = f"deviates by {deviation:.1f} % from the others"
         left = others

@@ -86,7 +86,10 @@ class SkyflatPipeline(SkyflatPipelineBase):
         if self.skyflat_combine.skip:
             log.warning("skyflat_combine is skipped: the masked exposures are the result")
             return result
-        return self.skyflat_quality.run(self.skyflat_denoise.run(result))
+        skyflat = self.skyflat_quality.run(self.skyflat_denoise.run(result))
+        if not self.skyflat_combine.save_stack:
+            skyflat.images = skyflat.masks = skyflat.meta.bunit_images = None
+        return skyflat
 
     def _flat_field(self, library):
         """Divide the exposures by the flat, unless that has been done."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
-from soss_background.files import save_whole
+from soss_background.files import check_folder, save_whole
 from soss_background.quality import survey_plots
 from soss_background.quality.survey import find_pointing, survey_skies
 from soss_background.quality.trends import find_components, fit_trends
@@ -53,9 +53,12 @@ def characterize(skyflats, folder):
     SkyflatError
         If there are too few skyflats, one cannot be read, or they are not of the same pixels.
     """
+    check_folder(folder)
     table, skies, window = survey_skies(skyflats)
     if len(skies) < _FEWEST:
-        raise SkyflatError(f"{len(skies)} skyflats: to tell how the sky changes takes {_FEWEST}")
+        raise SkyflatError(
+            f"{len(skies)} different skyflats: to tell how the sky changes takes {_FEWEST} or more"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     residuals, components = cross_residuals(skies), find_components(skies)
     for number, scores in enumerate(components.scores.T, 1):
@@ -141,7 +144,7 @@ def _draw_trends(table):
             survey_plots.draw_trend(ax, table, variable, quantity)
             ax.label_outer()
         if row[0].get_legend_handles_labels()[0]:
-            row[0].legend(fontsize=7)
+            row[0].legend(fontsize=7, framealpha=0.6)
     return figure
 
 

@@ -40,7 +40,7 @@ def describe_skyflat(model):
         "Association": meta.asn.table_name,
         "Flat": meta.ref_file.flat.name,
         "Author": meta.author,
-        "Made": meta.date,
+        "Made (UTC)": meta.date,
         "soss_background": sky.software_version,
         "jwst": meta.calibration_software_version,
         "CRDS": meta.ref_file.crds.sw_version,

@@ -80,15 +80,18 @@ def summarize_exposures(table, stripe_rms):
     Returns
     -------
     metrics : list of Metric
-        Exposures used and rejected, masked fractions, scatter of the levels, and scatter about
-        the sky relative to the errors of the exposures.
+        Exposures used and rejected, masked fractions, scatter of the levels, deviations from the
+        sky, stripes, and scatter about the sky relative to the errors of the exposures.
     """
     used = table["used"] == 1
     masked, scale = table["masked_fraction"][used], table["scale"][used]
     known, several = used.any(), used.sum() > 1
     told = several and np.mean(scale) > 0
     scatter = 100 * np.std(scale, ddof=1) / np.mean(scale) if told else None
-    excess = np.median(table["excess"][used]) if several and "excess" in table.dtype.names else None
+    excess, worst, ratio = None, None, None
+    if several and {"excess", "deviation"} <= set(table.dtype.names):
+        excess, worst = np.median(table["excess"][used]), table["deviation"][used].max()
+        ratio = worst / np.median(table["deviation"][used])
     return [
         Metric("exposures_used", used.sum(), "", "exposures that were combined"),
         Metric("exposures_rejected", (~used).sum(), "", "exposures that were left out"),
@@ -99,9 +102,14 @@ def summarize_exposures(table, stripe_rms):
             "part of an exposure that is not used",
         ),
         Metric(
-            "masked_worst", masked.max() if known else None, "", "the same, of the worst exposure"
+            "masked_worst",
+            masked.max() if known else None,
+            "",
+            "part of the worst exposure that is not used",
         ),
         Metric("level_scatter", scatter, "%", "scatter of the levels of the exposures"),
+        Metric("deviation_worst", worst, "%", "largest deviation of a used exposure from the sky"),
+        Metric("deviation_ratio", ratio, "", "largest deviation from the sky over a typical one"),
         Metric("stripe_rms", stripe_rms, "DN/s", "1/f stripes of an exposure, rms"),
         Metric("excess", excess, "", "scatter of an exposure about the sky over its own ERR"),
     ]
@@ -138,7 +146,7 @@ def measure_sky(bkg, bkgdn, err, dq, window):
         noise, err = (bkg - bkgdn)[_SOME][found], err[_SOME][found]
         metrics += [
             Metric("noise", _scatter(noise), "DN/s", "scatter of BKG about BKGDN"),
-            Metric("noise_ratio", _scatter(noise / err), "", "the same in units of ERR"),
+            Metric("noise_ratio", _scatter(noise / err), "", "scatter of BKG about BKGDN over ERR"),
         ]
     return metrics + measure_levels(bkg if bkgdn is None else bkgdn, window)
 
@@ -197,7 +205,7 @@ def _measure_sides(sky, science, window):
     beyond = np.median(sky[science & right]) if right.any() else unknown
     return [
         Metric("level_left", left, "DN/s", "median of the sky left of the step"),
-        Metric("level_right", beyond, "DN/s", "the same right of it"),
+        Metric("level_right", beyond, "DN/s", "median of the sky right of the step"),
         Metric("level_ratio", beyond and beyond / left, "", "level right over that left"),
     ]
 
@@ -291,9 +299,14 @@ def measure_exposures(images, masks, bkg, err, coverage, science):
             "chi2",
             _chi2(squares, total, err) if several else None,
             "",
-            "reduced, of the exposures about BKG",
+            "reduced chi-square of the exposures about BKG",
         ),
-        Metric("star_light", star_light, "%", "asymmetry of what is not in the sky"),
+        Metric(
+            "star_light",
+            star_light,
+            "%",
+            "star light that is left: asymmetry of the residuals",
+        ),
         Metric(
             "denoised_ratio",
             denoised,

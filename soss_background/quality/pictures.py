@@ -65,7 +65,7 @@ class Picture(NamedTuple):
     small: bool = False
 
 
-def picture_sky(planes, err, science, coverage=None):
+def picture_sky(planes, err, window, coverage=None):
     """
     Show the planes of a skyflat.
 
@@ -75,8 +75,8 @@ def picture_sky(planes, err, science, coverage=None):
         BKG, and BKGDN if there is one, DN/s.
     err : ndarray, shape (ny, nx)
         ERR, DN/s.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
     coverage : ndarray of int, shape (ny, nx), optional
         Number of exposures at each pixel.
 
@@ -86,22 +86,22 @@ def picture_sky(planes, err, science, coverage=None):
         A picture a plane.
     """
     best = list(planes.values())[-1]
-    limits = tuple(np.nanpercentile(best[science], [0.2, 99.8]))
+    limits = tuple(np.percentile(best[~window.reference_pixels()], [0.2, 99.8]))
     captions = {"BKG": "BKG: the empirical sky", "BKGDN": "BKGDN: the same, denoised"}
     pictures = [
-        _picture(key.lower(), captions[key], plots.draw_sky, plane, science, limits=limits)
+        _picture(key.lower(), captions[key], plots.draw_sky, plane, window, limits=limits)
         for key, plane in planes.items()
     ]
-    pictures.append(
-        _picture("err", "ERR: 1-sigma uncertainty of BKG", plots.draw_sky, err, science)
-    )
+    caption = "Structure of the sky: what it has beyond its column profile, stars that are left too"
+    pictures.append(_picture("structure", caption, plots.draw_structure, best, window))
+    pictures.append(_picture("err", "ERR: 1-sigma uncertainty of BKG", plots.draw_sky, err, window))
     if coverage is not None:
         caption = "How many exposures were used at each pixel"
-        pictures.append(_picture("coverage", caption, plots.draw_coverage, coverage, science))
+        pictures.append(_picture("coverage", caption, plots.draw_coverage, coverage, window))
     return pictures
 
 
-def picture_profiles(planes, science, window):
+def picture_profiles(planes, window):
     """
     Show profiles and step of a skyflat.
 
@@ -109,8 +109,6 @@ def picture_profiles(planes, science, window):
     ----------
     planes : dict of ndarray, shape (ny, nx)
         BKG, and BKGDN if there is one, DN/s.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
     window : `~soss_background.detector.Window`
         The pixels that these are.
 
@@ -122,11 +120,12 @@ def picture_profiles(planes, science, window):
     best = list(planes.values())[-1]
     step = "The step at some rows, from 0 left of it to 1 right of it; dotted: half of its light"
     rows = "Medians over the columns left and right of the step"
-    columns = (planes, science, window.x0)
     return [
-        _picture("column_profile", "Median over the rows", plots.draw_column_profile, *columns),
+        _picture(
+            "column_profile", "Median over the rows", plots.draw_column_profile, planes, window
+        ),
         _picture("step", step, plots.draw_step, best, window),
-        _picture("row_profiles", rows, plots.draw_row_profiles, best, science, window),
+        _picture("row_profiles", rows, plots.draw_row_profiles, best, window),
     ]
 
 
@@ -155,7 +154,7 @@ def picture_vetting(table, runs):
     return [_picture("deviations", caption, plots.draw_vetting, table, threshold)]
 
 
-def picture_scatter(views, variation):
+def picture_scatter(views, variation, window):
     """
     Show the scatter of exposures about their sky.
 
@@ -165,6 +164,8 @@ def picture_scatter(views, variation):
         The exposures.
     variation : ndarray of float, shape (ny, nx)
         Coefficient of variation, per cent.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
 
     Returns
     -------
@@ -177,7 +178,7 @@ def picture_scatter(views, variation):
         "an exposure; star light that is left lifts the right wing"
     )
     return [
-        _picture("variation", scatter, plots.draw_variation, variation),
+        _picture("variation", scatter, plots.draw_variation, variation, window),
         _picture("pulls", pulls, plots.draw_pulls, views),
     ]
 
@@ -238,9 +239,13 @@ def draw(picture, ink="black", titled=False):
     colours |= {"axes.labelcolor": ink, "axes.edgecolor": ink}
     with mpl.rc_context(_STYLE | colours):
         figure = Figure(figsize=_SMALL_SIZE if picture.small else _SIZE, layout="constrained")
-        picture.draw(figure.subplots(1, 2) if picture.small else figure.subplots())
+        axes = figure.subplots(1, 2) if picture.small else figure.subplots()
+        picture.draw(axes)
         if titled:
             figure.suptitle(picture.caption, fontsize=8, wrap=True)
+        if titled and picture.small:
+            axes[0].set_title("as combined, mask outlined", fontsize=7)
+            axes[1].set_title("beyond the sky, -1 to 1 %", fontsize=7)
     return figure
 
 

@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from bottleneck import nanmedian
 
+from soss_background.combine.vetting import MUCH_WORSE
 from soss_background.plotting import BAD, COLOURS, FAINT, show_image
 from soss_background.quality.metrics import STEP_ROWS, rows_about
 from soss_background.quality.views import PULL_EDGES
@@ -18,6 +19,7 @@ __all__ = [
     "draw_row_profiles",
     "draw_sky",
     "draw_step",
+    "draw_structure",
     "draw_variation",
     "draw_vetting",
 ]
@@ -25,11 +27,11 @@ __all__ = [
 # Columns before and after the step that are shown with it.
 _STEP_REACH = 60
 
-# Residuals that are shown in full colour, per cent of the sky.
-_RESIDUAL_LIMIT = 1.0
+# Residuals of exposures, and structure of a sky, that are shown in full colour, per cent.
+_RESIDUAL_LIMIT, _STRUCTURE_LIMIT = 1.0, 2.0
 
 
-def draw_sky(ax, sky, science, label="DN/s", limits=None):
+def draw_sky(ax, sky, window, label="DN/s", limits=None):
     """
     Draw a plane of a skyflat, its reference pixels in grey.
 
@@ -39,19 +41,44 @@ def draw_sky(ax, sky, science, label="DN/s", limits=None):
         Where it is drawn.
     sky : ndarray of float, shape (ny, nx)
         BKG, BKGDN or ERR, DN/s.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
     label : str, optional
         What the values are, with their unit.
     limits : tuple of float, optional
         Values of the darkest and the brightest colour; by default those of 0.5 and 99.5 per cent
         of the pixels.
     """
-    low, high = np.nanpercentile(sky[science], [0.5, 99.5]) if limits is None else limits
-    show_image(ax, np.where(science, sky, np.nan), label, vmin=low, vmax=high)
+    shown = _hide_reference(sky, window)
+    low, high = np.nanpercentile(shown, [0.5, 99.5]) if limits is None else limits
+    show_image(ax, shown, label, vmin=low, vmax=high, extent=window.extent)
 
 
-def draw_coverage(ax, coverage, science):
+def draw_structure(ax, sky, window):
+    """
+    Draw what a sky has beyond its column profile.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        BKG or BKGDN, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    shown = _hide_reference(sky, window)
+    relative = 100 * (shown / nanmedian(shown, axis=0) - 1)
+    stretch = {"vmin": -_STRUCTURE_LIMIT, "vmax": _STRUCTURE_LIMIT, "cmap": "RdBu_r"}
+    show_image(ax, relative, "% of the column's median", extent=window.extent, **stretch)
+
+
+def _hide_reference(plane, window):
+    """Take NaN for reference pixels."""
+    return np.where(window.reference_pixels(), np.nan, plane)
+
+
+def draw_coverage(ax, coverage, window):
     """
     Draw how many exposures were used at each pixel.
 
@@ -61,15 +88,15 @@ def draw_coverage(ax, coverage, science):
         Where it is drawn.
     coverage : ndarray of int, shape (ny, nx)
         Number of exposures, see `soss_background.quality.metrics.count_samples`.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
     """
     highest = max(1, coverage.max())
-    shown = np.where(science, coverage, np.nan)
-    show_image(ax, shown, "exposures used", cmap="cividis", vmin=0, vmax=highest)
+    stretch = {"vmin": 0, "vmax": highest, "cmap": "cividis", "extent": window.extent}
+    show_image(ax, _hide_reference(coverage, window), "exposures used", **stretch)
 
 
-def draw_variation(ax, variation):
+def draw_variation(ax, variation, window):
     """
     Draw the coefficient of variation.
 
@@ -79,10 +106,13 @@ def draw_variation(ax, variation):
         Where it is drawn.
     variation : ndarray of float, shape (ny, nx)
         In per cent, see `soss_background.quality.views.view_exposures`.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
     """
     known = variation[np.isfinite(variation)]
     high = np.percentile(known, 99) if known.size else 1
-    show_image(ax, variation, "% of the sky", cmap="magma", vmin=0, vmax=high)
+    stretch = {"vmin": 0, "vmax": high, "cmap": "magma", "extent": window.extent}
+    show_image(ax, variation, "% of the sky", **stretch)
 
 
 def draw_exposure(ax, view, limits):
@@ -124,7 +154,7 @@ def _draw_small(ax, image, cmap, low, high):
     ax.set(xticks=[], yticks=[])
 
 
-def draw_column_profile(ax, planes, science, first_column=0):
+def draw_column_profile(ax, planes, window):
     """
     Draw how skies run along the columns.
 
@@ -134,19 +164,17 @@ def draw_column_profile(ax, planes, science, first_column=0):
         Where it is drawn.
     planes : dict of ndarray, shape (ny, nx)
         Skies by their name, DN/s.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
-    first_column : int, optional
-        Full-frame column of the first column.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
     """
     for (name, sky), style in zip(planes.items(), _line_styles(), strict=False):
-        profile = nanmedian(np.where(science, sky, np.nan), axis=0)
-        ax.plot(first_column + np.arange(len(profile)), profile, label=name, **style)
+        profile = nanmedian(_hide_reference(sky, window), axis=0)
+        ax.plot(window.x0 + np.arange(len(profile)), profile, label=name, **style)
     ax.set(xlabel="column", ylabel="median over rows [DN/s]")
     ax.legend(frameon=False)
 
 
-def draw_row_profiles(ax, sky, science, window):
+def draw_row_profiles(ax, sky, window):
     """
     Draw how a sky runs along the rows, left and right of the step.
 
@@ -156,12 +184,10 @@ def draw_row_profiles(ax, sky, science, window):
         Where it is drawn.
     sky : ndarray of float, shape (ny, nx)
         A sky, DN/s.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
     window : `~soss_background.detector.Window`
         The pixels that these are.
     """
-    right = right_of_step(sky, window.x0)
+    right, science = right_of_step(sky, window.x0), ~window.reference_pixels()
     for side, name, colour in ((~right, "left", COLOURS[0]), (right, "right", COLOURS[1])):
         if np.any(side & science):
             profile = nanmedian(np.where(side & science, sky, np.nan), axis=1)
@@ -239,7 +265,8 @@ def draw_vetting(ax, table, mad_threshold=None):
     table : ndarray, shape (n,)
         METADATA of a skyflat, with ``deviation``.
     mad_threshold : float, optional
-        Deviation above which an exposure may be left out, per cent.
+        Deviation above which an exposure is left out, per cent, if it is also three times that of
+        a typical one.
     """
     number = np.arange(len(table)) + 1
     for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):
@@ -248,6 +275,10 @@ def draw_vetting(ax, table, mad_threshold=None):
             ax.bar(number[which], table["deviation"][which], color=colour, label=label)
     if mad_threshold is not None:
         ax.axhline(mad_threshold, color=FAINT, ls="--", label="mad_threshold")
+    if np.any(table["used"] == 1):
+        much_worse = MUCH_WORSE * nanmedian(table["deviation"][table["used"] == 1].astype(float))
+        label = f"{MUCH_WORSE:g} times a typical one"
+        ax.axhline(much_worse, color=FAINT, ls=":", label=label)
     ax.set(xlabel="exposure", ylabel="deviation from the sky [%]", xlim=(0.4, len(table) + 0.6))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_pdf import PdfPages
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
-from soss_background.files import save_whole
+from soss_background.files import check_folder, save_whole
+from soss_background.provenance import wrap_command
 from soss_background.quality import pictures
 from soss_background.quality.descriptions import (
     describe_exposure,
@@ -49,13 +50,15 @@ class Report:
         Whether all are in range.
     runs : list of dict
         Commands and parameters that it was made with.
+    has_stack : bool
+        Whether the exposures are in it.
     pictures : dict of list of `~soss_background.quality.pictures.Picture`
         The pictures of each section.
 
     Raises
     ------
     SkyflatError
-        If it cannot be read, or is no skyflat.
+        If it cannot be read, is no skyflat, or has no sky in it.
     """
 
     def __init__(self, skyflat):
@@ -64,6 +67,7 @@ class Report:
             self.name = getattr(path, "name", None) or model.meta.filename or "skyflat"
             self.facts, self.versions = describe_skyflat(model)
             self.runs = [run.instance for run in model.meta.skyflat.runs]
+            self.has_stack = model.images is not None and model.masks is not None
             qc, table = _rows(model.qc), _rows(model.metadata)
             self.qc = [describe_metric(row) for row in qc]
             self.verdict, self.flag = judge(self.qc, failures(qc))
@@ -73,23 +77,25 @@ class Report:
     def _picture(self, model, table):
         """Collect the pictures; the exposures are read one by one."""
         window = find_place(model, model.bkg.shape, self.name)
-        science = ~window.reference_pixels()
         planes = {"BKG": model.bkg, "BKGDN": model.bkgdn}
         planes = {key: np.array(plane) for key, plane in planes.items() if plane is not None}
+        bkg = np.where(window.reference_pixels(), np.nan, planes["BKG"])
+        if not np.isfinite(bkg).any():
+            raise SkyflatError(f"{self.name}: no sky in it")
         err, coverage = np.array(model.err), None
         vetting, exposures = pictures.picture_vetting(table, self.runs), []
-        if model.images is not None and model.masks is not None:
-            number, bkg = len(model.images), np.where(science, planes["BKG"], np.nan)
+        if self.has_stack:
+            number = len(model.images)
             coverage = count_samples(model.iterate("masks"))
             images = tqdm(model.iterate("images"), self.name, number, unit="exposure", disable=None)
             masks = model.iterate("masks")
             views, variation = view_exposures(images, masks, bkg, err, coverage)
-            vetting += pictures.picture_scatter(views, variation)
+            vetting += pictures.picture_scatter(views, variation, window)
             limits = np.nanpercentile(bkg, [0.5, 99.5])
             exposures = pictures.picture_exposures(views, self._captions(number), limits)
         return {
-            "sky": pictures.picture_sky(planes, err, science, coverage),
-            "profiles": pictures.picture_profiles(planes, science, window),
+            "sky": pictures.picture_sky(planes, err, window, coverage),
+            "profiles": pictures.picture_profiles(planes, window),
             "vetting": vetting,
             "exposures": exposures,
         }
@@ -109,7 +115,8 @@ class Report:
         path : `~pathlib.Path`
             The page.
         """
-        _write_page(path, "report.html", title=self.name, report=self, embed=pictures.embed)
+        tools = {"embed": pictures.embed, "wrap": wrap_command}
+        _write_page(path, "report.html", title=self.name, report=self, **tools)
 
     def save_pdf(self, path):
         """
@@ -181,10 +188,13 @@ def write_reports(skyflats, output, pdf=None, png=None):
     names = [path.stem for path in skyflats]
     if len(set(names)) < len(names):
         raise SkyflatError(f"{Counter(names).most_common(1)[0][0]}: two skyflats have this name")
+    folders = list(filter(None, (output.parent, pdf and pdf.parent, png)))
+    for folder in folders:
+        check_folder(folder)
     for path in skyflats:
         open_skyflat(path).close()
-    for path in filter(None, (output, pdf)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     verdicts, rows, several = {}, [], len(skyflats) > 1
     for path in skyflats:
         report, own = Report(path), f"_{path.stem}" if several else ""

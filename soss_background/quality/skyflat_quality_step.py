@@ -28,9 +28,12 @@ class SkyflatQualityStep(SkyflatStep):
     # Those of simulated visits, sparse to crowded, lie inside.
     spec = """
     exposures_used_range = float_list(min=2, max=2, default=list(3, inf))  # Exposures that were combined
+    exposures_rejected_range = float_list(min=2, max=2, default=None)  # Exposures that were left out
     masked_median_range = float_list(min=2, max=2, default=list(0, 0.85))  # Part of an exposure that is not used, median
     masked_worst_range = float_list(min=2, max=2, default=list(0, 0.95))  # The same, of the worst exposure
     level_scatter_range = float_list(min=2, max=2, default=list(0, 5))  # Scatter of the levels of the exposures [per cent]
+    deviation_worst_range = float_list(min=2, max=2, default=list(0, 5))  # Largest deviation of a used exposure from the sky [per cent]
+    deviation_ratio_range = float_list(min=2, max=2, default=list(1, 4))  # The same over that of a typical exposure
     stripe_rms_range = float_list(min=2, max=2, default=list(0, 1))  # 1/f stripes of an exposure, rms [DN/s]
     excess_range = float_list(min=2, max=2, default=list(0.7, 1.5))  # Scatter of an exposure about the sky over its own ERR, median
     filled_range = float_list(min=2, max=2, default=list(0, 0.1))  # Part of BKG that had to be filled
@@ -40,8 +43,9 @@ class SkyflatQualityStep(SkyflatStep):
     level_ratio_range = float_list(min=2, max=2, default=list(1.1, 2.2))  # Level right of the step over that left of it
     step_column_range = float_list(min=2, max=2, default=list(680, 725))  # Column of half of the step, of any row
     step_width_range = float_list(min=2, max=2, default=list(10, 80))  # Width of the step from 10 to 90 per cent, of any row [pixels]
+    noise_range = float_list(min=2, max=2, default=None)  # Scatter of BKG about BKGDN [DN/s]
     noise_ratio_range = float_list(min=2, max=2, default=list(0.5, 1.25))  # Scatter of BKG about BKGDN over ERR
-    denoised_ratio_range = float_list(min=2, max=2, default=list(0.5, 1.5))  # Noise of BKGDN over that expected by ERR
+    denoised_ratio_range = float_list(min=2, max=2, default=list(0.5, 2))  # Noise of BKGDN over that expected by ERR
     few_samples_range = float_list(min=2, max=2, default=list(0, 0.75))  # Part of the pixels with fewer than three samples
     chi2_range = float_list(min=2, max=2, default=list(0.5, 1.3))  # Reduced chi-square of the exposures about BKG
     star_light_range = float_list(min=2, max=2, default=list(-0.3, 0.3))  # Asymmetry of what is left of the exposures [per cent of the sky]
@@ -67,12 +71,13 @@ class SkyflatQualityStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If a metric is out of its range and ``fail_on_qc`` is set.
+            If a metric is out of its range and ``fail_on_qc`` is set, or a range ends before it
+            begins.
         """
         skyflat = self.open_skyflat(init)
         name = skyflat.meta.filename or "skyflat"
         window = find_place(skyflat, skyflat.bkg.shape, name)
-        metrics = []
+        ranges, metrics = self._ranges(), []
         if skyflat.metadata is not None:
             metrics += summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)
         metrics += measure_sky(skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq, window)
@@ -80,11 +85,6 @@ class SkyflatQualityStep(SkyflatStep):
             coverage = count_samples(skyflat.iterate("masks"))
             planes = (skyflat.iterate("images"), skyflat.iterate("masks"), skyflat.bkg, skyflat.err)
             metrics += measure_exposures(*planes, coverage, ~window.reference_pixels())
-        ranges = {
-            key.removesuffix(_RANGE): value
-            for key, value in self.get_pars().items()
-            if key.endswith(_RANGE)
-        }
         skyflat.qc = flag_metrics(metrics, ranges, skyflat.get_dtype("qc"))
         skyflat.meta.cal_step.skyflat_quality = "COMPLETE"
         for line in format_metrics(skyflat.qc):
@@ -95,3 +95,12 @@ class SkyflatQualityStep(SkyflatStep):
         for fault in faults:
             log.warning("%s", fault)
         return skyflat
+
+    def _ranges(self):
+        """Collect the acceptable ranges by the names of their metrics."""
+        parameters = self.get_pars()
+        given = {key: parameters[key] for key in parameters if key.endswith(_RANGE)}
+        for key, limits in given.items():
+            if limits and limits[0] > limits[1]:
+                raise SkyflatError(f"{key}={limits[0]:g},{limits[1]:g} ends before it begins")
+        return {key.removesuffix(_RANGE): limits for key, limits in given.items()}

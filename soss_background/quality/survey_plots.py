@@ -29,8 +29,8 @@ VARIABLES = {
 QUANTITIES = {
     "level [DN/s]": {"level_left": "left", "level_right": "right"},
     "right / left": {"level_ratio": None},
-    "step's column": {"step_column_": "row"},
-    "step's width": {"step_width_": "row"},
+    "step's column [pixel]": {"step_column_": "row"},
+    "step's width [pixel]": {"step_width_": "row"},
 }
 
 
@@ -50,7 +50,9 @@ def draw_trend(ax, table, variable, quantity):
         What is drawn, one of `QUANTITIES`.
     """
     for (column, label), colour in zip(_columns(table, quantity), COLOURS, strict=False):
-        ax.plot(table[variable], table[column], "o", ms=3.5, color=colour, label=label)
+        # Differences that are none would make long numbers.
+        place = np.round(np.asarray(table[variable], dtype=float), 3)
+        ax.plot(place, table[column], "o", ms=3.5, color=colour, label=label)
     ax.set(xlabel=VARIABLES[variable], ylabel=quantity)
     ax.ticklabel_format(useOffset=False)
     ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -111,7 +113,7 @@ def draw_residuals(ax, residuals):
     """
     shown = np.where(np.eye(len(residuals), dtype=bool), np.nan, residuals)
     edges = np.tile([0.5, len(residuals) + 0.5], 2)
-    show_image(ax, shown, "left, rms [%]", cmap="magma_r", vmin=0, extent=edges)
+    show_image(ax, shown, "residual, rms [%]", cmap="magma_r", vmin=0, extent=edges)
     ax.set(xlabel="sky that is subtracted", ylabel="sky that is fitted", aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
@@ -156,8 +158,7 @@ def draw_component(ax, components, index, window):
     high = np.nanpercentile(np.abs(image), 99)
     title = f"Component {index + 1}: {components.explained[index]:.0%} of the variance"
     stretch = {"cmap": "RdBu_r", "vmin": -high, "vmax": high}
-    edges = (window.x0, window.x0 + window.nx, window.y0, window.y0 + window.ny)
-    show_image(ax, image, "relative to its rms", title, extent=edges, **stretch)
+    show_image(ax, image, "relative to its rms", title, extent=window.extent, **stretch)
 
 
 def draw_zodiacal_light(ax, table, fit):
