@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from astropy.table import Table
 
-from soss_background.subtract.match import BinnedSky, at_sides, match_levels
+from soss_background.subtract.match import at_sides, match_levels
 
 __all__ = ["Components", "find_components", "fit_trends"]
 
@@ -62,7 +62,7 @@ def find_components(skies):
     """
     first = skies[0]
     shapes = np.array([sky.sky / at_sides(match_levels(sky, first), first) for sky in skies])
-    mean = BinnedSky(shapes.mean(axis=0), first.right)
+    mean = first._replace(sky=shapes.mean(axis=0))
     shapes = [sky.sky / at_sides(match_levels(sky, mean), mean) for sky in skies]
     known = np.isfinite(mean.sky)
     deviations = np.array([shape[known] / mean.sky[known] for shape in shapes], dtype=float)

@@ -32,10 +32,13 @@ class BinnedSky(NamedTuple):
         Median of each block in DN/s; NaN where none of its pixels is usable.
     right : ndarray of bool, shape (my, mx)
         True for blocks right of the step.
+    block : tuple of int
+        Rows and columns of a block.
     """
 
     sky: np.ndarray
     right: np.ndarray
+    block: tuple = _BLOCK
 
 
 def bin_sky(sky, usable, first_column=0, block=_BLOCK):
@@ -62,6 +65,7 @@ def bin_sky(sky, usable, first_column=0, block=_BLOCK):
     return BinnedSky(
         nanmedian(gather_blocks(np.where(usable, sky, np.nan), block), axis=-1),
         np.nanmean(right, axis=-1) > 0.5,
+        block,
     )
 
 
@@ -102,7 +106,7 @@ def expand_levels(levels, template, shape):
     image : ndarray of float32, shape (ny, nx)
         The level of each pixel.
     """
-    return expand_cells(at_sides(levels, template), shape, _BLOCK)
+    return expand_cells(at_sides(levels, template), shape, template.block)
 
 
 def at_sides(levels, template):
