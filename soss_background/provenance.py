@@ -2,6 +2,7 @@
 
 import shlex
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from stpipe import config_parser
@@ -122,8 +123,10 @@ def name_inputs(inputs):
             names.append(item.asn.get("table_name") or "asn.json")
         elif hasattr(item, "meta"):
             names.append(item.meta.filename or "model")
-        else:
+        elif isinstance(item, Iterable):
             names += name_inputs(item)
+        else:
+            names.append(str(item))
     return names
 
 

@@ -199,7 +199,7 @@ def test_an_exposure_of_another_sky(tmp_path, caplog):
     assert_array_equal(skyflat.metadata["used"], [1, 1, 1, 0])
     assert skyflat.metadata["reason"][3] == "level far from that of the others"
     assert np.nanmax(skyflat.bkg) < 1.5 * np.nanmedian(skyflat.images[0])
-    assert "00004_nis_rate.fits: left out, level far from" in caplog.text
+    assert "00004_nis_rate.fits: not used, level far from" in caplog.text
 
 
 def test_nothing_unmasked(tmp_path, caplog):
@@ -212,7 +212,7 @@ def test_nothing_unmasked(tmp_path, caplog):
     assert skyflat.meta.skyflat.n_samples == 2
     assert np.isnan(skyflat.metadata["scale"][2])
     assert skyflat.masks[2].all()
-    assert "00003_nis_rate.fits: left out, hardly anything unmasked" in caplog.text
+    assert "00003_nis_rate.fits: not used, hardly anything unmasked" in caplog.text
     assert skyflat.metadata["reason"].tolist() == ["", "", "hardly anything unmasked"]
     with pytest.raises(SkyflatError, match="no exposure can be used: hardly anything unmasked"):
         SkyflatCombineStep.call(paths[2:])

@@ -102,7 +102,8 @@ class SkyflatModel(JwstDataModel):
         *args, **kwargs
             See `asdf.AsdfFile.write_to`.
         """
-        cubes = {name: self._instance[name] for name in _CUBES if name in self._instance}
+        cubes = {name: self._instance.get(name) for name in _CUBES}
+        cubes = {name: cube for name, cube in cubes.items() if cube is not None}
         # asdf does not know maps.
         self._instance.update({name: np.asarray(cube) for name, cube in cubes.items()})
         try:

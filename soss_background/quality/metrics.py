@@ -351,13 +351,12 @@ def _compare_halves(sums, counts, err):
     # ERR is the uncertainty of the mean of all samples.
     product = 4 * np.where(both, counts[0].astype(np.float32) * counts[1], 1)
     variance = np.where(both, (err * counts.sum(axis=0)) ** 2 / product, 0)
-    coverage = gaussian_filter(both.astype(np.float32), _DENOISING)
-    inside = both & (coverage > _KNOWN)
     smooth = gaussian_filter(difference, _DENOISING)
     # The square of a Gaussian is a narrower one, and lower.
     narrower = tuple(np.array(_DENOISING) / np.sqrt(2))
     expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(_DENOISING))
-    pulls = (smooth[_SOME] / np.sqrt(np.maximum(expected[_SOME], 1e-30)))[inside[_SOME]]
+    some = both[_SOME]
+    pulls = smooth[_SOME][some] / np.sqrt(expected[_SOME][some])
     there = np.isfinite(gather_blocks(np.ones_like(err), _LARGE)).sum(axis=-1)
     blocks = gather_blocks(np.where(both, difference, np.nan), _LARGE)
     known = np.isfinite(blocks).sum(axis=-1) >= _KNOWN * there
