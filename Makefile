@@ -1,6 +1,10 @@
 # make demo    simulate ten exposures, group them, make a skyflat of them, draw it beside the truth,
 #              show it on a page
 # make test    lint, then all tests
+# make style   lint, and look for a fragment in changes/
+# make coverage      all tests; fails if too few lines are reached
+# make test-oldest   all tests with the oldest dependencies that pyproject.toml allows
+# make wheel   build the wheel and the source in dist/, and look into the wheel
 # make docs    build the documentation in docs/_build/html
 # make figures   draw the figures of the page on quality (after make demo)
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
@@ -17,7 +21,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint docs figures bench-accuracy bench-subtract bench-reference bench-speed clean
+.PHONY: demo test lint style coverage test-oldest wheel docs figures bench-accuracy bench-subtract bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -35,6 +39,27 @@ test: lint
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell README.md CONTRIBUTING.md docs/*.rst docs/steps changes soss_background tests benchmarks
+	$(BIN)/numpydoc lint $$(find soss_background -name "*.py")
+
+style: lint
+	$(BIN)/towncrier check --compare-with origin/main
+
+coverage: .venv/installed
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
+
+test-oldest:
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
+		--resolution lowest-direct --editable ".[test]"
+	.venv-oldest/bin/pytest -n auto --dist loadfile
+
+wheel: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -q quality/templates/report.html
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -q schemas/skyflat.schema.yaml
 
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
@@ -69,4 +94,4 @@ bench-speed: .venv/installed-bench
 	touch $@
 
 clean:
-	rm -rf .venv $(DEMO) build docs/_build *.egg-info
+	rm -rf .venv .venv-oldest dist $(DEMO) build docs/_build *.egg-info

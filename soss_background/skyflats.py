@@ -34,7 +34,6 @@ def find_files(patterns):
     -------
     paths : list of `~pathlib.Path`
         The files, each once; what stands for none is taken for a name.
-
     """
     paths = {}
     for pattern in patterns:

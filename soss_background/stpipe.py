@@ -246,7 +246,7 @@ class SkyflatStep(SkyflatMixin, Step):
 
 
 class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
-    """jwst's flat-field step, which also runs where CRDS cannot be reached."""
+    """The flat-field step of jwst, which also runs where CRDS cannot be reached."""
 
     # The other types that jwst's step asks for are NIRSpec's.
     reference_file_types: ClassVar = ["flat"]

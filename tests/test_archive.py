@@ -1,5 +1,6 @@
 """Exposures of an archive: a real server on this machine, asked by astroquery."""
 
+import functools
 import io
 import os
 import signal
@@ -420,7 +421,9 @@ def test_an_interrupted_download_goes_on(mast, table, tmp_path):
     mast.faults[FILES[0]] = ["slow"]
     command = [BIN / "soss-background", "download", "sky.ecsv"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    # What runs the tests in the background may have it ignore interrupts, and its children too.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, preexec_fn=listen)
     partial = tmp_path / f"{FILES[0]}.part"
     limit = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size) and time.monotonic() < limit:

@@ -1,4 +1,4 @@
-"""calwebb_spec2 with this package's step in the place of bkg_subtract."""
+"""The pipeline calwebb_spec2 with this package's step in the place of bkg_subtract."""
 
 from jwst.pipeline import Spec2Pipeline
 

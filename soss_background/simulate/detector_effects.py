@@ -129,7 +129,8 @@ def flat_field(window, *, pixel_rms=0.01, large_rms=0.02, seed=1):
     window : `~soss_background.detector.Window`
         Pixels to compute.
     pixel_rms, large_rms : float, optional
-        rms from pixel to pixel and on scales of 256 pixels, fractions; 0 and 0 for no flat.
+        Scatter (rms) from pixel to pixel and on scales of 256 pixels, fractions; 0 and 0 for no
+        flat.
     seed : int, optional
         Seed of the detector.
 
@@ -224,7 +225,7 @@ def stripe_pattern(window, rms, rng):
     window : `~soss_background.detector.Window`
         Pixels to compute.
     rms : float
-        rms of the columns' levels over the full width of the detector, DN/s.
+        Scatter (rms) of the columns' levels over the full width of the detector, DN/s.
     rng : `numpy.random.Generator`
         Source of random numbers.
 
@@ -300,7 +301,7 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     photon_noise : bool
         Whether photons come at random.
     read_noise : float
-        rms of the read noise on the slope, DN/s.
+        Scatter (rms) of the read noise on the slope, DN/s.
     jump : ndarray of bool, shape (ny, nx)
         True where the ramp is cut by a jump.
     rng : `numpy.random.Generator`

@@ -1,0 +1,41 @@
+"""The directive ``step-arguments``: a table of what a step can be told, made of its ``spec``."""
+
+import importlib
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+from stpipe import config_parser
+
+
+class StepArguments(SphinxDirective):
+    """Show the arguments of the step whose dotted name is given: name, default, meaning."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Make the table."""
+        module, name = self.arguments[0].rsplit(".", 1)
+        spec = config_parser.load_spec_file(getattr(importlib.import_module(module), name))
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 60", ""]
+        lines += ["   * - Argument", "     - Default", "     - Meaning"]
+        for key, default in config_parser.config_from_dict({}, spec).items():
+            meaning = (spec.inline_comments[key] or "").lstrip("# ")
+            lines += [f"   * - ``{key}``", f"     - {_show(default)}", f"     - {meaning}"]
+        parent = nodes.container()
+        self.state.nested_parse(StringList(lines), self.content_offset, parent)
+        return parent.children
+
+
+def _show(default):
+    """Write a default value."""
+    if default is None:
+        return ""
+    values = default if isinstance(default, list) else [default]
+    return f"``{', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}``"
+
+
+def setup(app):
+    """Register the directive."""
+    app.add_directive("step-arguments", StepArguments)
+    return {"parallel_read_safe": True}
