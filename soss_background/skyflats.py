@@ -16,6 +16,7 @@ __all__ = [
     "find_files",
     "find_place",
     "look_into",
+    "name_skyflat",
     "open_skyflat",
     "used_exposures",
 ]
@@ -70,6 +71,25 @@ def open_skyflat(skyflat):
         if not is_skyflat:
             raise SkyflatError(f"{skyflat}: not a skyflat")
         return SkyflatModel(skyflat)
+
+
+def name_skyflat(skyflat, model):
+    """
+    Name a skyflat for people.
+
+    Parameters
+    ----------
+    skyflat : SkyflatModel or `~pathlib.Path`
+        What was given.
+    model : SkyflatModel
+        The skyflat, opened.
+
+    Returns
+    -------
+    name : str
+        The name of its file, as it is or else as the header has it.
+    """
+    return getattr(skyflat, "name", None) or model.meta.filename or "skyflat"
 
 
 def look_into(path):

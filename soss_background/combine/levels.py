@@ -49,9 +49,10 @@ class Levels:
     def stripe_rms(self):
         """Median of the rms of the exposures' stripes in DN/s; None if there is one exposure."""
         n = len(self.stripes)
+        if n == 1:
+            return None
         # Their mean over the exposures is in the sky.
-        known = np.median(np.std(self.stripes, axis=1)) / np.sqrt(1 - 1 / n) if n > 1 else None
-        return known and float(known)
+        return float(np.median(np.std(self.stripes, axis=1)) / np.sqrt(1 - 1 / n))
 
     @property
     def common_stripe_variance(self):

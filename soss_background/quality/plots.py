@@ -1,11 +1,10 @@
 """Pictures of a skyflat; each function draws one on axes that it is given."""
 
-import matplotlib as mpl
 import numpy as np
 from bottleneck import nanmedian
 
 from soss_background.combine.vetting import MUCH_WORSE
-from soss_background.plotting import BAD, COLOURS, FAINT, show_image
+from soss_background.plotting import BAD, COLOURS, FAINT, show_image, show_pixels
 from soss_background.quality.metrics import STEP_ROWS, rows_about
 from soss_background.quality.views import PULL_EDGES
 from soss_background.subtract.templates import find_step, right_of_step
@@ -23,6 +22,9 @@ __all__ = [
     "draw_variation",
     "draw_vetting",
 ]
+
+# Lines of two profiles, the first of which is behind the second.
+_LINES = ({"color": FAINT, "lw": 2}, {"color": COLOURS[0], "lw": 0.9})
 
 # Columns before and after the step that are shown with it.
 _STEP_REACH = 60
@@ -149,8 +151,7 @@ def draw_residual(ax, view):
 
 def _draw_small(ax, image, cmap, low, high):
     """Show an image and nothing else."""
-    colours = mpl.colormaps[cmap].with_extremes(bad=FAINT)
-    ax.imshow(image, origin="lower", cmap=colours, vmin=low, vmax=high, aspect="auto")
+    show_pixels(ax, image, cmap, vmin=low, vmax=high)
     ax.set(xticks=[], yticks=[])
 
 
@@ -167,7 +168,7 @@ def draw_column_profile(ax, planes, window):
     window : `~soss_background.detector.Window`
         The pixels that these are.
     """
-    for (name, sky), style in zip(planes.items(), _line_styles(), strict=False):
+    for (name, sky), style in zip(planes.items(), _LINES, strict=False):
         profile = nanmedian(_hide_reference(sky, window), axis=0)
         ax.plot(window.x0 + np.arange(len(profile)), profile, label=name, **style)
     ax.set(xlabel="column", ylabel="median over rows [DN/s]")
@@ -282,8 +283,3 @@ def draw_vetting(ax, table, mad_threshold=None):
     ax.set(xlabel="exposure", ylabel="deviation from the sky [%]", xlim=(0.4, len(table) + 0.6))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
-
-
-def _line_styles():
-    """Draw the first of two profiles behind the second."""
-    return [{"color": FAINT, "lw": 2}, {"color": COLOURS[0], "lw": 0.9}]

@@ -22,7 +22,7 @@ from soss_background.quality.descriptions import (
 from soss_background.quality.metrics import count_samples
 from soss_background.quality.ranges import failures
 from soss_background.quality.views import view_exposures
-from soss_background.skyflats import find_place, open_skyflat
+from soss_background.skyflats import find_place, name_skyflat, open_skyflat
 
 __all__ = ["Report", "write_reports"]
 
@@ -64,7 +64,7 @@ class Report:
     def __init__(self, skyflat):
         path = skyflat if hasattr(skyflat, "meta") else Path(skyflat)
         with open_skyflat(path) as model:
-            self.name = getattr(path, "name", None) or model.meta.filename or "skyflat"
+            self.name = name_skyflat(path, model)
             self.facts, self.versions = describe_skyflat(model)
             self.runs = [run.instance for run in model.meta.skyflat.runs]
             self.has_stack = model.images is not None and model.masks is not None

@@ -13,7 +13,13 @@ from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import measure_levels
 from soss_background.quality.zodi import sun_angle
-from soss_background.skyflats import describe_skyflat, find_place, open_skyflat, used_exposures
+from soss_background.skyflats import (
+    describe_skyflat,
+    find_place,
+    name_skyflat,
+    open_skyflat,
+    used_exposures,
+)
 from soss_background.subtract.match import bin_sky
 from soss_background.subtract.template_files import from_skyflat
 
@@ -91,7 +97,7 @@ def survey_skies(skyflats):
 def _measure(skyflat):
     """Measure a skyflat: a row of the table, its sky in blocks, its pixels."""
     with open_skyflat(skyflat) as model:
-        name = getattr(skyflat, "name", None) or model.meta.filename or "skyflat"
+        name = name_skyflat(skyflat, model)
         window = find_place(model, model.bkg.shape, name)
         template = from_skyflat(model, window, name)
         row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
