@@ -94,4 +94,4 @@ bench-speed: .venv/installed-bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest dist $(DEMO) build docs/_build *.egg-info
+	rm -rf .venv .venv-oldest dist $(DEMO) build docs/_build docs/api *.egg-info

@@ -13,6 +13,7 @@ version = release = soss_background.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
+    "sphinx_automodapi.automodapi",
     "myst_nb",
     "numpydoc",
     "step_arguments",
@@ -23,7 +24,11 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 numpydoc_show_class_members = False
-# References inside these pages are checked; other projects' classes are named, not linked.
+# Names in backticks are links. Those of our own must lead somewhere; other projects' are named only,
+# so that the pages can be built without a network.
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!soss_background\b)\w+\..*")]
 html_theme = "pydata_sphinx_theme"
 html_title = "soss_background"
 html_show_sourcelink = False

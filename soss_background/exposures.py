@@ -248,7 +248,7 @@ def iterate_images(library, *, modify=False):
     Yields
     ------
     image : `~stdatamodels.jwst.datamodels.ImageModel`
-        See `as_image`.
+        See `~soss_background.library.as_image`.
 
     Raises
     ------
@@ -284,7 +284,7 @@ def borrow_image(library, index):
     model : `~stdatamodels.jwst.datamodels.JwstDataModel`
         The exposure as the library has it.
     image : `~stdatamodels.jwst.datamodels.ImageModel`
-        See `as_image`.
+        See `~soss_background.library.as_image`.
 
     Raises
     ------

@@ -45,9 +45,9 @@ def draw_trend(ax, table, variable, quantity):
     table : `~astropy.table.Table`
         See `soss_background.quality.survey.survey_skies`.
     variable : str
-        Column that it may depend on, one of `VARIABLES`.
+        Column that it may depend on, one of ``VARIABLES``.
     quantity : str
-        What is drawn, one of `QUANTITIES`.
+        What is drawn, one of ``QUANTITIES``.
     """
     for (column, label), colour in zip(_columns(table, quantity), COLOURS, strict=False):
         # Differences that are none would make long numbers.

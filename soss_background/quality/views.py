@@ -35,7 +35,7 @@ class View(NamedTuple):
         The exposure minus the sky, medians in per cent of the sky's median, of the pixels that
         were used; of an exposure that was left out, of all pixels. NaN where there are none.
     pulls : ndarray of int, shape (160,)
-        Number of residuals in units of their expected scatter, in bins with edges `PULL_EDGES`.
+        Number of residuals in units of their expected scatter, in bins with edges ``PULL_EDGES``.
     """
 
     image: np.ndarray
