@@ -3,7 +3,13 @@
 import hashlib
 import pprint
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+from crds.core import utils
+
+from soss_background import stpipe
 
 CONTEXT = "jwst_0001.pmap"
 
@@ -85,6 +91,20 @@ def make_cache(folder, references):
         "CRDS_CONTEXT": CONTEXT,
         "CRDS_OBSERVATORY": "jwst",
     }
+
+
+@contextmanager
+def crds_at(environment, folder):
+    """Lead this process to a cache, and work in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        utils.clear_function_caches()
+        stpipe._crds_reachable.cache_clear()
+        yield
+    utils.clear_function_caches()
+    stpipe._crds_reachable.cache_clear()
 
 
 def _write_mapping(path, header, selector):

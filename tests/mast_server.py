@@ -14,6 +14,10 @@ from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+from astroquery.mast import conf
+from astroquery.mast.services import ServiceAPI
+
 # Columns of the archive that are asked for or about, and their types.
 COLUMNS = {
     "ArchiveFileID": "INTEGER",
@@ -241,3 +245,11 @@ def run_server():
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def ask(server):
+    """Let astroquery, in this process, ask a server."""
+    with pytest.MonkeyPatch.context() as patch, conf.set_temp("server", server.url):
+        patch.setattr(ServiceAPI, "SERVICE_URL", server.url)
+        yield

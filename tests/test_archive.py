@@ -12,10 +12,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from astropy.table import Table
-from astroquery.mast import conf
-from astroquery.mast.services import ServiceAPI
 from helpers import BIN, run_program, write_small_exposures
-from mast_server import TOKEN, run_server
+from mast_server import TOKEN, ask, run_server
 
 from soss_background.associations import archive
 from soss_background.associations.archive import download_exposures, query_archive
@@ -37,12 +35,11 @@ def mast(monkeypatch):
     with run_server() as server:
         for name in NAMES:
             server.add(name, rng.bytes(5000))
-        monkeypatch.setattr(ServiceAPI, "SERVICE_URL", server.url)
         monkeypatch.setattr(archive, "_RETRY", archive._RETRY | {"backoff_factor": 0.01})
         monkeypatch.setattr(archive, "_BLOCK", 500)
         monkeypatch.setattr(archive, "_PAUSE", 0.01)
         monkeypatch.delenv("MAST_API_TOKEN", raising=False)
-        with conf.set_temp("server", server.url):
+        with ask(server):
             yield server
 
 

@@ -1,6 +1,5 @@
 """calwebb_spec2 from end to end, with the sky of the exposure taken out on the way."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -8,15 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from astropy.io import fits
-from crds.core import utils
-from crds_cache import make_cache
+from crds_cache import crds_at, make_cache
 from helpers import run_program, strun
 from jwst.pipeline import Spec2Pipeline
 from numpy.testing import assert_allclose
 from spec2_references import make_references
 from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatModel, SkyflatSpec2Pipeline, SkyflatSubtractStep, stpipe
+from soss_background import SkyflatModel, SkyflatSpec2Pipeline, SkyflatSubtractStep
 from soss_background.associations import make_background_associations
 from soss_background.detector import SUBSTRIP256
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit, sky_image
@@ -67,20 +65,6 @@ def environment(series, tmp_path_factory):
     """Make a CRDS cache with all that spec2 needs, but neither BKG nor PHOTOM."""
     folder = tmp_path_factory.mktemp("references")
     return make_cache(folder / "cache", make_references(folder, series.flat_path))
-
-
-@contextmanager
-def crds_at(environment, folder):
-    """Lead this process to a cache, and work in a folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        patch.chdir(folder)
-        utils.clear_function_caches()
-        stpipe._crds_reachable.cache_clear()
-        yield
-    utils.clear_function_caches()
-    stpipe._crds_reachable.cache_clear()
 
 
 @pytest.fixture
@@ -205,13 +189,13 @@ def depth(spectra):
 
 
 @pytest.mark.usefixtures("crds")
-def test_hook_of_the_plain_pipeline(subtracted, series, skyflat, caplog):
-    """After jwst's own step, which finds no BKG reference file, ours does the same."""
+def test_hook_of_the_plain_pipeline(subtracted, series, skyflat):
+    """Between jwst's own step, which is skipped, and the flat field, ours does the same."""
     hook = SkyflatSubtractStep(skyflat=[str(skyflat)])
     hook.override_flat = str(series.flat_path)
-    steps = {"bkg_subtract": {"post_hooks": [hook]}, "extract_1d": {"skip": True}}
+    steps = {"bkg_subtract": {"skip": True}, "flat_field": {"pre_hooks": [hook]}}
+    steps["extract_1d"] = {"skip": True}
     (result,) = Spec2Pipeline.call(str(series.path), steps=steps)
-    assert "No BKG reference file found. Skipping background subtraction." in caplog.text
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
     assert result.meta.cal_step.flat_field == "COMPLETE"
     assert_allclose(result.data, data(subtracted.calints), rtol=1e-6, atol=1e-5)

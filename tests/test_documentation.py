@@ -1,0 +1,166 @@
+"""What README and documentation show to be typed does run."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import textwrap
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from crds_cache import crds_at, make_cache
+from helpers import BIN, make_skyflat, strun
+from jwst.extract_1d import Extract1dStep
+from mast_server import ask, run_server
+from spec2_references import make_references
+
+from soss_background.associations import make_associations
+from soss_background.cli import main
+from soss_background.detector import SUBSTRIP256
+from soss_background.reference import make_reference, write_reference
+from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
+PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
+
+# Names that stand for the user's own.
+SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
+# Of the full detector, what a science exposure reads out: real sizes are tested elsewhere.
+PART = replace(SUBSTRIP256, name="FULL")
+QUICK = {"soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP256"}
+OWN_PROCESSES = ("soss-background batch", "crds", "dask")
+
+_FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LITERAL = re.compile(
+    r"(?:^|.*[^:.])(?:::|\.\. code-block:: \w+)\n+((?:(?: +.*)?\n)+)", re.MULTILINE
+)
+_PROGRAM = re.compile(r"(soss-background|strun|crds|dask) ")
+
+
+def blocks(page):
+    """Find the indented or fenced parts of a page."""
+    text = page.read_text()
+    return (_FENCE if page.suffix == ".md" else _LITERAL).findall(text)
+
+
+def split_commands(block):
+    """Split a block into commands, or take it as one program in Python."""
+    block = textwrap.dedent(block).strip()
+    if block.startswith(("from ", "import ")):
+        return [block]
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if _PROGRAM.match(line)]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Put what the user has into a folder; return it with an environment and an archive."""
+    folder = tmp_path_factory.mktemp("lab")
+    home = tmp_path_factory.mktemp("home")
+    settings = Simulation(window=PART, n_exposures=3, n_integrations=1, star_density=0.1)
+    simulate_visit(folder / "data", settings)
+    for name in ("flat.fits", "truth.fits"):
+        shutil.move(folder / "data" / name, folder)
+    next((folder / "data").glob("*_asn.json")).unlink()
+    exposures = sorted((folder / "data").glob("*.fits"))
+    for name in ("first", "second", "third"):
+        table = make_associations(exposures, folder / "visits", product_name=name)
+        shutil.move(table["association"][0], folder / "visits" / f"{name}_asn.json")
+    (association,) = make_associations(exposures, folder)["association"]
+    shutil.move(association, folder / "asn.json")
+    (folder / "sky").symlink_to("data")
+    (folder / "bad.csv").write_text("x,y\n1000,100\n")
+    series = simulate_time_series(home, Simulation(window=SUBSTRIP256, n_integrations=2))
+    shutil.move(series, folder / SCIENCE)
+    header = "FILENAME,FILEPATH,PROGRAM,SUBARRAY,FILTER,DATE-BEG"
+    rows = [f"{path.name},data,4479,FULL,CLEAR,2023-11-16T00:00:00" for path in exposures]
+    (folder / "soss_library.csv").write_text("\n".join([header, *rows]))
+    with run_server() as server:
+        for path in exposures:
+            server.add(path.name.removesuffix("_nis_rateints.fits"), path.read_bytes())
+        environment = _reach_crds(home, folder / "flat.fits")
+        environment |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        yield folder, environment, server
+
+
+def _reach_crds(folder, flat):
+    """Make a CRDS cache with all reference files, and parameters that leave the spectrum out."""
+    references = make_references(folder, flat)
+    references["bkg"] = folder / "bkg.fits"
+    library, _ = make_reference([make_skyflat(number) for number in (1, 2)])
+    write_reference(library, references["bkg"])
+    references["pars-extract1dstep"] = folder / "pars.asdf"
+    Extract1dStep(skip=True).export_config(references["pars-extract1dstep"])
+    return make_cache(folder / "cache", references)
+
+
+@pytest.fixture(scope="module")
+def run(lab):
+    """Run what a block shows, each command once."""
+    folder, environment, server = lab
+    done = set()
+
+    def run(block):
+        commands = [command for command in split_commands(block) if command not in done]
+        done.update(commands)
+        if any(command.startswith(OWN_PROCESSES) for command in commands):
+            _run_in_shell(commands, folder, environment)
+        else:
+            with crds_at(environment, folder), ask(server):
+                for command in commands:
+                    _run_here(command)
+
+    return run
+
+
+def _run_in_shell(commands, folder, environment):
+    script = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *commands]
+    result = subprocess.run(
+        ["bash", "-ec", "\n".join(script)],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
+
+
+def _run_here(command):
+    """Do in this process, which has imported all, what a shell would start."""
+    if not _PROGRAM.match(command):
+        exec(command, {})
+        return
+    program, *words = shlex.split(command + QUICK.get(command.split(" -")[0], ""), comments=True)
+    arguments = chain.from_iterable(sorted(map(str, Path().glob(word))) or [word] for word in words)
+    if program == "strun":
+        strun(*arguments)
+    else:
+        assert main(list(arguments)) == 0, command
+
+
+@pytest.fixture(scope="module")
+def after_readme(run):
+    """Do first what the README tells."""
+    for block in blocks(ROOT / "README.md"):
+        run(block)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(map(split_commands, blocks(page)))], ids=lambda p: p.stem
+)
+@pytest.mark.usefixtures("after_readme")
+@pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
+def test_commands(page, run):
+    for block in blocks(page):
+        run(block)
+
+
+def test_what_is_named_is_there():
+    """Targets of make, extras of the package."""
+    text = "\n".join(page.read_text() for page in (*PAGES, ROOT / "CONTRIBUTING.md"))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"demo", "bench-speed"} <= named <= set(targets)
+    extras = re.findall(r"(?:\.|soss_background)\[([a-z,]+)\]", text)
+    assert set(",".join(extras).split(",")) == {"archive", "batch", "zodi"}
