@@ -6,7 +6,7 @@
 # make test-oldest   all tests with the oldest dependencies that pyproject.toml allows
 # make wheel   build the wheel and the source in dist/, and look into the wheel
 # make docs    build the documentation in docs/_build/html
-# make figures   draw the figures of the page on quality (after make demo)
+# make figures   draw all figures of the documentation (after make demo; half an hour)
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
 # make bench-subtract   take the sky out of simulated time series, beside jwst's step and a box
@@ -70,8 +70,12 @@ wheel: .venv/installed
 docs: .venv/installed-docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
 
-figures: .venv/installed
+figures: .venv/installed-bench
+	cp $(DEMO)/skyflat.png docs/images/demo.png
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
+	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
+	$(BIN)/python benchmarks/subtract.py --seeds 1 --plot docs/images/subtract.png
+	$(BIN)/python benchmarks/speed.py --plot docs/images/speed.png
 
 .venv/installed-docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
