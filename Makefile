@@ -4,7 +4,7 @@
 # make style   lint, and look for a fragment in changes/
 # make coverage      all tests; fails if too few lines are reached
 # make test-oldest   all tests with the oldest dependencies that pyproject.toml allows
-# make wheel   build the wheel and the source in dist/, and look into the wheel
+# make wheel   build the wheel and the source in dist/, and test what is in a wheel
 # make docs    build the documentation in docs/_build/html
 # make figures   draw all figures of the documentation (after make demo; half an hour)
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
@@ -49,6 +49,7 @@ coverage: .venv/installed
 	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
 
 test-oldest:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
@@ -58,8 +59,7 @@ test-oldest:
 wheel: .venv/installed
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python -m zipfile --list dist/*.whl | grep -q quality/templates/report.html
-	$(BIN)/python -m zipfile --list dist/*.whl | grep -q schemas/skyflat.schema.yaml
+	$(BIN)/pytest tests/test_packaging.py
 
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }

@@ -24,11 +24,15 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 numpydoc_show_class_members = False
-# Names in backticks are links. Those of our own must lead somewhere; other projects' are named only,
-# so that the pages can be built without a network.
+# Names in backticks are links. Those of our own must lead somewhere; those of other projects are
+# named only, so that the pages can be built without a network.
 default_role = "py:obj"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!soss_background\b)\w+\..*")]
+_others = (
+    "asdf|astropy|astroquery|collections|dataclasses|datetime|distributed|jwst|markupsafe|"
+    "matplotlib|numpy|pathlib|scipy|stdatamodels|stpipe|threading"
+)
+nitpick_ignore_regex = [("py:.*", rf"({_others})\..*")]
 html_theme = "pydata_sphinx_theme"
 html_title = "soss_background"
 html_show_sourcelink = False

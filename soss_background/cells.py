@@ -1,7 +1,8 @@
-"""Exposures reduced to cells, blocks of some pixels.
+"""Exposures reduced to cells, blocks of 4 rows and 8 columns of pixels.
 
-Star light and sky are much wider than a cell, a cell's noise is already small, and hot pixels and
-cosmic rays have dropped out of it.
+An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. Star light and sky are
+much wider than a cell, a cell's noise is already small, and hot pixels and cosmic rays have dropped
+out of it.
 """
 
 import numpy as np

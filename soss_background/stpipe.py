@@ -152,6 +152,11 @@ class SkyflatMixin:
         -------
         list of `~jwst.datamodels.ModelLibrary`
             One library for each product of the association, or a single one.
+
+        Raises
+        ------
+        SkyflatError
+            If an exposure cannot be used.
         """
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
@@ -169,6 +174,11 @@ class SkyflatMixin:
             The folder of the products: exposures may take gigabytes, which a system's temporary
             folder, used only if the other is not writable, may not have. None if they are kept in
             memory.
+
+        Raises
+        ------
+        SkyflatError
+            If a folder that is given cannot be written to.
         """
         output_dir = self.search_attr("output_dir")
         folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
@@ -229,7 +239,7 @@ class SkyflatStep(SkyflatMixin, Step):
         Raises
         ------
         SkyflatError
-            If it is none, or lacks BKG, ERR or DQ.
+            If it is not a skyflat, or lacks BKG, ERR or DQ.
         """
         if isinstance(init, datamodels.JwstDataModel):
             name, kind = init.meta.filename, init.meta.model_type

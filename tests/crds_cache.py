@@ -102,9 +102,11 @@ def crds_at(environment, folder):
         patch.chdir(folder)
         utils.clear_function_caches()
         stpipe._crds_reachable.cache_clear()
-        yield
-    utils.clear_function_caches()
-    stpipe._crds_reachable.cache_clear()
+        try:
+            yield
+        finally:
+            utils.clear_function_caches()
+            stpipe._crds_reachable.cache_clear()
 
 
 def _write_mapping(path, header, selector):

@@ -14,6 +14,8 @@ import soss_background
 from soss_background.integration import get_resource_mappings, get_steps
 
 ROOT = Path(__file__).parents[1]
+# What is no program, and needed all the same.
+DATA = {".yaml", ".html"}
 
 
 def test_steps_are_what_they_say():
@@ -44,7 +46,7 @@ def test_help_tells_the_parameters(tmp_path):
         assert option in done.stdout
 
 
-def test_wheel_holds_the_schema(tmp_path):
+def test_wheel_holds_all_that_is_needed(tmp_path):
     # Of a copy: what an earlier build left in the tree would be taken along.
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
@@ -59,6 +61,8 @@ def test_wheel_holds_the_schema(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+    data = {path for path in (ROOT / "soss_background").rglob("*.*") if path.suffix in DATA}
+    assert {path.relative_to(ROOT).as_posix() for path in data} <= set(names)
     assert "soss_background/datamodels/schemas/skyflat.schema.yaml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests")]

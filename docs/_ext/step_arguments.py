@@ -1,11 +1,18 @@
 """The directive ``step-arguments``: a table of what a step can be told, made of its ``spec``."""
 
 import importlib
+import re
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from stpipe import config_parser
+
+# What stpipe gives to every step.
+_COMMON = (
+    "Every step also has the arguments of stpipe: ``--output_dir``, ``--output_file``, "
+    "``--save_results``, ``--skip``, ``--pre_hooks``, ``--post_hooks``."
+)
 
 
 class StepArguments(SphinxDirective):
@@ -20,11 +27,20 @@ class StepArguments(SphinxDirective):
         lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 60", ""]
         lines += ["   * - Argument", "     - Default", "     - Meaning"]
         for key, default in config_parser.config_from_dict({}, spec).items():
-            meaning = (spec.inline_comments[key] or "").lstrip("# ")
+            meaning = (spec.inline_comments[key] or "").lstrip("# ") + _choices(spec[key])
             lines += [f"   * - ``{key}``", f"     - {_show(default)}", f"     - {meaning}"]
+        lines += ["", _COMMON]
         parent = nodes.container()
         self.state.nested_parse(StringList(lines), self.content_offset, parent)
         return parent.children
+
+
+def _choices(check):
+    """List what an option may be."""
+    if not check.startswith("option("):
+        return ""
+    choices = re.findall("'(.*?)'", check.partition("default=")[0])
+    return f" ({', '.join(f'``{choice}``' for choice in choices)})"
 
 
 def _show(default):

@@ -146,7 +146,9 @@ def download_exposures(table, directory=".", *, login=False):
     Raises
     ------
     SkyflatError
-        If the table lacks a column, or if the login fails.
+        If the table lacks a column or has a row that makes no sense, or if the login fails.
+    OSError
+        If nothing can be written.
     """
     require_columns(table, ["FILENAME", "SIZE", "URI"], "The table of exposures")
     # Whatever a table says, nothing is written outside of the folder.

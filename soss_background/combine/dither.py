@@ -195,11 +195,11 @@ class Mosaic:
             )
 
     def look(self, index, field):
-        """See a field from the pointing of one exposure."""
+        """See a field, of the mosaic's shape, from the pointing of one exposure."""
         return sum(weight * field[view] for view, weight in self._views[index])
 
     def place(self, index, image, field=None):
-        """Put an exposure where it looks (the transpose of `look`), on top of a field."""
+        """Add an exposure to a field, in place, where it looks (the transpose of `look`)."""
         if field is None:
             field = np.zeros(self.shape, dtype=np.float32)
         for view, weight in self._views[index]:

@@ -61,7 +61,7 @@ def describe_exposures(headers):
     Returns
     -------
     table : ndarray, shape (n,)
-        One row an exposure. What a header does not tell is NaN.
+        One row an exposure. What a header does not tell is NaN, and one integration.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def product_name(summary, headers, product):
     Raises
     ------
     SkyflatError
-        If the exposures do not tell their observation, or a number is none.
+        If the exposures do not tell their observation, or what should be a number is not.
     """
     if "file_name" in product:
         return f"{product['file_name']}_skyflat.fits"

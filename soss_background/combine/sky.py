@@ -68,9 +68,10 @@ class CombinedSky:
     left_out : ndarray of uint8, shape (n, ny, nx)
         1 where a pixel of an exposure was not used, else 0.
     scale : ndarray of float, shape (n,)
-        Level of each exposure relative to their mean.
+        Level of each exposure relative to their mean; NaN of one that was not used.
     offset : ndarray of float, shape (n,)
-        Median over the columns of the stripes that were subtracted from each exposure, in DN/s.
+        Median over the columns of the stripes that were subtracted from each exposure, in DN/s; NaN
+        of one that was not used.
     stripe_rms : float or None
         1/f stripes of an exposure that was used, median of their rms in DN/s; None if one was.
     excess : ndarray of float, shape (n,)

@@ -56,6 +56,12 @@ class SkyflatCombineStep(SkyflatStep):
         -------
         SkyflatModel or list of SkyflatModel
             A skyflat for each product, not yet denoised.
+
+        Raises
+        ------
+        SkyflatError
+            If an exposure cannot be used, none is left, or one that is to be left out is not
+            among them.
         """
         libraries = self.open_exposures(inputs)
         if self.parent is None:

@@ -42,6 +42,11 @@ class SkyflatDenoiseStep(SkyflatStep):
         -------
         SkyflatModel
             The skyflat with its ``bkgdn``.
+
+        Raises
+        ------
+        SkyflatError
+            If it is not a skyflat, or lacks what is smoothed.
         """
         skyflat = self.open_skyflat(init)
         good = skyflat.dq & _BAD == 0

@@ -48,6 +48,11 @@ class SkyflatMaskStep(SkyflatStep):
         -------
         `~jwst.datamodels.ModelLibrary` or list of `~jwst.datamodels.ModelLibrary`
             The exposures as images with masks, a library for each product.
+
+        Raises
+        ------
+        SkyflatError
+            If an exposure cannot be used, see `soss_background.exposures.open_libraries`.
         """
         libraries = self.open_exposures(inputs)
         for library in libraries:

@@ -56,8 +56,13 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
         Returns
         -------
-        SkyflatModel or list of SkyflatModel
+        SkyflatModel, `~jwst.datamodels.ModelLibrary`, or list of these
             A skyflat for each product; the masked exposures instead if skyflat_combine is skipped.
+
+        Raises
+        ------
+        SkyflatError
+            If an exposure cannot be used, or the flat cannot be had.
         """
         libraries = self.open_exposures(inputs)
         # Before any work is done.

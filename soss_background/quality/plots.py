@@ -144,7 +144,7 @@ def draw_residual(ax, view):
     ax : `~matplotlib.axes.Axes`
         Where it is drawn.
     view : `~soss_background.quality.views.View`
-        The exposure. The darkest and the brightest colour are 1 per cent of the sky.
+        The exposure. The colours end at -1 and 1 per cent of the sky.
     """
     _draw_small(ax, view.residual, "RdBu_r", -_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
 

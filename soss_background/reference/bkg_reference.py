@@ -86,9 +86,9 @@ def make_reference(
     Raises
     ------
     SkyflatError
-        If a parameter is none, if a skyflat cannot be read or has not these pixels, if its flat is
-        not known or cannot be had, or if some skyflats are flat-fielded, others are not, and no
-        flat is given.
+        If a parameter is not valid, if a skyflat cannot be read or has not these pixels, if its
+        flat is not known or cannot be had, or if some skyflats are flat-fielded, others are not,
+        and no flat is given.
     """
     _check_choices(subarray, plane, max_templates)
     _check_thresholds(merge_below, max_residual)

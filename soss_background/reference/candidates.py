@@ -100,7 +100,8 @@ class Candidates:
         ------
         SkyflatError
             If a skyflat cannot be read, is not of SOSS, or has not these pixels, if its flat is
-            not known or cannot be had, or if some are flat-fielded and others are not.
+            not known or cannot be had, or if some are flat-fielded and others are not and
+            no flat is given.
         """
         indices = tqdm(range(len(self._items)), "Reading skyflats", unit="skyflat", disable=None)
         candidates = [self._look_at(index) for index in indices]

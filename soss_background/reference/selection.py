@@ -23,7 +23,8 @@ class Selection(NamedTuple):
     reasons : list of str
         Why a sky is no template of its own; empty if it is one.
     nearest : ndarray of int, shape (n,)
-        For each sky the other one that leaves least of it; 0 if there is none.
+        For each sky the other one that leaves least of it; means nothing where ``left`` is
+        infinite.
     left : ndarray of float, shape (n,)
         What that one leaves in per cent; infinite if there is none.
     """

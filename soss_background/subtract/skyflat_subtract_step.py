@@ -72,6 +72,11 @@ class SkyflatSubtractStep(SkyflatStep):
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
             The exposure without its sky. If there is nothing to subtract, the exposure as it was,
             with a status of SKIPPED.
+
+        Raises
+        ------
+        SkyflatError
+            If several exposures are given, a file cannot be read, or no template can be had.
         """
         members = _sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
