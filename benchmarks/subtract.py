@@ -29,7 +29,7 @@ from soss_background.simulate.scene import Stars, _structure, get_trace, sky_ima
 from soss_background.simulate.visit import observe, transit_curve
 from soss_background.subtract.sky_fit import fit_sky
 from soss_background.subtract.templates import align_templates
-from soss_background.subtract.traces import trace_distance
+from soss_background.traces import trace_distance
 
 # Peak of the first order at 1.25 micron, DN/s, of a star like that of a real frame of program 1512
 # (J = 9.6, 800 DN/s there) at other magnitudes.

@@ -3,13 +3,17 @@
 from importlib import import_module
 from importlib.metadata import version
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels import SkyflatModel, SossTracesModel
 
 __version__ = version("soss_background")
 
 # The steps import the whole of jwst (seconds), and asdf imports this package for every one of its
 # users: they are loaded when first asked for.
 _STEPS = {
+    "InterOrderBackgroundStep": "soss_background.extract.inter_order_background_step",
+    "OptimalExtractStep": "soss_background.extract.optimal_extract_step",
+    "SossStarePipeline": "soss_background.pipeline.stare",
+    "TraceFitStep": "soss_background.extract.trace_fit_step",
     "SkyflatMaskStep": "soss_background.mask.skyflat_mask_step",
     "SkyflatCombineStep": "soss_background.combine.skyflat_combine_step",
     "SkyflatDenoiseStep": "soss_background.denoise.skyflat_denoise_step",
@@ -20,6 +24,8 @@ _STEPS = {
 }
 
 __all__ = [
+    "InterOrderBackgroundStep",
+    "OptimalExtractStep",
     "SkyflatCombineStep",
     "SkyflatDenoiseStep",
     "SkyflatMaskStep",
@@ -28,6 +34,9 @@ __all__ = [
     "SkyflatQualityStep",
     "SkyflatSpec2Pipeline",
     "SkyflatSubtractStep",
+    "SossStarePipeline",
+    "SossTracesModel",
+    "TraceFitStep",
 ]
 
 

@@ -8,6 +8,7 @@ from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
+from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.files import allow_member_paths, ignore_file_warnings
 from soss_background.library import ExposureLibrary, as_image
@@ -17,6 +18,7 @@ __all__ = [
     "REQUIRED",
     "borrow_image",
     "find_fault",
+    "find_window",
     "identities",
     "iterate_images",
     "member_paths",
@@ -208,6 +210,39 @@ def root_name(name):
         What all products of the exposure share.
     """
     return remove_suffix(Path(name).stem)[0]
+
+
+def find_window(model):
+    """
+    Tell which pixels of the detector a SOSS exposure is made of.
+
+    Parameters
+    ----------
+    model : data model
+        The exposure, an image or a cube of integrations.
+
+    Returns
+    -------
+    window : `~soss_background.detector.Window`
+        The pixels.
+
+    Raises
+    ------
+    SkyflatError
+        If it is no SOSS exposure, or its keywords do not fit its pixels.
+    """
+    name, subarray = model.meta.filename, model.meta.subarray
+    fault = find_fault(model.to_flat_dict())
+    if fault or None in (subarray.xstart, subarray.ystart):
+        raise SkyflatError(f"{name}: {fault or 'keyword SUBSTRT1 or SUBSTRT2 is missing'}")
+    shape = model.data.shape[-2:]
+    window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
+    known = SUBARRAYS.get(window.name)
+    ends = (window.y0 + window.ny, window.x0 + window.nx)
+    inside = min(window.y0, window.x0) >= 0 and max(ends) <= FULL.nx
+    if not inside or (known and known.shape == shape and known != window):
+        raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 are not those of {window.name}")
+    return window
 
 
 def identities(header):

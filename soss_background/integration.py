@@ -20,7 +20,11 @@ def get_steps():
         ("soss_background.SkyflatDenoiseStep", "skyflat_denoise", False),
         ("soss_background.SkyflatQualityStep", "skyflat_quality", False),
         ("soss_background.SkyflatSubtractStep", "skyflat_subtract", False),
+        ("soss_background.InterOrderBackgroundStep", "inter_order_background", False),
+        ("soss_background.TraceFitStep", "trace_fit", False),
+        ("soss_background.OptimalExtractStep", "optimal_extract", False),
         ("soss_background.SkyflatPipeline", "skyflat", True),
+        ("soss_background.SossStarePipeline", "soss_stare", True),
         ("soss_background.SkyflatSpec2Pipeline", "skyflat_spec2", True),
     ]
 

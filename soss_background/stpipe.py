@@ -15,6 +15,7 @@ from crds.core import config as crds_config
 from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
+from jwst.photom import PhotomStep as JwstPhotomStep
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
 from threadpoolctl import threadpool_limits
@@ -25,7 +26,14 @@ from soss_background.exposures import member_paths, open_libraries, read_header
 from soss_background.files import ignore_file_warnings, save_whole, tell_of_fault
 from soss_background.provenance import describe_command, list_parameters, name_inputs, wrap_command
 
-__all__ = ["FlatFieldStep", "SkyflatMixin", "SkyflatPipelineBase", "SkyflatStep", "crds_reachable"]
+__all__ = [
+    "FlatFieldStep",
+    "PhotomStep",
+    "SkyflatMixin",
+    "SkyflatPipelineBase",
+    "SkyflatStep",
+    "crds_reachable",
+]
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +230,34 @@ class SkyflatMixin:
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
+    def open_exposure(self, init):
+        """
+        Open the exposure that a step is given, to look at it.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or data model
+            The exposure.
+
+        Returns
+        -------
+        exposure : `~stdatamodels.jwst.datamodels.JwstDataModel`
+            The exposure itself, which the step must not change.
+
+        Raises
+        ------
+        SkyflatError
+            If it cannot be read, or is neither an image nor a cube.
+        """
+        if not isinstance(init, datamodels.JwstDataModel):
+            init = Path(self.make_input_path(str(init)))
+            read_header(init)
+            self._input_paths = {init.resolve()}
+        exposure = self.prepare_output(init, make_copy=False)
+        if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
+            raise SkyflatError(f"{exposure.meta.filename}: neither an image nor a cube")
+        return exposure
+
     def open_skyflat(self, init):
         """
         Open the skyflat that a step is given.
@@ -287,6 +323,21 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
             self._flat_path, self._flat = path, datamodels.FlatModel(path)
         log.info("Using FLAT reference file: %s", path)
         return {"flat": self._flat}
+
+
+class PhotomStep(SkyflatMixin, JwstPhotomStep):
+    """The flux calibration of jwst, which also runs where CRDS cannot be reached."""
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Use the parameter reference files of jwst's own step."""
+        return JwstPhotomStep.get_config_reftype()
+
+    def get_reference_file(self, input_file, reference_file_type):
+        """Get a reference file; spectra do without that of the pixels' areas."""
+        if reference_file_type == "area":
+            return "N/A"
+        return super().get_reference_file(input_file, reference_file_type)
 
 
 class SkyflatPipelineBase(SkyflatMixin, Pipeline):

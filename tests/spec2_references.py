@@ -149,7 +149,13 @@ def make_speckernel(path):
 
 
 def _save(model, path, reftype):
-    """Save a reference file with the header that all of them have."""
+    """Save a reference file."""
+    add_header(model, reftype)
+    model.save(path)
+
+
+def add_header(model, reftype):
+    """Give a reference file the header that all of them have."""
     meta = {
         "telescope": "JWST",
         "reftype": reftype,
@@ -161,4 +167,3 @@ def _save(model, path, reftype):
         "exposure": {"type": "NIS_SOSS"},
     }
     model.update({"meta": meta})
-    model.save(path)

@@ -28,7 +28,7 @@ from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 from soss_background.subtract.template_files import read_templates
 from soss_background.subtract.templates import align_templates, shift_columns
-from soss_background.subtract.traces import trace_distance
+from soss_background.traces import trace_distance
 
 STEP = "soss_background.SkyflatSubtractStep"
 

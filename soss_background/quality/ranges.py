@@ -1,13 +1,30 @@
 """Which numbers are good: metrics beside their acceptable ranges."""
 
+import logging
 import re
 
 import numpy as np
 from astropy.table import Table
 
-__all__ = ["FAIL", "NO_RANGE", "PASS", "failures", "flag_metrics", "format_metrics", "read_text"]
+from soss_background.errors import SkyflatError
+
+__all__ = [
+    "FAIL",
+    "NO_RANGE",
+    "PASS",
+    "failures",
+    "flag_metrics",
+    "format_metrics",
+    "judge_metrics",
+    "read_text",
+]
+
+log = logging.getLogger(__name__)
 
 PASS, FAIL, NO_RANGE = "pass", "fail", "no range"
+
+# What the parameters of a step that are ranges end with.
+_RANGE = "_range"
 
 
 def flag_metrics(metrics, ranges, dtype):
@@ -44,6 +61,52 @@ def flag_metrics(metrics, ranges, dtype):
 def _kind(name):
     """Take the row off the name of a metric."""
     return re.sub(r"_\d+$", "", name)
+
+
+def judge_metrics(step, metrics, name, dtype):
+    """
+    Put metrics beside the ranges that a step has, and tell of those that are out of range.
+
+    Parameters
+    ----------
+    step : `~stpipe.Step`
+        The step, whose parameters that end with ``_range`` are the ranges; ``fail_on_qc`` tells
+        whether it ends with an error.
+    metrics : list of `~soss_background.quality.metrics.Metric`
+        The numbers.
+    name : str
+        What was measured.
+    dtype : dtype
+        Columns of QC.
+
+    Returns
+    -------
+    table : ndarray, shape (n,)
+        QC, see `flag_metrics`.
+
+    Raises
+    ------
+    SkyflatError
+        If a metric is out of its range and ``fail_on_qc`` is set, or a range ends before it begins.
+    """
+    table = flag_metrics(metrics, _collect_ranges(step.get_pars()), dtype)
+    for line in format_metrics(table):
+        log.info("%s", line)
+    faults = [f"{name}: {fault}" for fault in failures(table)]
+    if faults and step.fail_on_qc:
+        raise SkyflatError("; ".join(faults))
+    for fault in faults:
+        log.warning("%s", fault)
+    return table
+
+
+def _collect_ranges(parameters):
+    """Collect the acceptable ranges by the names of their metrics."""
+    given = {key: parameters[key] for key in parameters if key.endswith(_RANGE)}
+    for key, limits in given.items():
+        if limits and limits[0] > limits[1]:
+            raise SkyflatError(f"{key}={limits[0]:g},{limits[1]:g} ends before it begins")
+    return {key.removesuffix(_RANGE): limits for key, limits in given.items()}
 
 
 def failures(table):

@@ -24,7 +24,7 @@ from soss_background.quality.ranges import failures
 from soss_background.quality.views import view_exposures
 from soss_background.skyflats import find_place, name_skyflat, open_skyflat
 
-__all__ = ["Report", "write_reports"]
+__all__ = ["Report", "write_page", "write_reports"]
 
 
 class Report:
@@ -116,7 +116,7 @@ class Report:
             The page.
         """
         tools = {"embed": pictures.embed, "wrap": wrap_command}
-        _write_page(path, "report.html", title=self.name, report=self, **tools)
+        write_page(path, "report.html", title=self.name, report=self, **tools)
 
     def save_pdf(self, path):
         """
@@ -207,12 +207,23 @@ def write_reports(skyflats, output, pdf=None, png=None):
         verdicts[report.name] = report.verdict
         rows.append((page.name, report.name, report.verdict, report.flag))
     if several:
-        _write_page(output, "overview.html", title=f"{len(skyflats)} skyflats", rows=rows)
+        write_page(output, "overview.html", title=f"{len(skyflats)} skyflats", rows=rows)
     return verdicts
 
 
-def _write_page(path, template, **content):
-    """Fill in a template."""
+def write_page(path, template, **content):
+    """
+    Fill in a template.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The page.
+    template : str
+        Name of the template.
+    **content
+        What it shows.
+    """
     environment = Environment(
         loader=PackageLoader("soss_background.quality"),
         autoescape=True,

@@ -1,23 +1,16 @@
 """The step that measures how good a skyflat is."""
 
-import logging
-
-from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import (
     count_samples,
     measure_exposures,
     measure_sky,
     summarize_exposures,
 )
-from soss_background.quality.ranges import failures, flag_metrics, format_metrics
+from soss_background.quality.ranges import judge_metrics
 from soss_background.skyflats import find_place
 from soss_background.stpipe import SkyflatStep
 
 __all__ = ["SkyflatQualityStep"]
-
-log = logging.getLogger(__name__)
-
-_RANGE = "_range"
 
 
 class SkyflatQualityStep(SkyflatStep):
@@ -77,7 +70,7 @@ class SkyflatQualityStep(SkyflatStep):
         skyflat = self.open_skyflat(init)
         name = skyflat.meta.filename or "skyflat"
         window = find_place(skyflat, skyflat.bkg.shape, name)
-        ranges, metrics = self._ranges(), []
+        metrics = []
         if skyflat.metadata is not None:
             metrics += summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)
         metrics += measure_sky(skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq, window)
@@ -85,22 +78,6 @@ class SkyflatQualityStep(SkyflatStep):
             coverage = count_samples(skyflat.iterate("masks"))
             planes = (skyflat.iterate("images"), skyflat.iterate("masks"), skyflat.bkg, skyflat.err)
             metrics += measure_exposures(*planes, coverage, ~window.reference_pixels())
-        skyflat.qc = flag_metrics(metrics, ranges, skyflat.get_dtype("qc"))
+        skyflat.qc = judge_metrics(self, metrics, name, skyflat.get_dtype("qc"))
         skyflat.meta.cal_step.skyflat_quality = "COMPLETE"
-        for line in format_metrics(skyflat.qc):
-            log.info("%s", line)
-        faults = [f"{name}: {fault}" for fault in failures(skyflat.qc)]
-        if faults and self.fail_on_qc:
-            raise SkyflatError("; ".join(faults))
-        for fault in faults:
-            log.warning("%s", fault)
         return skyflat
-
-    def _ranges(self):
-        """Collect the acceptable ranges by the names of their metrics."""
-        parameters = self.get_pars()
-        given = {key: parameters[key] for key in parameters if key.endswith(_RANGE)}
-        for key, limits in given.items():
-            if limits and limits[0] > limits[1]:
-                raise SkyflatError(f"{key}={limits[0]:g},{limits[1]:g} ends before it begins")
-        return {key.removesuffix(_RANGE): limits for key, limits in given.items()}

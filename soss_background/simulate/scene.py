@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pastasoss
-from pastasoss.soss_traces import rotate
 from scipy.interpolate import BSpline, PchipInterpolator, RectBivariateSpline
 from scipy.signal import fftconvolve
 from scipy.special import gamma
@@ -16,6 +15,7 @@ from scipy.special import gamma
 from soss_background.commissioning import SKY_COLUMNS, SKY_RATES, commissioning_profile
 from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 from soss_background.simulate.streams import random_stream
+from soss_background.traces import third_order
 
 __all__ = [
     "PWCPOS",
@@ -155,11 +155,6 @@ ORDERS = {
     "2": (0.74, 0.22, 0.56, 1.38, 0.27),
     "3": (0.80, 0.20, 0.66, 1.10, 0.011),
 }
-# pastasoss knows no third order: columns and SUBSTRIP256 rows of its centre in the same frame,
-# the position of the pupil wheel there (degrees), and the point about which traces turn.
-ORDER3_COLUMNS = np.arange(20.0, 861.0, 120.0)
-ORDER3_ROWS = np.array([145.0, 146.5, 149.5, 154.0, 160.5, 169.0, 181.5, 197.5])
-ORDER3_PWCPOS, TURNING_POINT = 245.7787, (1887.0, 54.0)
 # Wavelength (micron) at which the flux of a star is given; second radiation constant (micron K).
 REFERENCE_WAVELENGTH, RADIATION = 1.25, 14387.77
 # Columns beyond the tabulated traces that the band edges can reach.
@@ -258,18 +253,11 @@ def get_trace(order, pwcpos=PWCPOS):
     wavelength = _extend(x, table.x, table.wavelength)
     if order == "3":
         wavelength /= 3  # at any column, the product of order and wavelength is the same
-        y = SUBSTRIP256.y0 + _third_order(x, pwcpos)
+        y = SUBSTRIP256.y0 + third_order(x, pwcpos)
     else:
         y = SUBSTRIP256.y0 + _extend(x, table.x, table.y)
     scale = _throughput("1", REFERENCE_WAVELENGTH)
     return Trace(x, y, wavelength, _throughput(order, wavelength) / scale)
-
-
-def _third_order(x, pwcpos):
-    """Return the SUBSTRIP256 rows of the third order."""
-    turn = pwcpos - ORDER3_PWCPOS
-    known = rotate(ORDER3_COLUMNS, ORDER3_ROWS, turn, TURNING_POINT, interp=False)
-    return np.polynomial.Polynomial.fit(*known, 3)(x)
 
 
 def _extend(x, known_x, known):

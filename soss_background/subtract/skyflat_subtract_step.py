@@ -10,9 +10,9 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.detector import FULL, PWCPOS, SUBARRAYS, Window
+from soss_background.detector import PWCPOS
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_fault, read_header
+from soss_background.exposures import find_window, read_header
 from soss_background.integrations import usable_pixels
 from soss_background.library import as_image
 from soss_background.pipeline.skyflat import SkyflatPipeline
@@ -22,7 +22,7 @@ from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 from soss_background.subtract.template_files import from_skyflat, read_flat, read_templates
 from soss_background.subtract.templates import align_templates
-from soss_background.subtract.traces import trace_distance
+from soss_background.traces import trace_distance
 
 __all__ = ["SkyflatSubtractStep"]
 
@@ -40,6 +40,7 @@ class SkyflatSubtractStep(SkyflatStep):
     n_sigma = float(default=4.0, min=0.0)  # Significance above which light of stars is masked [sigma]
     subtract_wings = boolean(default=False)  # Subtract the wings of stars too; the target loses about a tenth of its light
     save_background = boolean(default=False)  # Save the sky that was subtracted
+    save_residual = boolean(default=False)  # Save what is left of the mean of the integrations, over its error
     save_mask = boolean(default=False)  # Save the pixels that the fit was made of
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
@@ -51,6 +52,9 @@ class SkyflatSubtractStep(SkyflatStep):
 
     # Exposures of blank sky that a pipeline has in its association.
     background = None
+
+    # After a run, what was subtracted, mean of the integrations, DN/s.
+    sky = None
 
     def process(self, step_input, background=None, *more):
         """
@@ -100,7 +104,11 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _subtract(self, model, background):
         """Fit the sky of an exposure and subtract it in place."""
-        image, window = _average(model), _window(model)
+        try:
+            image, window = as_image(model), find_window(model)
+        except SkyflatError as err:
+            fault = str(err).removeprefix(f"{model.meta.filename}: ")
+            raise _NotSubtractedError(fault) from err
         templates = self._find_templates(model, window, background)
         flat = self._find_flat(model, window, templates)
         # What is not flat-fielded is, as long as the fit lasts.
@@ -134,9 +142,13 @@ class SkyflatSubtractStep(SkyflatStep):
             "fraction_used": np.count_nonzero(fit.used) / np.count_nonzero(usable),
         }
         _report(model, fit, scales, templates, settings)
+        self.sky = sky + wings
         if self.save_background:
-            subtracted = datamodels.ImageModel(data=sky + wings, err=sky_err)
+            subtracted = datamodels.ImageModel(data=self.sky, err=sky_err)
             self._save_extra(subtracted, model, "skyflatbackground")
+        if self.save_residual:
+            residual = (image.data - self.sky) / image.err
+            self._save_extra(datamodels.ImageModel(data=residual), model, "skyflatresidual")
         if self.save_mask:
             self._save_extra(datamodels.ImageModel(mask=fit.used), model, "skyflatused")
 
@@ -234,30 +246,6 @@ def _sort_members(association, name):
     if len(members["science"]) != 1:
         raise SkyflatError(f"{name}: {len(members['science'])} science members, not one")
     return members
-
-
-def _window(model):
-    """Tell which pixels of the detector an exposure is made of."""
-    fault = find_fault(model.to_flat_dict())
-    subarray = model.meta.subarray
-    if fault or None in (subarray.xstart, subarray.ystart):
-        raise _NotSubtractedError(fault or "keyword SUBSTRT1 or SUBSTRT2 is missing")
-    shape = model.data.shape[-2:]
-    window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
-    known = SUBARRAYS.get(window.name)
-    ends = (window.y0 + window.ny, window.x0 + window.nx)
-    inside = min(window.y0, window.x0) >= 0 and max(ends) <= FULL.nx
-    if not inside or (known and known.shape == shape and known != window):
-        raise _NotSubtractedError(f"SUBSTRT1 and SUBSTRT2 are not those of {window.name}")
-    return window
-
-
-def _average(model):
-    """Average the integrations of an exposure."""
-    try:
-        return as_image(model)
-    except SkyflatError as err:
-        raise _NotSubtractedError(str(err).removeprefix(f"{model.meta.filename}: ")) from err
 
 
 def _align(templates, flat, window):

@@ -1,0 +1,49 @@
+"""The data model of traces."""
+
+import numpy as np
+from stdatamodels.jwst.datamodels import JwstDataModel
+
+__all__ = ["SossTracesModel"]
+
+
+class SossTracesModel(JwstDataModel):
+    """
+    Traces of a NIRISS SOSS exposure.
+
+    Attributes
+    ----------
+    traces : ndarray
+        One row a column of an order: ``order``, ``column``, ``row`` (of the centre, pixels of the
+        exposure counted from 0), ``expected`` (row by pastasoss), ``wavelength`` (micron).
+    slices : ndarray
+        One row a slice of an order: ``order``, ``column``, ``expected`` and measured ``row`` (NaN
+        where there is none), ``peak`` above the background (median absolute deviations),
+        ``detected``, ``used`` in the fit, ``residual`` from it (pixels).
+    """
+
+    schema_url = "http://soss-background.readthedocs.io/schemas/traces.schema"
+
+    def get_primary_array_name(self):
+        """Name the array that defines the model's shape."""
+        return "traces"
+
+    def rows(self, order, number):
+        """
+        Spread the trace of an order over the columns of the exposure.
+
+        Parameters
+        ----------
+        order : int
+            Spectral order.
+        number : int
+            Number of columns.
+
+        Returns
+        -------
+        row, wavelength : ndarray of float, shape (number,)
+            Row of the centre and wavelength (micron) in each column; NaN beyond the trace.
+        """
+        mine = self.traces[self.traces["order"] == order]
+        spread = np.full((2, number), np.nan)
+        spread[:, mine["column"]] = mine["row"], mine["wavelength"]
+        return spread

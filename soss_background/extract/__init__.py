@@ -1,0 +1,1 @@
+"""From an exposure without its sky to spectra."""

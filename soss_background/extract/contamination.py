@@ -1,0 +1,94 @@
+"""How much light of the other orders is in the aperture of an order."""
+
+import numpy as np
+from bottleneck import nanmedian
+
+from soss_background.extract.trace_fit import straighten
+
+__all__ = ["estimate_contamination", "measure_wings"]
+
+# Rows on each side of a trace to which its light is followed, and which must be free of others.
+_REACH = 60
+
+
+def measure_wings(image, row, others, flux):
+    """
+    Measure how the light of a trace falls off across it, beyond the aperture.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (ny, nx)
+        The light of the target, DN/s; NaN where there is no measurement.
+    row : ndarray of float, shape (nx,)
+        Row of the brightest trace in each column; NaN beyond it.
+    others : sequence of ndarray, shape (nx,)
+        Rows of the other orders.
+    flux : ndarray of float, shape (nx,)
+        Light in the aperture, DN/s; NaN where it is not known.
+
+    Returns
+    -------
+    wings : ndarray of float, shape (121,) or None
+        Light at distances of -60 to 60 pixels relative to that of the aperture: the median of the
+        columns in which the other orders are twice as far away. None if there is no such column.
+    """
+    free = np.isfinite(row) & (flux > 0)
+    for other in others:
+        free &= ~(np.abs(other - row) < 2 * _REACH)
+    if not free.any():
+        return None
+    samples = straighten(image, np.where(free, row, np.nan), _REACH)[:, free] / flux[free]
+    wings = nanmedian(samples, axis=1)
+    # What the edge of the detector hides is as on the other side.
+    wings = np.where(np.isfinite(wings), wings, wings[::-1])
+    return np.clip(np.nan_to_num(wings), 0, None)
+
+
+def estimate_contamination(rows, extractions, wings):
+    """
+    Estimate the part of the light of each order that is of the others.
+
+    In each column, the light in an aperture is that of the order and what the wings of the others
+    add to it: as many equations as orders.
+
+    Parameters
+    ----------
+    rows : dict of ndarray, shape (nx,)
+        Row of the trace of each order in each column; NaN beyond it.
+    extractions : dict
+        For each order its `~soss_background.extract.optimal.Extraction`.
+    wings : ndarray, shape (121,)
+        See `measure_wings`; all orders are taken to be alike.
+
+    Returns
+    -------
+    contamination : dict of ndarray, shape (n,)
+        Part of the mean flux of each order that is not its own, in the columns of its aperture.
+    """
+    keys = list(extractions)
+    number = len(rows[keys[0]])
+    mixing = np.tile(np.eye(len(keys)), (number, 1, 1))
+    flux = np.zeros((number, len(keys)))
+    for i, key in enumerate(keys):
+        extraction = extractions[key]
+        columns = extraction.band.columns
+        flux[columns, i] = np.nan_to_num(nanmedian(extraction.flux, axis=0))
+        for j, other in enumerate(keys):
+            if j != i:
+                mixing[columns, i, j] = _leak(extraction, rows[other][columns], wings)
+    own = np.linalg.solve(mixing, flux[..., np.newaxis])[..., 0]
+    contamination = {}
+    for i, key in enumerate(keys):
+        columns = extractions[key].band.columns
+        mine = flux[columns, i]
+        share = own[columns, i] / np.where(mine > 0, mine, 1)
+        contamination[key] = np.where(mine > 0, 1 - share, 0)
+    return contamination
+
+
+def _leak(extraction, row, wings):
+    """Tell what an aperture counts of another order's light, column by column."""
+    distance = extraction.band.rows - np.nan_to_num(row, nan=np.inf)[:, np.newaxis]
+    place = np.arange(-_REACH, _REACH + 1)
+    seen = np.interp(distance.ravel(), place, wings, left=0, right=0).reshape(distance.shape)
+    return np.sum(extraction.response * seen, axis=1)

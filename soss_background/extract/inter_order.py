@@ -1,0 +1,125 @@
+"""Smooth light between the orders."""
+
+import numpy as np
+from astropy.stats import mad_std
+from bottleneck import nanmedian
+from scipy.interpolate import BSpline
+from scipy.linalg import solve
+from scipy.ndimage import gaussian_filter
+
+__all__ = ["free_pixels", "fit_light"]
+
+# Rows and columns of the cells whose medians are fitted, and part of a cell that must be seen.
+_CELL, _SEEN = (8, 32), 0.3
+# Distance of the knots, pixels, and what a second difference costs.
+_KNOTS, _STIFFNESS = 64, 0.1
+# Cells brighter than the fit by this many standard deviations hold light of stars.
+_CLIP, _ITERATIONS = 3.0, 4
+
+
+def free_pixels(shape, rows, distance):
+    """
+    Find the pixels that no order comes near.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the detector, (ny, nx).
+    rows : sequence of ndarray, shape (nx,)
+        Rows of the traces; NaN beyond them.
+    distance : float
+        How near is near, pixels.
+
+    Returns
+    -------
+    free : ndarray of bool, shape (ny, nx)
+        True for pixels between the orders.
+    """
+    free = np.ones(shape, dtype=bool)
+    for row in rows:
+        free &= ~(np.abs(np.arange(shape[0])[:, np.newaxis] - row) < distance)
+    return free
+
+
+def fit_light(image, free, *, degree, smoothing):
+    """
+    Fit a smoothing B-spline to the light between the orders.
+
+    Medians of cells of 8 x 32 pixels are fitted by B-splines whose knots are some 64 pixels apart;
+    second differences of neighbouring coefficients cost, so that the spline goes on smoothly below
+    the traces (Eilers & Marx 1996, Stat. Sci. 11, 89). Cells that stand out are stars, and left
+    out.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (ny, nx)
+        Light without sky, DN/s; NaN where there is no measurement.
+    free : ndarray of bool, shape (ny, nx)
+        True for pixels between the orders.
+    degree : int
+        Degree of the spline, 1 to 5.
+    smoothing : float
+        Standard deviation of a Gaussian that smooths the result, pixels; 0 for none.
+
+    Returns
+    -------
+    light : ndarray of float32, shape (ny, nx)
+        The light, DN/s.
+
+    Raises
+    ------
+    ValueError
+        If there are too few pixels between the orders.
+    """
+    y, x, value, error = _bin(np.where(free, image, np.nan))
+    rows, columns = (_basis(place, n, degree) for place, n in zip((y, x), image.shape, strict=True))
+    design = (rows[:, :, np.newaxis] * columns[:, np.newaxis]).reshape(len(value), -1)
+    penalty = _penalty(rows.shape[1], columns.shape[1])
+    used = np.ones(len(value), dtype=bool)
+    for _ in range(_ITERATIONS):
+        if np.count_nonzero(used) < 2 * (degree + 1) ** 2:
+            raise ValueError("too few pixels between the orders")
+        weight = used * np.median(error[used]) ** 2 / error**2
+        matrix = design.T @ (weight[:, np.newaxis] * design) + _STIFFNESS * penalty
+        coefficients = solve(matrix, design.T @ (weight * value), assume_a="pos")
+        residual = (value - design @ coefficients) / error
+        used = residual < _CLIP * max(mad_std(residual[used]), 1)
+    coefficients = coefficients.reshape(rows.shape[1], columns.shape[1])
+    along_y, along_x = (_basis(np.arange(n), n, degree) for n in image.shape)
+    light = along_y @ coefficients @ along_x.T
+    if smoothing:
+        light = gaussian_filter(light, smoothing, mode="nearest")
+    return light.astype(np.float32)
+
+
+def _basis(place, length, degree):
+    """Make the B-splines of an axis."""
+    number = max(round(length / _KNOTS), 1)
+    step = (length - 1) / number
+    knots = np.arange(-degree, number + degree + 1) * step
+    return BSpline.design_matrix(np.clip(place, 0, length - 1), knots, degree).toarray()
+
+
+def _penalty(rows, columns):
+    """Make the cost of second differences of neighbouring coefficients."""
+    along_y, along_x = (np.diff(np.eye(n), 2, axis=0) for n in (rows, columns))
+    cost = np.kron(along_y.T @ along_y, np.eye(columns))
+    return cost + np.kron(np.eye(rows), along_x.T @ along_x) + 1e-6 * np.eye(rows * columns)
+
+
+def _bin(image):
+    """Reduce an image to the medians of its cells; return places, values and errors."""
+    (ny, nx), (high, wide) = image.shape, _CELL
+    ny, nx = ny // high * high, nx // wide * wide
+    cells = image[:ny, :nx].reshape(ny // high, high, nx // wide, wide).swapaxes(1, 2)
+    cells = cells.reshape(ny // high, nx // wide, high * wide)
+    number = np.sum(np.isfinite(cells), axis=2)
+    seen = number > _SEEN * high * wide
+    value = nanmedian(cells, axis=2)
+    scatter = 1.4826 * nanmedian(np.abs(cells - value[..., np.newaxis]), axis=2)
+    # A median is noisier than a mean.
+    error = np.sqrt(np.pi / 2) * scatter / np.sqrt(np.maximum(number, 1))
+    seen &= error > 0
+    row, column = np.nonzero(seen)
+    places = (row + 0.5) * high - 0.5, (column + 0.5) * wide - 0.5
+    return *places, value[seen], error[seen]

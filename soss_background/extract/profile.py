@@ -1,0 +1,162 @@
+"""How the light of an order spreads across its trace."""
+
+from typing import NamedTuple
+
+import numpy as np
+from astropy.stats import mad_std
+from scipy.interpolate import BSpline
+from scipy.linalg import solve
+from scipy.sparse import csr_array
+
+__all__ = ["Band", "cut_band", "fit_profile"]
+
+# Distance of the knots across the trace, pixels; degree of the spline.
+_KNOTS, _DEGREE = 1.0, 3
+# Residuals, in robust standard deviations, of pixels that are left out, and how often.
+_CLIP, _ITERATIONS = 6.0, 3
+# Weight of "the profile is smooth" relative to that of a pixel, where no pixel tells.
+_RIDGE = 1e-8
+
+
+class Band(NamedTuple):
+    """
+    The pixels of an aperture along a trace, one row of the band a column of the detector.
+
+    Attributes
+    ----------
+    columns : ndarray of int, shape (n,)
+        Columns of the detector that the trace has.
+    rows : ndarray of int, shape (n, m)
+        Rows of their pixels; those beyond the detector are those of its edge.
+    offset : ndarray of float, shape (n, m)
+        Distance from the trace along the column, pixels.
+    weight : ndarray of float, shape (n, m)
+        Part of the pixel that is in the aperture, 0 to 1; 0 beyond the detector.
+    """
+
+    columns: np.ndarray
+    rows: np.ndarray
+    offset: np.ndarray
+    weight: np.ndarray
+
+    def take(self, image):
+        """
+        Take the pixels of the band.
+
+        Parameters
+        ----------
+        image : ndarray, shape (..., ny, nx)
+            An image or a cube.
+
+        Returns
+        -------
+        pixels : ndarray, shape (..., n, m)
+            The pixels.
+        """
+        return image[..., self.rows, self.columns[:, np.newaxis]]
+
+
+def cut_band(row, shape, half_width):
+    """
+    Find the pixels of an aperture along a trace.
+
+    Parameters
+    ----------
+    row : ndarray of float, shape (nx,)
+        Row of the trace in each column; NaN beyond it.
+    shape : tuple of int
+        Shape of the detector, (ny, nx).
+    half_width : float
+        Half of the width of the aperture, pixels.
+
+    Returns
+    -------
+    band : `Band`
+        The pixels.
+    """
+    columns = np.flatnonzero(np.isfinite(row))
+    centre = row[columns, np.newaxis]
+    reach = int(np.ceil(half_width + 0.5))
+    rows = np.floor(centre + 0.5).astype(int) + np.arange(-reach, reach + 1)
+    offset = rows - centre
+    weight = np.clip(half_width + 0.5 - np.abs(offset), 0, 1)
+    inside = (rows >= 0) & (rows < shape[0])
+    return Band(columns, np.clip(rows, 0, shape[0] - 1), offset, weight * inside)
+
+
+def fit_profile(light, variance, good, band, degree):
+    """
+    Fit the normalised profile of an order, as it changes along the dispersion.
+
+    The profile is a cubic spline in the distance from the trace, which need not be whole pixels, so
+    that the slope of the trace samples it finely (Marsh 1989, PASP 101, 1032); its coefficients are
+    polynomials along the dispersion (Horne 1986, PASP 98, 609).
+
+    Parameters
+    ----------
+    light : ndarray of float, shape (n, m)
+        Pixels of the band, DN/s.
+    variance : ndarray of float, shape (n, m)
+        Their variances.
+    good : ndarray of bool, shape (n, m)
+        True for pixels that hold a measurement.
+    band : `Band`
+        The aperture.
+    degree : int
+        Degree of the polynomials.
+
+    Returns
+    -------
+    profile : ndarray of float, shape (n, m)
+        Part of the light of the aperture that falls on each pixel: positive, and its sum over
+        the aperture is 1 in every column.
+    """
+    design = _design(band, degree)
+    good = good & (band.weight > 0)
+    profile = np.ones_like(light)
+    for _ in range(_ITERATIONS):
+        profile = _normalise(profile, band)
+        flux = _scale(light, variance, good, profile)
+        bright = (flux > 0)[:, np.newaxis]
+        weights = np.where(good & bright, flux[:, np.newaxis] ** 2 / variance, 0).ravel()
+        values = np.where(good & bright, light / np.where(bright, flux[:, np.newaxis], 1), 0)
+        weighted = csr_array(design.multiply(weights[:, np.newaxis]))
+        matrix = (weighted.T @ design).toarray()
+        matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / len(matrix)
+        coefficients = solve(matrix, weighted.T @ values.ravel(), assume_a="pos")
+        profile = (design @ coefficients).reshape(light.shape)
+        residual = (light - flux[:, np.newaxis] * profile) / np.sqrt(variance)
+        good &= np.abs(residual) < _CLIP * max(mad_std(residual[good]), 1)
+    return _normalise(profile, band)
+
+
+def _design(band, degree):
+    """Make the matrix of splines across times polynomials along."""
+    reach = np.max(np.abs(band.offset)) + _KNOTS
+    knots = np.arange(-reach - _DEGREE * _KNOTS, reach + (_DEGREE + 1) * _KNOTS, _KNOTS)
+    across = BSpline.design_matrix(band.offset.ravel(), knots, _DEGREE).tocsr()
+    place = 2 * (band.columns - band.columns[0]) / max(np.ptp(band.columns), 1) - 1
+    along = np.polynomial.legendre.legvander(place, degree)
+    along = np.repeat(along, band.offset.shape[1], axis=0)
+    # Row by row Kronecker product: each row has _DEGREE + 1 splines.
+    number, splines = _DEGREE + 1, across.shape[1]
+    data = across.data.reshape(-1, number, 1) * along[:, np.newaxis]
+    indices = across.indices.reshape(-1, number, 1) * (degree + 1) + np.arange(degree + 1)
+    pointers = np.arange(len(along) + 1) * number * (degree + 1)
+    return csr_array(
+        (data.ravel(), indices.ravel(), pointers), shape=(len(along), splines * (degree + 1))
+    )
+
+
+def _normalise(profile, band):
+    """Make a profile positive, and its sum over the aperture 1."""
+    profile = np.clip(profile, 1e-9, None)
+    total = np.sum(band.weight * profile, axis=1, keepdims=True)
+    return profile / np.where(total > 0, total, 1)
+
+
+def _scale(light, variance, good, profile):
+    """Find the flux of each column that fits a profile best."""
+    weights = np.where(good, profile / variance, 0)
+    norm = np.sum(weights * profile, axis=1)
+    return np.sum(weights * np.where(good, light, 0), axis=1) / np.where(norm > 0, norm, np.inf)

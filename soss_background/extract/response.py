@@ -1,0 +1,130 @@
+"""How much of a standard star's light is detected."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy import constants
+from astropy import units as u
+from astropy.stats import sigma_clip
+from astropy.table import Table, vstack
+from bottleneck import nanmedian
+
+from soss_background.errors import SkyflatError
+from soss_background.files import tell_of_fault
+
+__all__ = ["measure_response", "read_standard"]
+
+# Collecting area of the telescope.
+_AREA = 25.4 * u.m**2
+# Columns of a model spectrum, and their units if the file does not tell.
+_COLUMNS = {"WAVELENGTH": u.AA, "FLUX": u.erg / u.s / u.cm**2 / u.AA}
+_CLIP, _ITERATIONS = 3.0, 5
+
+
+def read_standard(path):
+    """
+    Read the model spectrum of a standard star.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        A FITS file as those of CALSPEC, or a table that astropy reads, with the columns WAVELENGTH
+        (Angstrom unless it tells its unit) and FLUX (erg/s/cm^2/Angstrom).
+
+    Returns
+    -------
+    spectrum : `~astropy.table.QTable`
+        ``wavelength`` and ``flux`` (W/m^2/micron), sorted by wavelength.
+
+    Raises
+    ------
+    SkyflatError
+        If it cannot be read, or lacks a column.
+    """
+    with tell_of_fault(path, "cannot be read as a spectrum"), warnings.catch_warnings():
+        # CALSPEC has units of its own, see `_unit`.
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        table = Table.read(Path(path))
+        table.rename_columns(table.colnames, [name.upper() for name in table.colnames])
+    missing = [name for name in _COLUMNS if name not in table.colnames]
+    if missing:
+        raise SkyflatError(f"{path}: column {missing[0]} is missing")
+    values = [
+        u.Quantity(np.asarray(table[name], dtype=float), _unit(table[name].unit) or unit)
+        for name, unit in _COLUMNS.items()
+    ]
+    try:
+        units = (u.micron, u.W / u.m**2 / u.micron)
+        wavelength, flux = (each.to(unit) for each, unit in zip(values, units, strict=True))
+    except u.UnitConversionError as err:
+        raise SkyflatError(f"{path}: {err}") from err
+    rising = np.argsort(wavelength)
+    return Table({"wavelength": wavelength[rising], "flux": flux[rising]})
+
+
+def _unit(unit):
+    """Understand the names that CALSPEC has for units."""
+    known = {"ANGSTROMS": u.AA, "FLAM": _COLUMNS["FLUX"]}
+    return known.get(str(unit).upper(), unit if unit is None else u.Unit(unit))
+
+
+def measure_response(orders, standard, *, gain, degree, max_contamination):
+    """
+    Compare the spectrum of a standard star with its model.
+
+    Parameters
+    ----------
+    orders : dict
+        For each order its `~soss_background.extract.optimal.Order`.
+    standard : `~astropy.table.Table`
+        The model, see `read_standard`.
+    gain : float
+        Electrons of a DN.
+    degree : int
+        Degree of the polynomial through the logarithm of the response of an order; columns that
+        deviate by more than three standard deviations, such as lines, are left out.
+    max_contamination : float
+        Columns of which a larger part of the light is of other orders are left out too.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        ``order``, ``wavelength`` (micron), ``response`` (DN/s for 1 W/m^2/micron), ``fit`` (its
+        polynomial; NaN beyond the columns that were used) and ``efficiency`` (electrons for a
+        photon that arrives at the telescope) of each column.
+    """
+    parts = []
+    for order, each in orders.items():
+        flux = nanmedian(each.extraction.flux, axis=0)
+        model = np.interp(
+            each.wavelength, standard["wavelength"], standard["flux"], left=np.nan, right=np.nan
+        )
+        width = np.abs(np.gradient(each.wavelength))
+        power = model * width * u.W / u.m**2 * _AREA
+        photon = constants.h * constants.c / (each.wavelength * u.micron)
+        photons = (power / photon).to_value(1 / u.s)
+        response = flux / np.where(model > 0, model, np.nan)
+        part = Table({"wavelength": each.wavelength, "response": response})
+        clean = (response > 0) & (each.contamination <= max_contamination)
+        part["fit"] = _fit(each.wavelength, response, clean, degree)
+        part["efficiency"] = gain * flux / np.where(photons > 0, photons, np.nan)
+        part["order"] = order
+        parts.append(part["order", "wavelength", "response", "fit", "efficiency"])
+    return vstack(parts)
+
+
+def _fit(wavelength, response, used, degree):
+    """Fit a polynomial to the logarithm of a response, in the columns that may be used."""
+    for _ in range(_ITERATIONS):
+        if np.count_nonzero(used) < 2 * (degree + 1):
+            return np.full(len(response), np.nan)
+        values = np.log(response[used])
+        fit = np.polynomial.Polynomial.fit(wavelength[used], values, degree)
+        residual = np.log(np.where(response > 0, response, 1)) - fit(wavelength)
+        clipped = sigma_clip(residual[used], sigma=_CLIP, maxiters=1, stdfunc="mad_std")
+        if not clipped.mask.any():
+            break
+        used[np.flatnonzero(used)[clipped.mask]] = False
+    beyond = (wavelength < wavelength[used].min()) | (wavelength > wavelength[used].max())
+    return np.where(beyond, np.nan, np.exp(fit(wavelength)))

@@ -1,0 +1,134 @@
+"""Spectra as products: jwst's own model of time series, and a median spectrum of all orders."""
+
+import numpy as np
+from astropy.table import Table, vstack
+from bottleneck import nanmedian
+from jwst.datamodels.utils.tso_multispec import make_tso_specmodel
+from jwst.extract_1d.extract import populate_time_keywords
+from stdatamodels.jwst import datamodels
+from stdatamodels.jwst.datamodels import dqflags
+
+__all__ = ["make_spectra", "merge_orders"]
+
+_DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
+# What jwst's flags have for light that is not all the target's.
+_CONTAMINATED = dqflags.pixel["OTHER_BAD_PIXEL"]
+
+
+def make_spectra(exposure, orders, max_contamination, *, box=False):
+    """
+    Put extracted spectra into the model that jwst has for time series.
+
+    Parameters
+    ----------
+    exposure : data model
+        The exposure, whose metadata and times are taken.
+    orders : dict
+        For each order its `~soss_background.extract.optimal.Order`.
+    max_contamination : float
+        Columns of which a larger part is of other orders are flagged OTHER_BAD_PIXEL.
+    box : bool, optional
+        True for the spectra of the box.
+
+    Returns
+    -------
+    spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
+        The spectra, an item an order and a row an integration, sorted by wavelength; DN/s.
+    """
+    spectra = datamodels.TSOMultiSpecModel()
+    spectra.update(exposure, only="PRIMARY")
+    for order, (_, wavelength, extraction, contamination) in orders.items():
+        flux, error = extraction.flux, extraction.error
+        if box:
+            flux, error = extraction.box_flux, extraction.box_error
+        rising = np.argsort(wavelength)
+        flags = np.where(np.isfinite(flux), 0, _DO_NOT_USE)
+        flags |= np.where(contamination > max_contamination, _CONTAMINATED, 0)
+        planes = {"FLUX": flux, "FLUX_ERROR": error, "DQ": flags, "NPIXELS": extraction.number}
+        rows = [
+            _spectrum(order, wavelength, dict(zip(planes, values, strict=True)), rising)
+            for values in zip(*planes.values(), strict=True)
+        ]
+        segment = exposure.meta.exposure.segment_number
+        spectra.spec.append(make_tso_specmodel(rows, segment=segment))
+    if getattr(exposure, "int_times", None) is not None:
+        populate_time_keywords(exposure, spectra)
+        spectra.int_times = exposure.int_times.copy()
+    spectra.meta.cal_step.extract_1d = "COMPLETE"
+    return spectra
+
+
+def _spectrum(order, wavelength, planes, rising):
+    """Put one spectrum into a model."""
+    table = np.zeros(len(rising), dtype=datamodels.SpecModel().get_dtype("spec_table"))
+    table["WAVELENGTH"] = wavelength[rising]
+    for key, values in planes.items():
+        table[key] = values[rising]
+    spectrum = datamodels.SpecModel(spec_table=table)
+    spectrum.spectral_order = order
+    for column, unit in (("wavelength", "um"), ("flux", "DN/s"), ("flux_error", "DN/s")):
+        spectrum.spec_table.columns[column].unit = unit
+    return spectrum
+
+
+def merge_orders(orders, max_contamination):
+    """
+    Merge the median spectra of all orders.
+
+    Where two orders show the same wavelength, the one with the higher signal-to-noise ratio is
+    taken, of those that are free of the others' light.
+
+    Parameters
+    ----------
+    orders : dict
+        For each order its `~soss_background.extract.optimal.Order`.
+    max_contamination : float
+        Columns with more are left out where another order shows the wavelength.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        ``wavelength`` (micron), ``flux`` and ``error`` (of the median of the integrations, DN/s a
+        column), ``snr``, ``order``, ``contamination``, sorted by wavelength.
+    """
+    parts = []
+    for order, (_, wavelength, extraction, contamination) in orders.items():
+        number = np.sum(np.isfinite(extraction.flux), axis=0)
+        # The median of n values of a normal distribution is this much noisier than their mean.
+        noisier = np.where(number > 2, np.sqrt(np.pi / 2), 1)
+        error = nanmedian(extraction.error, axis=0) * noisier / np.sqrt(np.maximum(number, 1))
+        part = Table(
+            {
+                "wavelength": wavelength,
+                "flux": nanmedian(extraction.flux, axis=0),
+                "error": error,
+            }
+        )
+        part["snr"] = part["flux"] / part["error"]
+        part["order"], part["contamination"] = order, contamination
+        parts.append(part[np.isfinite(part["flux"]) & (part["error"] > 0)])
+    kept = [part[_is_best(part, parts, max_contamination)] for part in parts]
+    table = vstack(kept)
+    table.sort("wavelength")
+    for column, unit in (("wavelength", "um"), ("flux", "DN/s"), ("error", "DN/s")):
+        table[column].unit = unit
+    return table
+
+
+def _is_best(part, parts, max_contamination):
+    """Find the columns of an order that no other order shows better."""
+    best = np.ones(len(part), dtype=bool)
+    for other in parts:
+        if other is part or not len(other):
+            continue
+        rising = np.argsort(other["wavelength"])
+        wave = other["wavelength"][rising]
+        snr, contamination = (
+            np.interp(part["wavelength"], wave, other[name][rising], left=fill, right=fill)
+            for name, fill in (("snr", -np.inf), ("contamination", np.inf))
+        )
+        clean = part["contamination"] <= max_contamination
+        rival_clean = contamination <= max_contamination
+        better = (clean & ~rival_clean) | ((clean == rival_clean) & (part["snr"] >= snr))
+        best &= better | ~np.isfinite(contamination)
+    return best

@@ -1,0 +1,153 @@
+"""Where the traces of an exposure are: centroids in slices, and a polynomial through them."""
+
+import numpy as np
+from astropy.stats import mad_std, sigma_clip
+from astropy.table import Table
+from bottleneck import nanmax, nanmedian
+from scipy.ndimage import map_coordinates
+
+__all__ = ["fit_deviation", "measure_slices", "straighten"]
+
+# Half of the rows that tell a centroid, pixels: the trace is 22 pixels wide.
+_CORE = 15
+# Parts of a slice, on both sides, that tell the background.
+_EDGE = 0.15
+_ITERATIONS = 8
+
+
+def straighten(image, row, half_width):
+    """
+    Sample an image along a trace.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (ny, nx)
+        The image; NaN where there is no measurement.
+    row : ndarray of float, shape (nx,)
+        Row of the trace in each column; NaN beyond the trace.
+    half_width : int
+        Rows on each side of the trace.
+
+    Returns
+    -------
+    samples : ndarray of float, shape (2 * half_width + 1, nx)
+        The image at whole distances from the trace, interpolated along columns; NaN where a
+        neighbour is unknown.
+    """
+    rows = row + np.arange(-half_width, half_width + 1)[:, np.newaxis]
+    known = np.isfinite(rows)
+    columns = np.broadcast_to(np.arange(image.shape[1], dtype=float), rows.shape)
+    samples = np.full(rows.shape, np.nan)
+    places = np.array([rows[known], columns[known]])
+    samples[known] = map_coordinates(image, places, order=1, cval=np.nan, prefilter=False)
+    return samples
+
+
+def measure_slices(image, row, crowded, *, number, length, width, n_mad):
+    """
+    Measure the centroids of a trace in slices along the dispersion.
+
+    A slice is the median of the columns around its own, straightened along the expected trace, so
+    that stars and bad pixels drop out. The centroid is that of the light above the edges of the
+    slice, within 15 pixels of the centroid itself (found by iteration).
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (ny, nx)
+        The light of the target, DN/s; NaN where there is no measurement.
+    row : ndarray of float, shape (nx,)
+        Expected row of the trace; NaN beyond it.
+    crowded : ndarray of bool, shape (nx,)
+        True for columns in which the light of another order is too near.
+    number : int
+        Number of slices.
+    length, width : int
+        Columns and rows of a slice.
+    n_mad : float
+        The highest value of a slice with a trace exceeds its background by this many median
+        absolute deviations of its edges.
+
+    Returns
+    -------
+    slices : `~astropy.table.Table`
+        ``column``, ``expected``, ``row`` (the centroid; NaN where there is none), ``peak`` (in
+        median absolute deviations) and ``detected`` of each slice.
+    """
+    columns = np.flatnonzero(np.isfinite(row))
+    centres = columns[np.linspace(length // 2, len(columns) - 1 - length // 2, number).astype(int)]
+    half = width // 2
+    samples = straighten(image, row, half)
+    rows = []
+    for centre in centres:
+        part = samples[:, max(centre - length // 2, 0) : centre + length // 2 + 1]
+        offset, peak = _centroid(nanmedian(part, axis=1), n_mad)
+        found = np.isfinite(offset) and not crowded[centre]
+        rows.append((centre, row[centre], row[centre] + offset if found else np.nan, peak, found))
+    names = ("column", "expected", "row", "peak", "detected")
+    return Table(rows=rows, names=names, dtype=(int, float, float, float, bool))
+
+
+def _centroid(profile, n_mad):
+    """Find the centroid of a slice relative to its middle, and how high it stands out."""
+    half = len(profile) // 2
+    edge = max(round(_EDGE * len(profile)), 2)
+    edges = np.concatenate([profile[:edge], profile[-edge:]])
+    if not np.isfinite(edges).any() or not np.isfinite(profile).any():
+        return np.nan, np.nan
+    background = nanmedian(edges)
+    noise = mad_std(edges, ignore_nan=True) / 1.4826
+    peak = (nanmax(profile) - background) / noise if noise > 0 else np.nan
+    if not peak >= n_mad:
+        return np.nan, peak
+    light = np.where(np.isfinite(profile), profile - background, 0)
+    place = np.arange(-half, half + 1)
+    centre = 0.0
+    for _ in range(_ITERATIONS):
+        # Rows on the edge of the core count in part, so that the centroid moves smoothly.
+        weights = light * np.clip(_CORE + 0.5 - np.abs(place - centre), 0, 1)
+        centre = np.sum(weights * place) / np.sum(weights)
+        if not abs(centre) < half - 2:
+            return np.nan, peak
+    return centre, peak
+
+
+def fit_deviation(slices, nx, *, degree, n_sigma, iterations):
+    """
+    Fit how far a trace is from where it was expected.
+
+    Parameters
+    ----------
+    slices : `~astropy.table.Table`
+        Slices with ``column``, ``expected``, ``row`` and ``detected``; gets the columns ``used``
+        and ``residual`` (of the row from the fit, pixels).
+    nx : int
+        Number of columns of the detector.
+    degree : int
+        Degree of the polynomial.
+    n_sigma : float
+        Slices that deviate by more standard deviations are left out.
+    iterations : int
+        Number of times that is done.
+
+    Returns
+    -------
+    deviation : `~numpy.polynomial.Polynomial` or None
+        Row minus expected row as a function of the column; None if there are too few slices, fewer
+        than twice the number of coefficients.
+    """
+    deviation = slices["row"] - slices["expected"]
+    used = np.array(slices["detected"])
+    slices["used"], slices["residual"] = False, np.nan
+    for _ in range(iterations + 1):
+        if np.count_nonzero(used) < 2 * (degree + 1):
+            return None
+        fit = np.polynomial.Polynomial.fit(
+            slices["column"][used], deviation[used], degree, domain=[0, nx - 1]
+        )
+        residual = deviation - fit(slices["column"])
+        clipped = sigma_clip(residual[used], sigma=n_sigma, maxiters=1, stdfunc="mad_std")
+        slices["used"], slices["residual"] = used.copy(), residual
+        if not clipped.mask.any():
+            break
+        used[np.flatnonzero(used)[clipped.mask]] = False
+    return fit

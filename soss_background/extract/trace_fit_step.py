@@ -1,0 +1,142 @@
+"""The step that finds the traces of an exposure."""
+
+import logging
+
+import numpy as np
+from astropy.table import Table, vstack
+
+from soss_background.datamodels import SossTracesModel
+from soss_background.detector import PWCPOS
+from soss_background.exposures import find_window
+from soss_background.extract.frames import as_cubes, mean_image
+from soss_background.extract.trace_fit import fit_deviation, measure_slices
+from soss_background.stpipe import SkyflatStep
+from soss_background.traces import ORDERS, Trace, expected_trace
+
+__all__ = ["TraceFitStep"]
+
+log = logging.getLogger(__name__)
+
+# Distances at which a fainter and a brighter order would shift a centroid, pixels.
+_NEAR, _BRIGHT_NEAR = 30, 45
+
+
+class TraceFitStep(SkyflatStep):
+    """Find the traces of a SOSS exposure."""
+
+    class_alias = "trace_fit"
+
+    spec = """
+    n_slices = integer(default=100, min=1)  # Slices of each order along the dispersion
+    slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
+    slice_width = integer(default=60, min=40)  # Rows of a slice [pixels]
+    n_mad = float(default=8.0, min=0.0)  # A slice with a trace stands above its background by this many median absolute deviations
+    degree = integer(default=3, min=0)  # Degree of the polynomial through the distances from where pastasoss expects the trace
+    n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are left out
+    iterations = integer(default=5, min=0)  # Number of times that is done
+    suffix = string(default='sosstraces')  # Default suffix for output files
+    """  # noqa: E501
+
+    def process(self, init):
+        """
+        Find the traces of orders 1 and 2, and of 3 where it is seen.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or data model
+            The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
+
+        Returns
+        -------
+        `~soss_background.datamodels.SossTracesModel`
+            The traces. Of an order that is too faint, the trace is where pastasoss expects it.
+        """
+        exposure = self.open_exposure(init)
+        name, window = exposure.meta.filename, find_window(exposure)
+        pwcpos = exposure.meta.instrument.pupil_position or PWCPOS
+        data, _, good = as_cubes(exposure)
+        image = mean_image(data, good)
+        model = SossTracesModel()
+        model.update(exposure)
+        expected = {order: trace_inside(order, window, pwcpos) for order in ORDERS}
+        expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
+        traces, slices = [], []
+        for order, trace in expected.items():
+            mine, deviation = self._fit(image, trace.row, find_crowded(order, expected))
+            report(name, order, mine)
+            traces.append(tabulate(order, trace, deviation))
+            mine["order"] = order
+            slices.append(mine)
+        model.traces = as_array(vstack(traces), model.get_dtype("traces"))
+        model.slices = as_array(vstack(slices), model.get_dtype("slices"))
+        return model
+
+    def _fit(self, image, row, crowded):
+        """Measure and fit an order; return its slices and how far it is from where expected."""
+        slices = measure_slices(
+            image,
+            row,
+            crowded,
+            number=self.n_slices,
+            length=self.slice_length,
+            width=self.slice_width,
+            n_mad=self.n_mad,
+        )
+        settings = {key: getattr(self, key) for key in ("degree", "n_sigma", "iterations")}
+        fit = fit_deviation(slices, len(row), **settings)
+        if fit is None:
+            return slices, np.zeros(len(row))
+        # A polynomial tells nothing beyond the slices that it was fitted to.
+        ends = slices["column"][slices["used"]]
+        return slices, fit(np.clip(np.arange(len(row)), ends.min(), ends.max()))
+
+
+def trace_inside(order, window, pwcpos):
+    """Tell where a trace is expected in a window."""
+    trace = expected_trace(order, window, pwcpos)
+    inside = (trace.row >= 0) & (trace.row <= window.ny - 1)
+    return Trace(*(np.where(inside, values, np.nan) for values in trace))
+
+
+def find_crowded(order, traces):
+    """Find the columns in which another order is too near; a brighter one reaches further."""
+    crowded = np.zeros(len(traces[order].row), dtype=bool)
+    for other, trace in traces.items():
+        reach = _NEAR if other > order else _BRIGHT_NEAR
+        if other != order:
+            crowded |= np.abs(trace.row - traces[order].row) < reach
+    return crowded
+
+
+def report(name, order, slices):
+    """Tell how well a trace was found."""
+    used = slices["used"]
+    if not used.any():
+        log.warning(
+            "%s: order %d is too faint (%d of %d slices), its trace is that of pastasoss",
+            name, order, np.count_nonzero(slices["detected"]), len(slices),
+        )  # fmt: skip
+        return
+    log.info(
+        "%s: order %d: %d slices, %d detected, %d clipped, residuals %.3f pixels rms",
+        name, order, len(slices), np.count_nonzero(slices["detected"]),
+        np.count_nonzero(slices["detected"] & ~used), np.std(slices["residual"][used]),
+    )  # fmt: skip
+
+
+def tabulate(order, trace, deviation):
+    """List the columns of a trace."""
+    columns = np.flatnonzero(np.isfinite(trace.row))
+    names = ("column", "row", "expected", "wavelength")
+    planes = (trace.row + deviation, trace.row, trace.wavelength)
+    table = Table([columns, *(plane[columns] for plane in planes)], names=names)
+    table["order"] = order
+    return table
+
+
+def as_array(table, dtype):
+    """Bring a table to the columns of a data model."""
+    array = np.zeros(len(table), dtype=dtype)
+    for column in dtype.names:
+        array[column] = table[column]
+    return array

@@ -1,0 +1,478 @@
+"""From an exposure to spectra: traces, extraction and products against the truth."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import Table
+from bottleneck import nanmean
+from helpers import checksums, run_program, strun
+from jwst.white_light.white_light import white_light
+from spec2_references import add_header
+from stdatamodels.jwst import datamodels
+
+from soss_background import (
+    InterOrderBackgroundStep,
+    OptimalExtractStep,
+    SossStarePipeline,
+    SossTracesModel,
+    TraceFitStep,
+)
+from soss_background.detector import SUBSTRIP256
+from soss_background.errors import SkyflatError
+from soss_background.extract.inter_order import fit_light
+from soss_background.simulate import Simulation, simulate_time_series
+from soss_background.simulate.scene import get_trace
+
+PIPELINE = "soss_background.SossStarePipeline"
+SETTINGS = Simulation(
+    window=SUBSTRIP256,
+    n_integrations=8,
+    exposure_time=800.0,
+    star_density=0,
+    stripes=0.0,
+    cosmic_rays=1e-6,
+)
+
+
+class Series(NamedTuple):
+    """A simulated time series: the exposure as it came, and without sky and flat; the truth."""
+
+    path: Path
+    folder: Path
+    exposure: datamodels.CubeModel
+    target: np.ndarray
+    brightness: np.ndarray
+
+
+def simulate(folder, settings=SETTINGS, target_flux=200.0):
+    """Simulate a transit, and take flat and sky off by the truth."""
+    path = simulate_time_series(folder, settings, target_flux=target_flux)
+    with fits.open(folder / "time_series_truth.fits") as truth:
+        sky, flat = truth["SKY"].data, truth["FLAT"].data
+        target, brightness = truth["TARGET"].data, truth["TRANSIT"].data["brightness"]
+    with datamodels.open(path) as model:
+        exposure = model.copy()
+    exposure.data, exposure.err = exposure.data / flat - sky, exposure.err / flat
+    return Series(path, folder, exposure, target.astype(float), brightness)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Simulate a star of moderate brightness."""
+    return simulate(tmp_path_factory.mktemp("series"))
+
+
+@pytest.fixture(scope="module")
+def traces(series):
+    """Find its traces."""
+    return TraceFitStep.call(series.exposure)
+
+
+@pytest.fixture(scope="module")
+def extracted(series, traces):
+    """Extract its spectra; return all that is known of each order, and the product."""
+    step = OptimalExtractStep()
+    return step.run(series.exposure, traces), step.orders
+
+
+def light_in(band, image):
+    """Sum an image over an aperture."""
+    return np.sum(band.weight * band.take(image), axis=1)
+
+
+# --- traces ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "columns", "limit"),
+    [(1, (500, 2030), 0.03), (2, (700, 1700), 0.1), (3, (50, 800), 0.2)],
+)
+def test_traces(traces, order, columns, limit):
+    truth = get_trace(str(order))
+    row, wavelength = traces.rows(order, 2048)
+    inside = np.arange(*columns)
+    error = row[inside] - (np.interp(inside, truth.x, truth.y) - SUBSTRIP256.y0)
+    assert np.abs(error).max() < limit
+    np.testing.assert_allclose(
+        wavelength[inside], np.interp(inside, truth.x, truth.wavelength), rtol=1e-3
+    )
+
+
+def test_traces_of_a_wheel_that_is_elsewhere(series):
+    """The header tells a wrong position: the trace is found all the same, the residuals tell."""
+    wrong = series.exposure.copy()
+    wrong.meta.instrument.pupil_position = 246.0
+    traces = TraceFitStep.call(wrong)
+    mine = traces.traces[traces.traces["order"] == 1]
+    truth = get_trace("1")
+    error = mine["row"] - (np.interp(mine["column"], truth.x, truth.y) - SUBSTRIP256.y0)
+    inside = (mine["column"] > 500) & (mine["column"] < 2030)
+    assert np.abs(mine["expected"] - mine["row"])[inside].max() > 3
+    assert np.abs(error)[inside].max() < 0.1
+    slices = traces.slices[traces.slices["order"] == 1]
+    used = slices["used"] == 1
+    assert np.abs(slices["residual"][used]).max() < 0.1
+    assert set(slices["detected"][used]) == {1}
+
+
+def test_traces_are_saved_and_used(series, traces, extracted, tmp_path):
+    traces.save(tmp_path / "t_sosstraces.fits")
+    with datamodels.open(tmp_path / "t_sosstraces.fits") as read:
+        assert isinstance(read, SossTracesModel)
+        np.testing.assert_array_equal(read.traces["row"], traces.traces["row"])
+    again = OptimalExtractStep.call(series.exposure, traces=str(tmp_path / "t_sosstraces.fits"))
+    np.testing.assert_array_equal(
+        again.spec[0].spec_table["FLUX"], extracted[0].spec[0].spec_table["FLUX"]
+    )
+
+
+def test_a_trace_that_is_too_faint(tmp_path, caplog):
+    series = simulate(tmp_path, replace(SETTINGS, n_integrations=2), target_flux=0.05)
+    traces = TraceFitStep.call(series.exposure, n_mad=20.0)
+    np.testing.assert_array_equal(traces.traces["row"], traces.traces["expected"])
+    assert not traces.slices["used"].any()
+    assert "order 1 is too faint" in caplog.text
+    spectra = OptimalExtractStep.call(series.exposure, traces=None)
+    assert np.isfinite(spectra.spec[0].spec_table["FLUX"]).mean() > 0.9
+
+
+# --- extraction --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "columns", "limit"), [(1, (300, 2030), 0.004), (2, (700, 1700), 0.008)]
+)
+def test_fluxes_are_true(series, extracted, order, columns, limit):
+    """Of both ways, in all columns, beside the light in the aperture; the scatter is that told."""
+    each = extracted[1][order].extraction
+    truth = light_in(each.band, series.target)
+    inside = (each.band.columns >= columns[0]) & (each.band.columns < columns[1])
+    for flux, error in ((each.flux, each.error), (each.box_flux, each.box_error)):
+        ratio = flux / (series.brightness[:, np.newaxis] * truth)
+        pull = (ratio - 1) * flux / error
+        assert abs(np.nanmedian(ratio[:, inside]) - 1) < 0.001
+        assert np.nanpercentile(np.abs(nanmean(ratio, axis=0)[inside] - 1), 95) < limit
+        assert 0.9 < 1.4826 * np.nanmedian(np.abs(pull[:, inside])) < 1.1
+    assert (each.error[:, inside] <= 1.001 * each.box_error[:, inside]).mean() > 0.99
+
+
+def test_photon_noise(series, extracted):
+    """Where the star is bright, no more noise than that of its photons and 10 per cent."""
+    each = extracted[1][1].extraction
+    time = SETTINGS.exposure_time / SETTINGS.n_integrations
+    inside = (each.band.columns > 1200) & (each.band.columns < 2000)
+    truth = light_in(each.band, series.target)[inside]
+    photons = np.sqrt(1.6 * truth * time)
+    out = series.brightness > 0.999
+    snr = np.nanmedian((each.flux / each.error)[out][:, inside], axis=0)
+    assert np.median(snr / photons) > 0.9
+
+
+def test_a_faint_star_gains_most(tmp_path):
+    series = simulate(tmp_path, target_flux=10.0)
+    step = OptimalExtractStep()
+    step.run(series.exposure)
+    each = step.orders[1].extraction
+    assert np.nanmedian(each.box_error / each.error) > 1.1
+    truth = light_in(each.band, series.target)
+    ratio = nanmean(each.flux / series.brightness[:, np.newaxis], axis=0) / truth
+    inside = (each.band.columns > 600) & (each.band.columns < 2000)
+    assert abs(np.nanmedian(ratio[inside]) - 1) < 0.005
+
+
+def test_cosmic_rays_and_bad_pixels(series, traces, extracted):
+    """What is hit or lost changes the spectra by less than their errors."""
+    hurt = series.exposure.copy()
+    rows, _ = traces.rows(1, 2048)
+    columns = np.arange(600, 2000, 50)
+    middle = np.round(rows[columns]).astype(int)
+    hurt.data[2, middle + 4, columns] += 500.0
+    hurt.data[4, middle - 6, columns] = np.nan
+    hurt.data[:, :, 1234] = np.nan
+    step = OptimalExtractStep()
+    product = step.run(hurt, traces)
+    before, after = extracted[1][1].extraction, step.orders[1].extraction
+    places = np.searchsorted(before.band.columns, columns)
+    for index in (2, 4):
+        for name in ("flux", "box_flux"):
+            change = (getattr(after, name) - getattr(before, name))[index, places]
+            assert np.abs(change / before.error[index, places]).max() < 3
+    lost = np.searchsorted(before.band.columns, 1234)
+    assert np.isnan(after.flux[:, lost]).all()
+    table = product.spec[0].spec_table
+    place = np.argmin(np.abs(table["WAVELENGTH"][0] - step.orders[1].wavelength[lost]))
+    assert (table["DQ"][:, place] & 1).all()
+    assert not (extracted[0].spec[0].spec_table["DQ"][:, place] & 1).any()
+
+
+def test_contamination(extracted, series):
+    """The light of order 1 in the aperture of order 2, beside the truth."""
+    own = get_trace("2")
+    order = extracted[1][2]
+    band = order.extraction.band
+    truth = light_in(band, series.target)
+    share = own.spectrum(200.0, 6000.0)
+    # Columns where order 2 is alone tell how much light of the aperture its peak stands for.
+    peak = np.interp(band.columns, own.x, share)
+    alone = (band.columns > 1500) & (band.columns < 1700)
+    scale = np.median(truth[alone] / peak[alone])
+    expected = 1 - scale * peak / truth
+    for low, high in ((100, 300), (300, 500), (600, 800), (900, 1100)):
+        inside = (band.columns >= low) & (band.columns < high)
+        found, true = np.median(order.contamination[inside]), np.median(expected[inside])
+        assert abs(found - true) < 0.02 + 0.3 * true, low
+    flags = extracted[0].spec[1].spec_table["DQ"][0]
+    assert 0.1 < np.mean(flags & datamodels.dqflags.pixel["OTHER_BAD_PIXEL"] > 0) < 0.9
+
+
+# --- products ----------------------------------------------------------------------------
+
+
+def test_jwst_reads_the_spectra(extracted, series, tmp_path):
+    extracted[0].save(tmp_path / "a_x1dints.fits")
+    with datamodels.open(tmp_path / "a_x1dints.fits") as model:
+        assert isinstance(model, datamodels.TSOMultiSpecModel)
+        assert [spec.spectral_order for spec in model.spec] == [1, 2, 3]
+        table = model.spec[0].spec_table
+        assert table["FLUX"].shape == (8, 2040)
+        assert (np.diff(table["WAVELENGTH"], axis=1) > 0).all()
+        assert table.columns["FLUX"].unit == "DN/s"
+        np.testing.assert_allclose(
+            table["MJD-AVG"], series.exposure.int_times["int_mid_MJD_UTC"], rtol=1e-12
+        )
+        light = white_light(model)
+    curve = np.array(light["whitelight_flux_order_1"])
+    depth = 1 - curve[2:6].mean() / curve[[0, 7]].mean()
+    truth = 1 - series.brightness[2:6].mean() / series.brightness[[0, 7]].mean()
+    assert abs(depth - truth) < 3e-4
+
+
+# --- between the orders ------------------------------------------------------------------
+
+
+def test_light_between_the_orders(series):
+    """A smooth light is found below the traces, too."""
+    y, x = np.indices(SUBSTRIP256.shape)
+    light = 2 + np.sin(x / 500) + y / 200
+    bright = series.exposure.copy()
+    for each_integration in (False, True):
+        bright.data = series.exposure.data + light.astype("f4")
+        settings = {"each_integration": each_integration, "degree": 4}
+        plain = InterOrderBackgroundStep.call(series.exposure, **settings)
+        result = InterOrderBackgroundStep.call(bright, **settings)
+        left = np.nanmean(result.data - plain.data, axis=0)[:250, 10:-10]
+        assert np.abs(left).max() < 0.3
+        assert np.sqrt(np.nanmean(left**2)) < 0.08
+    np.testing.assert_array_equal(bright.data, series.exposure.data + light.astype("f4"))
+
+
+def test_smoothing_and_stars():
+    rng = np.random.default_rng(1)
+    image = 1 + 0.1 * rng.standard_normal((96, 512))
+    image[40:56, 100:160] += 3
+    free = np.ones(image.shape, dtype=bool)
+    light = fit_light(image, free, degree=2, smoothing=3.0)
+    assert np.abs(light - 1).max() < 0.05
+    with pytest.raises(ValueError, match="too few pixels between the orders"):
+        fit_light(image, free & (np.arange(512) < 64), degree=3, smoothing=0)
+
+
+# --- the pipeline ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def skyflat(tmp_path_factory, series):
+    """Write a skyflat of the sky that the exposure has."""
+    from soss_background import SkyflatModel
+
+    sky = fits.getdata(series.folder / "time_series_truth.fits", "SKY")
+    model = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky, dq=np.zeros(sky.shape, "u4"))
+    model.meta.skyflat.flat_correction = "COMPLETE"
+    path = tmp_path_factory.mktemp("skyflat") / "nis_clear_gr700xd_skyflat.fits"
+    model.save(path)
+    return path
+
+
+def test_pipeline(series, skyflat, extracted, tmp_path):
+    """As users run it: all products, the metrics, the command that repeats it."""
+    before = checksums([series.path])
+    done = run_program(
+        "strun",
+        PIPELINE,
+        series.path,
+        f"--steps.skyflat_subtract.skyflat={skyflat}",
+        f"--steps.flat_field.override_flat={series.folder / 'time_series_flat.fits'}",
+        "--steps.optimal_extract.save_box=true",
+        "--steps.optimal_extract.save_merged=true",
+        "--steps.trace_fit.save_results=true",
+        "--steps.skyflat_subtract.save_residual=true",
+        home=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert checksums([series.path]) == before
+    root = series.path.name.removesuffix("_rateints.fits")
+    endings = ("x1dints.fits", "x1dboxints.fits", "spectrum.fits", "spectrum.ecsv")
+    endings += ("sosstraces.fits", "skyflatresidual.fits", "stare.html", "stareqc.ecsv")
+    assert {path.name for path in tmp_path.glob("jw*")} == {f"{root}_{end}" for end in endings}
+    with datamodels.open(tmp_path / f"{root}_x1dints.fits") as model:
+        flux = model.spec[0].spec_table["FLUX"][0]
+    history = str(fits.getheader(tmp_path / f"{root}_x1dints.fits")["HISTORY"])
+    assert "strun soss_background.SossStarePipeline" in history
+    truth = extracted[0].spec[0].spec_table["FLUX"][0]
+    assert abs(np.nanmedian(flux / truth) - 1) < 0.003
+    qc = Table.read(tmp_path / f"{root}_stareqc.ecsv")
+    values = dict(zip(qc["name"], qc["value"], strict=True))
+    assert values["orders"] == 3
+    assert values["slices"] == 300
+    assert values["snr_order_1"] > values["snr_order_2"] > values["snr_order_3"] > 1
+    assert "fail" not in qc["flag"]
+    merged = Table.read(tmp_path / f"{root}_spectrum.ecsv")
+    assert set(merged["order"]) == {1, 2}
+    assert (np.diff(merged["wavelength"]) > 0).all()
+    assert merged["wavelength"].min() < 0.6 < 2.8 < merged["wavelength"].max()
+    residual = fits.getdata(tmp_path / f"{root}_skyflatresidual.fits")
+    assert abs(np.nanmedian(residual[200:245, 50:300])) < 0.3
+    page = (tmp_path / f"{root}_stare.html").read_text()
+    for text in ("snr_order_1", "white_light", "To repeat it", str(skyflat)):
+        assert text in page
+    assert "snr_order_1" in done.stderr
+    assert done.stderr.count("Saved") >= 8
+    assert "To repeat it:" in done.stderr
+
+
+def test_pipeline_in_a_notebook(series, skyflat, tmp_path):
+    """A model is left unchanged; what is out of range ends the run if it is asked to."""
+    with datamodels.open(series.path) as model:
+        before = model.data.copy()
+        steps = {
+            "skyflat_subtract": {"skyflat": [str(skyflat)]},
+            "flat_field": {"override_flat": str(series.folder / "time_series_flat.fits")},
+            "inter_order_background": {"skip": False},
+        }
+        spectra = SossStarePipeline.call(model, steps=steps)
+        np.testing.assert_array_equal(model.data, before)
+        assert len(spectra.spec) == 3
+        with pytest.raises(SkyflatError, match="snr_order_1 is .*, not 1e\\+06 to inf"):
+            SossStarePipeline.call(
+                model, steps=steps, snr_order_1_range=[1e6, np.inf], fail_on_qc=True
+            )
+    assert not list(tmp_path.iterdir())
+
+
+# --- flux calibration --------------------------------------------------------------------
+
+
+def black_body(wavelength):
+    """Give the spectrum of the simulated star a flux, erg/s/cm^2/Angstrom; micron."""
+    return 1e-13 * wavelength**-5 / np.expm1(14387.77 / (wavelength * 6000.0))
+
+
+def test_response_of_a_standard(series, traces, tmp_path):
+    """The simulated star is a black body: its response is the throughput of the simulator."""
+    wavelength = np.linspace(0.4, 3.5, 3000)
+    columns = {
+        "WAVELENGTH": ("ANGSTROMS", 1e4 * wavelength),
+        "FLUX": ("FLAM", black_body(wavelength)),
+    }
+    columns = [fits.Column(k, "D", unit=unit, array=array) for k, (unit, array) in columns.items()]
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "star.fits")
+    step = OptimalExtractStep(standard=str(tmp_path / "star.fits"))
+    step.output_dir = str(tmp_path)
+    step.run(series.exposure, traces)
+    for order, (low, high) in {1: (0.95, 2.6), 2: (0.62, 0.8)}.items():
+        mine = step.response[step.response["order"] == order]
+        mine = mine[(mine["wavelength"] > low) & (mine["wavelength"] < high)]
+        truth = get_trace(str(order))
+        rising = np.argsort(truth.wavelength)
+        blaze = np.interp(mine["wavelength"], truth.wavelength[rising], truth.throughput[rising])
+        for name, power in (("fit", 1), ("efficiency", 0)):
+            ratio = mine[name] / (blaze * mine["wavelength"] ** power)
+            if name == "efficiency":
+                ratio = ratio * np.abs(np.gradient(mine["wavelength"]))
+            assert np.std(ratio) / np.mean(ratio) < 0.03
+    saved = Table.read(next(tmp_path.glob("*_response.ecsv")))
+    np.testing.assert_allclose(saved["fit"], step.response["fit"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"WAVELENGTH": [1.0]}, "column FLUX is missing"),
+        ({"WAVELENGTH": [1.0] * u.s, "FLUX": [1.0]}, "not convertible"),
+    ],
+)
+def test_standards_that_are_none(series, columns, message, tmp_path):
+    Table(columns).write(tmp_path / "star.ecsv")
+    with pytest.raises(SkyflatError, match=f"star.ecsv: .*{message}"):
+        OptimalExtractStep.call(series.exposure, standard=str(tmp_path / "star.ecsv"))
+    with pytest.raises(SkyflatError, match="none.fits: no such file"):
+        OptimalExtractStep.call(series.exposure, standard="none.fits")
+
+
+def test_photom(series, tmp_path):
+    """jwst's own step calibrates the spectra by a reference file that is given."""
+    model = datamodels.NisSossPhotomModel()
+    add_header(model, "PHOTOM")
+    table = np.zeros(3, dtype=_photom_dtype())
+    table["filter"], table["pupil"], table["order"] = "CLEAR", "GR700XD", [1, 2, 3]
+    table["photmj"], table["nelem"] = [2.0, 3.0, 4.0], 2
+    table["wavelength"], table["relresponse"] = [0.1, 10.0], 1.0
+    model.phot_table = table
+    model.save(tmp_path / "photom.fits")
+    steps = {
+        "skyflat_subtract": {"skip": True},
+        "photom": {"override_photom": str(tmp_path / "photom.fits")},
+    }
+    spectra = SossStarePipeline.call(series.exposure, steps=steps)
+    plain = OptimalExtractStep.call(series.exposure)
+    assert spectra.meta.cal_step.photom == "COMPLETE"
+    for spec, before, factor in zip(spectra.spec, plain.spec, (2, 3, 4), strict=True):
+        assert spec.spec_table.columns["FLUX"].unit == "MJy"
+        np.testing.assert_allclose(
+            spec.spec_table["FLUX"], factor * before.spec_table["FLUX"], rtol=1e-4
+        )
+
+
+def _photom_dtype():
+    plain = [("filter", "S12"), ("pupil", "S15"), ("order", "<i2"), ("photmj", "<f4")]
+    plain += [("uncertainty", "<f4"), ("nelem", "<i2")]
+    vectors = ("wavelength", "relresponse", "reluncertainty")
+    return plain + [(name, "<f4", (2,)) for name in vectors]
+
+
+# --- bad input ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [TraceFitStep, OptimalExtractStep, InterOrderBackgroundStep])
+def test_what_cannot_be_used(step, series, tmp_path):
+    masked = series.exposure.copy()
+    masked.dq = masked.dq | 1
+    with pytest.raises(SkyflatError, match="no usable pixel"):
+        step.call(masked)
+    other = series.exposure.copy()
+    other.meta.instrument.filter = "F277W"
+    with pytest.raises(SkyflatError, match="FILTER is F277W, not CLEAR"):
+        step.call(other)
+    moved = series.exposure.copy()
+    moved.meta.subarray.ystart = 1
+    with pytest.raises(SkyflatError, match="SUBSTRT1 and SUBSTRT2 are not those of SUBSTRIP256"):
+        step.call(moved)
+    with pytest.raises(SkyflatError, match="nothing.fits: no such file"):
+        step.call(str(tmp_path / "nothing.fits"))
+
+
+def test_traces_that_are_none(series):
+    with pytest.raises(SkyflatError, match="holds no traces, see TraceFitStep"):
+        OptimalExtractStep.call(series.exposure, traces=str(series.path))
+
+
+def test_input_is_not_written_over(series, tmp_path):
+    path = tmp_path / "a_x1dints.fits"
+    path.write_bytes(series.path.read_bytes())
+    with pytest.raises(SkyflatError, match="is an input"):
+        strun("soss_background.OptimalExtractStep", path)
