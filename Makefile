@@ -10,6 +10,7 @@
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
 # make bench-subtract   take the sky out of simulated time series, beside jwst's step and a box
+# make bench-stare      the bias of a transmission spectrum without sky subtraction, with jwst's, ours
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
 # make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
 #
@@ -21,7 +22,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint style coverage test-oldest wheel docs figures bench-accuracy bench-subtract bench-reference bench-speed clean
+.PHONY: demo test lint style coverage test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -68,6 +69,7 @@ wheel: .venv/installed
 	touch $@
 
 docs: .venv/installed-docs
+	rm -rf docs/api
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html
 
 figures: .venv/installed-bench
@@ -75,6 +77,7 @@ figures: .venv/installed-bench
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
 	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
 	$(BIN)/python benchmarks/subtract.py --seeds 1 --plot docs/images/subtract.png
+	$(BIN)/python benchmarks/stare.py --plot docs/images/stare.png
 	$(BIN)/python benchmarks/speed.py --plot docs/images/speed.png
 
 .venv/installed-docs: .venv/installed
@@ -86,6 +89,9 @@ bench-accuracy: .venv/installed-bench
 
 bench-subtract: .venv/installed-bench
 	$(BIN)/python benchmarks/subtract.py $(BENCH)
+
+bench-stare: .venv/installed-bench
+	$(BIN)/python benchmarks/stare.py $(BENCH)
 
 bench-reference: .venv/installed-bench
 	$(BIN)/python benchmarks/reference.py $(BENCH)

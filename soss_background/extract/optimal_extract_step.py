@@ -69,7 +69,7 @@ class OptimalExtractStep(SkyflatStep):
         ----------
         init : str, `~pathlib.Path` or data model
             The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
-        traces : str, `~pathlib.Path` or `~soss_background.datamodels.SossTracesModel`, optional
+        traces : str, `~pathlib.Path` or `~soss_background.SossTracesModel`, optional
             Its traces; they are fitted if they are not given.
 
         Returns
@@ -173,7 +173,7 @@ def open_traces(path):
 
     Returns
     -------
-    `~soss_background.datamodels.SossTracesModel`
+    `~soss_background.SossTracesModel`
         The traces.
 
     Raises

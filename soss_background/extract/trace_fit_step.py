@@ -48,7 +48,7 @@ class TraceFitStep(SkyflatStep):
 
         Returns
         -------
-        `~soss_background.datamodels.SossTracesModel`
+        `~soss_background.SossTracesModel`
             The traces. Of an order that is too faint, the trace is where pastasoss expects it.
         """
         exposure = self.open_exposure(init)
