@@ -60,7 +60,7 @@ test-oldest:
 wheel: .venv/installed
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/pytest tests/test_packaging.py
+	WHEEL=$$(ls dist/*.whl) $(BIN)/pytest tests/test_packaging.py -k wheel
 
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }

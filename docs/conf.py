@@ -33,6 +33,8 @@ _others = (
     "matplotlib|numpy|pathlib|scipy|stdatamodels|stpipe|threading"
 )
 nitpick_ignore_regex = [("py:.*", rf"({_others})\..*")]
+# Most blocks are for a shell, or print-outs.
+highlight_language = "none"
 html_theme = "pydata_sphinx_theme"
 html_title = "soss_background"
 html_show_sourcelink = False

@@ -1,5 +1,6 @@
 """What is installed: entry points, the wheel, the version."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -46,19 +47,25 @@ def test_help_tells_the_parameters(tmp_path):
         assert option in done.stdout
 
 
-def test_wheel_holds_all_that_is_needed(tmp_path):
-    # Of a copy: what an earlier build left in the tree would be taken along.
-    source = tmp_path / "source"
+def build_wheel(folder):
+    """Build the wheel of a copy: what an earlier build left in the tree would be taken along."""
+    source = folder / "source"
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT / "soss_background", source / "soss_background", ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source],
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source],
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_wheel_holds_all_that_is_needed(tmp_path):
+    """Of a wheel of our own, or of the one that is to be released."""
+    wheel = os.environ.get("WHEEL") or build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     data = {path for path in (ROOT / "soss_background").rglob("*.*") if path.suffix in DATA}

@@ -70,4 +70,9 @@ def test_hooks_before_a_commit_are_those_of_the_makefile():
 def test_documentation_is_built_with_what_the_extra_has():
     settings = read_yaml(".readthedocs.yaml")
     assert settings["python"]["install"][0]["extra_requirements"] == ["docs"]
+    # The pages of these modules import what is optional.
+    pages = (ROOT / "docs" / "api.rst").read_text()
+    assert "associations.archive" in pages
+    assert "soss_background.batch" in pages
+    assert "soss_background[archive,batch]" in PROJECT["optional-dependencies"]["docs"]
     assert (ROOT / settings["sphinx"]["configuration"]).is_file()

@@ -146,7 +146,8 @@ def combine_exposures(
     reasons, deviation = vet_exposures(*cells, mad_threshold, excluded)
     used = np.array([not reason for reason in reasons])
     if not used.any():
-        raise NothingToCombineError(f"no exposure can be used: {reasons[0]}")
+        told = "; ".join(dict.fromkeys(reasons))
+        raise NothingToCombineError(f"no exposure can be used: {told}")
     # A slice spares the copies that a choice makes.
     vetted = slice(None) if used.all() else np.flatnonzero(used)
     noise = cells[1][vetted]

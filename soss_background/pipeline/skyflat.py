@@ -11,7 +11,7 @@ from soss_background.combine import metadata
 from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
 from soss_background.denoise.skyflat_denoise_step import SkyflatDenoiseStep
 from soss_background.errors import SkyflatError
-from soss_background.exposures import borrow_image
+from soss_background.exposures import borrow_image, read_headers
 from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
 from soss_background.quality.skyflat_quality_step import SkyflatQualityStep
 from soss_background.stpipe import FlatFieldStep, SkyflatPipelineBase
@@ -19,6 +19,8 @@ from soss_background.stpipe import FlatFieldStep, SkyflatPipelineBase
 __all__ = ["SkyflatPipeline"]
 
 log = logging.getLogger(__name__)
+
+_FLAT_FIELDED = "meta.cal_step.flat_field"
 
 
 class SkyflatPipeline(SkyflatPipelineBase):
@@ -68,7 +70,9 @@ class SkyflatPipeline(SkyflatPipelineBase):
         # Before any work is done.
         metadata.name_products(libraries)
         self.skyflat_combine.check_excluded(libraries)
-        self.prefetch(libraries[0])
+        states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]
+        if any(state != "COMPLETE" for state in states):
+            self.prefetch(libraries[0])
         with _few_collections():
             results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else results

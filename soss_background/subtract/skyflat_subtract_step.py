@@ -195,7 +195,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 raise
         if first is not None:
             raise _NotSubtractedError(
-                f"{first} is flat-fielded and {second} is not: give --override_flat=FILE"
+                f"{first} is flat-fielded and {second} is not: give {self._option('flat')}"
             )
         log.info("No flat: templates are shifted with that of the detector in them")
         return None
@@ -215,12 +215,17 @@ class SkyflatSubtractStep(SkyflatStep):
         if self.get_ref_override("bkg") is None and not crds_reachable():
             raise SkyflatError(
                 "No BKG reference file: CRDS cannot be reached. Give skyflats (skyflat=FILES) or a "
-                "reference file (override_bkg=FILE), or set CRDS_PATH to reach CRDS."
+                f"reference file ({self._option('bkg')}), or set CRDS_PATH to reach CRDS."
             )
         path = self._ask_crds(model, "bkg")
         if path == "N/A":
             raise _NotSubtractedError("CRDS has no BKG reference file for it")
         return Path(path)
+
+    def _option(self, kind):
+        """Name the option by which a reference file is given, alone or in a pipeline."""
+        place = "" if self.parent is None else f"steps.{self.name}."
+        return f"--{place}override_{kind}=FILE"
 
     def _ask_crds(self, model, kind):
         """Get a reference file, or end with one line that tells why there is none."""
@@ -228,7 +233,7 @@ class SkyflatSubtractStep(SkyflatStep):
             return self.get_reference_file(model, kind)
         except (SystemExit, CrdsError) as err:
             raise SkyflatError(
-                f"No {kind} reference file: CRDS gives none ({err}), give --override_{kind}=FILE"
+                f"No {kind} reference file: CRDS gives none ({err}), give {self._option(kind)}"
             ) from err
 
 
