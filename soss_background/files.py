@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
 
 from soss_background.errors import SkyflatError
@@ -98,6 +99,6 @@ def tell_of_fault(path, fault="cannot be read"):
             yield
     except SkyflatError:
         raise
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as err:
+    except (AttributeError, IORegistryError, LookupError, OSError, TypeError, ValueError) as err:
         reason, *_ = str(err).split("\n")
         raise SkyflatError(f"{path}: {fault} ({reason})") from err

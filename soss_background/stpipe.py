@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 _PATIENCE = 10
 
 _SUFFIX = re.compile(
-    r"^(?P<root>.+?)(?P<separator>[_-])skyflat(mask|combine|denoise|quality|subtract)?$"
+    r"^(?P<root>.+?)(?P<separator>[_-])"
+    r"(skyflat(mask|combine|denoise|quality|subtract)?|interorder|sosstraces)$"
 )
 
 
@@ -255,7 +256,8 @@ class SkyflatStep(SkyflatMixin, Step):
             self._input_paths = {init.resolve()}
         exposure = self.prepare_output(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
-            raise SkyflatError(f"{exposure.meta.filename}: neither an image nor a cube")
+            kind = exposure.meta.model_type
+            raise SkyflatError(f"{exposure.meta.filename}: {kind} is neither an image nor a cube")
         return exposure
 
     def open_skyflat(self, init):

@@ -109,6 +109,15 @@ def test_nothing_overridden(visit, tmp_path):
     assert not list(tmp_path.glob("*.fits"))
 
 
+def test_what_is_flat_fielded_needs_no_flat(visit, flat, tmp_path):
+    """Masks of a former run, which are flat-fielded, become a skyflat without CRDS."""
+    override = f"--steps.flat_field.override_flat={flat}"
+    strun(PIPELINE, visit, override, "--steps.skyflat_combine.skip=true")
+    strun(PIPELINE, *tmp_path.glob("*_skyflatmask.fits"), "--steps.skyflat_mask.skip=true")
+    (product,) = tmp_path.glob("*_skyflat.fits")
+    assert fits.getval(product, "FLATCORR") == "COMPLETE"
+
+
 def test_override_that_is_missing(visit):
     with pytest.raises(SkyflatError, match=r"none\.fits: no such file"):
         strun(PIPELINE, visit, "--steps.flat_field.override_flat=none.fits")

@@ -9,7 +9,7 @@ from helpers import strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatPipeline
+from soss_background import OptimalExtractStep, SkyflatPipeline, TraceFitStep
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, simulate_visit, write_exposure
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
@@ -131,3 +131,28 @@ def test_sky_of_a_real_star():
         np.median((frame - found.sky)[215:250, part]) for part in (slice(655, 685), slice(730, 760))
     )
     assert abs(after - before) < 0.1 * np.median(found.sky)
+
+
+def test_spectra_of_a_real_star(tmp_path):
+    """Traces where pastasoss expects them, and spectra as smooth as those of a hot star are."""
+    frame = np.load(REAL / "jw01512001001_03102_00001_nis_substrip256_pwcpos245.778671.npy")
+    noise = 0.5 + np.sqrt(np.clip(frame, 0, None) / 6)
+    path = tmp_path / "jw01512001001_03102_00001_nis_rate.fits"
+    settings = Simulation(window=SUBSTRIP256, pwcpos=245.778671)
+    write_exposure(path, frame.astype("f4"), noise.astype("f4"), simulation=settings)
+    traces = TraceFitStep.call(str(path))
+    step = OptimalExtractStep()
+    step.run(str(path), traces)
+    for order, columns, distance in ((1, (500, 2030), 1.5), (2, (800, 1700), 3.0)):
+        slices = traces.slices[traces.slices["order"] == order]
+        used = slices["used"] == 1
+        assert np.count_nonzero(used) > 30
+        assert np.std(slices["residual"][used]) < 0.3
+        assert np.abs(slices["row"] - slices["expected"])[used].max() < distance
+        each = step.orders[order].extraction
+        inside = (each.band.columns >= columns[0]) & (each.band.columns < columns[1])
+        flux = each.flux[0, inside]
+        assert (flux > 0).mean() > 0.99
+        rough = np.abs(np.diff(flux, 2)) / flux[1:-1]
+        assert np.nanmedian(rough) < 0.02
+        assert_allclose(np.nanmedian(each.box_flux[0, inside] / flux), 1, atol=0.01)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from astropy.io import fits
+from bottleneck import nanmedian
 from crds_cache import crds_at, make_cache
 from helpers import run_program, strun
 from jwst.pipeline import Spec2Pipeline
@@ -14,7 +15,12 @@ from numpy.testing import assert_allclose
 from spec2_references import make_references
 from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatModel, SkyflatSpec2Pipeline, SkyflatSubtractStep
+from soss_background import (
+    OptimalExtractStep,
+    SkyflatModel,
+    SkyflatSpec2Pipeline,
+    SkyflatSubtractStep,
+)
 from soss_background.associations import make_background_associations
 from soss_background.detector import SUBSTRIP256
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit, sky_image
@@ -186,6 +192,29 @@ def depth(spectra):
     """Measure how much light is lost in the middle of the time series."""
     light = np.nansum(spectra, axis=1)
     return 1 - light[1:3].sum() / light[[0, 3]].sum()
+
+
+def test_extraction_beside_jwst(subtracted):
+    """Our spectra of the calibrated exposure are those of jwst's box, and less noisy."""
+    step = OptimalExtractStep()
+    step.run(str(subtracted.calints))
+    order = step.orders[1]
+    with datamodels.open(subtracted.x1dints) as model:
+        theirs = {
+            name: model.spec[0].spec_table[name] for name in ("WAVELENGTH", "FLUX", "FLUX_ERROR")
+        }
+    rising = np.argsort(order.wavelength)
+    each = order.extraction
+    inside = (theirs["WAVELENGTH"][0] > 1.0) & (theirs["WAVELENGTH"][0] < 2.4)
+    wave = theirs["WAVELENGTH"][0][inside]
+    for flux, limit in ((each.flux, 0.01), (each.box_flux, 0.01)):
+        ours = np.interp(wave, order.wavelength[rising], nanmedian(flux, axis=0)[rising])
+        ratio = ours / nanmedian(theirs["FLUX"], axis=0)[inside]
+        assert abs(nanmedian(ratio) - 1) < limit
+    noise = nanmedian(each.error / each.flux, axis=0)[rising]
+    noise = np.interp(wave, order.wavelength[rising], noise)
+    their_noise = nanmedian(theirs["FLUX_ERROR"] / theirs["FLUX"], axis=0)[inside]
+    assert nanmedian(noise / their_noise) < 1.01
 
 
 @pytest.mark.usefixtures("crds")

@@ -18,7 +18,8 @@ class SossTracesModel(JwstDataModel):
     slices : ndarray
         One row a slice of an order: ``order``, ``column``, ``expected`` and measured ``row`` (NaN
         where there is none), ``peak`` above the background (median absolute deviations),
-        ``detected``, ``used`` in the fit, ``residual`` from it (pixels).
+        ``crowded`` by another order, ``detected``, ``used`` in the fit, ``residual`` from it
+        (pixels).
     """
 
     schema_url = "http://soss-background.readthedocs.io/schemas/traces.schema"

@@ -63,7 +63,8 @@ def estimate_contamination(rows, extractions, wings):
     Returns
     -------
     contamination : dict of ndarray, shape (n,)
-        Part of the mean flux of each order that is not its own, in the columns of its aperture.
+        Part of the mean flux of each order that is not its own, in the columns of its aperture; NaN
+        where the flux is not known, or not positive.
     """
     keys = list(extractions)
     number = len(rows[keys[0]])
@@ -72,17 +73,20 @@ def estimate_contamination(rows, extractions, wings):
     for i, key in enumerate(keys):
         extraction = extractions[key]
         columns = extraction.band.columns
-        flux[columns, i] = np.nan_to_num(nanmedian(extraction.flux, axis=0))
+        mean = nanmedian(extraction.flux, axis=0)
+        known = columns[np.isfinite(mean)]
+        flux[known, i] = mean[np.isfinite(mean)]
         for j, other in enumerate(keys):
             if j != i:
-                mixing[columns, i, j] = _leak(extraction, rows[other][columns], wings)
+                leak = _leak(extraction, rows[other][columns], wings)
+                mixing[known, i, j] = leak[np.isfinite(mean)]
     own = np.linalg.solve(mixing, flux[..., np.newaxis])[..., 0]
     contamination = {}
     for i, key in enumerate(keys):
         columns = extractions[key].band.columns
         mine = flux[columns, i]
         share = own[columns, i] / np.where(mine > 0, mine, 1)
-        contamination[key] = np.where(mine > 0, 1 - share, 0)
+        contamination[key] = np.where(mine > 0, np.clip(1 - share, 0, 1), np.nan)
     return contamination
 
 

@@ -72,6 +72,8 @@ def fit_light(image, free, *, degree, smoothing):
         If there are too few pixels between the orders.
     """
     y, x, value, error = _bin(np.where(free, image, np.nan))
+    if len(value) < 2 * (degree + 1) ** 2:
+        raise ValueError("too few pixels between the orders")
     rows, columns = (_basis(place, n, degree) for place, n in zip((y, x), image.shape, strict=True))
     design = (rows[:, :, np.newaxis] * columns[:, np.newaxis]).reshape(len(value), -1)
     penalty = _penalty(rows.shape[1], columns.shape[1])

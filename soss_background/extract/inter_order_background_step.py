@@ -63,7 +63,7 @@ class InterOrderBackgroundStep(SkyflatStep):
             light = np.array([fit_light(frame, free, **settings) for frame in frames])
         except ValueError as err:
             raise SkyflatError(f"{name}: {err}") from err
-        # The planes are those of the exposure itself.
-        data -= np.where(window.reference_pixels(), 0, light)
+        removed = np.where(window.reference_pixels(), 0, light)
+        exposure.data = (data - removed).reshape(exposure.data.shape)
         log.info("%s: %.3g DN/s between the orders removed (median)", name, np.median(light))
         return exposure

@@ -2,12 +2,35 @@
 
 import numpy as np
 
+from soss_background.extract.inter_order import free_pixels
 from soss_background.quality.metrics import Metric
 
-__all__ = ["measure_frame", "measure_spectra", "measure_traces"]
+__all__ = ["measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
 
 # Pixels nearer to a trace are not between the orders.
 _FREE = 30
+
+
+def measure_steps(exposure):
+    """
+    Tell what was done to an exposure.
+
+    Parameters
+    ----------
+    exposure : data model
+        The exposure that spectra were extracted of.
+
+    Returns
+    -------
+    metrics : list of `~soss_background.quality.metrics.Metric`
+        1 for what was done, 0 for what was not.
+    """
+    done = exposure.meta.cal_step
+    sky, flat = (state == "COMPLETE" for state in (done.bkg_subtract, done.flat_field))
+    return [
+        Metric("sky_subtracted", int(sky), "", "1 if the sky was subtracted"),
+        Metric("flat_fielded", int(flat), "", "1 if the exposure was divided by the flat"),
+    ]
 
 
 def measure_frame(image, good, rows, reference):
@@ -32,9 +55,7 @@ def measure_frame(image, good, rows, reference):
     """
     science = good[:, ~reference]
     bad = science.size - np.count_nonzero(science)
-    free = np.isfinite(image) & ~reference
-    for row in rows:
-        free &= ~(np.abs(np.arange(len(image))[:, np.newaxis] - row) < _FREE)
+    free = free_pixels(image.shape, rows, _FREE) & np.isfinite(image) & ~reference
     between = image[free]
     mean = np.mean(between) if between.size else np.nan
     return [
@@ -61,13 +82,15 @@ def measure_traces(slices, traces):
     """
     used, detected = slices["used"] == 1, slices["detected"] == 1
     total, found = len(slices), np.count_nonzero(detected)
+    alone = np.count_nonzero(slices["crowded"] == 0)
     clipped = np.count_nonzero(detected & ~used)
     metrics = [
         Metric("orders", len(set(slices["order"][used])), "", "orders of which a trace was found"),
         Metric("slices", total, "", "slices of all orders"),
         Metric("slices_detected", found, "", "slices that show a trace"),
         Metric("slices_clipped", clipped, "", "slices that were left out of the fit"),
-        Metric("detected_fraction", found / total, "", "part of the slices that show a trace"),
+        Metric("slices_crowded", total - alone, "", "slices that another order comes near"),
+        Metric("detected_fraction", found / max(alone, 1), "", "part of the others with a trace"),
         Metric("clipped_fraction", clipped / max(found, 1), "", "part of these that was left out"),
     ]
     for axis, values in zip("xy", _residuals(slices[used], traces), strict=True):

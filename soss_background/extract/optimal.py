@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from bottleneck import nanmean, nanmedian
+from scipy.ndimage import maximum_filter1d
 from tqdm import tqdm
 
 from soss_background.extract.profile import Band, fit_profile
@@ -12,8 +13,9 @@ __all__ = ["Extraction", "Order", "extract_order", "photon_variance"]
 
 # Integrations that it takes to tell cosmic rays by comparing them with each other.
 _FEW = 5
-# How far a fitted profile may be off, part of the light of a pixel.
-_TOLERANCE = 0.03
+# How far a fitted profile may be off, and the light of an integration from that of the others (the
+# trace moves by hundredths of a pixel), parts of the light of a pixel and its neighbours.
+_TOLERANCE, _MOTION = 0.05, 0.02
 # Part of the light of a column that must be seen.
 _SEEN = 0.5
 # Pixels that tell a first flux: those of at least this part of the brightest of their column.
@@ -103,7 +105,7 @@ def photon_variance(mean, variance, bright):
         Variance added by 1 DN/s.
     """
     light = mean[bright]
-    faint, strong = (light < np.percentile(light, 20)), (light > np.percentile(light, 80))
+    faint, strong = (light <= np.percentile(light, 20)), (light >= np.percentile(light, 80))
     values = variance[bright]
     rise = np.median(values[strong]) - np.median(values[faint])
     reach = np.median(light[strong]) - np.median(light[faint])
@@ -118,8 +120,8 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
 
     Optimal extraction (Horne 1986, PASP 98, 609): the mean of what each pixel tells of the light
     of its column, weighted by profile and variance. Pixels that deviate from what the other
-    integrations let expect (of fewer than five integrations: from the profile, where 3 per cent
-    of the light are allowed for its faults) are cosmic rays and left out.
+    integrations let expect (of fewer than five integrations: from the profile) are cosmic rays and
+    left out; 2 per cent of the light (5 for the profile) are allowed for motion and faults.
 
     Parameters
     ----------
@@ -153,11 +155,9 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
     tells = known if profile_mask is None else known & profile_mask
     profile = fit_profile(mean, variance / len(light), tells, band, degree)
     expected = _expect(light, good, profile, band) if len(light) >= _FEW else profile
-    tolerance = 0 if len(light) >= _FEW else _TOLERANCE
+    tolerance = _MOTION if len(light) >= _FEW else _TOLERANCE
     spectra = [
-        _extract_integration(
-            each, ok, band.weight, profile, expected, (other, slope), n_sigma, tolerance
-        )
+        _extract_integration(each, ok, band, profile, expected, (other, slope), n_sigma, tolerance)
         for each, ok in tqdm(
             zip(light, good, strict=True), progress, len(light), disable=None if progress else True
         )
@@ -176,30 +176,35 @@ def _expect(light, good, profile, band):
     return np.where(np.isfinite(expected), expected, profile)
 
 
-def _extract_integration(light, good, weight, profile, expected, noise, n_sigma, tolerance):
+def _extract_integration(light, good, band, profile, expected, noise, n_sigma, tolerance):
     """Extract one integration."""
     other, slope = noise
     light = np.where(good, light, 0)
     good = good.copy()
-    flux = _robust_flux(light, good, expected)
+    scale = _robust_flux(light, good, expected)
     for _ in range(_ROUNDS):
-        model = np.clip(flux, 0, None)[:, np.newaxis] * np.clip(expected, 0, None)
+        model = np.clip(scale, 0, None)[:, np.newaxis] * np.clip(expected, 0, None)
         variance = other + slope * model
-        spread = np.sqrt(variance + (tolerance * model) ** 2)
-        good &= np.abs(light - flux[:, np.newaxis] * expected) < n_sigma * spread
-        flux, response = _solve(light, good, weight, profile, variance)
-    box = np.sum(weight * np.where(good, light, flux[:, np.newaxis] * expected), axis=1)
+        # The trace may move: what counts is the light of the neighbours too.
+        faults = tolerance * maximum_filter1d(model, 3, axis=1)
+        good &= np.abs(light - scale[:, np.newaxis] * expected) < n_sigma * np.hypot(
+            np.sqrt(variance), faults
+        )
+        scale, share = _solve(light, good, band.weight, expected, variance)
+    flux, response = _solve(light, good, band.weight, profile, variance)
     error = np.sqrt(np.sum(response**2 * variance, axis=1))
+    filled = np.where(good & (band.weight > 0), light, scale[:, np.newaxis] * expected)
+    box = np.sum(band.aperture * filled, axis=1)
     # What replaces a bad pixel comes of the good ones.
-    replaced = np.sum(np.where(good, 0, weight * expected), axis=1, keepdims=True)
-    gain = np.where(good, weight, 0) + replaced * response
+    replaced = np.sum(np.where(good, 0, band.aperture * expected), axis=1, keepdims=True)
+    gain = np.where(good, band.weight, 0) + replaced * share
     box_error = np.sqrt(np.sum(gain**2 * variance, axis=1))
-    seen = np.sum(np.where(good, weight * profile, 0), axis=1)
+    seen = np.sum(np.where(good, band.weight * profile, 0), axis=1)
     lost = seen < _SEEN
     flux, error, box, box_error = (
         np.where(lost, np.nan, values) for values in (flux, error, box, box_error)
     )
-    return flux, error, box, box_error, np.sum(weight * good, axis=1), seen, response
+    return flux, error, box, box_error, np.sum(band.weight * good, axis=1), seen, response
 
 
 def _robust_flux(light, good, expected):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from astropy.io import fits
 from bottleneck import nanmedian
 
 from soss_background.datamodels import SossTracesModel
@@ -46,7 +47,7 @@ class OptimalExtractStep(SkyflatStep):
 
     spec = """
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
-    half_width = float(default=20.0, min=5.0)  # Half of the width of the aperture [pixels]
+    half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
     n_sigma = float(default=6.0, min=0.0)  # Significance above which a pixel is a cosmic ray [sigma]
     max_contamination = float(default=0.01, min=0.0)  # Columns of which a larger part of the light is of other orders are flagged
@@ -84,10 +85,15 @@ class OptimalExtractStep(SkyflatStep):
         """
         standard = read_standard(self.standard) if self.standard else None
         exposure = self.open_exposure(init)
+        if exposure.meta.cal_step.flat_field != "COMPLETE":
+            log.warning("%s: not flat-fielded", exposure.meta.filename)
         traces = self._find_traces(exposure, traces or self.traces)
+        _check_subarray(exposure, traces)
         data, err, good = as_cubes(exposure)
         places = {order: traces.rows(order, data.shape[-1]) for order in ORDERS}
-        rows = {order: row for order, (row, _) in places.items() if np.isfinite(row).any()}
+        rows = {order: row for order, (row, _) in places.items() if self._is_seen(row, good)}
+        if not rows:
+            raise SkyflatError(f"{exposure.meta.filename}: no order has a usable pixel")
         extractions = {order: self._extract(order, rows, data, err, good) for order in rows}
         contamination = self._contamination(mean_image(data, good), rows, extractions)
         self.orders = {}
@@ -113,11 +119,16 @@ class OptimalExtractStep(SkyflatStep):
             self._save_table(self.response, exposure, "response")
         return spectra
 
+    def _is_seen(self, row, good):
+        """Tell whether an order has a usable pixel."""
+        band = cut_band(row, good.shape[-2:], self.half_width)
+        return bool(np.any(band.take(good) & (band.weight > 0)))
+
     def _report(self, name):
         """Tell how good the spectra are."""
         for order, (_, _, extraction, contamination) in self.orders.items():
             snr = nanmedian(extraction.flux / extraction.error)
-            share = np.mean(contamination > self.max_contamination)
+            share = 1 - np.mean(contamination <= self.max_contamination)
             log.info(
                 "%s: order %d: median SNR %.1f, %.0f %% of the columns have light of other orders",
                 name, order, snr, 100 * share,
@@ -129,8 +140,7 @@ class OptimalExtractStep(SkyflatStep):
             return TraceFitStep().run(exposure)
         if isinstance(traces, SossTracesModel):
             return traces
-        path = Path(self.make_input_path(str(traces)))
-        return open_traces(path)
+        return open_traces(Path(traces))
 
     def _extract(self, order, rows, data, err, good):
         """Extract an order."""
@@ -156,10 +166,36 @@ class OptimalExtractStep(SkyflatStep):
 
     def _save_table(self, table, exposure, suffix):
         """Write a table as FITS and as text."""
-        for extension, style in (("fits", "fits"), ("ecsv", "ascii.ecsv")):
+        as_text = partial(table.write, format="ascii.ecsv")
+        writers = {"fits": partial(_write_fits, table), "ecsv": as_text}
+        for extension, write in writers.items():
             name = self.make_output_path(exposure.meta.filename, suffix=suffix, ext=extension)
-            save_whole(partial(table.write, format=style), Path(name))
+            save_whole(write, Path(name))
             log.info("Saved %s in %s", suffix, name)
+
+
+def _write_fits(table, path):
+    """Write a table with its units as they are: FITS itself knows no DN."""
+    plain = table.copy()
+    for column in plain.columns.values():
+        column.unit = None
+    hdu = fits.table_to_hdu(plain)
+    for name in table.colnames:
+        if table[name].unit:
+            hdu.columns[name].unit = str(table[name].unit).replace(" ", "")
+    hdu.writeto(path)
+
+
+def _check_subarray(exposure, traces):
+    """Make sure that traces are those of the pixels of an exposure."""
+    keys = ("name", "xstart", "ystart")
+    mine, theirs = (
+        [getattr(model.meta.subarray, key) for key in keys] for model in (exposure, traces)
+    )
+    if mine != theirs:
+        raise SkyflatError(
+            f"{exposure.meta.filename}: its subarray is {mine[0]}, that of the traces {theirs[0]}"
+        )
 
 
 def open_traces(path):

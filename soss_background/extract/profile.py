@@ -14,7 +14,7 @@ __all__ = ["Band", "cut_band", "fit_profile"]
 _KNOTS, _DEGREE = 1.0, 3
 # Residuals, in robust standard deviations, of pixels that are left out, and how often.
 _CLIP, _ITERATIONS = 6.0, 3
-# Weight of "the profile is smooth" relative to that of a pixel, where no pixel tells.
+# Weight of "there is no light" relative to that of a pixel, where no pixel tells.
 _RIDGE = 1e-8
 
 
@@ -30,13 +30,16 @@ class Band(NamedTuple):
         Rows of their pixels; those beyond the detector are those of its edge.
     offset : ndarray of float, shape (n, m)
         Distance from the trace along the column, pixels.
+    aperture : ndarray of float, shape (n, m)
+        Part of the pixel that is in the aperture, 0 to 1.
     weight : ndarray of float, shape (n, m)
-        Part of the pixel that is in the aperture, 0 to 1; 0 beyond the detector.
+        The same, but 0 beyond the detector.
     """
 
     columns: np.ndarray
     rows: np.ndarray
     offset: np.ndarray
+    aperture: np.ndarray
     weight: np.ndarray
 
     def take(self, image):
@@ -79,9 +82,9 @@ def cut_band(row, shape, half_width):
     reach = int(np.ceil(half_width + 0.5))
     rows = np.floor(centre + 0.5).astype(int) + np.arange(-reach, reach + 1)
     offset = rows - centre
-    weight = np.clip(half_width + 0.5 - np.abs(offset), 0, 1)
+    aperture = np.clip(half_width + 0.5 - np.abs(offset), 0, 1)
     inside = (rows >= 0) & (rows < shape[0])
-    return Band(columns, np.clip(rows, 0, shape[0] - 1), offset, weight * inside)
+    return Band(columns, np.clip(rows, 0, shape[0] - 1), offset, aperture, aperture * inside)
 
 
 def fit_profile(light, variance, good, band, degree):
@@ -109,7 +112,7 @@ def fit_profile(light, variance, good, band, degree):
     -------
     profile : ndarray of float, shape (n, m)
         Part of the light of the aperture that falls on each pixel: positive, and its sum over
-        the aperture is 1 in every column.
+        the aperture, that beyond the detector too, is 1 in every column; flat if there is no light.
     """
     design = _design(band, degree)
     good = good & (band.weight > 0)
@@ -118,6 +121,8 @@ def fit_profile(light, variance, good, band, degree):
         profile = _normalise(profile, band)
         flux = _scale(light, variance, good, profile)
         bright = (flux > 0)[:, np.newaxis]
+        if not (good & bright).any():
+            break
         weights = np.where(good & bright, flux[:, np.newaxis] ** 2 / variance, 0).ravel()
         values = np.where(good & bright, light / np.where(bright, flux[:, np.newaxis], 1), 0)
         weighted = csr_array(design.multiply(weights[:, np.newaxis]))
@@ -151,8 +156,7 @@ def _design(band, degree):
 def _normalise(profile, band):
     """Make a profile positive, and its sum over the aperture 1."""
     profile = np.clip(profile, 1e-9, None)
-    total = np.sum(band.weight * profile, axis=1, keepdims=True)
-    return profile / np.where(total > 0, total, 1)
+    return profile / np.sum(band.aperture * profile, axis=1, keepdims=True)
 
 
 def _scale(light, variance, good, profile):

@@ -34,7 +34,7 @@ def read_standard(path):
 
     Returns
     -------
-    spectrum : `~astropy.table.QTable`
+    spectrum : `~astropy.table.Table`
         ``wavelength`` and ``flux`` (W/m^2/micron), sorted by wavelength.
 
     Raises

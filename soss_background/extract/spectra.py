@@ -43,7 +43,7 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
             flux, error = extraction.box_flux, extraction.box_error
         rising = np.argsort(wavelength)
         flags = np.where(np.isfinite(flux), 0, _DO_NOT_USE)
-        flags |= np.where(contamination > max_contamination, _CONTAMINATED, 0)
+        flags |= np.where(contamination <= max_contamination, 0, _CONTAMINATED)
         planes = {"FLUX": flux, "FLUX_ERROR": error, "DQ": flags, "NPIXELS": extraction.number}
         rows = [
             _spectrum(order, wavelength, dict(zip(planes, values, strict=True)), rising)
@@ -60,7 +60,11 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
 
 def _spectrum(order, wavelength, planes, rising):
     """Put one spectrum into a model."""
-    table = np.zeros(len(rising), dtype=datamodels.SpecModel().get_dtype("spec_table"))
+    dtype = datamodels.SpecModel().get_dtype("spec_table")
+    table = np.zeros(len(rising), dtype=dtype)
+    for name in dtype.names:
+        if dtype[name].kind == "f":
+            table[name] = np.nan  # of what is not measured
     table["WAVELENGTH"] = wavelength[rising]
     for key, values in planes.items():
         table[key] = values[rising]

@@ -71,7 +71,7 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
     -------
     slices : `~astropy.table.Table`
         ``column``, ``expected``, ``row`` (the centroid; NaN where there is none), ``peak`` (in
-        median absolute deviations) and ``detected`` of each slice.
+        median absolute deviations), ``crowded`` and ``detected`` of each slice.
     """
     columns = np.flatnonzero(np.isfinite(row))
     centres = columns[np.linspace(length // 2, len(columns) - 1 - length // 2, number).astype(int)]
@@ -82,9 +82,10 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
         part = samples[:, max(centre - length // 2, 0) : centre + length // 2 + 1]
         offset, peak = _centroid(nanmedian(part, axis=1), n_mad)
         found = np.isfinite(offset) and not crowded[centre]
-        rows.append((centre, row[centre], row[centre] + offset if found else np.nan, peak, found))
-    names = ("column", "expected", "row", "peak", "detected")
-    return Table(rows=rows, names=names, dtype=(int, float, float, float, bool))
+        measured = row[centre] + offset if found else np.nan
+        rows.append((centre, row[centre], measured, peak, crowded[centre], found))
+    names = ("column", "expected", "row", "peak", "crowded", "detected")
+    return Table(rows=rows, names=names, dtype=(int, float, float, float, bool, bool))
 
 
 def _centroid(profile, n_mad):
@@ -108,7 +109,8 @@ def _centroid(profile, n_mad):
         centre = np.sum(weights * place) / np.sum(weights)
         if not abs(centre) < half - 2:
             return np.nan, peak
-    return centre, peak
+    core = profile[np.abs(place - centre) <= _CORE]
+    return (centre if np.isfinite(core).all() else np.nan), peak
 
 
 def fit_deviation(slices, nx, *, degree, n_sigma, iterations):
@@ -140,6 +142,7 @@ def fit_deviation(slices, nx, *, degree, n_sigma, iterations):
     slices["used"], slices["residual"] = False, np.nan
     for _ in range(iterations + 1):
         if np.count_nonzero(used) < 2 * (degree + 1):
+            slices["used"], slices["residual"] = False, np.nan
             return None
         fit = np.polynomial.Polynomial.fit(
             slices["column"][used], deviation[used], degree, domain=[0, nx - 1]

@@ -31,7 +31,7 @@ class TraceFitStep(SkyflatStep):
     slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
     slice_width = integer(default=60, min=40)  # Rows of a slice [pixels]
     n_mad = float(default=8.0, min=0.0)  # A slice with a trace stands above its background by this many median absolute deviations
-    degree = integer(default=3, min=0)  # Degree of the polynomial through the distances from where pastasoss expects the trace
+    degree = integer(default=5, min=0)  # Degree of the polynomial through the distances from where pastasoss expects the trace
     n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are left out
     iterations = integer(default=5, min=0)  # Number of times that is done
     suffix = string(default='sosstraces')  # Default suffix for output files
@@ -58,11 +58,12 @@ class TraceFitStep(SkyflatStep):
         image = mean_image(data, good)
         model = SossTracesModel()
         model.update(exposure)
-        expected = {order: trace_inside(order, window, pwcpos) for order in ORDERS}
+        everywhere = {order: expected_trace(order, window, pwcpos) for order in ORDERS}
+        expected = {order: cut_trace(trace, window) for order, trace in everywhere.items()}
         expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
         traces, slices = [], []
         for order, trace in expected.items():
-            mine, deviation = self._fit(image, trace.row, find_crowded(order, expected))
+            mine, deviation = self._fit(image, trace.row, find_crowded(order, everywhere))
             report(name, order, mine)
             traces.append(tabulate(order, trace, deviation))
             mine["order"] = order
@@ -91,9 +92,8 @@ class TraceFitStep(SkyflatStep):
         return slices, fit(np.clip(np.arange(len(row)), ends.min(), ends.max()))
 
 
-def trace_inside(order, window, pwcpos):
-    """Tell where a trace is expected in a window."""
-    trace = expected_trace(order, window, pwcpos)
+def cut_trace(trace, window):
+    """Keep of a trace what is in a window."""
     inside = (trace.row >= 0) & (trace.row <= window.ny - 1)
     return Trace(*(np.where(inside, values, np.nan) for values in trace))
 
@@ -113,7 +113,7 @@ def report(name, order, slices):
     used = slices["used"]
     if not used.any():
         log.warning(
-            "%s: order %d is too faint (%d of %d slices), its trace is that of pastasoss",
+            "%s: order %d: %d of %d slices show it alone, too few: its trace is that of pastasoss",
             name, order, np.count_nonzero(slices["detected"]), len(slices),
         )  # fmt: skip
         return
@@ -126,7 +126,7 @@ def report(name, order, slices):
 
 def tabulate(order, trace, deviation):
     """List the columns of a trace."""
-    columns = np.flatnonzero(np.isfinite(trace.row))
+    columns = np.flatnonzero(np.isfinite(trace.row) & np.isfinite(trace.wavelength))
     names = ("column", "row", "expected", "wavelength")
     planes = (trace.row + deviation, trace.row, trace.wavelength)
     table = Table([columns, *(plane[columns] for plane in planes)], names=names)

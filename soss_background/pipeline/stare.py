@@ -9,17 +9,23 @@ from astropy.table import Table
 from stdatamodels.jwst.datamodels import JwstDataModel
 
 from soss_background.datamodels import SkyflatModel
+from soss_background.errors import SkyflatError
 from soss_background.exposures import find_window
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
-from soss_background.extract.metrics import measure_frame, measure_spectra, measure_traces
-from soss_background.extract.optimal_extract_step import OptimalExtractStep
+from soss_background.extract.metrics import (
+    measure_frame,
+    measure_spectra,
+    measure_steps,
+    measure_traces,
+)
+from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
 from soss_background.extract.report import StareReport
 from soss_background.extract.spectra import merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
 from soss_background.files import save_whole
 from soss_background.provenance import describe_command, list_parameters, wrap_command
-from soss_background.quality.ranges import judge_metrics
+from soss_background.quality.ranges import judge_metrics, tell_of_failures
 from soss_background.stpipe import FlatFieldStep, PhotomStep, SkyflatPipelineBase, crds_reachable
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
@@ -39,7 +45,9 @@ class SossStarePipeline(SkyflatPipelineBase):
     class_alias = "soss_stare"
 
     spec = """
-    save_report = boolean(default=True)  # With the products, save a page that shows them, the metrics as a table, and the log
+    save_report = boolean(default=True)  # With the products, save a page that shows them, and the metrics as a table
+    sky_subtracted_range = float_list(min=2, max=2, default=list(1, 1))  # 1 if the sky was subtracted, else 0
+    flat_fielded_range = float_list(min=2, max=2, default=list(1, 1))  # 1 if the exposure was flat-fielded, else 0
     bad_fraction_range = float_list(min=2, max=2, default=list(0, 0.1))  # Part of the pixels that cannot be used
     inter_order_mean_range = float_list(min=2, max=2, default=None)  # Mean between the orders [DN/s]
     orders_range = float_list(min=2, max=2, default=list(2, 3))  # Orders of which a trace was found
@@ -94,14 +102,23 @@ class SossStarePipeline(SkyflatPipelineBase):
             If the exposure cannot be used, or a metric is out of its range and ``fail_on_qc`` is
             set.
         """
-        init = init.copy() if isinstance(init, JwstDataModel) else init
-        exposure = self.skyflat_subtract.run(init)
+        if self.trace_fit.skip or self.optimal_extract.skip:
+            raise SkyflatError("trace_fit and optimal_extract cannot be skipped")
+        exposure = self.skyflat_subtract.run(
+            init.copy() if isinstance(init, JwstDataModel) else init
+        )
+        if not isinstance(exposure, JwstDataModel):
+            exposure = self.trace_fit.open_exposure(exposure)
+        frames = self._frames(exposure)
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
         exposure = self.inter_order_background.run(exposure)
-        traces = self.trace_fit.run(exposure)
+        if self.optimal_extract.traces:
+            traces = open_traces(Path(self.optimal_extract.traces))
+        else:
+            traces = self.trace_fit.run(exposure)
         spectra = self.optimal_extract.run(exposure, traces)
-        self._judge(exposure, traces, spectra)
+        self._judge(exposure, frames, traces, spectra)
         return self._calibrate(self.photom, "photom", spectra)
 
     def default_suffix(self):
@@ -115,38 +132,43 @@ class SossStarePipeline(SkyflatPipelineBase):
             return model
         return step.run(model)
 
-    def _judge(self, exposure, traces, spectra):
+    def _judge(self, exposure, frames, traces, spectra):
         """Measure the quality, tell of it, and show it."""
         name, orders = exposure.meta.filename, self.optimal_extract.orders
         data, _, good = as_cubes(exposure)
         image, reference = mean_image(data, good), find_window(exposure).reference_pixels()
-        metrics = measure_frame(image, good, [each.row for each in orders.values()], reference)
+        metrics = measure_steps(exposure)
+        metrics += measure_frame(image, good, [each.row for each in orders.values()], reference)
         metrics += measure_traces(traces.slices, traces.traces)
         response = self.optimal_extract.response
         efficiency = None if response is None else response["efficiency"]
         extractions = {order: each.extraction for order, each in orders.items()}
         metrics += measure_spectra(extractions, efficiency)
-        qc = judge_metrics(self, metrics, name, SkyflatModel().get_dtype("qc"))
+        qc = judge_metrics(self, metrics, SkyflatModel().get_dtype("qc"))
         run = {"command": describe_command(self, self._inputs), "parameters": list_parameters(self)}
         for line in wrap_command(run["command"]):
             spectra.add_history_entry(line)
         if self.save_results and self.save_report:
-            frames = self._frames(np.where(reference, np.nan, image))
+            caption = "The exposure without its sky" if frames else "The exposure"
+            frames[f"{caption}, and the traces"] = np.where(reference, np.nan, image)
             merged = merge_orders(orders, self.optimal_extract.max_contamination)
             report = StareReport(name, frames, traces, orders, merged, qc, run)
             self._save(name, "stare", "html", report.save_html)
             self._save(name, "stareqc", "ecsv", partial(Table(qc).write, format="ascii.ecsv"))
+        tell_of_failures(self, qc, name)
         for line in ("To repeat it:", *wrap_command(run["command"])):
             log.info("%s", line)
 
-    def _frames(self, image):
-        """List the images that the report shows."""
+    def _frames(self, exposure):
+        """Show the exposure as it came, and its sky, if that was subtracted."""
         sky = self.skyflat_subtract.sky
-        frames = {"The exposure without its sky, and the traces": image}
         if sky is None:
-            return frames
-        with_sky = {"The exposure, mean of the integrations": image + sky, "The sky": sky}
-        return with_sky | frames
+            return {}
+        data, _, good = as_cubes(exposure)
+        return {
+            "The exposure, mean of the integrations": mean_image(data, good) + sky,
+            "The sky": sky,
+        }
 
     def _save(self, name, suffix, extension, write):
         """Write a product that is no data model."""

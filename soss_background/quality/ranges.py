@@ -17,6 +17,7 @@ __all__ = [
     "format_metrics",
     "judge_metrics",
     "read_text",
+    "tell_of_failures",
 ]
 
 log = logging.getLogger(__name__)
@@ -63,19 +64,16 @@ def _kind(name):
     return re.sub(r"_\d+$", "", name)
 
 
-def judge_metrics(step, metrics, name, dtype):
+def judge_metrics(step, metrics, dtype):
     """
-    Put metrics beside the ranges that a step has, and tell of those that are out of range.
+    Put metrics beside the ranges that a step has.
 
     Parameters
     ----------
     step : `~stpipe.Step`
-        The step, whose parameters that end with ``_range`` are the ranges; ``fail_on_qc`` tells
-        whether it ends with an error.
+        The step, whose parameters that end with ``_range`` are the ranges.
     metrics : list of `~soss_background.quality.metrics.Metric`
         The numbers.
-    name : str
-        What was measured.
     dtype : dtype
         Columns of QC.
 
@@ -87,17 +85,37 @@ def judge_metrics(step, metrics, name, dtype):
     Raises
     ------
     SkyflatError
-        If a metric is out of its range and ``fail_on_qc`` is set, or a range ends before it begins.
+        If a range ends before it begins.
     """
     table = flag_metrics(metrics, _collect_ranges(step.get_pars()), dtype)
     for line in format_metrics(table):
         log.info("%s", line)
+    return table
+
+
+def tell_of_failures(step, table, name):
+    """
+    Tell of the metrics that are out of range.
+
+    Parameters
+    ----------
+    step : `~stpipe.Step`
+        The step, whose ``fail_on_qc`` tells whether they are an error.
+    table : ndarray, shape (n,)
+        QC.
+    name : str
+        What was measured.
+
+    Raises
+    ------
+    SkyflatError
+        If there are any, and ``fail_on_qc`` is set.
+    """
     faults = [f"{name}: {fault}" for fault in failures(table)]
     if faults and step.fail_on_qc:
         raise SkyflatError("; ".join(faults))
     for fault in faults:
         log.warning("%s", fault)
-    return table
 
 
 def _collect_ranges(parameters):

@@ -6,7 +6,7 @@ from soss_background.quality.metrics import (
     measure_sky,
     summarize_exposures,
 )
-from soss_background.quality.ranges import judge_metrics
+from soss_background.quality.ranges import judge_metrics, tell_of_failures
 from soss_background.skyflats import find_place
 from soss_background.stpipe import SkyflatStep
 
@@ -78,6 +78,7 @@ class SkyflatQualityStep(SkyflatStep):
             coverage = count_samples(skyflat.iterate("masks"))
             planes = (skyflat.iterate("images"), skyflat.iterate("masks"), skyflat.bkg, skyflat.err)
             metrics += measure_exposures(*planes, coverage, ~window.reference_pixels())
-        skyflat.qc = judge_metrics(self, metrics, name, skyflat.get_dtype("qc"))
+        skyflat.qc = judge_metrics(self, metrics, skyflat.get_dtype("qc"))
+        tell_of_failures(self, skyflat.qc, name)
         skyflat.meta.cal_step.skyflat_quality = "COMPLETE"
         return skyflat

@@ -53,7 +53,7 @@ class SkyflatSubtractStep(SkyflatStep):
     # Exposures of blank sky that a pipeline has in its association.
     background = None
 
-    # After a run, what was subtracted, mean of the integrations, DN/s.
+    # After a run, what was subtracted, DN/s; times the flat, if the exposure is not divided by it.
     sky = None
 
     def process(self, step_input, background=None, *more):
@@ -82,6 +82,7 @@ class SkyflatSubtractStep(SkyflatStep):
         SkyflatError
             If several exposures are given, a file cannot be read, or no template can be had.
         """
+        self.sky = None
         members = _sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
         if more or isinstance(background, str | Path):
