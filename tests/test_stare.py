@@ -269,14 +269,14 @@ def test_one_image(window, tmp_path):
     assert abs(np.nanmedian(ratio) - 1) < 0.003
     assert np.isfinite(ratio).mean() > 0.95
     assert len(spectra.spec[0].spec_table) == 1
-    # Where the window cuts more than half of order 2, there is no spectrum of it.
+    # What the edge of the window cuts off is not seen.
     second = step.orders[2].extraction
-    cut = np.sum(second.band.weight, axis=1) < 0.4 * np.sum(second.band.aperture, axis=1)
-    assert cut.any() == (window is SUBSTRIP96)
-    assert np.isnan(second.flux[0, cut]).all()
+    cut = np.sum(second.band.weight, axis=1) < 0.7 * np.sum(second.band.aperture, axis=1)
+    assert cut.any()
+    assert (second.seen[0, cut] < 0.95).all()
 
 
-def test_an_order_without_light(series, traces, caplog):
+def test_an_order_without_light(series, traces):
     """Over-subtracted, or masked: the other orders are extracted all the same."""
     faint = series.exposure.copy()
     faint.data -= 30.0
