@@ -273,7 +273,7 @@ def test_one_image(window, tmp_path):
     second = step.orders[2].extraction
     cut = np.sum(second.band.weight, axis=1) < 0.7 * np.sum(second.band.aperture, axis=1)
     assert cut.any()
-    assert (second.seen[0, cut] < 0.95).all()
+    assert np.median(second.seen[0, cut]) < 0.9
 
 
 def test_an_order_without_light(series, traces):
