@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from astropy import constants
 from astropy import units as u
-from astropy.stats import sigma_clip
 from astropy.table import Table, vstack
 from bottleneck import nanmedian
 
 from soss_background.errors import SkyflatError
+from soss_background.extract.polynomial import fit_clipped
 from soss_background.files import tell_of_fault
 
 __all__ = ["measure_response", "read_standard"]
@@ -116,15 +116,10 @@ def measure_response(orders, standard, *, gain, degree, max_contamination):
 
 def _fit(wavelength, response, used, degree):
     """Fit a polynomial to the logarithm of a response, in the columns that may be used."""
-    for _ in range(_ITERATIONS):
-        if np.count_nonzero(used) < 2 * (degree + 1):
-            return np.full(len(response), np.nan)
-        values = np.log(response[used])
-        fit = np.polynomial.Polynomial.fit(wavelength[used], values, degree)
-        residual = np.log(np.where(response > 0, response, 1)) - fit(wavelength)
-        clipped = sigma_clip(residual[used], sigma=_CLIP, maxiters=1, stdfunc="mad_std")
-        if not clipped.mask.any():
-            break
-        used[np.flatnonzero(used)[clipped.mask]] = False
+    values = np.log(np.where(response > 0, response, 1))
+    settings = {"degree": degree, "n_sigma": _CLIP, "iterations": _ITERATIONS}
+    fit, used = fit_clipped(wavelength, values, used, **settings)
+    if fit is None:
+        return np.full(len(response), np.nan)
     beyond = (wavelength < wavelength[used].min()) | (wavelength > wavelength[used].max())
     return np.where(beyond, np.nan, np.exp(fit(wavelength)))

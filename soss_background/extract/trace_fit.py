@@ -1,10 +1,12 @@
 """Where the traces of an exposure are: centroids in slices, and a polynomial through them."""
 
 import numpy as np
-from astropy.stats import mad_std, sigma_clip
+from astropy.stats import mad_std
 from astropy.table import Table
 from bottleneck import nanmax, nanmedian
 from scipy.ndimage import map_coordinates
+
+from soss_background.extract.polynomial import fit_clipped
 
 __all__ = ["fit_deviation", "measure_slices", "straighten"]
 
@@ -113,7 +115,7 @@ def _centroid(profile, n_mad):
     return (centre if np.isfinite(core).all() else np.nan), peak
 
 
-def fit_deviation(slices, nx, *, degree, n_sigma, iterations):
+def fit_deviation(slices, *, degree, n_sigma, iterations):
     """
     Fit how far a trace is from where it was expected.
 
@@ -122,8 +124,6 @@ def fit_deviation(slices, nx, *, degree, n_sigma, iterations):
     slices : `~astropy.table.Table`
         Slices with ``column``, ``expected``, ``row`` and ``detected``; gets the columns ``used``
         and ``residual`` (of the row from the fit, pixels).
-    nx : int
-        Number of columns of the detector.
     degree : int
         Degree of the polynomial.
     n_sigma : float
@@ -137,20 +137,8 @@ def fit_deviation(slices, nx, *, degree, n_sigma, iterations):
         Row minus expected row as a function of the column; None if there are too few slices, fewer
         than twice the number of coefficients.
     """
-    deviation = slices["row"] - slices["expected"]
-    used = np.array(slices["detected"])
-    slices["used"], slices["residual"] = False, np.nan
-    for _ in range(iterations + 1):
-        if np.count_nonzero(used) < 2 * (degree + 1):
-            slices["used"], slices["residual"] = False, np.nan
-            return None
-        fit = np.polynomial.Polynomial.fit(
-            slices["column"][used], deviation[used], degree, domain=[0, nx - 1]
-        )
-        residual = deviation - fit(slices["column"])
-        clipped = sigma_clip(residual[used], sigma=n_sigma, maxiters=1, stdfunc="mad_std")
-        slices["used"], slices["residual"] = used.copy(), residual
-        if not clipped.mask.any():
-            break
-        used[np.flatnonzero(used)[clipped.mask]] = False
+    column, deviation = np.array(slices["column"]), np.array(slices["row"] - slices["expected"])
+    settings = {"degree": degree, "n_sigma": n_sigma, "iterations": iterations}
+    fit, slices["used"] = fit_clipped(column, deviation, slices["detected"], **settings)
+    slices["residual"] = np.nan if fit is None else deviation - fit(column)
     return fit

@@ -84,7 +84,7 @@ class TraceFitStep(SkyflatStep):
             n_mad=self.n_mad,
         )
         settings = {key: getattr(self, key) for key in ("degree", "n_sigma", "iterations")}
-        fit = fit_deviation(slices, len(row), **settings)
+        fit = fit_deviation(slices, **settings)
         if fit is None:
             return slices, np.zeros(len(row))
         # A polynomial tells nothing beyond the slices that it was fitted to.
