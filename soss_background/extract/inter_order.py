@@ -7,6 +7,8 @@ from scipy.interpolate import BSpline
 from scipy.linalg import solve
 from scipy.ndimage import gaussian_filter
 
+from soss_background.cells import gather_blocks
+
 __all__ = ["free_pixels", "fit_light"]
 
 # Rows and columns of the cells whose medians are fitted, and part of a cell that must be seen.
@@ -112,9 +114,7 @@ def _penalty(rows, columns):
 def _bin(image):
     """Reduce an image to the medians of its cells; return places, values and errors."""
     (ny, nx), (high, wide) = image.shape, _CELL
-    ny, nx = ny // high * high, nx // wide * wide
-    cells = image[:ny, :nx].reshape(ny // high, high, nx // wide, wide).swapaxes(1, 2)
-    cells = cells.reshape(ny // high, nx // wide, high * wide)
+    cells = gather_blocks(image[: ny // high * high, : nx // wide * wide], _CELL)
     number = np.sum(np.isfinite(cells), axis=2)
     seen = number > _SEEN * high * wide
     value = nanmedian(cells, axis=2)
