@@ -8,7 +8,7 @@ from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
-from soss_background.detector import FULL, SUBARRAYS, Window
+from soss_background.detector import FULL, PWCPOS, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.files import allow_member_paths, ignore_file_warnings
 from soss_background.library import ExposureLibrary, as_image
@@ -18,6 +18,7 @@ __all__ = [
     "REQUIRED",
     "borrow_image",
     "find_fault",
+    "find_pwcpos",
     "find_window",
     "identities",
     "iterate_images",
@@ -243,6 +244,23 @@ def find_window(model):
     if not inside or (known and known.shape == shape and known != window):
         raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 are not those of {window.name}")
     return window
+
+
+def find_pwcpos(model):
+    """
+    Tell where the pupil wheel was.
+
+    Parameters
+    ----------
+    model : data model
+        The exposure.
+
+    Returns
+    -------
+    pwcpos : float
+        Position of the pupil wheel, degrees; that of an average exposure if the header lacks it.
+    """
+    return model.meta.instrument.pupil_position or PWCPOS
 
 
 def identities(header):

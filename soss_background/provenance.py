@@ -1,5 +1,6 @@
 """How a skyflat came about: the command that makes it again, and all parameters."""
 
+import logging
 import shlex
 import textwrap
 from collections.abc import Iterable
@@ -9,7 +10,13 @@ from stpipe import config_parser
 
 from soss_background.errors import one_line
 
-__all__ = ["describe_command", "list_parameters", "name_inputs", "wrap_command"]
+__all__ = [
+    "describe_command",
+    "list_parameters",
+    "name_inputs",
+    "name_log_files",
+    "wrap_command",
+]
 
 # Letters of a HISTORY card without those of the mark that the next goes on.
 _CARD = 70
@@ -128,6 +135,19 @@ def name_inputs(inputs):
         else:
             names.append(str(item))
     return names
+
+
+def name_log_files():
+    """
+    Name the files that keep the log of this run.
+
+    Returns
+    -------
+    paths : list of str
+        What ``--log-file`` of ``strun`` gives.
+    """
+    handlers = logging.getLogger("soss_background").handlers
+    return [each.baseFilename for each in handlers if isinstance(each, logging.FileHandler)]
 
 
 def _plain(value):

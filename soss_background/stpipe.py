@@ -114,7 +114,7 @@ class SkyflatMixin:
 
     def run(self, *args):
         """Run the step; a fault that the user can mend is logged in one line."""
-        if self.parent is None:
+        if not isinstance(self.parent, SkyflatMixin):
             # Names only: what they name may be large.
             self._inputs = name_inputs(args)
         try:
@@ -128,11 +128,12 @@ class SkyflatMixin:
 
     def finalize_result(self, result, reference_files_used):
         """Record versions, reference files, logs and the run, also where CRDS cannot be asked."""
-        if self.parent is None and isinstance(result, SkyflatModel):
-            run = {"command": describe_command(self, self._inputs)}
+        if self.parent is None and isinstance(result, datamodels.JwstDataModel):
+            run = self.describe_run()
             for line in wrap_command(run["command"]):
                 result.add_history_entry(line)
-            result.meta.skyflat.runs.append(run | {"parameters": list_parameters(self)})
+            if isinstance(result, SkyflatModel):
+                result.meta.skyflat.runs.append(run)
         if crds_reachable():
             super().finalize_result(result, reference_files_used)
             return
@@ -140,6 +141,20 @@ class SkyflatMixin:
         Step.finalize_result(self, result, [])
         for reference_file_type, filename in reference_files_used:
             getattr(result.meta.ref_file, reference_file_type).name = filename
+
+    def describe_run(self):
+        """
+        Tell how the user called this step, or the pipeline that it is part of.
+
+        Returns
+        -------
+        run : dict
+            ``command`` that repeats the run, and ``parameters``.
+        """
+        if isinstance(self.parent, SkyflatMixin):
+            return self.parent.describe_run()
+        command = describe_command(self, self._inputs)
+        return {"command": command, "parameters": list_parameters(self)}
 
     def remove_suffix(self, name):
         """Remove a suffix of jwst's or of this package's from a file name."""
@@ -215,6 +230,24 @@ class SkyflatMixin:
         save_whole(model.save, Path(path))
         log.info("Saved model in %s", path)
         return path
+
+    def save_product(self, write, name, suffix, extension):
+        """
+        Save what is no data model, named as the data models are.
+
+        Parameters
+        ----------
+        write : callable
+            Writes the file whose path it is given.
+        name : str
+            Name of the exposure; the user's own ``output_file`` goes before it.
+        suffix, extension : str
+            What the name of the file ends with.
+        """
+        name = self.search_attr("output_file") or name
+        path = Path(self.make_output_path(name, suffix=suffix, ext=extension))
+        save_whole(write, path)
+        log.info("Saved %s in %s", suffix, path)
 
     def _save_library(self, library, suffix, idx, output_file, force, components):
         """Save the models of a library; those that share a given name are numbered."""

@@ -4,9 +4,8 @@ import logging
 
 import numpy as np
 
-from soss_background.detector import PWCPOS
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_window
+from soss_background.exposures import find_pwcpos, find_window
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.inter_order import fit_light, free_pixels
 from soss_background.stpipe import SkyflatStep
@@ -53,7 +52,7 @@ class InterOrderBackgroundStep(SkyflatStep):
         """
         exposure = self.prepare_output(self.open_exposure(init))
         name, window = exposure.meta.filename, find_window(exposure)
-        pwcpos = exposure.meta.instrument.pupil_position or PWCPOS
+        pwcpos = find_pwcpos(exposure)
         rows = [expected_trace(order, window, pwcpos).row for order in ORDERS]
         free = free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
         data, _, good = as_cubes(exposure)

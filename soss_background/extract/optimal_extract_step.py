@@ -19,7 +19,7 @@ from soss_background.extract.profile import cut_band
 from soss_background.extract.response import measure_response, read_standard
 from soss_background.extract.spectra import make_spectra, merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.files import save_whole
+from soss_background.provenance import wrap_command
 from soss_background.stpipe import SkyflatStep
 from soss_background.traces import ORDERS
 
@@ -166,12 +166,13 @@ class OptimalExtractStep(SkyflatStep):
 
     def _save_table(self, table, exposure, suffix):
         """Write a table as FITS and as text."""
+        name, target = exposure.meta.filename, exposure.meta.target.catalog_name
+        command = wrap_command(self.describe_run()["command"])
+        table.meta = {"EXPOSURE": name, "TARGNAME": target, "HISTORY": command}
         as_text = partial(table.write, format="ascii.ecsv")
         writers = {"fits": partial(_write_fits, table), "ecsv": as_text}
         for extension, write in writers.items():
-            name = self.make_output_path(exposure.meta.filename, suffix=suffix, ext=extension)
-            save_whole(write, Path(name))
-            log.info("Saved %s in %s", suffix, name)
+            self.save_product(write, name, suffix, extension)
 
 
 def _write_fits(table, path):

@@ -5,9 +5,8 @@ from functools import partial
 import numpy as np
 
 from soss_background.extract import plots
-from soss_background.provenance import wrap_command
 from soss_background.quality.descriptions import describe_metric, judge
-from soss_background.quality.pictures import Picture, embed
+from soss_background.quality.pictures import Picture
 from soss_background.quality.ranges import failures
 from soss_background.quality.report import write_page
 
@@ -61,8 +60,7 @@ class StareReport:
         path : `~pathlib.Path`
             The page.
         """
-        tools = {"embed": embed, "wrap": wrap_command}
-        write_page(path, "stare.html", title=self.name, report=self, **tools)
+        write_page(path, "stare.html", title=self.name, report=self)
 
 
 def picture_frames(frames, rows):

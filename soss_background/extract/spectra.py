@@ -36,7 +36,7 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         The spectra, an item an order and a row an integration, sorted by wavelength; DN/s.
     """
     spectra = datamodels.TSOMultiSpecModel()
-    spectra.update(exposure, only="PRIMARY")
+    spectra.update(exposure, only="PRIMARY", extra_fits=True)
     for order, (_, wavelength, extraction, contamination) in orders.items():
         flux, error = extraction.flux, extraction.error
         if box:

@@ -6,8 +6,7 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from soss_background.datamodels import SossTracesModel
-from soss_background.detector import PWCPOS
-from soss_background.exposures import find_window
+from soss_background.exposures import find_pwcpos, find_window
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
 from soss_background.stpipe import SkyflatStep
@@ -53,7 +52,7 @@ class TraceFitStep(SkyflatStep):
         """
         exposure = self.open_exposure(init)
         name, window = exposure.meta.filename, find_window(exposure)
-        pwcpos = exposure.meta.instrument.pupil_position or PWCPOS
+        pwcpos = find_pwcpos(exposure)
         data, _, good = as_cubes(exposure)
         image = mean_image(data, good)
         model = SossTracesModel()

@@ -23,9 +23,8 @@ from soss_background.extract.optimal_extract_step import OptimalExtractStep, ope
 from soss_background.extract.report import StareReport
 from soss_background.extract.spectra import merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.files import save_whole
-from soss_background.provenance import describe_command, list_parameters, wrap_command
-from soss_background.quality.ranges import judge_metrics, tell_of_failures
+from soss_background.provenance import name_log_files, wrap_command
+from soss_background.quality.ranges import collect_ranges, judge_metrics, tell_of_failures
 from soss_background.stpipe import FlatFieldStep, PhotomStep, SkyflatPipelineBase, crds_reachable
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
@@ -104,6 +103,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         """
         if self.trace_fit.skip or self.optimal_extract.skip:
             raise SkyflatError("trace_fit and optimal_extract cannot be skipped")
+        collect_ranges(self.get_pars())  # before any work is done
         exposure = self.skyflat_subtract.run(
             init.copy() if isinstance(init, JwstDataModel) else init
         )
@@ -118,7 +118,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         else:
             traces = self.trace_fit.run(exposure)
         spectra = self.optimal_extract.run(exposure, traces)
-        self._judge(exposure, frames, traces, spectra)
+        self._judge(exposure, frames, traces)
         return self._calibrate(self.photom, "photom", spectra)
 
     def default_suffix(self):
@@ -132,7 +132,7 @@ class SossStarePipeline(SkyflatPipelineBase):
             return model
         return step.run(model)
 
-    def _judge(self, exposure, frames, traces, spectra):
+    def _judge(self, exposure, frames, traces):
         """Measure the quality, tell of it, and show it."""
         name, orders = exposure.meta.filename, self.optimal_extract.orders
         data, _, good = as_cubes(exposure)
@@ -145,17 +145,18 @@ class SossStarePipeline(SkyflatPipelineBase):
         extractions = {order: each.extraction for order, each in orders.items()}
         metrics += measure_spectra(extractions, efficiency)
         qc = judge_metrics(self, metrics, SkyflatModel().get_dtype("qc"))
-        run = {"command": describe_command(self, self._inputs), "parameters": list_parameters(self)}
-        for line in wrap_command(run["command"]):
-            spectra.add_history_entry(line)
+        run = self.describe_run()
         if self.save_results and self.save_report:
             caption = "The exposure without its sky" if frames else "The exposure"
             frames[f"{caption}, and the traces"] = np.where(reference, np.nan, image)
             merged = merge_orders(orders, self.optimal_extract.max_contamination)
             report = StareReport(name, frames, traces, orders, merged, qc, run)
-            self._save(name, "stare", "html", report.save_html)
-            self._save(name, "stareqc", "ecsv", partial(Table(qc).write, format="ascii.ecsv"))
+            self.save_product(report.save_html, name, "stare", "html")
+            as_text = partial(Table(qc).write, format="ascii.ecsv")
+            self.save_product(as_text, name, "stareqc", "ecsv")
         tell_of_failures(self, qc, name)
+        for path in name_log_files():
+            log.info("The log is kept in %s", path)
         for line in ("To repeat it:", *wrap_command(run["command"])):
             log.info("%s", line)
 
@@ -169,9 +170,3 @@ class SossStarePipeline(SkyflatPipelineBase):
             "The exposure, mean of the integrations": mean_image(data, good) + sky,
             "The sky": sky,
         }
-
-    def _save(self, name, suffix, extension, write):
-        """Write a product that is no data model."""
-        path = Path(self.make_output_path(name, suffix=suffix, ext=extension))
-        save_whole(write, path)
-        log.info("Saved %s", path)

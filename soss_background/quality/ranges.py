@@ -12,9 +12,11 @@ __all__ = [
     "FAIL",
     "NO_RANGE",
     "PASS",
+    "collect_ranges",
     "failures",
     "flag_metrics",
     "format_metrics",
+    "format_number",
     "judge_metrics",
     "read_text",
     "tell_of_failures",
@@ -87,7 +89,7 @@ def judge_metrics(step, metrics, dtype):
     SkyflatError
         If a range ends before it begins.
     """
-    table = flag_metrics(metrics, _collect_ranges(step.get_pars()), dtype)
+    table = flag_metrics(metrics, collect_ranges(step.get_pars()), dtype)
     for line in format_metrics(table):
         log.info("%s", line)
     return table
@@ -118,8 +120,25 @@ def tell_of_failures(step, table, name):
         log.warning("%s", fault)
 
 
-def _collect_ranges(parameters):
-    """Collect the acceptable ranges by the names of their metrics."""
+def collect_ranges(parameters):
+    """
+    Collect the acceptable ranges of metrics.
+
+    Parameters
+    ----------
+    parameters : dict
+        Parameters of a step.
+
+    Returns
+    -------
+    ranges : dict of list of float, or None
+        Lowest and highest value by the name of the metric.
+
+    Raises
+    ------
+    SkyflatError
+        If a range ends before it begins.
+    """
     given = {key: parameters[key] for key in parameters if key.endswith(_RANGE)}
     for key, limits in given.items():
         if limits and limits[0] > limits[1]:
@@ -142,7 +161,8 @@ def failures(table):
         Name, value and range of each.
     """
     return [
-        f"{read_text(row['name'])} is {row['value']:.4g}, not {row['low']:g} to {row['high']:g}"
+        f"{read_text(row['name'])} is {format_number(row['value'])}, "
+        f"not {row['low']:g} to {row['high']:g}"
         for row in table
         if read_text(row["flag"]) == FAIL
     ]
@@ -165,11 +185,29 @@ def format_metrics(table):
     columns = ("name", "value", "unit", "low", "high", "flag", "comment")
     shown = Table({column: table[column] for column in columns})
     for column in ("value", "low", "high"):
-        shown[column].format = ".4g"
+        shown[column].format = format_number
     for column in ("name", "unit", "flag", "comment"):
         shown[column] = [read_text(value) for value in table[column]]
         shown[column].format = "<"
     return shown.pformat(max_lines=-1, max_width=-1)
+
+
+def format_number(value):
+    """
+    Write a number as briefly as it can be read.
+
+    Parameters
+    ----------
+    value : float
+        The number.
+
+    Returns
+    -------
+    text : str
+        Four digits; all of a whole number of less than ten digits, such as a count.
+    """
+    whole = np.isfinite(value) and value == round(value) and abs(value) < 1e9
+    return f"{value:.0f}" if whole else f"{value:.4g}"
 
 
 def read_text(value):

@@ -20,7 +20,7 @@ from soss_background.quality.descriptions import (
     judge,
 )
 from soss_background.quality.metrics import count_samples
-from soss_background.quality.ranges import failures
+from soss_background.quality.ranges import failures, format_number
 from soss_background.quality.views import view_exposures
 from soss_background.skyflats import find_place, name_skyflat, open_skyflat
 
@@ -115,8 +115,7 @@ class Report:
         path : `~pathlib.Path`
             The page.
         """
-        tools = {"embed": pictures.embed, "wrap": wrap_command}
-        write_page(path, "report.html", title=self.name, report=self, **tools)
+        write_page(path, "report.html", title=self.name, report=self)
 
     def save_pdf(self, path):
         """
@@ -230,5 +229,6 @@ def write_page(path, template, **content):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template(template).render(content)
+    tools = {"embed": pictures.embed, "number": format_number, "wrap": wrap_command}
+    text = environment.get_template(template).render(tools | content)
     save_whole(functools.partial(Path.write_text, data=text, encoding="utf-8"), path)

@@ -10,9 +10,8 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.detector import PWCPOS
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_window, read_header
+from soss_background.exposures import find_pwcpos, find_window, read_header
 from soss_background.integrations import usable_pixels
 from soss_background.library import as_image
 from soss_background.pipeline.skyflat import SkyflatPipeline
@@ -123,7 +122,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 image.err / divisor,
                 usable,
                 _align(templates, flat, window),
-                trace_distance(window, model.meta.instrument.pupil_position or PWCPOS),
+                trace_distance(window, find_pwcpos(model)),
                 self.n_sigma,
             )
         except NoSkyError as err:
