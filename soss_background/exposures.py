@@ -258,7 +258,7 @@ def find_pwcpos(model):
     Returns
     -------
     pwcpos : float
-        Position of the pupil wheel, degrees; that of an average exposure if the header lacks it.
+        Position of the pupil wheel, degrees; the commanded one if the header lacks it.
     """
     return model.meta.instrument.pupil_position or PWCPOS
 

@@ -7,8 +7,9 @@ from soss_background.extract.trace_fit import straighten
 
 __all__ = ["estimate_contamination", "measure_wings"]
 
-# Rows on each side of a trace to which its light is followed, and which must be free of others.
-_REACH = 60
+# Rows on each side of a trace in which its wings are measured, and which must be free of others;
+# how far they go, and from where on a power law tells them.
+_REACH, _FAR, _WING = 60, 200, 30
 
 
 def measure_wings(image, row, others, flux):
@@ -28,9 +29,10 @@ def measure_wings(image, row, others, flux):
 
     Returns
     -------
-    wings : ndarray of float, shape (121,) or None
-        Light at distances of -60 to 60 pixels relative to that of the aperture: the median of the
-        columns in which the other orders are twice as far away. None if there is no such column.
+    wings : ndarray of float, shape (401,) or None
+        Light at distances of -200 to 200 pixels relative to that of the aperture: the median of
+        the columns in which the other orders are more than 120 pixels away, and beyond 60 pixels a
+        power law through it. None if there is no such column.
     """
     free = np.isfinite(row) & (flux > 0)
     for other in others:
@@ -41,7 +43,20 @@ def measure_wings(image, row, others, flux):
     wings = nanmedian(samples, axis=1)
     # What the edge of the detector hides is as on the other side.
     wings = np.where(np.isfinite(wings), wings, wings[::-1])
-    return np.clip(np.nan_to_num(wings), 0, None)
+    return _extend(np.clip(np.nan_to_num(wings), 0, None))
+
+
+def _extend(wings):
+    """Follow wings further out, alike on both sides."""
+    distance = np.arange(_WING, _REACH + 1)
+    level = (wings[_REACH + distance] + wings[_REACH - distance]) / 2
+    far = np.arange(_REACH + 1, _FAR + 1)
+    outer = np.zeros(len(far))
+    if (level > 0).all():
+        slope, height = np.polyfit(np.log(distance), np.log(level), 1)
+        # Light that falls off more slowly would be a background.
+        outer = np.exp(height + slope * np.log(far)) if slope < -1 else outer
+    return np.concatenate([outer[::-1], wings, outer])
 
 
 def estimate_contamination(rows, extractions, wings):
@@ -57,14 +72,15 @@ def estimate_contamination(rows, extractions, wings):
         Row of the trace of each order in each column; NaN beyond it.
     extractions : dict
         For each order its `~soss_background.extract.optimal.Extraction`.
-    wings : ndarray, shape (121,)
+    wings : ndarray, shape (401,)
         See `measure_wings`; all orders are taken to be alike.
 
     Returns
     -------
     contamination : dict of ndarray, shape (n,)
         Part of the mean flux of each order that is not its own, in the columns of its aperture; NaN
-        where the flux is not known, or not positive.
+        where its flux, or that of an order whose wings are in the aperture, is not known, or not
+        positive.
     """
     keys = list(extractions)
     number = len(rows[keys[0]])
@@ -73,26 +89,27 @@ def estimate_contamination(rows, extractions, wings):
     for i, key in enumerate(keys):
         extraction = extractions[key]
         columns = extraction.band.columns
-        mean = nanmedian(extraction.flux, axis=0)
-        known = columns[np.isfinite(mean)]
-        flux[known, i] = mean[np.isfinite(mean)]
+        flux[columns, i] = np.nan_to_num(nanmedian(extraction.flux, axis=0))
         for j, other in enumerate(keys):
             if j != i:
-                leak = _leak(extraction, rows[other][columns], wings)
-                mixing[known, i, j] = leak[np.isfinite(mean)]
+                mixing[columns, i, j] = _leak(extraction, rows[other][columns], wings)
+    # What is not known leaks nothing, and takes part in nothing.
+    unknown = flux == 0
+    missing = np.any(mixing * unknown[:, np.newaxis] > 0, axis=2)
+    mixing = np.where(unknown[..., np.newaxis], np.eye(len(keys)), mixing)
     own = np.linalg.solve(mixing, flux[..., np.newaxis])[..., 0]
     contamination = {}
     for i, key in enumerate(keys):
         columns = extractions[key].band.columns
         mine = flux[columns, i]
-        share = own[columns, i] / np.where(mine > 0, mine, 1)
-        contamination[key] = np.where(mine > 0, np.clip(1 - share, 0, 1), np.nan)
+        share = np.clip(1 - own[columns, i] / np.where(mine > 0, mine, 1), 0, 1)
+        contamination[key] = np.where((mine > 0) & ~missing[columns, i], share, np.nan)
     return contamination
 
 
 def _leak(extraction, row, wings):
     """Tell what an aperture counts of another order's light, column by column."""
     distance = extraction.band.rows - np.nan_to_num(row, nan=np.inf)[:, np.newaxis]
-    place = np.arange(-_REACH, _REACH + 1)
+    place = np.arange(-_FAR, _FAR + 1)
     seen = np.interp(distance.ravel(), place, wings, left=0, right=0).reshape(distance.shape)
     return np.sum(extraction.response * seen, axis=1)

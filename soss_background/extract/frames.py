@@ -21,7 +21,8 @@ def as_cubes(exposure):
     Returns
     -------
     data, err : ndarray of float, shape (nints, ny, nx)
-        Count rates and their uncertainties, DN/s.
+        Count rates and their uncertainties, DN/s, without that of the flat: it is the same in all
+        integrations, and grows with the light.
     good : ndarray of bool, shape (nints, ny, nx)
         True for pixels that hold a measurement.
 
@@ -30,12 +31,21 @@ def as_cubes(exposure):
     SkyflatError
         If no pixel can be used.
     """
-    planes = (exposure.data, exposure.err, exposure.dq)
+    planes = (exposure.data, _scatter(exposure), exposure.dq)
     data, err, dq = (plane.reshape(-1, *plane.shape[-2:]) for plane in planes)
     good = usable_pixels(data, err, dq)
     if not good.any():
         raise SkyflatError(f"{exposure.meta.filename}: no usable pixel")
     return data, err, good
+
+
+def _scatter(exposure):
+    """Take the part of the errors that scatters from integration to integration."""
+    flat = getattr(exposure, "var_flat", None)
+    if flat is None or flat.shape != exposure.err.shape:
+        return exposure.err
+    variance = exposure.err**2 - np.nan_to_num(flat)
+    return np.sqrt(np.where(variance > 0, variance, exposure.err**2))
 
 
 def mean_image(data, good):

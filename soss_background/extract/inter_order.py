@@ -101,7 +101,9 @@ def _basis(place, length, degree):
     number = max(round(length / _KNOTS), 1)
     step = (length - 1) / number
     knots = np.arange(-degree, number + degree + 1) * step
-    return BSpline.design_matrix(np.clip(place, 0, length - 1), knots, degree).toarray()
+    # The last knot may be a rounding error short of the last pixel.
+    place = np.clip(place, 0, knots[number + degree])
+    return BSpline.design_matrix(place, knots, degree).toarray()
 
 
 def _penalty(rows, columns):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from bottleneck import nanmean, nanmedian
-from scipy.ndimage import maximum_filter1d
+from scipy.ndimage import maximum_filter1d, median_filter
 from tqdm import tqdm
 
 from soss_background.extract.profile import Band, fit_profile
@@ -20,6 +20,10 @@ _TOLERANCE, _MOTION = 0.05, 0.02
 _SEEN = 0.5
 # Pixels that tell a first flux: those of at least this part of the brightest of their column.
 _BRIGHT = 0.3
+# How much larger than those of other integrations the variance of a pixel must be to count.
+_NOISIER = 2.0
+# Columns from which a pixel that is always hot stands out.
+_NEAR = 9
 # Rejections of cosmic rays in an integration.
 _ROUNDS = 2
 
@@ -121,7 +125,8 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
     Optimal extraction (Horne 1986, PASP 98, 609): the mean of what each pixel tells of the light
     of its column, weighted by profile and variance. Pixels that deviate from what the other
     integrations let expect (of fewer than five integrations: from the profile) are cosmic rays and
-    left out; 2 per cent of the light (5 for the profile) are allowed for motion and faults.
+    left out, as are those that deviate from the profile in the mean; 2 per cent of the light (5 for
+    the profile) are allowed for motion and faults.
 
     Parameters
     ----------
@@ -145,25 +150,52 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
     extraction : `Extraction`
         The spectra.
     """
-    good = band.take(good) & (band.weight > 0)
+    good = band.take(good) & band.inside
     light = np.where(good, band.take(cube), np.nan)
-    mean = nanmedian(light, axis=0) if len(light) >= _FEW else nanmean(light, axis=0)
-    variance = nanmean(np.where(good, band.take(err) ** 2, np.nan), axis=0)
+    variances = np.where(good, band.take(err) ** 2, np.nan)
+    average = nanmedian if len(light) >= _FEW else nanmean
+    mean, variance = average(light, axis=0), average(variances, axis=0)
     known = np.isfinite(mean) & (variance > 0)
     mean, variance = np.where(known, mean, 0), np.where(known, variance, 1)
     other, slope = photon_variance(mean, variance, known)
-    tells = known if profile_mask is None else known & profile_mask
-    profile = fit_profile(mean, variance / len(light), tells, band, degree)
-    expected = _expect(light, good, profile, band) if len(light) >= _FEW else profile
-    tolerance = _MOTION if len(light) >= _FEW else _TOLERANCE
-    spectra = [
-        _extract_integration(each, ok, band, profile, expected, (other, slope), n_sigma, tolerance)
-        for each, ok in tqdm(
-            zip(light, good, strict=True), progress, len(light), disable=None if progress else True
+    alone = np.ones_like(known) if profile_mask is None else profile_mask
+    profile = fit_profile(mean, variance / len(light), known & alone, band, degree)
+    expected, tolerance = profile, _TOLERANCE
+    if len(light) >= _FEW:
+        sure = known & alone.all(axis=1, keepdims=True)
+        good &= ~_find_hot(mean, variance / len(light), sure, profile, n_sigma)
+        light = np.where(good, light, np.nan)
+        expected, tolerance = _expect(light, good, profile, band), _MOTION
+    spectra, response = [], np.zeros_like(profile)
+    bar = {"desc": progress, "total": len(light), "disable": None if progress else True}
+    for each, ok, own in tqdm(zip(light, good, variances, strict=True), **bar):
+        noise = other, slope, _compare(own, variance)
+        *spectrum, share = _extract_integration(
+            each, ok, band, profile, expected, noise, n_sigma, tolerance
         )
-    ]
-    columns = [np.array(values) for values in zip(*spectra, strict=True)]
-    return Extraction(band, profile, *columns[:-1], columns[-1].mean(axis=0))
+        spectra.append(spectrum)
+        response += share / len(light)
+    return Extraction(band, profile, *map(np.array, zip(*spectra, strict=True)), response)
+
+
+def _find_hot(mean, variance, sure, profile, n_sigma):
+    """Find pixels that stand out from the profile, and from the columns near, in the mean."""
+    model = np.clip(_robust_flux(mean, sure, profile), 0, None)[:, np.newaxis] * profile
+    # Faults of the profile, and light of other orders, are in the columns near too.
+    expected = model + median_filter(np.where(sure, mean - model, 0), (_NEAR, 1))
+    faults = _TOLERANCE * maximum_filter1d(np.maximum(expected, model), 3, axis=1)
+    return sure & (np.abs(mean - expected) > n_sigma * np.hypot(np.sqrt(variance), faults))
+
+
+def _compare(variance, typical):
+    """
+    Tell how much noisier an integration is than a typical one.
+
+    Single pixels count if their ramp was cut short; smaller differences are noise of the counts.
+    """
+    ratio = variance / typical
+    whole = np.nan_to_num(nanmedian(ratio), nan=1.0)
+    return np.where(ratio > _NOISIER * whole, ratio, whole)
 
 
 def _expect(light, good, profile, band):
@@ -178,13 +210,13 @@ def _expect(light, good, profile, band):
 
 def _extract_integration(light, good, band, profile, expected, noise, n_sigma, tolerance):
     """Extract one integration."""
-    other, slope = noise
+    other, slope, noisier = noise
     light = np.where(good, light, 0)
     good = good.copy()
     scale = _robust_flux(light, good, expected)
     for _ in range(_ROUNDS):
         model = np.clip(scale, 0, None)[:, np.newaxis] * np.clip(expected, 0, None)
-        variance = other + slope * model
+        variance = noisier * (other + slope * model)
         # The trace may move: what counts is the light of the neighbours too.
         faults = tolerance * maximum_filter1d(model, 3, axis=1)
         good &= np.abs(light - scale[:, np.newaxis] * expected) < n_sigma * np.hypot(
@@ -193,7 +225,7 @@ def _extract_integration(light, good, band, profile, expected, noise, n_sigma, t
         scale, share = _solve(light, good, band.weight, expected, variance)
     flux, response = _solve(light, good, band.weight, profile, variance)
     error = np.sqrt(np.sum(response**2 * variance, axis=1))
-    filled = np.where(good & (band.weight > 0), light, scale[:, np.newaxis] * expected)
+    filled = np.where(good, light, scale[:, np.newaxis] * expected)
     box = np.sum(band.aperture * filled, axis=1)
     # What replaces a bad pixel comes of the good ones.
     replaced = np.sum(np.where(good, 0, band.aperture * expected), axis=1, keepdims=True)

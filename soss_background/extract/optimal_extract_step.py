@@ -27,8 +27,8 @@ __all__ = ["OptimalExtractStep"]
 
 log = logging.getLogger(__name__)
 
-# Pixels nearer to another trace tell nothing of the profile.
-_CORE = 18
+# Pixels nearer to the trace of a fainter and of a brighter order tell nothing of the profile.
+_NEAR, _BRIGHT_NEAR = 18, 40
 
 
 class OptimalExtractStep(SkyflatStep):
@@ -49,7 +49,7 @@ class OptimalExtractStep(SkyflatStep):
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
     half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
-    n_sigma = float(default=6.0, min=0.0)  # Significance above which a pixel is a cosmic ray [sigma]
+    n_sigma = float(default=6.0, min=1.0)  # Significance above which a pixel is a cosmic ray [sigma]
     max_contamination = float(default=0.01, min=0.0)  # Columns of which a larger part of the light is of other orders are flagged
     standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
@@ -148,12 +148,13 @@ class OptimalExtractStep(SkyflatStep):
         free = np.ones(band.rows.shape, dtype=bool)
         for other, row in rows.items():
             if other != order:
-                free &= ~(np.abs(band.rows - row[band.columns, np.newaxis]) < _CORE)
+                reach = _NEAR if other > order else _BRIGHT_NEAR
+                free &= ~(np.abs(band.rows - row[band.columns, np.newaxis]) < reach)
         settings = {"degree": self.degree, "n_sigma": self.n_sigma, "profile_mask": free}
         return extract_order(data, err, good, band, progress=f"Order {order}", **settings)
 
     def _contamination(self, image, rows, extractions):
-        """Estimate the part of the light that is of other orders; 0 if nothing tells it."""
+        """Estimate the part of the light that is of other orders; NaN if nothing tells it."""
         first = min(rows)
         flux = np.full(image.shape[1], np.nan)
         flux[extractions[first].band.columns] = nanmedian(extractions[first].flux, axis=0)
@@ -161,7 +162,8 @@ class OptimalExtractStep(SkyflatStep):
         wings = measure_wings(image, rows[first], others, flux)
         if wings is None:
             log.warning("The light of other orders cannot be told: no column shows one alone")
-            return {order: np.zeros(len(each.band.columns)) for order, each in extractions.items()}
+            unknown = {key: len(each.band.columns) for key, each in extractions.items()}
+            return {key: np.full(number, np.nan) for key, number in unknown.items()}
         return estimate_contamination(rows, extractions, wings)
 
     def _save_table(self, table, exposure, suffix):

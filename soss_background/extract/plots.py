@@ -1,7 +1,7 @@
 """Pictures of traces and spectra, on axes of the caller."""
 
 import numpy as np
-from bottleneck import nanmedian, nansum
+from bottleneck import nanmedian
 
 from soss_background.plotting import BAD, COLOURS, show_image
 
@@ -137,14 +137,17 @@ def draw_white_light(ax, orders):
     """
     for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
         flux, error = each.extraction.flux, each.extraction.error
-        whole = np.isfinite(flux).all(axis=0)
-        light = nansum(flux[:, whole], axis=1)
+        seen = np.isfinite(flux).any(axis=1)
+        whole = np.isfinite(flux[seen]).all(axis=0)
+        light = np.sum(flux[seen][:, whole], axis=1)
+        noise = np.sqrt(np.sum(error[seen][:, whole] ** 2, axis=1))
+        if not light.any():
+            continue
         level = np.median(light)
-        error = np.sqrt(nansum(error[:, whole] ** 2, axis=1)) / level
-        number = np.arange(len(light)) + 1
+        number = np.flatnonzero(seen) + 1
         style = {"fmt": ".", "color": colour, "label": f"order {order}"}
-        if np.median(error) < 0.1:
-            ax.errorbar(number, light / level, error, **style)
+        if level > 10 * np.median(noise):
+            ax.errorbar(number, light / level, noise / level, **style)
     ax.set(xlabel="integration", ylabel="light of all columns / median")
     ax.ticklabel_format(useOffset=False)
     if ax.lines:

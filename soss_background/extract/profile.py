@@ -6,6 +6,7 @@ import numpy as np
 from astropy.stats import mad_std
 from scipy.interpolate import BSpline
 from scipy.linalg import solve
+from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_array
 
 __all__ = ["Band", "cut_band", "fit_profile"]
@@ -14,8 +15,8 @@ __all__ = ["Band", "cut_band", "fit_profile"]
 _KNOTS, _DEGREE = 1.0, 3
 # Residuals, in robust standard deviations, of pixels that are left out, and how often.
 _CLIP, _ITERATIONS = 6.0, 3
-# Weight of "there is no light" relative to that of a pixel, where no pixel tells.
-_RIDGE = 1e-8
+# Weight of "as the neighbours" relative to that of pixels, where no pixel tells.
+_STIFFNESS = 1e-6
 
 
 class Band(NamedTuple):
@@ -32,15 +33,20 @@ class Band(NamedTuple):
         Distance from the trace along the column, pixels.
     aperture : ndarray of float, shape (n, m)
         Part of the pixel that is in the aperture, 0 to 1.
-    weight : ndarray of float, shape (n, m)
-        The same, but 0 beyond the detector.
+    inside : ndarray of bool, shape (n, m)
+        True for pixels that the detector has.
     """
 
     columns: np.ndarray
     rows: np.ndarray
     offset: np.ndarray
     aperture: np.ndarray
-    weight: np.ndarray
+    inside: np.ndarray
+
+    @property
+    def weight(self):
+        """Part of the pixel that is in the aperture, 0 beyond the detector."""
+        return self.aperture * self.inside
 
     def take(self, image):
         """
@@ -84,7 +90,7 @@ def cut_band(row, shape, half_width):
     offset = rows - centre
     aperture = np.clip(half_width + 0.5 - np.abs(offset), 0, 1)
     inside = (rows >= 0) & (rows < shape[0])
-    return Band(columns, np.clip(rows, 0, shape[0] - 1), offset, aperture, aperture * inside)
+    return Band(columns, np.clip(rows, 0, shape[0] - 1), offset, aperture, inside)
 
 
 def fit_profile(light, variance, good, band, degree):
@@ -114,8 +120,9 @@ def fit_profile(light, variance, good, band, degree):
         Part of the light of the aperture that falls on each pixel: positive, and its sum over
         the aperture, that beyond the detector too, is 1 in every column; flat if there is no light.
     """
-    design = _design(band, degree)
-    good = good & (band.weight > 0)
+    good = good & band.inside
+    design = _design(band, _nearest(good), degree)
+    penalty = _penalty(design.shape[1] // (degree + 1), degree)
     profile = np.ones_like(light)
     for _ in range(_ITERATIONS):
         profile = _normalise(profile, band)
@@ -127,7 +134,7 @@ def fit_profile(light, variance, good, band, degree):
         values = np.where(good & bright, light / np.where(bright, flux[:, np.newaxis], 1), 0)
         weighted = csr_array(design.multiply(weights[:, np.newaxis]))
         matrix = (weighted.T @ design).toarray()
-        matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / len(matrix)
+        matrix += _STIFFNESS * np.trace(matrix) / len(matrix) * penalty
         coefficients = solve(matrix, weighted.T @ values.ravel(), assume_a="pos")
         profile = (design @ coefficients).reshape(light.shape)
         residual = (light - flux[:, np.newaxis] * profile) / np.sqrt(variance)
@@ -135,14 +142,36 @@ def fit_profile(light, variance, good, band, degree):
     return _normalise(profile, band)
 
 
-def _design(band, degree):
-    """Make the matrix of splines across times polynomials along."""
+def _penalty(splines, degree):
+    """Make the cost of coefficients that differ from those of the next spline."""
+    steps = np.diff(np.eye(splines), axis=0)
+    return np.kron(steps.T @ steps, np.eye(degree + 1)) + 1e-3 * np.eye(splines * (degree + 1))
+
+
+def _nearest(good):
+    """Find, for each pixel, the nearest one as far from the trace that is good: its place."""
+    places = np.arange(len(good))
+    nearest = np.tile(places[:, np.newaxis], good.shape[1])
+    for across, known in enumerate(good.T):
+        if known.any():
+            nearest[:, across] = distance_transform_edt(
+                ~known, return_distances=False, return_indices=True
+            )[0]
+    return nearest
+
+
+def _design(band, nearest, degree):
+    """
+    Make the matrix of splines across times polynomials along.
+
+    A polynomial tells nothing beyond the pixels that it is fitted to: there, it stays as it is at
+    the nearest of them.
+    """
     reach = np.max(np.abs(band.offset)) + _KNOTS
     knots = np.arange(-reach - _DEGREE * _KNOTS, reach + (_DEGREE + 1) * _KNOTS, _KNOTS)
     across = BSpline.design_matrix(band.offset.ravel(), knots, _DEGREE).tocsr()
     place = 2 * (band.columns - band.columns[0]) / max(np.ptp(band.columns), 1) - 1
-    along = np.polynomial.legendre.legvander(place, degree)
-    along = np.repeat(along, band.offset.shape[1], axis=0)
+    along = np.polynomial.legendre.legvander(place, degree)[nearest.ravel()]
     # Row by row Kronecker product: each row has _DEGREE + 1 splines.
     number, splines = _DEGREE + 1, across.shape[1]
     data = across.data.reshape(-1, number, 1) * along[:, np.newaxis]

@@ -111,7 +111,10 @@ def measure_response(orders, standard, *, gain, degree, max_contamination):
         part["efficiency"] = gain * flux / np.where(photons > 0, photons, np.nan)
         part["order"] = order
         parts.append(part["order", "wavelength", "response", "fit", "efficiency"])
-    return vstack(parts)
+    table = vstack(parts)
+    table["wavelength"].unit = "um"
+    table["response"].unit = table["fit"].unit = "DN m2 um / (s W)"
+    return table
 
 
 def _fit(wavelength, response, used, degree):

@@ -45,12 +45,17 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         flags = np.where(np.isfinite(flux), 0, _DO_NOT_USE)
         flags |= np.where(contamination <= max_contamination, 0, _CONTAMINATED)
         planes = {"FLUX": flux, "FLUX_ERROR": error, "DQ": flags, "NPIXELS": extraction.number}
-        rows = [
-            _spectrum(order, wavelength, dict(zip(planes, values, strict=True)), rising)
-            for values in zip(*planes.values(), strict=True)
-        ]
-        segment = exposure.meta.exposure.segment_number
-        spectra.spec.append(make_tso_specmodel(rows, segment=segment))
+        first = _spectrum(order, wavelength[rising])
+        series = make_tso_specmodel([first], segment=exposure.meta.exposure.segment_number)
+        units = {column.name: column.unit for column in series.spec_table.columns}
+        table = np.repeat(np.asarray(series.spec_table), len(flux))
+        table["INT_NUM"] = np.arange(len(flux)) + 1
+        for key, values in planes.items():
+            table[key] = np.asarray(values)[:, rising]
+        series.spec_table = table
+        for name, unit in units.items():
+            series.spec_table.columns[name].unit = unit
+        spectra.spec.append(series)
     if getattr(exposure, "int_times", None) is not None:
         populate_time_keywords(exposure, spectra)
         spectra.int_times = exposure.int_times.copy()
@@ -58,16 +63,14 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
     return spectra
 
 
-def _spectrum(order, wavelength, planes, rising):
-    """Put one spectrum into a model."""
+def _spectrum(order, wavelength):
+    """Make the model of a spectrum that is yet to be filled."""
     dtype = datamodels.SpecModel().get_dtype("spec_table")
-    table = np.zeros(len(rising), dtype=dtype)
+    table = np.zeros(len(wavelength), dtype=dtype)
     for name in dtype.names:
         if dtype[name].kind == "f":
             table[name] = np.nan  # of what is not measured
-    table["WAVELENGTH"] = wavelength[rising]
-    for key, values in planes.items():
-        table[key] = values[rising]
+    table["WAVELENGTH"] = wavelength
     spectrum = datamodels.SpecModel(spec_table=table)
     spectrum.spectral_order = order
     for column, unit in (("wavelength", "um"), ("flux", "DN/s"), ("flux_error", "DN/s")):
@@ -110,7 +113,8 @@ def merge_orders(orders, max_contamination):
         )
         part["snr"] = part["flux"] / part["error"]
         part["order"], part["contamination"] = order, contamination
-        parts.append(part[np.isfinite(part["flux"]) & (part["error"] > 0)])
+        part["snr"][~(part["error"] > 0)] = np.nan
+        parts.append(part)
     kept = [part[_is_best(part, parts, max_contamination)] for part in parts]
     table = vstack(kept)
     table.sort("wavelength")
@@ -121,18 +125,19 @@ def merge_orders(orders, max_contamination):
 
 def _is_best(part, parts, max_contamination):
     """Find the columns of an order that no other order shows better."""
-    best = np.ones(len(part), dtype=bool)
+    best = np.isfinite(part["snr"])
     for other in parts:
-        if other is part or not len(other):
+        if other is part:
             continue
         rising = np.argsort(other["wavelength"])
         wave = other["wavelength"][rising]
         snr, contamination = (
             np.interp(part["wavelength"], wave, other[name][rising], left=fill, right=fill)
-            for name, fill in (("snr", -np.inf), ("contamination", np.inf))
+            for name, fill in (("snr", np.nan), ("contamination", np.nan))
         )
         clean = part["contamination"] <= max_contamination
         rival_clean = contamination <= max_contamination
         better = (clean & ~rival_clean) | ((clean == rival_clean) & (part["snr"] >= snr))
-        best &= better | ~np.isfinite(contamination)
+        # What the other order does not show, in a gap of it or beyond it, it does not show better.
+        best &= better | ~np.isfinite(snr)
     return best

@@ -50,7 +50,7 @@ class SossStarePipeline(SkyflatPipelineBase):
     bad_fraction_range = float_list(min=2, max=2, default=list(0, 0.1))  # Part of the pixels that cannot be used
     inter_order_mean_range = float_list(min=2, max=2, default=None)  # Mean between the orders [DN/s]
     orders_range = float_list(min=2, max=2, default=list(2, 3))  # Orders of which a trace was found
-    detected_fraction_range = float_list(min=2, max=2, default=list(0.4, 1))  # Part of the slices that show a trace
+    detected_fraction_range = float_list(min=2, max=2, default=list(0.4, 1))  # Part of the slices, those that another order comes near apart, that show a trace
     clipped_fraction_range = float_list(min=2, max=2, default=list(0, 0.3))  # Part of these that was left out of the fit
     residual_x_min_range = float_list(min=2, max=2, default=list(-1, 0))  # Trace residuals along x, smallest [pixels]
     residual_x_max_range = float_list(min=2, max=2, default=list(0, 1))  # Trace residuals along x, largest [pixels]
@@ -141,7 +141,9 @@ class SossStarePipeline(SkyflatPipelineBase):
         metrics += measure_frame(image, good, [each.row for each in orders.values()], reference)
         metrics += measure_traces(traces.slices, traces.traces)
         response = self.optimal_extract.response
-        efficiency = None if response is None else response["efficiency"]
+        # Columns without a fit have light of other orders too.
+        known = None if response is None else np.isfinite(response["fit"])
+        efficiency = None if response is None else response["efficiency"][known]
         extractions = {order: each.extraction for order, each in orders.items()}
         metrics += measure_spectra(extractions, efficiency)
         qc = judge_metrics(self, metrics, SkyflatModel().get_dtype("qc"))
