@@ -10,6 +10,8 @@ __version__ = version("soss_background")
 # The steps import the whole of jwst (seconds), and asdf imports this package for every one of its
 # users: they are loaded when first asked for.
 _STEPS = {
+    "EncircledEnergyStep": "soss_background.fluxcal.encircled_energy_step",
+    "SurfaceBrightnessStep": "soss_background.fluxcal.surface_brightness_step",
     "InterOrderBackgroundStep": "soss_background.extract.inter_order_background_step",
     "OptimalExtractStep": "soss_background.extract.optimal_extract_step",
     "SossStarePipeline": "soss_background.pipeline.stare",
@@ -24,6 +26,7 @@ _STEPS = {
 }
 
 __all__ = [
+    "EncircledEnergyStep",
     "InterOrderBackgroundStep",
     "OptimalExtractStep",
     "SkyflatCombineStep",
@@ -36,6 +39,7 @@ __all__ = [
     "SkyflatSubtractStep",
     "SossStarePipeline",
     "SossTracesModel",
+    "SurfaceBrightnessStep",
     "TraceFitStep",
 ]
 

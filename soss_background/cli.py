@@ -21,8 +21,10 @@ from soss_background.associations.tables import (
     query_index,
     read_table,
 )
+from soss_background.console import file_type, print_table, round_table
 from soss_background.detector import SUBARRAYS
 from soss_background.files import check_folder, save_whole
+from soss_background.fluxcal.commands import add_fluxcal
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 from soss_background.simulate.comparison import compare_with_truth, draw_comparison, format_table
@@ -80,6 +82,7 @@ def _parser():
     _add_reference(commands)
     _add_report(commands)
     _add_characterize(commands)
+    add_fluxcal(commands)
     return parser
 
 
@@ -88,11 +91,6 @@ def _add_output_dir(parser, what):
     parser.add_argument(
         "-o", "--output-dir", type=Path, default=Path(), help=f"folder of the {what}"
     )
-
-
-def _print_table(table):
-    """Print all rows and columns of a table."""
-    print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
 
 
 def _import_extra(module, extra):
@@ -203,7 +201,7 @@ def _add_query(commands):
     parser.add_argument(
         "-o",
         "--output",
-        type=_file(".ecsv"),
+        type=file_type(".ecsv"),
         default=Path("exposures.ecsv"),
         help="table to write (default: %(default)s)",
     )
@@ -237,7 +235,7 @@ def _query(options):
         archive = _import_extra("associations.archive", "archive")
         table = archive.query_archive(options.product, login=options.login, **criteria)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
-    _print_table(_summarize(table))
+    print_table(_summarize(table))
     size = f" of {np.sum(table['SIZE']) / 1e9:.1f} GB" if "SIZE" in table.colnames else ""
     print(f"{len(table)} files{size}, see {options.output}")
 
@@ -338,7 +336,7 @@ def _asn(options):
         table = make_background_associations(options.files, options.background, options.output_dir)
     else:
         table = make_associations(options.files, options.output_dir, **settings)
-    _print_table(table)
+    print_table(table)
 
 
 def _add_batch(commands):
@@ -380,7 +378,7 @@ def _batch(options):
     settings = {"overwrite": options.overwrite, "stop": stop}
     with batch.open_client(options.scheduler, options.workers) as client:
         table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
-        _print_table(table)
+        print_table(table)
         table.write(folder / "batch.ecsv", overwrite=True)
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
@@ -401,7 +399,12 @@ def _add_reference(commands):
     )
     parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help="skyflats")
     parser.add_argument(
-        "-o", "--output", type=_file(".fits"), required=True, metavar="FILE", help="file to write"
+        "-o",
+        "--output",
+        type=file_type(".fits"),
+        required=True,
+        metavar="FILE",
+        help="file to write",
     )
     parser.add_argument(
         "--subarray",
@@ -453,17 +456,6 @@ def _add_reference(commands):
     parser.set_defaults(run=_reference)
 
 
-def _file(extension):
-    """Make what reads the name of a file with an extension."""
-
-    def read(text):
-        if not text.endswith(extension):
-            raise argparse.ArgumentTypeError(f"{text} does not end in {extension}")
-        return Path(text)
-
-    return read
-
-
 def _reference(options):
     """Make a reference file; print how well its skies fit each other."""
     names = ("flat", "max_templates", "merge_below", "max_residual")
@@ -475,7 +467,7 @@ def _reference(options):
     _check_no_input(options.output, table["FLAT"])
     write_reference(reference, options.output)
     table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
-    _print_table(table)
+    print_table(table)
     print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")
 
 
@@ -503,13 +495,13 @@ def _add_report(commands):
     parser.add_argument(
         "-o",
         "--output",
-        type=_file(".html"),
+        type=file_type(".html"),
         default=Path("report.html"),
         metavar="FILE",
         help="page to write; several skyflats have a page each beside it (default: %(default)s)",
     )
     parser.add_argument(
-        "--pdf", type=_file(".pdf"), metavar="FILE", help="write the pictures as PDF as well"
+        "--pdf", type=file_type(".pdf"), metavar="FILE", help="write the pictures as PDF as well"
     )
     parser.add_argument(
         "--png", type=Path, metavar="DIR", help="write the pictures one by one as well"
@@ -548,14 +540,5 @@ def _characterize(options):
     for name in ("trends", "components", "zodiacal_light"):
         if name in tables:
             print(f"{name}.ecsv")
-            _print_table(_round(tables[name]))
+            print_table(round_table(tables[name]))
     print(f"{len(tables['skies'])} skyflats, see {options.output_dir}")
-
-
-def _round(table):
-    """Copy a table for people, who need no more than four digits."""
-    shown = table.copy()
-    for column in shown.itercols():
-        if column.dtype.kind == "f":
-            column.format = ".4g"
-    return shown

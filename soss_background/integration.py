@@ -23,6 +23,8 @@ def get_steps():
         ("soss_background.InterOrderBackgroundStep", "inter_order_background", False),
         ("soss_background.TraceFitStep", "trace_fit", False),
         ("soss_background.OptimalExtractStep", "optimal_extract", False),
+        ("soss_background.EncircledEnergyStep", "encircled_energy", False),
+        ("soss_background.SurfaceBrightnessStep", "surface_brightness", False),
         ("soss_background.SkyflatPipeline", "skyflat", True),
         ("soss_background.SossStarePipeline", "soss_stare", True),
         ("soss_background.SkyflatSpec2Pipeline", "skyflat_spec2", True),

@@ -1,24 +1,19 @@
 """How much of a standard star's light is detected."""
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 from astropy import constants
 from astropy import units as u
 from astropy.table import Table, vstack
 from bottleneck import nanmedian
 
+from soss_background.curves import FLUX, read_curve
 from soss_background.errors import SkyflatError
 from soss_background.extract.polynomial import fit_clipped
-from soss_background.files import tell_of_fault
 
 __all__ = ["measure_response", "read_standard"]
 
 # Collecting area of the telescope.
 _AREA = 25.4 * u.m**2
-# Columns of a model spectrum, and their units if the file does not tell.
-_COLUMNS = {"WAVELENGTH": u.AA, "FLUX": u.erg / u.s / u.cm**2 / u.AA}
 _CLIP, _ITERATIONS = 3.0, 5
 
 
@@ -42,31 +37,13 @@ def read_standard(path):
     SkyflatError
         If it cannot be read, or lacks a column.
     """
-    with tell_of_fault(path, "cannot be read as a spectrum"), warnings.catch_warnings():
-        # CALSPEC has units of its own, see `_unit`.
-        warnings.simplefilter("ignore", u.UnitsWarning)
-        table = Table.read(Path(path))
-        table.rename_columns(table.colnames, [name.upper() for name in table.colnames])
-    missing = [name for name in _COLUMNS if name not in table.colnames]
-    if missing:
-        raise SkyflatError(f"{path}: column {missing[0]} is missing")
-    values = [
-        u.Quantity(np.asarray(table[name], dtype=float), _unit(table[name].unit) or unit)
-        for name, unit in _COLUMNS.items()
-    ]
+    values = read_curve(path, "FLUX", FLUX, "cannot be read as a spectrum")
     try:
         units = (u.micron, u.W / u.m**2 / u.micron)
         wavelength, flux = (each.to(unit) for each, unit in zip(values, units, strict=True))
     except u.UnitConversionError as err:
         raise SkyflatError(f"{path}: {err}") from err
-    rising = np.argsort(wavelength)
-    return Table({"wavelength": wavelength[rising], "flux": flux[rising]})
-
-
-def _unit(unit):
-    """Understand the names that CALSPEC has for units."""
-    known = {"ANGSTROMS": u.AA, "FLAM": _COLUMNS["FLUX"]}
-    return known.get(str(unit).upper(), unit if unit is None else u.Unit(unit))
+    return Table({"wavelength": wavelength, "flux": flux})
 
 
 def measure_response(orders, standard, *, gain, degree, max_contamination):

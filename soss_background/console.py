@@ -1,0 +1,74 @@
+"""What the subcommands of the console script share."""
+
+import argparse
+from pathlib import Path
+
+__all__ = ["file_type", "print_line", "print_table", "round_table"]
+
+
+def file_type(extension):
+    """
+    Make what reads the name of a file with an extension.
+
+    Parameters
+    ----------
+    extension : str
+        What the name ends with.
+
+    Returns
+    -------
+    read : callable
+        The ``type`` of an argument of `argparse`.
+    """
+
+    def read(text):
+        if not text.endswith(extension):
+            raise argparse.ArgumentTypeError(f"{text} does not end in {extension}")
+        return Path(text)
+
+    return read
+
+
+def print_line(text):
+    """
+    Print a line.
+
+    Parameters
+    ----------
+    text : str
+        The line.
+    """
+    print(text)
+
+
+def print_table(table):
+    """
+    Print all rows and columns of a table.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The table.
+    """
+    print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
+
+
+def round_table(table):
+    """
+    Copy a table for people, who need no more than four digits.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        The table.
+
+    Returns
+    -------
+    shown : `~astropy.table.Table`
+        The copy.
+    """
+    shown = table.copy()
+    for column in shown.itercols():
+        if column.dtype.kind == "f":
+            column.format = ".4g"
+    return shown

@@ -1,0 +1,1 @@
+"""Flux calibration of NIRISS imaging: encircled energy, surface brightness, count rates."""

@@ -1,0 +1,98 @@
+"""Pictures of the flux calibration, on axes of the caller."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from soss_background.plotting import BAD, COLOURS, FAINT
+
+__all__ = ["draw_brightness", "draw_growth", "draw_ratios", "save_picture"]
+
+
+def draw_growth(ax, table, psf=None):
+    """
+    Draw a curve of growth, and that of the PSF.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : `~astropy.table.Table`
+        ``radius``, ``count_rate`` and ``error``.
+    psf : `~soss_background.fluxcal.psf.Psf`, optional
+        The PSF, drawn as bright as the star is between 5 and 10 pixels.
+    """
+    radius, rate, error = (np.asarray(table[key]) for key in ("radius", "count_rate", "error"))
+    ax.errorbar(radius, rate, error, fmt="o", ms=4, color=COLOURS[0], label=_name(table))
+    if psf is not None:
+        near = (radius >= 5) & (radius <= 10)
+        total = np.nanmedian((rate / psf.energy(radius))[near if near.any() else slice(None)])
+        fine = np.linspace(psf.radius[0] / 2, psf.radius[-1], 200)
+        ax.plot(fine, total * psf.energy(fine), color=BAD, lw=1, label="PSF")
+        ax.axhline(total, color=FAINT, lw=0.8, ls="--", label="total")
+    ax.set(xlabel="radius [pixels]", ylabel="count rate [DN/s]")
+    ax.margins(y=0.1)
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="lower right")
+
+
+def draw_brightness(ax, table):
+    """
+    Draw a profile of surface brightness.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : `~astropy.table.Table`
+        ``radius``, ``surface_brightness`` and ``error``.
+    """
+    value, error = (np.asarray(table[key]) for key in ("surface_brightness", "error"))
+    ax.errorbar(table["radius"], value, error, fmt="o", ms=4, color=COLOURS[0], label=_name(table))
+    ax.axhline(0, color=FAINT, lw=0.8)
+    # Linear where noise may make it negative.
+    noise = np.nanmedian(error)
+    if noise > 0:
+        ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(noise)))
+    ax.margins(y=0.1)
+    ax.set(xlabel="radius [pixels]", ylabel="surface brightness [DN/s/pixel]")
+    ax.legend()
+
+
+def draw_ratios(ax, table):
+    """
+    Draw measured over expected count rates.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : `~astropy.table.Table`
+        ``filter``, ``ratio`` and ``ratio_error``.
+    """
+    place = np.arange(len(table))
+    ax.errorbar(place, table["ratio"], table["ratio_error"], fmt="o", ms=4, color=COLOURS[0])
+    ax.axhline(1, color=FAINT, lw=0.8)
+    ax.set_xticks(place, table["filter"], rotation=45, ha="right")
+    ax.set(ylabel="measured / expected count rate")
+
+
+def save_picture(draw, path):
+    """
+    Save a picture.
+
+    Parameters
+    ----------
+    draw : callable
+        Draws it on the axes that it is given.
+    path : `~pathlib.Path`
+        The file.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    draw(figure.subplots())
+    figure.savefig(path, dpi=150)
+
+
+def _name(table):
+    """Tell what was measured."""
+    words = [table.meta.get(key) for key in ("TARGNAME", "FILTER")]
+    return ", ".join(filter(None, words)) or "star"

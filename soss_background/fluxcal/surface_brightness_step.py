@@ -1,0 +1,69 @@
+"""The step that measures the surface brightness about a star."""
+
+from functools import partial
+
+import numpy as np
+from astropy.table import Table
+
+from soss_background.errors import SkyflatError
+from soss_background.fluxcal.aperture import measure_rings
+from soss_background.fluxcal.plots import draw_brightness
+from soss_background.fluxcal.star_step import StarStep
+
+__all__ = ["SurfaceBrightnessStep"]
+
+
+class SurfaceBrightnessStep(StarStep):
+    """Measure the surface brightness in rings about a star in an image of NIRISS."""
+
+    class_alias = "surface_brightness"
+
+    spec = """
+    radii = float_list(min=1, default=list(5, 9, 13, 17, 21, 25))  # Middles of the rings [pixels]
+    half_width = float(default=2.0, min=0.1)  # Half of their width [pixels]
+    sky_annulus = float_list(min=2, max=2, default=list(27, 32))  # Radii of the ring that tells the sky [pixels]
+    noclip = boolean(default=False)  # Keep pixels that are below the sky by more than n_sigma
+    suffix = string(default='sb')  # Default suffix for output files
+    """  # noqa: E501
+
+    def process(self, init):
+        """
+        Measure the surface brightness.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or data model
+            The image, ``_rate`` or ``_cal``; unchanged.
+
+        Returns
+        -------
+        table : `~astropy.table.Table`
+            ``radius`` (pixels), ``radius_arcsec``, ``surface_brightness`` and ``error`` (DN/s a
+            pixel, without sky; NaN in a ring without good pixels), ``n_pixels`` and ``n_clipped``.
+            Where the star is, and its sky, is in ``meta``.
+
+        Raises
+        ------
+        SkyflatError
+            If the image cannot be used, or shows no star there.
+        """
+        radii = self.check_radii(self.radii)
+        if radii[0] <= self.half_width:
+            raise SkyflatError(f"a ring about {radii[0]:g} pixels cannot be so wide")
+        star = self.find(init)
+        brightness, error, number, clipped = measure_rings(
+            star.image,
+            star.bad,
+            star.position,
+            [(radius - self.half_width, radius + self.half_width) for radius in radii],
+            star.sky,
+            n_sigma=np.inf if self.noclip else self.n_sigma,
+            gain=self.gain,
+            time=star.time,
+        )
+        table = Table({"radius": radii, "surface_brightness": brightness, "error": error})
+        table["n_pixels"], table["n_clipped"] = number, clipped
+        table["surface_brightness"].unit = table["error"].unit = "DN/(s pixel)"
+        table.meta = star.meta
+        self.finish(table, partial(draw_brightness, table=table))
+        return table
