@@ -12,9 +12,9 @@ import psutil
 import pytest
 from astropy.table import Table
 from conftest import SMALL
-from helpers import BIN, run_program
+from helpers import BIN
 
-from soss_background import SkyflatModel
+from soss_background import SkyflatModel, batch
 from soss_background.batch import _labels
 from soss_background.cli import main
 from soss_background.simulate import simulate_visit
@@ -34,12 +34,48 @@ def associations(tmp_path_factory):
     ]
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Start a cluster of one worker; return the file that leads to its scheduler."""
+    folder = tmp_path_factory.mktemp("cluster")
+    address_file, dask = folder / "address", str(BIN / "dask")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    quiet["env"] = clean_environment(folder)
+    options = ("--no-dashboard", "--scheduler-file", str(address_file))
+    scheduler = subprocess.Popen([dask, "scheduler", "--port", "0", *options], **quiet)
+    worker = subprocess.Popen([dask, "worker", *options, "--nthreads", "1"], **quiet)
+    try:
+        wait_for(address_file.exists, scheduler)
+        yield address_file
+        assert worker.poll() is None
+    finally:
+        worker.terminate()
+        scheduler.terminate()
+        worker.wait()
+        scheduler.wait()
+
+
+@pytest.fixture
+def run():
+    """Run ``soss-background batch`` in this process, which keeps its answer to signals."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda *arguments: main(["batch", *map(str, arguments)])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def clean_environment(home):
+    """Leave CRDS out, wherever it is."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("CRDS_")}
+    return kept | {"HOME": str(home)}
+
+
 def start(*arguments, home):
     """Start ``soss-background batch``."""
     return subprocess.Popen(
         [str(BIN / "soss-background"), "batch", *map(str, arguments)],
         cwd=home,
-        env=os.environ | {"HOME": str(home)},
+        env=clean_environment(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -73,7 +109,7 @@ def assert_complete(folder, number):
     assert not [path for path in folder.iterdir() if path.name.startswith(unfinished)]
 
 
-def test_a_dead_worker_and_a_corrupt_association(associations, tmp_path):
+def test_a_dead_worker_and_a_corrupt_association(associations, cluster, run, tmp_path):
     corrupt, out = tmp_path / "corrupt_asn.json", tmp_path / "out"
     corrupt.write_text(associations[0].read_text()[:-50])
     good = associations[:2]
@@ -97,17 +133,16 @@ def test_a_dead_worker_and_a_corrupt_association(associations, tmp_path):
 
     # What is finished stays as it is, unless it is to be made again.
     before = [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))]
-    again = run_program("soss-background", "batch", *good, "-o", out, *SKIP, home=tmp_path)
-    assert again.returncode == 0, again.stderr
+    there = ("--scheduler", cluster, "-o", out, *SKIP)
+    assert run(*good, *there) == 0
     assert statuses(out) == ["kept", "kept"]
     assert [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))] == before
-    arguments = (good[0], "--overwrite", "-o", out, *SKIP)
-    run_program("soss-background", "batch", *arguments, home=tmp_path)
+    assert run(good[0], "--overwrite", *there) == 0
     assert statuses(out) == ["made"]
     assert [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))][0] > before[0]
 
 
-def test_interrupted_and_started_again(associations, tmp_path):
+def test_interrupted_and_started_again(associations, run, tmp_path):
     out = tmp_path / "out"
     process = start(*associations, "-o", out, "--workers", 1, *SKIP, home=tmp_path)
     wait_for(lambda: list(out.glob("*_skyflat.fits")), process)
@@ -118,44 +153,29 @@ def test_interrupted_and_started_again(associations, tmp_path):
     assert "not done" in output
     assert "not done" in statuses(out)
 
-    again = run_program("soss-background", "batch", *associations, "-o", out, *SKIP, home=tmp_path)
-    assert again.returncode == 0, again.stderr
+    # On as many processes as there are cores.
+    assert run(*associations, "-o", out, *SKIP) == 0
     assert set(statuses(out)) == {"kept", "made"}
     assert_complete(out, 3)
 
 
-def test_a_cluster_that_runs_already(associations, tmp_path):
-    address_file, dask = tmp_path / "address", str(BIN / "dask")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    options = ("--no-dashboard", "--scheduler-file", str(address_file))
-    scheduler = subprocess.Popen([dask, "scheduler", "--port", "0", *options], **quiet)
-    worker = subprocess.Popen([dask, "worker", *options, "--nthreads", "1"], **quiet)
-    try:
-        wait_for(address_file.exists, scheduler)
-        address = json.loads(address_file.read_text())["address"]
-        for scheduler_option, expected in ((address, "made"), (address_file, "kept")):
-            arguments = (associations[0], "-o", "out", "--scheduler", scheduler_option, *SKIP)
-            result = run_program("soss-background", "batch", *arguments, home=tmp_path)
-            assert result.returncode == 0, result.stderr
-            assert statuses(tmp_path / "out") == [expected]
-        assert worker.poll() is None
-        assert_complete(tmp_path / "out", 1)
-    finally:
-        worker.terminate()
-        scheduler.terminate()
-        worker.wait()
-        scheduler.wait()
+def test_a_cluster_that_runs_already(associations, cluster, run, tmp_path):
+    address = json.loads(cluster.read_text())["address"]
+    for scheduler, expected in ((address, "made"), (cluster, "kept")):
+        assert run(associations[0], "-o", "out", "--scheduler", scheduler, *SKIP) == 0
+        assert statuses(tmp_path / "out") == [expected]
+    assert_complete(tmp_path / "out", 1)
 
 
-def test_no_scheduler(associations, tmp_path):
-    arguments = (associations[0], "--scheduler", "tcp://127.0.0.1:9")
-    result = run_program("soss-background", "batch", *arguments, home=tmp_path)
-    assert result.returncode == 1
-    assert "127.0.0.1:9" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_no_scheduler(associations, run, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "_PATIENCE", 1)
+    assert run(associations[0], "--scheduler", "tcp://127.0.0.1:9") == 1
+    errors = capsys.readouterr().err
+    assert "127.0.0.1:9" in errors
+    assert "Traceback" not in errors
 
 
-def test_what_fails_in_the_pipeline(associations, tmp_path):
+def test_what_fails_in_the_pipeline(associations, cluster, run, tmp_path):
     twin = tmp_path / "twin_asn.json"
     content = json.loads(associations[0].read_text())
     for member in content["products"][0]["members"]:
@@ -166,9 +186,7 @@ def test_what_fails_in_the_pipeline(associations, tmp_path):
         (associations[:1], [SKIP[1], "--output_file=sky.fits"], "skyflat.fits: not made"),
         ([associations[0], twin], [SKIP[1]], f"the same product as {associations[0]}"),
     ):
-        options = ("--workers", 1, "--", *arguments)
-        result = run_program("soss-background", "batch", *given, *options, home=tmp_path)
-        assert result.returncode == 1
+        assert run(*given, "--scheduler", cluster, "--", *arguments) == 1
         table = Table.read(tmp_path / "batch.ecsv")
         assert table["status"][-1] == "failed"
         assert message in table["message"][-1]
