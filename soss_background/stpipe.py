@@ -1,11 +1,12 @@
 """What every step of the package shares: CRDS in or out of reach, logging, names, saving."""
 
 import functools
+import gc
 import logging
 import os
 import re
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +34,7 @@ __all__ = [
     "SkyflatPipelineBase",
     "SkyflatStep",
     "crds_reachable",
+    "few_collections",
 ]
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,25 @@ def _crds_reachable(cache, server):
     finally:
         crds_config.CLIENT_TIMEOUT.set(patience)
     return True
+
+
+@contextmanager
+def few_collections():
+    """Spare what lives already from the garbage collection that begins each run of a step."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _good_manners():
+    """Keep what is around a run from taking its time."""
+    # The threads of BLAS spin while they wait, in the way of this package's own.
+    with few_collections(), threadpool_limits(1, user_api="blas"):
+        yield
 
 
 class SkyflatMixin:
@@ -118,8 +139,7 @@ class SkyflatMixin:
             # Names only: what they name may be large.
             self._inputs = name_inputs(args)
         try:
-            # The threads of BLAS spin while they wait, in the way of this package's own.
-            with threadpool_limits(1, user_api="blas") if self.parent is None else nullcontext():
+            with _good_manners() if self.parent is None else nullcontext():
                 return super().run(*args)
         except SkyflatError as err:
             if not isinstance(self.parent, SkyflatPipelineBase):

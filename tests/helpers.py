@@ -13,13 +13,15 @@ from stpipe import Step
 from soss_background import SkyflatModel
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, sky_image, write_exposure
+from soss_background.stpipe import few_collections
 
 BIN = Path(sys.executable).parent
 
 
 def strun(*arguments):
     """Run ``strun`` in this process; return the step."""
-    return Step.from_cmdline([str(argument) for argument in arguments])
+    with few_collections():
+        return Step.from_cmdline([str(argument) for argument in arguments])
 
 
 def run_program(name, *arguments, home, **environment):

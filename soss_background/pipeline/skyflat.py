@@ -1,7 +1,5 @@
 """The pipeline that makes skyflats."""
 
-import contextlib
-import gc
 import logging
 
 from jwst.datamodels import ModelLibrary
@@ -73,8 +71,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]
         if any(state != "COMPLETE" for state in states):
             self.prefetch(libraries[0])
-        with _few_collections():
-            results = [self._make_skyflat(library) for library in libraries]
+        results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else results
 
     def save_model(self, model, suffix=None, *args, **kwargs):
@@ -125,13 +122,3 @@ class SkyflatPipeline(SkyflatPipelineBase):
         if flat not in (None, "N/A"):
             raise SkyflatError(f"{name}: {flat} was not applied, does it fit the exposure?")
         log.warning("%s: not flat-fielded, CRDS has no flat for it", name)
-
-
-@contextlib.contextmanager
-def _few_collections():
-    """Spare what lives already from the garbage collection that begins each run of a step."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
