@@ -4,20 +4,24 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import textwrap
 import tomllib
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 from crds_cache import crds_at, make_cache
+from distributed import Client
 from helpers import BIN, make_skyflat, strun
 from jwst.extract_1d import Extract1dStep
 from mast_server import ask, run_server
 from spec2_references import make_references
 
+from soss_background import batch
 from soss_background.associations import make_associations
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP256
@@ -32,10 +36,14 @@ PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
 # Of the full detector, what a science exposure reads out: real sizes are tested elsewhere.
 PART = replace(SUBSTRIP256, name="FULL")
-QUICK = {"soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP256"}
+QUICK = {
+    "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP256",
+    "soss-background simulate SERIES": " --n-integrations 2",
+}
+SMALLER = {"Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1)"}
+SMALLER |= {"n_integrations=30": "n_integrations=2"}
 # Blocks that show what comes out, or a sketch.
 SHOWN = ("name ", "SKY ", "association ->")
-OWN_PROCESSES = ("soss-background batch", "crds", "dask")
 
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LITERAL = re.compile(
@@ -115,10 +123,10 @@ def run(lab):
     def run(block):
         commands = [command for command in split_commands(block) if command not in done]
         done.update(commands)
-        if any(command.startswith(OWN_PROCESSES) for command in commands):
+        if any(command.startswith("dask") for command in commands):
             _run_in_shell(commands, folder, environment)
         else:
-            with crds_at(environment, folder), ask(server):
+            with crds_at(environment, folder), ask(server), _batches_here():
                 for command in commands:
                     _run_here(command)
 
@@ -134,15 +142,36 @@ def _run_in_shell(commands, folder, environment):
     assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
 
 
+@contextmanager
+def _batches_here():
+    """Run batches in this process: the processes of a cluster are tested elsewhere."""
+
+    @contextmanager
+    def open_client(*_):
+        with Client(processes=False, threads_per_worker=1, dashboard_address=None) as client:
+            yield client
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "open_client", open_client)
+        yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def _run_here(command):
     """Do in this process, which has imported all, what a shell would start."""
     if not _PROGRAM.match(command):
+        for size, smaller in SMALLER.items():
+            command = command.replace(size, smaller)
         exec(command, {})
         return
     program, *words = shlex.split(command + QUICK.get(command.split(" -")[0], ""), comments=True)
     arguments = chain.from_iterable(sorted(map(str, Path().glob(word))) or [word] for word in words)
     if program == "strun":
         strun(*arguments)
+    elif program == "crds":
+        subprocess.run([program, *arguments], check=True)
     else:
         assert main(list(arguments)) == 0, command
 
