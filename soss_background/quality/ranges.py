@@ -204,8 +204,11 @@ def format_number(value):
     Returns
     -------
     text : str
-        Four digits; all of a whole number of less than ten digits, such as a count.
+        Four digits; all of a whole number of less than ten digits, such as a count; dashes for
+        what is masked.
     """
+    if np.ma.is_masked(value):
+        return str(value)
     whole = np.isfinite(value) and value == round(value) and abs(value) < 1e9
     return f"{value:.0f}" if whole else f"{value:.4g}"
 
