@@ -136,8 +136,9 @@ class SkyflatMixin:
     def run(self, *args):
         """Run the step; a fault that the user can mend is logged in one line."""
         if not isinstance(self.parent, SkyflatMixin):
-            # Names only: what they name may be large.
-            self._inputs = name_inputs(args)
+            # Before jwst's own steps change what they were given.
+            command = describe_command(self, name_inputs(args))
+            self._run = {"command": command, "parameters": list_parameters(self)}
         try:
             with _good_manners() if self.parent is None else nullcontext():
                 return super().run(*args)
@@ -173,8 +174,7 @@ class SkyflatMixin:
         """
         if isinstance(self.parent, SkyflatMixin):
             return self.parent.describe_run()
-        command = describe_command(self, self._inputs)
-        return {"command": command, "parameters": list_parameters(self)}
+        return self._run
 
     def remove_suffix(self, name):
         """Remove a suffix of jwst's or of this package's from a file name."""

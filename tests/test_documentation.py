@@ -171,7 +171,7 @@ def _run_here(command):
     if program == "strun":
         strun(*arguments)
     elif program == "crds":
-        subprocess.run([program, *arguments], check=True)
+        subprocess.run([BIN / program, *arguments], check=True)
     else:
         assert main(list(arguments)) == 0, command
 
