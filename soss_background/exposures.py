@@ -239,6 +239,9 @@ def find_window(model):
     shape = model.data.shape[-2:]
     window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
     known = SUBARRAYS.get(window.name)
+    others = [each.name for each in SUBARRAYS.values() if each.shape == shape and each != known]
+    if others and known and known != FULL:
+        raise SkyflatError(f"{name}: SUBARRAY is {known.name}, its pixels are those of {others[0]}")
     ends = (window.y0 + window.ny, window.x0 + window.nx)
     inside = min(window.y0, window.x0) >= 0 and max(ends) <= FULL.nx
     if not inside or (known and known.shape == shape and known != window):

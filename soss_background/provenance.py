@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,12 +23,9 @@ _CARD = 70
 # Parameters of stpipe that do not change what is in a product, or that strun sets itself.
 _HOUSEKEEPING = {
     "input_dir",
-    "output_ext",
     "output_use_index",
     "output_use_model",
-    "save_results",
     "search_output_file",
-    "suffix",
 }
 
 
@@ -81,7 +77,9 @@ def list_parameters(step, prefix="", *, default=False):
     values = config_parser.config_from_dict({}, spec) if default else step.get_pars()
     for kind in () if default else step.reference_file_types:
         values[f"override_{kind}"] = str(getattr(step, f"override_{kind}", None) or "") or None
-    kept = [key for key in values if key not in {*_HOUSEKEEPING, "steps"}]
+    # What the user called saves its results anyway.
+    left_out = {*_HOUSEKEEPING, "steps"} | ({"save_results"} if not prefix else set())
+    kept = [key for key in values if key not in left_out]
     found = {prefix + key: _plain(values[key]) for key in kept}
     for name in getattr(step, "step_defs", {}):
         found |= list_parameters(getattr(step, name), f"{prefix}steps.{name}.", default=default)
@@ -102,8 +100,13 @@ def wrap_command(command):
     lines : list of str
         Lines of ASCII letters, all but the last of which end with a backslash.
     """
-    command = one_line(command).encode("ascii", "backslashreplace").decode()
-    lines = textwrap.wrap(command, _CARD, break_long_words=False, break_on_hyphens=False)
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(one_line(command))):
+        word = word.encode("ascii", "backslashreplace").decode()
+        if lines[-1] and len(lines[-1]) + len(word) >= _CARD:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 

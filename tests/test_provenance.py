@@ -9,7 +9,7 @@ from helpers import make_skyflat, strun
 
 from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
 from soss_background.detector import SUBSTRIP96
-from soss_background.provenance import describe_command, list_parameters, name_inputs
+from soss_background.provenance import describe_command, list_parameters, name_inputs, wrap_command
 
 
 @pytest.fixture
@@ -35,6 +35,19 @@ def test_what_is_not_the_default_is(pipeline):
         "--steps.skyflat_combine.exclude=x.fits,y.fits",
         "--steps.skyflat_mask.n_sigma=3.5",
     ]
+
+
+def test_lines_for_a_shell(pipeline):
+    """Names with blanks stay whole; products that were asked for are asked for again."""
+    pipeline.skyflat_mask.save_results = True
+    names = [f"my folder/exposure number {number} rateints.fits" for number in range(5)]
+    command = describe_command(pipeline, names)
+    lines = wrap_command(command)
+    assert len(lines) > 3
+    assert all(len(line) <= 72 for line in lines)
+    words = shlex.split("\n".join(lines).replace("\\\n", ""))
+    assert words == shlex.split(command)
+    assert words[2:] == [*names, "--steps.skyflat_mask.save_results=True"]
 
 
 def test_inputs_of_all_kinds():

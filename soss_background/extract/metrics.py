@@ -136,7 +136,9 @@ def measure_spectra(orders, efficiency=None):
         Metric(f"snr_order_{order}", _median(ratio), "", f"median SNR of order {order}")
         for order, ratio in known.items()
     ]
-    value = None if efficiency is None else _median(efficiency[np.isfinite(efficiency)])
+    if efficiency is None:
+        return metrics
+    value = _median(efficiency[np.isfinite(efficiency)])
     return [*metrics, Metric("efficiency", value, "", "median part of the photons detected")]
 
 

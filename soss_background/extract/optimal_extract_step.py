@@ -85,8 +85,10 @@ class OptimalExtractStep(SkyflatStep):
         """
         standard = read_standard(self.standard) if self.standard else None
         exposure = self.open_exposure(init)
-        if exposure.meta.cal_step.flat_field != "COMPLETE":
-            log.warning("%s: not flat-fielded", exposure.meta.filename)
+        done = {"its sky is in it": "bkg_subtract", "not flat-fielded": "flat_field"}
+        for fault, key in done.items():
+            if getattr(exposure.meta.cal_step, key) != "COMPLETE":
+                log.warning("%s: %s", exposure.meta.filename, fault)
         traces = self._find_traces(exposure, traces or self.traces)
         _check_subarray(exposure, traces)
         data, err, good = as_cubes(exposure)

@@ -76,7 +76,7 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
         median absolute deviations), ``crowded`` and ``detected`` of each slice.
     """
     columns = np.flatnonzero(np.isfinite(row))
-    length = min(length, len(columns))
+    length = min(length, len(columns) // 2)
     centres = columns[np.linspace(length // 2, len(columns) - 1 - length // 2, number).astype(int)]
     half = width // 2
     samples = straighten(image, row, half)

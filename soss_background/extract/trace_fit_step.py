@@ -53,6 +53,8 @@ class TraceFitStep(SkyflatStep):
         exposure = self.open_exposure(init)
         name, window = exposure.meta.filename, find_window(exposure)
         pwcpos = find_pwcpos(exposure)
+        if exposure.meta.instrument.pupil_position is None:
+            log.warning("%s: keyword PWCPOS is missing, taken as %.4f", name, pwcpos)
         data, _, good = as_cubes(exposure)
         image = mean_image(data, good)
         model = SossTracesModel()

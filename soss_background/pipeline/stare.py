@@ -62,6 +62,7 @@ class SossStarePipeline(SkyflatPipelineBase):
     snr_order_1_range = float_list(min=2, max=2, default=list(5, inf))  # The same of order 1
     snr_order_2_range = float_list(min=2, max=2, default=None)  # The same of order 2
     snr_order_3_range = float_list(min=2, max=2, default=None)  # The same of order 3
+    efficiency_range = float_list(min=2, max=2, default=None)  # Median part of the photons of a standard star that is detected
     fail_on_qc = boolean(default=False)  # End with an error if a metric is out of its range
     """  # noqa: E501
 
@@ -118,8 +119,9 @@ class SossStarePipeline(SkyflatPipelineBase):
         else:
             traces = self.trace_fit.run(exposure)
         spectra = self.optimal_extract.run(exposure, traces)
+        spectra = self._calibrate(self.photom, "photom", spectra)
         self._judge(exposure, frames, traces)
-        return self._calibrate(self.photom, "photom", spectra)
+        return spectra
 
     def default_suffix(self):
         """Name the suffix of products."""

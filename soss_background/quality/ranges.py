@@ -141,7 +141,7 @@ def collect_ranges(parameters):
     """
     given = {key: parameters[key] for key in parameters if key.endswith(_RANGE)}
     for key, limits in given.items():
-        if limits and limits[0] > limits[1]:
+        if limits and not limits[0] <= limits[1]:
             raise SkyflatError(f"{key}={limits[0]:g},{limits[1]:g} ends before it begins")
     return {key.removesuffix(_RANGE): limits for key, limits in given.items()}
 

@@ -224,7 +224,9 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _option(self, kind):
         """Name the option by which a reference file is given, alone or in a pipeline."""
-        place = "" if self.parent is None else f"steps.{self.name}."
+        # That of the step that divides by it serves this one too.
+        name = "flat_field" if kind == "flat" else self.name
+        place = "" if self.parent is None else f"steps.{name}."
         return f"--{place}override_{kind}=FILE"
 
     def _ask_crds(self, model, kind):
