@@ -58,6 +58,9 @@ class EncircledEnergyStep(StarStep):
         image, guess = star.image, np.zeros(star.image.shape)
         if self.replace != "none":
             image, guess = replace_pixels(star.image, wrong, self.replace)
+            # The peak is not as its neighbours.
+            unsure = wrong & (star.distance <= CORE)
+            guess[unsure] = np.maximum(guess, np.abs(image))[unsure]
         settings = {"gain": self.gain, "time": star.time}
         rate, error = grow(image, guess, star.position, radii, star.sky, **settings)
         if np.isnan(rate).any():
@@ -79,4 +82,7 @@ class EncircledEnergyStep(StarStep):
         wrong = star.bad & (ring | (star.distance <= CORE) & ~np.isfinite(star.image))
         if self.replace == "median":
             wrong |= ring & (star.image < star.sky.mean - self.n_sigma * star.sky.sigma)
-        return wrong & (self.replace != "none")
+        wrong &= self.replace != "none"
+        if wrong[star.distance <= CORE].any():
+            log.warning("%s: the core of the star has holes: guessed", star.meta["EXPOSURE"])
+        return wrong

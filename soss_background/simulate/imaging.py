@@ -99,10 +99,13 @@ def simulate_star(psf, settings):
 def _spread(psf, x, y):
     """Tell what part of the light of a star falls on each pixel."""
     parts = (np.arange(_PARTS) + 0.5) / _PARTS - 0.5
-    fine = (np.arange(_SIDE)[:, np.newaxis] + parts).ravel()
-    distance = np.hypot(fine[:, np.newaxis] - y, fine - x)
-    light = psf.brightness(distance).reshape(_SIDE, _PARTS, _SIDE, _PARTS)
-    return light.mean(axis=(1, 3))
+    near = [np.flatnonzero(np.abs(np.arange(_SIDE) - at) < psf.radius[-1] + 1) for at in (y, x)]
+    rows, columns = ((each[:, np.newaxis] + parts).ravel() for each in near)
+    light = psf.brightness(np.hypot(rows[:, np.newaxis] - y, columns - x))
+    image = np.zeros((_SIDE, _SIDE))
+    shape = (len(near[0]), _PARTS, len(near[1]), _PARTS)
+    image[np.ix_(*near)] = light.reshape(shape).mean(axis=(1, 3))
+    return image
 
 
 def _describe(image, settings):
