@@ -75,6 +75,7 @@ docs: .venv/installed-docs
 figures: .venv/installed-bench
 	cp $(DEMO)/skyflat.png docs/images/demo.png
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
+	$(BIN)/python docs/fluxcal_figure.py
 	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
 	$(BIN)/python benchmarks/subtract.py --seeds 1 --plot docs/images/subtract.png
 	$(BIN)/python benchmarks/stare.py --plot docs/images/stare.png

@@ -13,7 +13,9 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.table import Table
 from crds_cache import crds_at, make_cache
 from distributed import Client
 from helpers import BIN, make_skyflat, strun
@@ -25,8 +27,15 @@ from soss_background import batch
 from soss_background.associations import make_associations
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP256
+from soss_background.fluxcal.psf import Psf
 from soss_background.reference import make_reference, write_reference
-from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
+from soss_background.simulate import (
+    Simulation,
+    StarImage,
+    simulate_star,
+    simulate_time_series,
+    simulate_visit,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
@@ -92,6 +101,7 @@ def lab(tmp_path_factory):
     (folder / "bad.csv").write_text("x,y\n1000,100\n")
     series = simulate_time_series(home, Simulation(window=SUBSTRIP256, n_integrations=2))
     shutil.move(series, folder / SCIENCE)
+    _take_standard(folder)
     header = "FILENAME,FILEPATH,PROGRAM,SUBARRAY,FILTER,DATE-BEG"
     rows = [f"{path.name},data,4479,FULL,CLEAR,2023-11-16T00:00:00" for path in exposures]
     (folder / "soss_library.csv").write_text("\n".join([header, *rows]))
@@ -101,6 +111,26 @@ def lab(tmp_path_factory):
         environment = _reach_crds(home, folder / "flat.fits")
         environment |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
         yield folder, environment, server
+
+
+def _take_standard(folder):
+    """Put two images of a flux standard into a folder, and what is known of it."""
+    radius = np.arange(1.0, 16.0)
+    psf = Psf(radius, 1 - 0.6 / radius)
+    for name in ("psf", "throughputs"):
+        (folder / name).mkdir()
+    columns = {"Radius": radius, "CountRate": psf.encircled}
+    Table(columns).write(folder / "psf" / "f090w_psf.radtab", format="ascii")
+    for seed in (1, 2):
+        image = simulate_star(psf, StarImage(seed=seed))
+        image.save(folder / image.meta.filename)
+    wave = np.linspace(5e3, 6e4, 1000)
+    Table({"WAVELENGTH": wave, "FLUX": 1e-15 + 0 * wave}).write(
+        folder / "wd1057_719_stisnic_008.fits"
+    )
+    Table({"WAVELENGTH": wave, "THROUGHPUT": np.abs(wave - 9e3) < 1e3}).write(
+        folder / "throughputs" / "jwst_nis_f090w_clear.dat", format="ascii"
+    )
 
 
 def _reach_crds(folder, flat):

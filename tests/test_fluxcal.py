@@ -142,6 +142,9 @@ def test_holes_in_the_core(caplog):
     assert "the core of the star has holes: guessed" in caplog.text
     error = np.abs(growth["count_rate"] - 1e4 * encircled(RADII))
     assert (error < 4 * growth["error"]).all()
+    # A bad pixel that holds something stays as it is, and is as uncertain.
+    image.data[50, 50] = -40.0
+    assert (EncircledEnergyStep().run(image)["error"] > 300).all()
 
 
 def test_errors():

@@ -23,16 +23,25 @@ class StepArguments(SphinxDirective):
     def run(self):
         """Make the table."""
         module, name = self.arguments[0].rsplit(".", 1)
-        spec = config_parser.load_spec_file(getattr(importlib.import_module(module), name))
+        step = getattr(importlib.import_module(module), name)
         lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 60", ""]
         lines += ["   * - Argument", "     - Default", "     - Meaning"]
-        for key, default in config_parser.config_from_dict({}, spec).items():
-            meaning = (spec.inline_comments[key] or "").lstrip("# ") + _choices(spec[key])
-            lines += [f"   * - ``{key}``", f"     - {_show(default)}", f"     - {meaning}"]
+        for kind in step.__mro__:
+            if "spec" in vars(kind) and kind.__module__.startswith("soss_background"):
+                lines += _rows(config_parser.load_spec_file(kind))
         lines += ["", _COMMON]
         parent = nodes.container()
         self.state.nested_parse(StringList(lines), self.content_offset, parent)
         return parent.children
+
+
+def _rows(spec):
+    """Make the rows of what a class can be told."""
+    lines = []
+    for key, default in config_parser.config_from_dict({}, spec).items():
+        meaning = (spec.inline_comments[key] or "").lstrip("# ") + _choices(spec[key])
+        lines += [f"   * - ``{key}``", f"     - {_show(default)}", f"     - {meaning}"]
+    return lines
 
 
 def _choices(check):

@@ -56,11 +56,9 @@ class EncircledEnergyStep(StarStep):
         psf = find_psf(self.psf, star.meta["FILTER"]) if self.psf else None
         wrong = self._find_wrong(star, max(radii))
         image, guess = star.image, np.zeros(star.image.shape)
-        if self.replace != "none":
+        if wrong.any():
             image, guess = replace_pixels(star.image, wrong, self.replace)
-            # The peak is not as its neighbours.
-            unsure = wrong & (star.distance <= CORE)
-            guess[unsure] = np.maximum(guess, np.abs(image))[unsure]
+        guess = np.maximum(guess, self._doubt(star))
         settings = {"gain": self.gain, "time": star.time}
         rate, error = grow(image, guess, star.position, radii, star.sky, **settings)
         if np.isnan(rate).any():
@@ -86,3 +84,11 @@ class EncircledEnergyStep(StarStep):
         if wrong[star.distance <= CORE].any():
             log.warning("%s: the core of the star has holes: guessed", star.meta["EXPOSURE"])
         return wrong
+
+    @staticmethod
+    def _doubt(star):
+        """Tell how wrong bad pixels of the core may be: a peak is not as its neighbours."""
+        bad = star.bad & (star.distance <= CORE)
+        told, _ = replace_pixels(star.image, bad, "surface")
+        off = np.nan_to_num(np.abs(star.image - told))
+        return np.where(bad, np.maximum(off, np.abs(told - star.sky.mean)), 0)

@@ -199,7 +199,7 @@ def exposure_time(model):
 
 def to_count_rates(model):
     """Bring an image to DN/s."""
-    data = np.array(model.data, dtype=float)
+    data = np.where(np.isfinite(model.data), model.data, np.nan).astype(float)
     calibrated = model.meta.cal_step.photom == "COMPLETE"
     if (model.meta.bunit_data or ("MJy/sr" if calibrated else "DN/s")) != "MJy/sr":
         return data
