@@ -49,14 +49,14 @@ def read_curve(path, column, unit, fault):
         warnings.simplefilter("ignore", u.UnitsWarning)
         table = Table.read(path, format="ascii" if plain else None)
         table.rename_columns(table.colnames, [name.upper() for name in table.colnames])
-    units = {"WAVELENGTH": u.AA, column: unit}
-    missing = [name for name in units if name not in table.colnames]
-    if missing:
-        raise SkyflatError(f"{path}: column {missing[0]} is missing")
-    wavelength, values = (
-        u.Quantity(np.asarray(table[name], dtype=float), _unit(table[name].unit) or default)
-        for name, default in units.items()
-    )
+        units = {"WAVELENGTH": u.AA, column: unit}
+        missing = [name for name in units if name not in table.colnames]
+        if missing:
+            raise SkyflatError(f"{path}: column {missing[0]} is missing")
+        wavelength, values = (
+            u.Quantity(np.asarray(table[name], dtype=float), _unit(table[name].unit) or default)
+            for name, default in units.items()
+        )
     rising = np.argsort(wavelength)
     return wavelength[rising], values[rising]
 

@@ -128,7 +128,7 @@ def _take_standard(folder):
     Table({"WAVELENGTH": wave, "FLUX": 1e-15 + 0 * wave}).write(
         folder / "wd1057_719_stisnic_008.fits"
     )
-    Table({"WAVELENGTH": wave, "THROUGHPUT": np.abs(wave - 9e3) < 1e3}).write(
+    Table({"WAVELENGTH": wave, "THROUGHPUT": 0.4 * (np.abs(wave - 9e3) < 1e3)}).write(
         folder / "throughputs" / "jwst_nis_f090w_clear.dat", format="ascii"
     )
 
