@@ -53,14 +53,16 @@ def print_table(table):
     print(*table.pformat(max_lines=-1, max_width=-1), sep="\n")
 
 
-def round_table(table):
+def round_table(table, digits=4):
     """
-    Copy a table for people, who need no more than four digits.
+    Copy a table for people, who need few digits.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
         The table.
+    digits : int, optional
+        How many they need.
 
     Returns
     -------
@@ -70,5 +72,5 @@ def round_table(table):
     shown = table.copy()
     for column in shown.itercols():
         if column.dtype.kind == "f":
-            column.format = ".4g"
+            column.format = f".{digits}g"
     return shown

@@ -1,5 +1,6 @@
 """The subcommands ``soss-background fluxcal``."""
 
+import argparse
 import functools
 import importlib
 from pathlib import Path
@@ -95,7 +96,7 @@ def _add_total(parts):
         help="radii that are used [pixels] (default: 5 10)",
     )  # fmt: skip
     parser.add_argument(
-        "--clearp", type=float, default=1.0, metavar="PART",
+        "--clearp", type=_positive, default=1.0, metavar="PART",
         help="transmission of CLEARP, if the PSFs of F277W and redder filters are relative to the "
         "light before it: 0.84 for those of WebbPSF (default: 1)",
     )  # fmt: skip
@@ -108,7 +109,10 @@ def _total(options):
     rates, psfs = _import("rates", "psf")
     tables = [rates.read_table(path, "radius", "count_rate", "error") for path in options.tables]
     find = functools.partial(psfs.find_psf, options.psf)
+    if not Path(options.psf).exists():
+        raise ValueError(f"{options.psf}: no such file or folder")
     totals = rates.total_rates(tables, find, tuple(options.radii), options.clearp)
+    totals.meta["PSF"] = options.psf
     _finish(totals, None, options, options.tables)
 
 
@@ -126,8 +130,14 @@ def _add_expected(parts):
         "--throughputs", required=True, type=Path, metavar="DIR",
         help="folder of throughput curves whose names tell the filter",
     )  # fmt: skip
-    parser.add_argument("--area", type=float, default=25.4, help="collecting area [m^2]")
-    parser.add_argument("--gain", type=float, default=1.6, help="gain [electrons/DN]")
+    for name, default, meaning in (
+        ("area", 25.4, "collecting area [m^2]"),
+        ("gain", 1.6, "gain [electrons/DN]"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=_positive, default=default, metavar="NUMBER",
+            help=f"{meaning} (default: {default})",
+        )  # fmt: skip
     parser.add_argument("--measured", metavar="TABLE", help="total count rates, see fluxcal total")
     _add_output(parser, "expected.ecsv")
     _add_plot(parser)
@@ -149,6 +159,14 @@ def _expected(options):
     _finish(table, functools.partial(plots.draw_ratios, table=table), options, inputs)
 
 
+def _positive(text):
+    """Read a number that is positive."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
 def _import(*modules):
     """Load modules of this room."""
     return [importlib.import_module(f"{_ROOM}.{module}") for module in modules]
@@ -164,9 +182,25 @@ def _finish(table, draw, options, inputs):
             raise ValueError(f"{path} is one of the inputs")
         files.check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
+    if "missing" in table.colnames and all(table["missing"]):
+        raise ValueError(f"no rate of any filter: {'; '.join(sorted(set(table['missing'])))}")
     files.save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     if options.plot:
         pictures = importlib.import_module(f"{_ROOM}.plots")
         files.save_whole(functools.partial(pictures.save_picture, draw), options.plot)
-    print_table(round_table(table))
+    _show(table)
     print_line(f"See {' and '.join(map(str, paths))}")
+
+
+def _show(table):
+    """Print a table; filters without a rate share a line."""
+    if "missing" not in table.colnames:
+        print_table(round_table(table, 6))
+        return
+    known = [not reason for reason in table["missing"]]
+    shown = table[known]
+    shown.remove_column("missing")
+    print_table(round_table(shown, 6))
+    for reason in dict.fromkeys(filter(None, table["missing"])):
+        names = table["filter"][[each == reason for each in table["missing"]]]
+        print_line(f"{', '.join(names)}: {reason}")

@@ -43,15 +43,15 @@ class EncircledEnergyStep(StarStep):
         table : `~astropy.table.Table`
             ``radius`` (pixels), ``radius_arcsec``, ``count_rate`` and ``error`` (DN/s; NaN where
             the circle is not all measured), ``encircled_energy`` (count rate relative to that of
-            the largest circle, times the PSF's there if that is given). Where the star is, and its
-            sky, is in ``meta``.
+            the largest circle measured, times the PSF's there if that is given). Where the star
+            is, and its sky, is in ``meta``.
 
         Raises
         ------
         SkyflatError
             If the image cannot be used, or shows no star there.
         """
-        radii = self.check_radii(self.radii)
+        radii = self.check_radii()
         star = self.find(init)
         psf = find_psf(self.psf, star.meta["FILTER"]) if self.psf else None
         wrong = self._find_wrong(star, max(radii))
@@ -61,14 +61,18 @@ class EncircledEnergyStep(StarStep):
         guess = np.maximum(guess, self._doubt(star))
         settings = {"gain": self.gain, "time": star.time}
         rate, error = grow(image, guess, star.position, radii, star.sky, **settings)
+        if radii[-1] > self.sky_annulus[0]:
+            log.warning("Circles of more than %g pixels reach into the sky's", self.sky_annulus[0])
         if np.isnan(rate).any():
             log.warning(
                 "%s: circles of %g pixels and more are not all measured",
                 star.meta["EXPOSURE"], radii[np.isnan(rate)][0],
             )  # fmt: skip
-        whole = 1.0 if psf is None else psf.energy(radii[-1:])[0]
+        energy = np.ones(len(radii)) if psf is None else psf.energy(radii)
+        known = np.flatnonzero(np.isfinite(rate * energy))
         table = Table({"radius": radii, "count_rate": rate, "error": error})
-        table["encircled_energy"] = whole * rate / rate[-1]
+        last = known[-1] if known.size else -1
+        table["encircled_energy"] = energy[last] * rate / rate[last]
         table["count_rate"].unit = table["error"].unit = "DN/s"
         table.meta = star.meta | {"NREPLACE": int(np.count_nonzero(wrong))}
         self.finish(table, partial(draw_growth, table=table, psf=psf))

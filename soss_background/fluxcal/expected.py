@@ -65,7 +65,8 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
         rows.append((name, rate, rate / gain, reason))
     table = Table(rows=rows, names=("filter", "electron_rate", "count_rate", "missing"))
     table["electron_rate"].unit, table["count_rate"].unit = "electron/s", "DN/s"
-    table.meta = {"SPECTRUM": spectrum.name, "AREA": area, "GAIN": gain}
+    table.meta = {"SPECTRUM": spectrum.name, "THROUGHPUTS": str(throughputs)}
+    table.meta |= {"AREA": area, "GAIN": gain}
     return table
 
 

@@ -26,7 +26,7 @@ def draw_growth(ax, table, psf=None):
     if psf is not None:
         near = (radius >= 5) & (radius <= 10)
         total = np.nanmedian((rate / psf.energy(radius))[near if near.any() else slice(None)])
-        fine = np.linspace(psf.radius[0] / 2, psf.radius[-1], 200)
+        fine = np.linspace(0, 1.1 * radius[-1], 400)
         ax.plot(fine, total * psf.energy(fine), color=BAD, lw=1, label="PSF")
         ax.axhline(total, color=FAINT, lw=0.8, ls="--", label="total")
     ax.set(xlabel="radius [pixels]", ylabel="count rate [DN/s]")
@@ -73,6 +73,7 @@ def draw_ratios(ax, table):
     ax.errorbar(place, table["ratio"], table["ratio_error"], fmt="o", ms=4, color=COLOURS[0])
     ax.axhline(1, color=FAINT, lw=0.8)
     ax.set_xticks(place, table["filter"], rotation=45, ha="right")
+    ax.margins(x=0.05, y=0.1)
     ax.set(ylabel="measured / expected count rate")
 
 

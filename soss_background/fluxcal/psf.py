@@ -130,7 +130,7 @@ def find_psf(path, name):
     SkyflatError
         If there is none, or it is that of another filter.
     """
-    path = Path(path)
+    path, name = Path(path), name.upper()
     if path.is_dir():
         stem = f"{name}_psf".lower()
         found = sorted(each for each in path.iterdir() if each.stem.lower() == stem)

@@ -62,8 +62,9 @@ def average_tables(tables):
     Returns
     -------
     mean : `~astropy.table.Table`
-        The same columns, and ``n_good``, the number of measurements in the weighted mean: 0 where
-        the mean is the plain one. ``meta["INPUTS"]`` names the tables.
+        The same columns, ``scatter``, the standard deviation of what was averaged (NaN of one), and
+        ``n_good``, the number of measurements in the weighted mean: 0 where the mean is the plain
+        one. ``meta["INPUTS"]`` names the tables.
 
     Raises
     ------
@@ -87,9 +88,13 @@ def average_tables(tables):
     mean = first[[name for name in first.colnames if name.startswith("radius")]]
     mean[key] = np.sum(share * np.where(measured, values, 0), axis=0)
     mean["error"] = np.sqrt(np.sum((share * np.where(measured, errors, 0)) ** 2, axis=0))
+    off = np.where(weights > 0, values - mean[key], 0)
+    count = np.sum(weights > 0, axis=0)
+    spread = np.sqrt(np.sum(off**2, axis=0) / np.maximum(count - 1, 1))
+    mean["scatter"] = np.where(count > 1, spread, np.nan)
     mean["n_good"] = number
-    for name in (key, "error"):
-        mean[name].unit = first[name].unit
+    for name in (key, "error", "scatter"):
+        mean[name].unit = first[key].unit
     mean.meta = {name: first.meta.get(name) for name in ("FILTER", "TARGNAME")}
     mean.meta["INPUTS"] = [table.meta.get("FILE", "") for table in tables]
     return mean
@@ -135,8 +140,10 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     Raises
     ------
     SkyflatError
-        If the tables of a filter cannot be averaged.
+        If the tables of a filter cannot be averaged, or the radii do not increase.
     """
+    if not radii[0] <= radii[1]:
+        raise SkyflatError(f"radii {radii[0]:g} to {radii[1]:g} do not increase")
     groups = {}
     for table in tables:
         groups.setdefault(str(table.meta.get("FILTER")), []).append(table)
@@ -145,6 +152,9 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
         name = groups[unknown[0]][0].meta.get("FILE", "a table")
         raise SkyflatError(f"{name}: FILTER is {unknown[0]}, none of NIRISS imaging")
     rows = []
+    for group in groups.values():
+        if len(group) > 1 and any("INPUTS" in table.meta for table in group):
+            raise SkyflatError(f"{group[0].meta.get('FILE')}: give averages, or what they are of")
     for name in FILTERS:
         rate, reason = (np.nan, np.nan, np.nan, 0), "not measured"
         if name in groups:
@@ -160,6 +170,7 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     for column in ("count_rate", "error", "scatter"):
         totals[column].unit = "DN/s"
     totals.meta = {"RADII": list(radii), "CLEARP": transmission}
+    totals.meta["INPUTS"] = [table.meta.get("FILE", "") for table in tables]
     return totals
 
 

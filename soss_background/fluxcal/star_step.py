@@ -65,36 +65,31 @@ class StarStep(SkyflatStep):
     spec = """
     x = float(default=None)  # Column of the star, about [pixels from 0; default: where the WCS has the target]
     y = float(default=None)  # Row of the star, about [pixels from 0; default: where the WCS has the target]
-    n_sigma = float(default=3.0, min=0.0)  # Pixels that deviate more from the sky are left out [sigma]
+    n_sigma = float(default=3.0, min=1.0)  # Pixels that deviate more from the sky are left out [sigma]
     gain = float(default=1.6, min=0.1)  # Gain [electrons/DN]
-    pixel_scale = float(default=0.0656, min=0.0)  # Side of a pixel [arcsec]
+    pixel_scale = float(default=0.0656, min=0.001)  # Side of a pixel [arcsec]
     save_plot = boolean(default=True)  # With the table, save a picture of it
     """  # noqa: E501
 
-    @staticmethod
-    def check_radii(radii):
+    def check_radii(self):
         """
         Make sure that radii increase.
-
-        Parameters
-        ----------
-        radii : list of float
-            Radii, pixels.
 
         Returns
         -------
         radii : ndarray of float
-            The same.
+            The radii, pixels.
 
         Raises
         ------
         SkyflatError
             If they do not.
         """
-        radii = np.array(radii, dtype=float)
-        if radii[0] <= 0 or not (np.diff(radii) > 0).all():
-            raise SkyflatError("radii must be positive and increase")
-        return radii
+        for name in ("radii", "sky_annulus"):
+            radii = np.array(getattr(self, name), dtype=float)
+            if not (radii[0] > 0 and (np.diff(radii) > 0).all()):
+                raise SkyflatError(f"{name} must be positive and increase")
+        return np.array(self.radii, dtype=float)
 
     def find(self, init):
         """
@@ -132,9 +127,7 @@ class StarStep(SkyflatStep):
         image = to_count_rates(model)
         flags = np.broadcast_to(model.dq, image.shape)
         bad = ~np.isfinite(image) | (flags & _DO_NOT_USE > 0)
-        position = (self.x, self.y) if None not in (self.x, self.y) else locate_target(model)
-        if not np.isfinite(position).all():
-            raise ValueError("the WCS has the target outside of the image: give x and y")
+        position = self._place(model)
         sky = measure_sky(image, bad, position, self.sky_annulus, self.n_sigma)
         whole, _ = replace_pixels(image, bad & (distances(image.shape, position) < 15), "surface")
         position = find_star(whole, ~np.isfinite(whole), position, sky)
@@ -166,6 +159,18 @@ class StarStep(SkyflatStep):
             "HISTORY": wrap_command(self.describe_run()["command"]),
         }
         return Star(image, bad, position, distance, sky, time, meta)
+
+    def _place(self, model):
+        """Tell where the star should be."""
+        given = [value is not None for value in (self.x, self.y)]
+        if any(given) and not all(given):
+            raise ValueError("x and y are to be given both, or none of them")
+        position = (self.x, self.y) if all(given) else locate_target(model)
+        ny, nx = model.data.shape
+        if not (-0.5 <= position[0] <= nx - 0.5 and -0.5 <= position[1] <= ny - 0.5):
+            where = "x and y are" if all(given) else "the WCS has the target"
+            raise ValueError(f"{where} outside of the image: give x and y")
+        return position
 
     def finish(self, table, draw):
         """

@@ -47,9 +47,9 @@ class SurfaceBrightnessStep(StarStep):
         SkyflatError
             If the image cannot be used, or shows no star there.
         """
-        radii = self.check_radii(self.radii)
+        radii = self.check_radii()
         if radii[0] <= self.half_width:
-            raise SkyflatError(f"a ring about {radii[0]:g} pixels cannot be so wide")
+            raise SkyflatError(f"half_width must be less than the first of radii, {radii[0]:g}")
         star = self.find(init)
         brightness, error, number, clipped = measure_rings(
             star.image,
