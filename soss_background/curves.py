@@ -10,8 +10,11 @@ from astropy.table import Table
 from soss_background.errors import SkyflatError
 from soss_background.files import tell_of_fault
 
-__all__ = ["FLUX", "read_curve"]
+__all__ = ["CURVES", "FLUX", "read_curve"]
 
+# What names of files with curves end with: plain text, and what tells its own form.
+_PLAIN = (".txt", ".dat", ".tab")
+CURVES = (*_PLAIN, ".fits", ".ecsv")
 # Flux of a spectrum, if the file does not tell its unit.
 FLUX = u.erg / u.s / u.cm**2 / u.AA
 
@@ -40,10 +43,10 @@ def read_curve(path, column, unit, fault):
     Raises
     ------
     SkyflatError
-        If it cannot be read, or lacks a column.
+        If it cannot be read, lacks a column, or is no curve of numbers.
     """
     path = Path(path)
-    plain = path.suffix.lower() in (".txt", ".dat", ".tab")
+    plain = path.suffix.lower() in _PLAIN
     with tell_of_fault(path, fault), warnings.catch_warnings():
         # CALSPEC has units of its own, see `_unit`.
         warnings.simplefilter("ignore", u.UnitsWarning)
@@ -57,6 +60,10 @@ def read_curve(path, column, unit, fault):
             u.Quantity(np.asarray(table[name], dtype=float), _unit(table[name].unit) or default)
             for name, default in units.items()
         )
+    if not (np.isfinite(wavelength).all() and np.isfinite(values).all()):
+        raise SkyflatError(f"{path}: not all of it are numbers")
+    if not (wavelength > 0).all() or len(set(wavelength.value)) < max(len(wavelength), 2):
+        raise SkyflatError(f"{path}: its wavelengths are not positive, or not all different")
     rising = np.argsort(wavelength)
     return wavelength[rising], values[rising]
 

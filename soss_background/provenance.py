@@ -7,8 +7,6 @@ from pathlib import Path
 
 from stpipe import config_parser
 
-from soss_background.errors import one_line
-
 __all__ = [
     "describe_command",
     "list_parameters",
@@ -101,8 +99,8 @@ def wrap_command(command):
         Lines of ASCII letters, all but the last of which end with a backslash.
     """
     lines = [""]
-    for word in map(shlex.quote, shlex.split(one_line(command))):
-        word = word.encode("ascii", "backslashreplace").decode()
+    for word in map(shlex.quote, shlex.split(command)):
+        word = word.replace("\n", " ").encode("ascii", "backslashreplace").decode()
         if lines[-1] and len(lines[-1]) + len(word) >= _CARD:
             lines.append(word)
         else:

@@ -81,6 +81,9 @@ def _crds_reachable(cache, server):
 @contextmanager
 def few_collections():
     """Spare what lives already from the garbage collection that begins each run of a step."""
+    if gc.get_freeze_count():  # somebody does, and will end it
+        yield
+        return
     gc.collect()
     gc.freeze()
     try:
@@ -137,8 +140,7 @@ class SkyflatMixin:
         """Run the step; a fault that the user can mend is logged in one line."""
         if not isinstance(self.parent, SkyflatMixin):
             # Before jwst's own steps change what they were given.
-            command = describe_command(self, name_inputs(args))
-            self._run = {"command": command, "parameters": list_parameters(self)}
+            self._run = self._describe(name_inputs(args))
         try:
             with _good_manners() if self.parent is None else nullcontext():
                 return super().run(*args)
@@ -163,6 +165,12 @@ class SkyflatMixin:
         for reference_file_type, filename in reference_files_used:
             getattr(result.meta.ref_file, reference_file_type).name = filename
 
+    _run = None
+
+    def _describe(self, names):
+        """Tell the run on inputs of these names."""
+        return {"command": describe_command(self, names), "parameters": list_parameters(self)}
+
     def describe_run(self):
         """
         Tell how the user called this step, or the pipeline that it is part of.
@@ -174,7 +182,7 @@ class SkyflatMixin:
         """
         if isinstance(self.parent, SkyflatMixin):
             return self.parent.describe_run()
-        return self._run
+        return self._run or self._describe([])
 
     def remove_suffix(self, name):
         """Remove a suffix of jwst's or of this package's from a file name."""

@@ -104,6 +104,16 @@ def test_bad_pixels_are_replaced(replace_):
     whole = EncircledEnergyStep().run(image)
     hurt = image.copy()
     bits = dqflags.pixel
+    # What is bad tells nothing of its neighbours, in the core and beyond the circles, too.
+    for place, neighbour in (((50, 56), (50, 55)), ((50, 64), (50, 66))):
+        pair = image.copy()
+        pair.data[place] = pair.data[neighbour] = 1e6
+        pair.dq[place] = pair.dq[neighbour] = bits["DO_NOT_USE"]
+        pair.data[50, 55] = min(pair.data[50, 55], image.data[50, 55])
+        mended = EncircledEnergyStep(replace=replace_).run(pair)
+        pull = (mended["count_rate"] - whole["count_rate"]) / mended["error"]
+        assert np.abs(pull).max() < 3
+        assert mended["error"][-1] < 2000
     places = {(50, 57): np.nan, (44, 46): 1e6, (58, 51): -1e4, (50, 40): np.inf}
     for (row, column), value in places.items():
         hurt.data[row, column] = value
@@ -120,9 +130,12 @@ def test_bad_pixels_are_replaced(replace_):
     # What is guessed is uncertain.
     assert (mended["error"][5:] > 1.01 * whole["error"][5:]).any()
     # Nothing replaced: all circles from the first hole on are unknown.
-    holes = EncircledEnergyStep(replace="none").run(hurt)
-    assert np.isnan(holes["count_rate"][RADII > 7]).all()
-    assert np.isfinite(holes["count_rate"][RADII < 6]).all()
+    for place in ((50, 57), (44, 46), (58, 51)):
+        single = image.copy()
+        single.data[place], single.dq[place] = hurt.data[place], hurt.dq[place]
+        holes = EncircledEnergyStep(replace="none").run(single)
+        assert np.isnan(holes["count_rate"][-1])
+        assert np.isfinite(holes["count_rate"][RADII < 6]).all()
 
 
 def test_low_pixels():
@@ -135,16 +148,21 @@ def test_low_pixels():
     assert low["count_rate"][-1] < median["count_rate"][-1] - 25
 
 
-def test_holes_in_the_core(caplog):
-    image = simulate_star(PSF, STAR)
-    image.data[50, 50], image.dq[50, 50] = np.nan, 1
-    growth = EncircledEnergyStep().run(image)
-    assert "the core of the star has holes: guessed" in caplog.text
-    error = np.abs(growth["count_rate"] - 1e4 * encircled(RADII))
-    assert (error < 4 * growth["error"]).all()
-    # A bad pixel that holds something stays as it is, and is as uncertain.
-    image.data[50, 50] = -40.0
-    assert (EncircledEnergyStep().run(image)["error"] > 300).all()
+@pytest.mark.parametrize("value", [np.nan, -40.0])
+def test_bad_pixels_of_the_core(value, caplog):
+    """Of faint ones the error knows; without the peak, nothing is measured."""
+    settings = replace(STAR, count_rate=1e5)
+    whole = EncircledEnergyStep().run(simulate_star(PSF, settings))
+    for place, lost in (((50, 54), False), ((50, 50), True), (np.s_[48:52, 49:53], True)):
+        image = simulate_star(PSF, settings)
+        image.data[place], image.dq[place] = value, 1
+        growth = EncircledEnergyStep().run(image)
+        assert " bad; sky" in caplog.text
+        assert np.isnan(growth["count_rate"][4:]).all() == lost
+        if not lost:
+            pull = (growth["count_rate"] - whole["count_rate"]) / growth["error"]
+            assert np.abs(pull).max() < 3
+            assert growth["error"][-1] > 1.1 * whole["error"][-1]
 
 
 def test_errors():
@@ -173,6 +191,9 @@ def test_surface_brightness():
     pull = (profile["surface_brightness"] - truth) / profile["error"]
     assert np.abs(pull[4:]).max() < 4
     assert profile["n_clipped"][2] == 1
+    clean = SurfaceBrightnessStep().run(simulate_star(PSF, replace(settings, bad_fraction=0.0)))
+    change = profile["surface_brightness"] / clean["surface_brightness"] - 1
+    assert abs(change[0]) < 0.02
     kept = SurfaceBrightnessStep(noclip=True).run(image)
     assert (kept["n_clipped"] == 0).all()
     assert kept["surface_brightness"][2] < profile["surface_brightness"][2] - 0.1
@@ -237,8 +258,10 @@ def test_what_cannot_be_used(tmp_path):
     for change, message in (
         ({"meta.instrument.name": "NIRCAM"}, "INSTRUME is NIRCAM, not NIRISS"),
         ({"meta.instrument.pupil": "GR700XD"}, "FILTER and PUPIL are CLEAR and GR700XD"),
+        ({"meta.instrument.filter": "GR150C"}, "FILTER and PUPIL are GR150C and F090W"),
         ({"meta.exposure.exposure_time": None}, "keyword EFFEXPTM is missing"),
         ({"meta.bunit_data": "MJy/sr"}, "in MJy/sr, but keyword PHOTMJSR is missing"),
+        ({"meta.bunit_data": "MJy"}, "BUNIT is MJy, not DN/s or MJy/sr"),
         ({"meta.target.ra": None}, "tells no place of the target: give x and y"),
         ({"meta.target.ra": 89.3}, "the WCS has the target outside"),
         ({"dq": np.ones_like(image.dq)}, "only 0 good pixels of sky"),
@@ -306,12 +329,16 @@ def test_averages():
 
 def test_tables_that_cannot_be_averaged():
     table = make_growth([1, 2, 3])
-    other = make_growth([1, 2, 3])
+    other, star = make_growth([1, 2, 3]), make_growth([1, 2, 3])
     other["radius"] += 1
+    star.meta["TARGNAME"] = "B"
+    with pytest.raises(SkyflatError, match="tables of different stars: B, None"):
+        total_rates([table, star], None, (5, 10))
     for second, message in (
-        (make_growth([1, 2, 3], name="F115W"), "its filter is F115W, that of others F090W"),
+        (make_growth([1, 2, 3], name="F115W"), "its FILTER is F115W, that of others F090W"),
         (make_growth([1, 2, 3], key="surface_brightness"), "column count_rate is missing"),
         (other, "its radii differ from those of others"),
+        (star, "its TARGNAME is B, that of others None"),
     ):
         with pytest.raises(SkyflatError, match=message):
             average_tables([table, second])
@@ -363,6 +390,7 @@ def test_psf_tables(tmp_path, table):
     for text, message in (
         ("a b\n1 2\n", "column radius is missing"),
         ("Radius Flux\n2 0.5\n1 0.6\n", "radii do not increase"),
+        ("Radius Flux\n", "radii do not increase"),
         ("Radius Flux\n1 50\n2 60\n", "encircled energies are no parts of 1"),
     ):
         (tmp_path / "bad.radtab").write_text(text)
@@ -424,8 +452,23 @@ def test_expected_rates_that_cannot_be(throughputs, tmp_path):
     short = Table.read(star)
     short[short["WAVELENGTH"] > 3e4].write(tmp_path / "red.fits")
     table = expected_rates(tmp_path / "red.fits", throughputs)
-    assert "F090W" in table["filter"][table["missing"] != "no throughput curve"]
+    assert "F090W" in table["filter"][~np.isin(table["missing"], ["-", "no throughput curve"])]
     assert np.isnan(table["count_rate"][0])
+    for change, message in (
+        ({"FLUX": np.nan}, "not all of it are numbers"),
+        ({"WAVELENGTH": 1e4}, "wavelengths are not positive, or not all different"),
+    ):
+        other = Table.read(star)
+        for name, value in change.items():
+            other[name][:] = value
+        other.write(tmp_path / "other.fits", overwrite=True)
+        with pytest.raises(SkyflatError, match=f"other.fits: .*{message}"):
+            expected_rates(tmp_path / "other.fits", throughputs)
+    other = Table.read(star)
+    other["FLUX"].unit = "m"
+    other.write(tmp_path / "other.fits", overwrite=True)
+    with pytest.raises(SkyflatError, match="other.fits: "):
+        expected_rates(tmp_path / "other.fits", throughputs)
     with pytest.raises(SkyflatError, match="nowhere: no such folder"):
         expected_rates(star, tmp_path / "nowhere")
     (throughputs / "again_f090w.fits").write_text("none")

@@ -40,7 +40,7 @@ def test_what_is_not_the_default_is(pipeline):
 def test_lines_for_a_shell(pipeline):
     """Names with blanks stay whole; products that were asked for are asked for again."""
     pipeline.skyflat_mask.save_results = True
-    names = [f"my folder/exposure number {number} rateints.fits" for number in range(5)]
+    names = [f"my folder/exposure number  {number} rateints.fits" for number in range(5)]
     command = describe_command(pipeline, names)
     lines = wrap_command(command)
     assert len(lines) > 3

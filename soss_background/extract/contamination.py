@@ -10,6 +10,8 @@ __all__ = ["estimate_contamination", "measure_wings"]
 # Rows on each side of a trace in which its wings are measured, and which must be free of others;
 # how far they go, and from where on a power law tells them.
 _REACH, _FAR, _WING = 60, 200, 30
+# Bins of rows that tell the power, its limits, and what it is if they do not.
+_BINS, _SLOPES, _SLOPE = 6, (-4.0, -1.5), -2.5
 
 
 def measure_wings(image, row, others, flux):
@@ -43,20 +45,25 @@ def measure_wings(image, row, others, flux):
     wings = nanmedian(samples, axis=1)
     # What the edge of the detector hides is as on the other side.
     wings = np.where(np.isfinite(wings), wings, wings[::-1])
-    return _extend(np.clip(np.nan_to_num(wings), 0, None))
+    outer = _extend(np.nan_to_num(wings))
+    return np.concatenate([outer[::-1], np.clip(np.nan_to_num(wings), 0, None), outer])
 
 
 def _extend(wings):
     """Follow wings further out, alike on both sides."""
-    distance = np.arange(_WING, _REACH + 1)
+    distance = np.arange(_WING + 1, _REACH + 1)
     level = (wings[_REACH + distance] + wings[_REACH - distance]) / 2
+    # Means of some rows, which noise does not make negative that easily.
+    distance, level = (each.reshape(_BINS, -1).mean(axis=1) for each in (distance, level))
+    seen, slope = level > 0, _SLOPE
+    if level.mean() <= 0:
+        return np.zeros(_FAR - _REACH)
+    if np.count_nonzero(seen) > _BINS // 2:
+        slope = np.polyfit(np.log(distance[seen]), np.log(level[seen]), 1)[0]
+    # Light that falls off more slowly would be a background.
+    power = np.clip(slope, *_SLOPES)
     far = np.arange(_REACH + 1, _FAR + 1)
-    outer = np.zeros(len(far))
-    if (level > 0).all():
-        slope, height = np.polyfit(np.log(distance), np.log(level), 1)
-        # Light that falls off more slowly would be a background.
-        outer = np.exp(height + slope * np.log(far)) if slope < -1 else outer
-    return np.concatenate([outer[::-1], wings, outer])
+    return level.mean() * far**power / np.mean(distance**power)
 
 
 def estimate_contamination(rows, extractions, wings):

@@ -123,7 +123,7 @@ def find_star(image, bad, position, sky):
     return position
 
 
-def replace_pixels(image, wrong, how):
+def replace_pixels(image, bad, wrong, how):
     """
     Replace pixels by what their neighbours tell.
 
@@ -131,8 +131,10 @@ def replace_pixels(image, wrong, how):
     ----------
     image : ndarray of float, shape (ny, nx)
         Count rates, DN/s.
+    bad : ndarray of bool, shape (ny, nx)
+        True for pixels without a measurement, which tell nothing of others.
     wrong : ndarray of bool, shape (ny, nx)
-        True for pixels that are replaced, and tell nothing of others.
+        True for pixels that are replaced, and tell nothing of others either.
     how : {"surface", "median"}
         A polynomial surface of second degree through the pixels around, 5 by 5, or their median,
         7 by 7.
@@ -145,7 +147,7 @@ def replace_pixels(image, wrong, how):
         from the surface or from their median, 0 elsewhere.
     """
     mended = np.array(image, dtype=float)
-    good, error = np.where(wrong, np.nan, mended), np.zeros(mended.shape)
+    good, error = np.where(bad | wrong, np.nan, mended), np.zeros(mended.shape)
     tell = {"surface": _surface, "median": _median}[how]
     for row, column in np.argwhere(wrong):
         neighbours = _neighbours(good, row, column, _REACH[how])

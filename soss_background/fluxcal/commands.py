@@ -182,12 +182,12 @@ def _finish(table, draw, options, inputs):
             raise ValueError(f"{path} is one of the inputs")
         files.check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-    if "missing" in table.colnames and all(table["missing"]):
+    if "missing" in table.colnames and "-" not in table["missing"]:
         raise ValueError(f"no rate of any filter: {'; '.join(sorted(set(table['missing'])))}")
-    files.save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     if options.plot:
         pictures = importlib.import_module(f"{_ROOM}.plots")
         files.save_whole(functools.partial(pictures.save_picture, draw), options.plot)
+    files.save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _show(table)
     print_line(f"See {' and '.join(map(str, paths))}")
 
@@ -197,10 +197,10 @@ def _show(table):
     if "missing" not in table.colnames:
         print_table(round_table(table, 6))
         return
-    known = [not reason for reason in table["missing"]]
+    known = table["missing"] == "-"
     shown = table[known]
     shown.remove_column("missing")
     print_table(round_table(shown, 6))
-    for reason in dict.fromkeys(filter(None, table["missing"])):
-        names = table["filter"][[each == reason for each in table["missing"]]]
+    for reason in dict.fromkeys(table["missing"][~known]):
+        names = table["filter"][table["missing"] == reason]
         print_line(f"{', '.join(names)}: {reason}")

@@ -15,6 +15,9 @@ __all__ = ["EncircledEnergyStep"]
 
 log = logging.getLogger(__name__)
 
+# Part of the light that bad pixels of the core may be wrong by; more is no measurement.
+_DOUBTFUL = 0.02
+
 
 class EncircledEnergyStep(StarStep):
     """Measure the curve of growth of a single star in an image of NIRISS."""
@@ -42,9 +45,9 @@ class EncircledEnergyStep(StarStep):
         -------
         table : `~astropy.table.Table`
             ``radius`` (pixels), ``radius_arcsec``, ``count_rate`` and ``error`` (DN/s; NaN where
-            the circle is not all measured), ``encircled_energy`` (count rate relative to that of
-            the largest circle measured, times the PSF's there if that is given). Where the star
-            is, and its sky, is in ``meta``.
+            the circle is not all measured, or bad pixels of the core may be wrong by 2 per cent),
+            ``encircled_energy`` (count rate relative to that of the largest circle measured, times
+            the PSF's there if that is given). Where the star is, and its sky, is in ``meta``.
 
         Raises
         ------
@@ -56,11 +59,20 @@ class EncircledEnergyStep(StarStep):
         psf = find_psf(self.psf, star.meta["FILTER"]) if self.psf else None
         wrong = self._find_wrong(star, max(radii))
         image, guess = star.image, np.zeros(star.image.shape)
-        if wrong.any():
-            image, guess = replace_pixels(star.image, wrong, self.replace)
-        guess = np.maximum(guess, self._doubt(star))
+        if self.replace == "none":
+            image = np.where(star.bad & (star.distance > CORE), np.nan, image)
+        elif wrong.any():
+            image, guess = replace_pixels(image, star.bad, wrong, self.replace)
+        doubt = self._doubt(star)
         settings = {"gain": self.gain, "time": star.time}
-        rate, error = grow(image, guess, star.position, radii, star.sky, **settings)
+        rate, error = grow(
+            image, np.maximum(guess, doubt), star.position, radii, star.sky, **settings
+        )
+        for index, radius in enumerate(radii):
+            # Half a pixel's diagonal further, pixels are in the circle in part.
+            inside = doubt[star.distance < radius + 0.71]
+            if np.sqrt(np.sum(inside**2)) > _DOUBTFUL * rate[index]:
+                rate[index] = error[index] = np.nan
         if radii[-1] > self.sky_annulus[0]:
             log.warning("Circles of more than %g pixels reach into the sky's", self.sky_annulus[0])
         if np.isnan(rate).any():
@@ -84,15 +96,12 @@ class EncircledEnergyStep(StarStep):
         wrong = star.bad & (ring | (star.distance <= CORE) & ~np.isfinite(star.image))
         if self.replace == "median":
             wrong |= ring & (star.image < star.sky.mean - self.n_sigma * star.sky.sigma)
-        wrong &= self.replace != "none"
-        if wrong[star.distance <= CORE].any():
-            log.warning("%s: the core of the star has holes: guessed", star.meta["EXPOSURE"])
-        return wrong
+        return wrong & (self.replace != "none")
 
     @staticmethod
     def _doubt(star):
         """Tell how wrong bad pixels of the core may be: a peak is not as its neighbours."""
         bad = star.bad & (star.distance <= CORE)
-        told, _ = replace_pixels(star.image, bad, "surface")
+        told, _ = replace_pixels(star.image, star.bad, bad, "surface")
         off = np.nan_to_num(np.abs(star.image - told))
         return np.where(bad, np.maximum(off, np.abs(told - star.sky.mean)), 0)

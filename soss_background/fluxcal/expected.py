@@ -10,7 +10,7 @@ from synphot import Observation, SourceSpectrum, SpectralElement
 from synphot.exceptions import SynphotError
 from synphot.models import Empirical1D
 
-from soss_background.curves import FLUX, read_curve
+from soss_background.curves import CURVES, FLUX, read_curve
 from soss_background.errors import SkyflatError, one_line
 from soss_background.fluxcal.filters import FILTERS
 
@@ -38,7 +38,7 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
     -------
     table : `~astropy.table.Table`
         A row a filter: ``filter``, ``electron_rate`` (electron/s), ``count_rate`` (DN/s), and
-        ``missing``, which tells why there is no rate.
+        ``missing``, which tells why there is no rate, and is ``-`` if there is one.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
     if not throughputs.is_dir():
         raise SkyflatError(f"{throughputs}: no such folder")
     wave, flux = read_curve(spectrum, "FLUX", FLUX, "cannot be read as a spectrum")
-    source = SourceSpectrum(Empirical1D, points=wave, lookup_table=flux)
+    source = _make(SourceSpectrum, spectrum, wave, flux)
     rows = []
     for name in FILTERS:
         path = _find(throughputs, name)
@@ -57,9 +57,11 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
         if path is not None:
             fault = "cannot be read as a throughput curve"
             wave, part = read_curve(path, "THROUGHPUT", u.dimensionless_unscaled, fault)
-            band = SpectralElement(Empirical1D, points=wave, lookup_table=part)
+            if not ((part >= 0) & (part <= 1)).all():
+                raise SkyflatError(f"{path}: its throughputs are no parts of 1")
+            band = _make(SpectralElement, path, wave, part)
             try:
-                rate, reason = Observation(source, band).countrate(area * u.m**2).value, ""
+                rate, reason = Observation(source, band).countrate(area * u.m**2).value, "-"
             except SynphotError as err:
                 reason = one_line(err)
         rows.append((name, rate, rate / gain, reason))
@@ -70,10 +72,19 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
     return table
 
 
+def _make(kind, path, wave, values):
+    """Make a curve of synphot, or tell of the file that it is of."""
+    try:
+        return kind(Empirical1D, points=wave, lookup_table=values)
+    except (SynphotError, u.UnitsError) as err:
+        raise SkyflatError(f"{path}: {one_line(err)}") from err
+
+
 def _find(folder, name):
     """Find the throughput curve of a filter."""
     word = re.compile(rf"(?<![a-z0-9]){name.lower()}(?![a-z0-9])")
-    found = sorted(path for path in folder.iterdir() if word.search(path.stem.lower()))
+    files = [path for path in folder.iterdir() if path.suffix.lower() in CURVES]
+    found = sorted(path for path in files if word.search(path.stem.lower()))
     if len(found) > 1:
         raise SkyflatError(f"{folder}: {found[0].name} and {found[1].name} are both of {name}")
     return found[0] if found else None

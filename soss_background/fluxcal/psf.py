@@ -93,7 +93,7 @@ def read_psf(path):
     with tell_of_fault(path, "cannot be read as a table of encircled energy"):
         table = Table.read(path, format="ascii")
         radius, energy = (_column(table, names) for names in (_RADIUS, _ENERGY))
-    if not (radius[0] > 0 and (np.diff(radius) > 0).all()):
+    if not (len(radius) > 1 and radius[0] > 0 and (np.diff(radius) > 0).all()):
         raise SkyflatError(f"{path}: its radii do not increase")
     if not ((energy > 0).all() and (np.diff(energy) >= 0).all() and energy[-1] < 1.05):
         raise SkyflatError(f"{path}: its encircled energies are no parts of 1 that increase")

@@ -34,13 +34,15 @@ def read_table(path, *columns):
     Raises
     ------
     SkyflatError
-        If it cannot be read, or lacks a column.
+        If it cannot be read, or lacks a column, or a column of numbers has others.
     """
     with tell_of_fault(path, "cannot be read as an ECSV table"):
         table = Table.read(Path(path), format="ascii.ecsv")
-    missing = [name for name in columns if name not in table.colnames]
-    if missing:
-        raise SkyflatError(f"{path}: column {missing[0]} is missing")
+    for name in columns:
+        if name not in table.colnames:
+            raise SkyflatError(f"{path}: column {name} is missing")
+        if name != "filter" and table[name].dtype.kind not in "fi":
+            raise SkyflatError(f"{path}: column {name} is no column of numbers")
     table.meta["FILE"] = Path(path).name
     return table
 
@@ -105,9 +107,12 @@ def _check_alike(table, first, key):
     name = table.meta.get("FILE", "a table")
     if key is None or key not in table.colnames:
         raise SkyflatError(f"{name}: column {key or _VALUES[0]} is missing")
-    if table.meta.get("FILTER") != first.meta.get("FILTER"):
-        filters = table.meta.get("FILTER"), first.meta.get("FILTER")
-        raise SkyflatError(f"{name}: its filter is {filters[0]}, that of others {filters[1]}")
+    for word in ("FILTER", "TARGNAME"):
+        mine, others = (each.meta.get(word) for each in (table, first))
+        if mine != others:
+            raise SkyflatError(f"{name}: its {word} is {mine}, that of others {others}")
+    if table[key].unit != first[key].unit:
+        raise SkyflatError(f"{name}: its unit is {table[key].unit}, not {first[key].unit}")
     if not np.array_equal(table["radius"], first["radius"]):
         raise SkyflatError(f"{name}: its radii differ from those of others")
 
@@ -135,7 +140,8 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     -------
     totals : `~astropy.table.Table`
         A row a filter: ``filter``, ``count_rate``, ``error`` and ``scatter`` (standard deviation
-        over the radii; DN/s), ``n_radii``, and ``missing``, which tells why there is no rate.
+        over the radii; DN/s), ``n_radii``, and ``missing``, which tells why there is no rate, and
+        is ``-`` if there is one.
 
     Raises
     ------
@@ -152,6 +158,9 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
         name = groups[unknown[0]][0].meta.get("FILE", "a table")
         raise SkyflatError(f"{name}: FILTER is {unknown[0]}, none of NIRISS imaging")
     rows = []
+    stars = sorted({str(table.meta.get("TARGNAME")) for table in tables})
+    if len(stars) > 1:
+        raise SkyflatError(f"tables of different stars: {', '.join(stars)}")
     for group in groups.values():
         if len(group) > 1 and any("INPUTS" in table.meta for table in group):
             raise SkyflatError(f"{group[0].meta.get('FILE')}: give averages, or what they are of")
@@ -160,7 +169,7 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
         if name in groups:
             mean = average_tables(groups[name])
             try:
-                rate, reason = _total(mean, find_psf(name), radii), ""
+                rate, reason = _total(mean, find_psf(name), radii), "-"
             except SkyflatError as err:
                 reason = str(err)
         behind = transmission if name in BEHIND_CLEARP else 1.0

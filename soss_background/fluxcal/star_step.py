@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -125,11 +126,12 @@ class StarStep(SkyflatStep):
         wheels = model.meta.instrument.filter, model.meta.instrument.pupil
         name, time = imaging_filter(wheels), exposure_time(model)
         image = to_count_rates(model)
-        flags = np.broadcast_to(model.dq, image.shape)
+        flags = np.zeros(image.shape, int) if model.dq is None else model.dq
         bad = ~np.isfinite(image) | (flags & _DO_NOT_USE > 0)
         position = self._place(model)
         sky = measure_sky(image, bad, position, self.sky_annulus, self.n_sigma)
-        whole, _ = replace_pixels(image, bad & (distances(image.shape, position) < 15), "surface")
+        near = distances(image.shape, position) < 15
+        whole, _ = replace_pixels(image, bad, bad & near, "surface")
         position = find_star(whole, ~np.isfinite(whole), position, sky)
         sky = measure_sky(image, bad, position, self.sky_annulus, self.n_sigma)
         distance = distances(image.shape, position)
@@ -156,6 +158,7 @@ class StarStep(SkyflatStep):
             "SKYNPIX": sky.number,
             "NSATURAT": saturated,
             "NBAD": useless,
+            "SOFTWARE": f"soss_background {version('soss_background')}",
             "HISTORY": wrap_command(self.describe_run()["command"]),
         }
         return Star(image, bad, position, distance, sky, time, meta)
@@ -197,8 +200,8 @@ def exposure_time(model):
     """Tell the time that a count rate was measured in."""
     exposure = model.meta.exposure
     time = exposure.exposure_time or exposure.effective_exposure_time
-    if not time:
-        raise ValueError("keyword EFFEXPTM is missing")
+    if not (time and time > 0):
+        raise ValueError("keyword EFFEXPTM is missing, or not positive")
     return time
 
 
@@ -206,10 +209,13 @@ def to_count_rates(model):
     """Bring an image to DN/s."""
     data = np.where(np.isfinite(model.data), model.data, np.nan).astype(float)
     calibrated = model.meta.cal_step.photom == "COMPLETE"
-    if (model.meta.bunit_data or ("MJy/sr" if calibrated else "DN/s")) != "MJy/sr":
+    unit = (model.meta.bunit_data or ("MJy/sr" if calibrated else "DN/s")).strip()
+    if unit.upper() == "DN/S":
         return data
+    if unit.upper() != "MJY/SR":
+        raise ValueError(f"BUNIT is {unit}, not DN/s or MJy/sr")
     factor = model.meta.photometry.conversion_megajanskys
-    if not factor:
+    if not (factor and factor > 0):
         raise ValueError("in MJy/sr, but keyword PHOTMJSR is missing")
     return data / factor
 

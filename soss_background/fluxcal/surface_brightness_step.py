@@ -6,7 +6,7 @@ import numpy as np
 from astropy.table import Table
 
 from soss_background.errors import SkyflatError
-from soss_background.fluxcal.aperture import measure_rings
+from soss_background.fluxcal.aperture import measure_rings, replace_pixels
 from soss_background.fluxcal.plots import draw_brightness
 from soss_background.fluxcal.star_step import StarStep
 
@@ -51,9 +51,12 @@ class SurfaceBrightnessStep(StarStep):
         if radii[0] <= self.half_width:
             raise SkyflatError(f"half_width must be less than the first of radii, {radii[0]:g}")
         star = self.find(init)
+        # Where the light is steep, a mean without some of its pixels would be another.
+        near = star.distance < radii[-1] + self.half_width + 1
+        image, _ = replace_pixels(star.image, star.bad, star.bad & near, "surface")
         brightness, error, number, clipped = measure_rings(
-            star.image,
-            star.bad,
+            image,
+            ~np.isfinite(image),
             star.position,
             [(radius - self.half_width, radius + self.half_width) for radius in radii],
             star.sky,
