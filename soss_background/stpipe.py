@@ -140,7 +140,7 @@ class SkyflatMixin:
         """Run the step; a fault that the user can mend is logged in one line."""
         if not isinstance(self.parent, SkyflatMixin):
             # Before jwst's own steps change what they were given.
-            self._run = self._describe(name_inputs(args))
+            self._run = self._tell_run(name_inputs(args))
         try:
             with _good_manners() if self.parent is None else nullcontext():
                 return super().run(*args)
@@ -167,7 +167,7 @@ class SkyflatMixin:
 
     _run = None
 
-    def _describe(self, names):
+    def _tell_run(self, names):
         """Tell the run on inputs of these names."""
         return {"command": describe_command(self, names), "parameters": list_parameters(self)}
 
@@ -182,7 +182,7 @@ class SkyflatMixin:
         """
         if isinstance(self.parent, SkyflatMixin):
             return self.parent.describe_run()
-        return self._run or self._describe([])
+        return self._run or self._tell_run([])
 
     def remove_suffix(self, name):
         """Remove a suffix of jwst's or of this package's from a file name."""

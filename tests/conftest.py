@@ -20,6 +20,13 @@ SMALL = Simulation(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_collections():
+    """Spare each run of a step the garbage collection of all that the tests have imported."""
+    with stpipe.few_collections():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def without_crds(monkeypatch, tmp_path):
     """Put CRDS out of reach, and work in an empty folder."""

@@ -178,7 +178,8 @@ def _batches_here():
 
     @contextmanager
     def open_client(*_):
-        with Client(processes=False, threads_per_worker=1, dashboard_address=None) as client:
+        settings = {"processes": False, "dashboard_address": "127.0.0.1:0"}
+        with Client(threads_per_worker=1, **settings) as client:
             yield client
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

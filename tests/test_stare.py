@@ -580,7 +580,7 @@ def test_response_of_a_standard(series, traces, tmp_path):
     ("columns", "message"),
     [
         ({"WAVELENGTH": [1.0]}, "column FLUX is missing"),
-        ({"WAVELENGTH": [1.0] * u.s, "FLUX": [1.0]}, "not convertible"),
+        ({"WAVELENGTH": [1.0, 2.0] * u.s, "FLUX": [1.0, 1.0]}, "not convertible"),
     ],
 )
 def test_standards_that_are_none(series, columns, message, tmp_path):
