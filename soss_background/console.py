@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-__all__ = ["file_type", "print_line", "print_table", "round_table"]
+__all__ = ["file_type", "print_table", "round_table"]
 
 
 def file_type(extension):
@@ -27,18 +27,6 @@ def file_type(extension):
         return Path(text)
 
     return read
-
-
-def print_line(text):
-    """
-    Print a line.
-
-    Parameters
-    ----------
-    text : str
-        The line.
-    """
-    print(text)
 
 
 def print_table(table):

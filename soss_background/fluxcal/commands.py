@@ -5,7 +5,7 @@ import functools
 import importlib
 from pathlib import Path
 
-from soss_background.console import file_type, print_line, print_table, round_table
+from soss_background.console import file_type, print_table, round_table
 
 __all__ = ["add_fluxcal"]
 
@@ -189,7 +189,7 @@ def _finish(table, draw, options, inputs):
         files.save_whole(functools.partial(pictures.save_picture, draw), options.plot)
     files.save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _show(table)
-    print_line(f"See {' and '.join(map(str, paths))}")
+    print(f"See {' and '.join(map(str, paths))}")
 
 
 def _show(table):
@@ -203,4 +203,4 @@ def _show(table):
     print_table(round_table(shown, 6))
     for reason in dict.fromkeys(table["missing"][~known]):
         names = table["filter"][table["missing"] == reason]
-        print_line(f"{', '.join(names)}: {reason}")
+        print(f"{', '.join(names)}: {reason}")
