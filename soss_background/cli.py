@@ -21,7 +21,7 @@ from soss_background.associations.tables import (
     query_index,
     read_table,
 )
-from soss_background.console import file_type, print_table, round_table
+from soss_background.console import check_no_input, file_type, print_table, round_table
 from soss_background.detector import SUBARRAYS
 from soss_background.files import check_folder, save_whole
 from soss_background.fluxcal.commands import add_fluxcal
@@ -443,6 +443,12 @@ def _add_reference(commands):
         help="leave out a sky of which all others leave more, rms, and three times as much as is "
         "left of a typical one (default: 5)",
     )
+    _add_keywords(parser)
+    parser.set_defaults(run=_reference)
+
+
+def _add_keywords(parser):
+    """Add the options that tell what is in the header of a reference file."""
     parser.add_argument(
         "--useafter", metavar="DATE", help="USEAFTER (default: before the first SOSS exposure)"
     )
@@ -453,7 +459,10 @@ def _add_reference(commands):
         help="PEDIGREE (default: INFLIGHT with the first and the last day of the exposures)",
     )
     parser.add_argument("--description", metavar="TEXT", help="DESCRIP (default: what it holds)")
-    parser.set_defaults(run=_reference)
+
+
+# What a reference file is made of, and must not replace.
+_INPUTS = "the skyflats, or their flat"
 
 
 def _reference(options):
@@ -462,19 +471,13 @@ def _reference(options):
     names += ("useafter", "author", "pedigree", "description")
     settings = _given(options, names)
     skyflats = find_files(options.skyflats)
-    _check_no_input(options.output, skyflats)
+    check_no_input(options.output, skyflats, _INPUTS)
     reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
-    _check_no_input(options.output, table["FLAT"])
+    check_no_input(options.output, table["FLAT"], _INPUTS)
     write_reference(reference, options.output)
     table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
     print_table(table)
     print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")
-
-
-def _check_no_input(output, inputs):
-    """Make sure that nothing is written over what it is made of."""
-    if output.resolve() in [Path(path).resolve() for path in inputs]:
-        raise ValueError(f"{output} is one of the skyflats, or their flat")
 
 
 def _given(options, names):

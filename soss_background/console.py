@@ -3,7 +3,29 @@
 import argparse
 from pathlib import Path
 
-__all__ = ["file_type", "print_table", "round_table"]
+__all__ = ["check_no_input", "file_type", "print_table", "round_table"]
+
+
+def check_no_input(output, inputs, what="the inputs"):
+    """
+    Make sure that nothing is written over what it is made of.
+
+    Parameters
+    ----------
+    output : `~pathlib.Path`
+        What will be written.
+    inputs : sequence of str or `~pathlib.Path`
+        What it is made of.
+    what : str, optional
+        What these are.
+
+    Raises
+    ------
+    ValueError
+        If it is one of them.
+    """
+    if output.resolve() in [Path(path).resolve() for path in inputs]:
+        raise ValueError(f"{output} is one of {what}")
 
 
 def file_type(extension):

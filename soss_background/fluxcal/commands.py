@@ -5,7 +5,8 @@ import functools
 import importlib
 from pathlib import Path
 
-from soss_background.console import file_type, print_table, round_table
+from soss_background.console import check_no_input, file_type, print_table, round_table
+from soss_background.files import check_folder, save_whole
 
 __all__ = ["add_fluxcal"]
 
@@ -174,20 +175,17 @@ def _import(*modules):
 
 def _finish(table, draw, options, inputs):
     """Write and print a table, and draw it."""
-    files = importlib.import_module("soss_background.files")
     paths = list(filter(None, (options.output, options.plot)))
-    given = {Path(path).resolve() for path in inputs}
     for path in paths:
-        if path.resolve() in given:
-            raise ValueError(f"{path} is one of the inputs")
-        files.check_folder(path.parent)
+        check_no_input(path, inputs)
+        check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
     if "missing" in table.colnames and "-" not in table["missing"]:
         raise ValueError(f"no rate of any filter: {'; '.join(sorted(set(table['missing'])))}")
     if options.plot:
-        pictures = importlib.import_module(f"{_ROOM}.plots")
-        files.save_whole(functools.partial(pictures.save_picture, draw), options.plot)
-    files.save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
+        (plots,) = _import("plots")
+        save_whole(functools.partial(plots.save_picture, draw), options.plot)
+    save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _show(table)
     print(f"See {' and '.join(map(str, paths))}")
 
