@@ -12,7 +12,7 @@ from datasets import SIMULATIONS, observe_visit
 from matplotlib.figure import Figure
 from skies import ABLATIONS, limit_sky, our_sky
 
-from soss_background.integrations import usable_pixels
+from soss_background.numerics.integrations import usable_pixels
 from soss_background.simulate.comparison import plain_median, sky_errors
 
 # Pixels on a side of the blocks whose median errors are drawn.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from soss_background.detector import Window
-from soss_background.integrations import average_integrations
+from soss_background.numerics.integrations import average_integrations
 from soss_background.simulate import Simulation, draw_stars, star_image
 from soss_background.simulate.detector_effects import draw_defects
 from soss_background.simulate.exposures import split_variance

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.cells import CELL, bin_to_cells, expand_cells
 from soss_background.combine import sky
-from soss_background.combine.stack import Stack
-from soss_background.commissioning import commissioning_profile
 from soss_background.denoise.smooth_sky import denoise_sky
-from soss_background.integrations import usable_pixels
+from soss_background.io.stack import Stack
 from soss_background.mask import source_mask
+from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells
+from soss_background.numerics.integrations import usable_pixels
+from soss_background.sky import sources
+from soss_background.sky.commissioning import commissioning_profile
 
 __all__ = ["ABLATIONS", "limit_sky", "our_sky"]
 
@@ -112,7 +113,7 @@ _FIND, _DENOISE = source_mask.find_sources, denoise_sky
 ABLATIONS = {
     "star light not subtracted": (sky, "model_star_light", _no_light),
     "no masks, no star light": (source_mask, "find_sources", _no_sources),
-    "masks of compact light only": (source_mask, "_SCALES", source_mask._SCALES[:1]),
+    "masks of compact light only": (sources, "_SCALES", sources._SCALES[:1]),
     "masks not iterated": (source_mask, "find_sources", _one_round),
     "stripes not solved": (sky, "refine_levels", _no_stripes),
     "levels not solved": (sky, "refine_levels", _no_levels),

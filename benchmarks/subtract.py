@@ -21,15 +21,15 @@ from jwst.background.background_sub_soss import subtract_soss_bkg
 from stdatamodels.jwst import datamodels
 
 from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256, Window
-from soss_background.integrations import average_integrations, usable_pixels
+from soss_background.numerics.integrations import average_integrations, usable_pixels
 from soss_background.simulate import Simulation, draw_stars, star_image
 from soss_background.simulate.detector_effects import draw_defects
 from soss_background.simulate.exposures import split_variance
 from soss_background.simulate.scene import Stars, _structure, get_trace, sky_image
 from soss_background.simulate.visit import observe, transit_curve
+from soss_background.sky.templates import align_templates
+from soss_background.sky.traces import trace_distance
 from soss_background.subtract.sky_fit import fit_sky
-from soss_background.subtract.templates import align_templates
-from soss_background.traces import trace_distance
 
 # Peak of the first order at 1.25 micron, DN/s, of a star like that of a real frame of program 1512
 # (J = 9.6, 800 DN/s there) at other magnitudes.

@@ -7,7 +7,7 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from soss_background import EncircledEnergyStep, SurfaceBrightnessStep
-from soss_background.fluxcal.filters import FILTERS
+from soss_background.detector import FILTERS
 from soss_background.fluxcal.plots import draw_brightness, draw_growth, draw_ratios
 from soss_background.fluxcal.psf import Psf
 from soss_background.fluxcal.rates import average_tables, compare_rates, total_rates

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from soss_background import SkyflatModel
 from soss_background.detector import FULL, SUBSTRIP256
-from soss_background.quality import plots
-from soss_background.quality.characterization import characterize
 from soss_background.quality.metrics import count_samples
-from soss_background.quality.views import view_exposures
-from soss_background.quality.zodi import predict_brightness, sun_angle
+from soss_background.report import skyflat_plots as plots
+from soss_background.report.views import view_exposures
 from soss_background.simulate import sky_image
+from soss_background.survey.characterization import characterize
+from soss_background.survey.zodi import predict_brightness, sun_angle
 
 IMAGES = Path(__file__).parent / "images"
 

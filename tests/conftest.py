@@ -6,9 +6,9 @@ from dataclasses import replace
 import hypothesis
 import pytest
 
-from soss_background import stpipe
 from soss_background.detector import Window
 from soss_background.simulate import Simulation, simulate_visit
+from soss_background.steps import crds_access, resources
 
 # The same examples on every machine, however slow.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
@@ -23,7 +23,7 @@ SMALL = Simulation(
 @pytest.fixture(autouse=True, scope="module")
 def few_collections():
     """Spare each run of a step the garbage collection of all that the tests have imported."""
-    with stpipe.few_collections():
+    with resources.few_collections():
         yield
 
 
@@ -32,7 +32,7 @@ def without_crds(monkeypatch, tmp_path):
     """Put CRDS out of reach, and work in an empty folder."""
     for name in ("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT", "CRDS_OBSERVATORY"):
         monkeypatch.delenv(name, raising=False)
-    stpipe._crds_reachable.cache_clear()
+    crds_access._crds_reachable.cache_clear()
     monkeypatch.chdir(tmp_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from crds.core import utils
 
-from soss_background import stpipe
+from soss_background.steps import crds_access
 
 CONTEXT = "jwst_0001.pmap"
 
@@ -101,12 +101,12 @@ def crds_at(environment, folder):
             patch.setenv(name, value)
         patch.chdir(folder)
         utils.clear_function_caches()
-        stpipe._crds_reachable.cache_clear()
+        crds_access._crds_reachable.cache_clear()
         try:
             yield
         finally:
             utils.clear_function_caches()
-            stpipe._crds_reachable.cache_clear()
+            crds_access._crds_reachable.cache_clear()
 
 
 def _write_mapping(path, header, selector):

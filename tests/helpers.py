@@ -13,7 +13,7 @@ from stpipe import Step
 from soss_background import SkyflatModel
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, sky_image, write_exposure
-from soss_background.stpipe import few_collections
+from soss_background.steps.resources import few_collections
 
 BIN = Path(sys.executable).parent
 

@@ -14,10 +14,11 @@ from crds_cache import CONTEXT, make_cache
 from helpers import run_program, strun
 from numpy.testing import assert_allclose
 
-from soss_background import SkyflatMaskStep, SkyflatModel, SkyflatPipeline, stpipe
+from soss_background import SkyflatMaskStep, SkyflatModel, SkyflatPipeline
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.simulate import simulate_visit
+from soss_background.steps import crds_access
 
 PIPELINE = "soss_background.SkyflatPipeline"
 
@@ -45,34 +46,34 @@ def crds(tmp_path, flat, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     utils.clear_function_caches()
-    stpipe._crds_reachable.cache_clear()
+    crds_access._crds_reachable.cache_clear()
     yield environment
     utils.clear_function_caches()
-    stpipe._crds_reachable.cache_clear()
+    crds_access._crds_reachable.cache_clear()
 
 
 @pytest.mark.usefixtures("crds")
 def test_reachable(monkeypatch, tmp_path):
-    assert stpipe.crds_reachable()
+    assert crds_access.crds_reachable()
     monkeypatch.setenv("CRDS_PATH", str(tmp_path / "empty"))
-    assert not stpipe.crds_reachable()
+    assert not crds_access.crds_reachable()
 
 
 def test_unreachable_server(monkeypatch, tmp_path):
     """Nobody listens at the address: it is asked once, and soon given up."""
     monkeypatch.setenv("CRDS_PATH", str(tmp_path))
     monkeypatch.setenv("CRDS_SERVER_URL", "http://127.0.0.1:9")
-    assert not stpipe.crds_reachable()
+    assert not crds_access.crds_reachable()
 
 
 def test_silent_server(monkeypatch, tmp_path):
     """A server that takes the call and says nothing is not waited for."""
-    monkeypatch.setattr(stpipe, "_PATIENCE", 1)
+    monkeypatch.setattr(crds_access, "_PATIENCE", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("CRDS_PATH", str(tmp_path))
         monkeypatch.setenv("CRDS_SERVER_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         start = time.monotonic()
-        assert not stpipe.crds_reachable()
+        assert not crds_access.crds_reachable()
         assert time.monotonic() - start < 60
 
 

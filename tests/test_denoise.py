@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 from soss_background.denoise.smooth_sky import denoise_sky
-from soss_background.smoothing import fill_gaps, gaussian_filter
+from soss_background.numerics.smoothing import fill_gaps, gaussian_filter
 
 SHAPE = (128, 128)
 

@@ -12,8 +12,8 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import SkyflatCombineStep, SkyflatMaskStep, SkyflatPipeline
 from soss_background.errors import SkyflatError
-from soss_background.exposures import iterate_images, open_libraries
-from soss_background.library import as_image
+from soss_background.io.exposures import iterate_images, open_libraries
+from soss_background.io.library import as_image
 
 LAST = "jw04479001001_03101_00002_nis_rate.fits"
 

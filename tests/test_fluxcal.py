@@ -14,17 +14,12 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background import EncircledEnergyStep, SurfaceBrightnessStep
 from soss_background.cli import main
+from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
 from soss_background.fluxcal.aperture import Sky, grow
 from soss_background.fluxcal.expected import expected_rates
-from soss_background.fluxcal.filters import FILTERS
 from soss_background.fluxcal.psf import Psf, find_psf, read_psf
-from soss_background.fluxcal.rates import (
-    average_tables,
-    compare_rates,
-    read_table,
-    total_rates,
-)
+from soss_background.fluxcal.rates import average_tables, compare_rates, read_table, total_rates
 from soss_background.simulate import StarImage, simulate_star
 
 RADII = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15.0])

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.integrations import average_integrations, usable_pixels
+from soss_background.numerics.integrations import average_integrations, usable_pixels
 
 DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 JUMP = dqflags.pixel["JUMP_DET"]

@@ -8,7 +8,7 @@ from helpers import checksums, write_small_exposures
 from numpy.testing import assert_array_equal
 from stdatamodels.jwst import datamodels
 
-from soss_background.exposures import open_libraries
+from soss_background.io.exposures import open_libraries
 
 
 @pytest.fixture

@@ -7,18 +7,9 @@ import pytest
 from astropy.time import Time
 from numpy.testing import assert_allclose
 
-from soss_background import (
-    SkyflatCombineStep,
-    SkyflatMaskStep,
-    SkyflatModel,
-    SkyflatPipeline,
-)
-from soss_background.combine.metadata import (
-    describe_exposures,
-    mean_direction,
-    product_name,
-    summarize,
-)
+from soss_background import SkyflatCombineStep, SkyflatMaskStep, SkyflatModel, SkyflatPipeline
+from soss_background.datamodels.exposure_table import describe_exposures, mean_direction, summarize
+from soss_background.datamodels.names import product_name
 from soss_background.errors import SkyflatError
 
 

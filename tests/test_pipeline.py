@@ -9,12 +9,7 @@ from jwst.stpipe import Step
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst import datamodels
 
-from soss_background import (
-    SkyflatCombineStep,
-    SkyflatDenoiseStep,
-    SkyflatModel,
-    SkyflatPipeline,
-)
+from soss_background import SkyflatCombineStep, SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline
 from soss_background.errors import SkyflatError
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
 

@@ -9,7 +9,12 @@ from helpers import make_skyflat, strun
 
 from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
 from soss_background.detector import SUBSTRIP96
-from soss_background.provenance import describe_command, list_parameters, name_inputs, wrap_command
+from soss_background.steps.provenance import (
+    describe_command,
+    list_parameters,
+    name_inputs,
+    wrap_command,
+)
 
 
 @pytest.fixture

@@ -16,14 +16,13 @@ from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, S
 from soss_background.detector import FULL, SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import (
-    Metric,
     count_samples,
     measure_exposures,
     measure_sky,
     summarize_exposures,
 )
-from soss_background.quality.ranges import failures, flag_metrics, format_metrics
 from soss_background.simulate import draw_stars, simulate_visit, sky_image, star_image
+from soss_background.steps.qc import Metric, failures, flag_metrics, format_metrics
 
 STEP = "soss_background.SkyflatQualityStep"
 WINDOW = SUBSTRIP96

@@ -13,9 +13,9 @@ from soss_background import OptimalExtractStep, SkyflatPipeline, TraceFitStep
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, simulate_visit, write_exposure
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
+from soss_background.sky.templates import align_templates
+from soss_background.sky.traces import trace_distance
 from soss_background.subtract.sky_fit import fit_sky
-from soss_background.subtract.templates import align_templates
-from soss_background.traces import trace_distance
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 STEP = "soss_background.SkyflatMaskStep"

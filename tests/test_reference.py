@@ -15,15 +15,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from packaging.version import Version
 from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatModel, SkyflatSubtractStep, stpipe
+from soss_background import SkyflatModel, SkyflatSubtractStep
 from soss_background.cli import main
-from soss_background.commissioning import commissioning_profile
 from soss_background.detector import FULL, SUBARRAYS, SUBSTRIP96, SUBSTRIP256
 from soss_background.errors import SkyflatError
+from soss_background.io.templates import read_templates
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import Simulation, simulate_time_series, sky_image
-from soss_background.subtract.match import bin_sky, cross_residuals
-from soss_background.subtract.template_files import read_templates
+from soss_background.sky.commissioning import commissioning_profile
+from soss_background.sky.match import bin_sky, cross_residuals
+from soss_background.steps import crds_access
 
 # Four skies, each with a structure of its own.
 NUMBERS = (1, 2, 3, 4)
@@ -208,7 +209,7 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
         skyflat.meta.ref_file.flat.name = "crds://jwst_niriss_flat_0099.fits"
         with pytest.raises(SkyflatError, match=r"CRDS has no crds://.*flat_0099.fits .* --flat"):
             make_reference([skyflat])
-    stpipe._crds_reachable.cache_clear()
+    crds_access._crds_reachable.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def _lead_to(environment, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     utils.clear_function_caches()
-    stpipe._crds_reachable.cache_clear()
+    crds_access._crds_reachable.cache_clear()
 
 
 @pytest.mark.parametrize("subarray", ["SUBSTRIP256", "SUBSTRIP96"])
@@ -341,7 +342,7 @@ def cache(tmp_path, monkeypatch):
     folders = (tmp_path / f"cache{number}" for number in count())
     yield lambda path: _lead_to(make_cache(next(folders), {"bkg": path}), monkeypatch)
     utils.clear_function_caches()
-    stpipe._crds_reachable.cache_clear()
+    crds_access._crds_reachable.cache_clear()
 
 
 def draw_skies(seed, number):

@@ -18,10 +18,10 @@ from soss_background import SkyflatModel, SkyflatPipeline, SkyflatQualityStep
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
-from soss_background.quality import plots
 from soss_background.quality.metrics import count_samples
-from soss_background.quality.report import Report, write_reports
-from soss_background.quality.views import PULL_EDGES, view_exposures
+from soss_background.report import skyflat_plots as plots
+from soss_background.report.skyflat import Report, write_reports
+from soss_background.report.views import PULL_EDGES, view_exposures
 from soss_background.simulate import sky_image
 
 CHROMIUM = (

@@ -10,8 +10,8 @@ from soss_background.detector import SUBSTRIP96, Window
 from soss_background.reference.merging import average_skies
 from soss_background.reference.selection import select_skies
 from soss_background.simulate import sky_image
-from soss_background.subtract.match import bin_sky, cross_residuals, expand_levels, match_levels
-from soss_background.subtract.templates import right_of_step
+from soss_background.sky.edge import right_of_edge
+from soss_background.sky.match import bin_sky, cross_residuals, expand_levels, match_levels
 
 WINDOW = SUBSTRIP96
 
@@ -26,16 +26,16 @@ def bin_all(*skies):
     return [bin_sky(sky, np.ones(sky.shape, dtype=bool)) for sky in skies]
 
 
-def test_right_of_step():
-    right = right_of_step(make_sky())
+def test_right_of_edge():
+    right = right_of_edge(make_sky())
     assert not right[:, :690].any()
     assert right[:, 725:].all()
     assert_allclose(
-        right_of_step(make_sky(shift=10)).sum(), right.sum() - 10 * WINDOW.ny, rtol=1e-3
+        right_of_edge(make_sky(shift=10)).sum(), right.sum() - 10 * WINDOW.ny, rtol=1e-3
     )
-    part = right_of_step(make_sky()[:, 600:900], first_column=600)
+    part = right_of_edge(make_sky()[:, 600:900], first_column=600)
     assert_array_equal(part, right[:, 600:900])
-    assert not right_of_step(make_sky()[:, 1000:]).any()
+    assert not right_of_edge(make_sky()[:, 1000:]).any()
 
 
 def test_levels_of_both_sides_are_matched():

@@ -33,9 +33,7 @@ from soss_background.simulate.detector_effects import (
     integrate,
     stripe_pattern,
 )
-from soss_background.simulate.detector_effects import (
-    flat_field as draw_flat,
-)
+from soss_background.simulate.detector_effects import flat_field as draw_flat
 from soss_background.simulate.headers import Clock, Pointing
 from soss_background.simulate.scene import dither_offsets, get_trace, step_shift
 from soss_background.simulate.streams import random_stream

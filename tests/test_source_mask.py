@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from soss_background.cells import bin_to_cells, expand_cells
 from soss_background.mask.source_mask import find_sources
+from soss_background.numerics.cells import bin_to_cells, expand_cells
 
 SHAPE = (128, 512)
 

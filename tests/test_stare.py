@@ -27,11 +27,11 @@ from soss_background import (
 from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
 from soss_background.errors import SkyflatError
 from soss_background.extract.inter_order import fit_light
-from soss_background.extract.plots import draw_white_light
 from soss_background.extract.spectra import merge_orders
+from soss_background.report.stare_plots import draw_white_light
 from soss_background.simulate import Simulation, scene, simulate_time_series
 from soss_background.simulate.scene import get_trace
-from soss_background.traces import ORDERS
+from soss_background.sky.traces import ORDERS
 
 PIPELINE = "soss_background.SossStarePipeline"
 SETTINGS = Simulation(

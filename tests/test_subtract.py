@@ -13,6 +13,8 @@ from stdatamodels.jwst import datamodels
 from soss_background import SkyflatModel, SkyflatSubtractStep
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
+from soss_background.io.skyflats import find_files
+from soss_background.io.templates import read_templates
 from soss_background.simulate import (
     Simulation,
     draw_stars,
@@ -22,13 +24,11 @@ from soss_background.simulate import (
     star_image,
 )
 from soss_background.simulate.scene import Stars
-from soss_background.skyflats import find_files
+from soss_background.sky.templates import align_templates, shift_columns
+from soss_background.sky.traces import trace_distance
 from soss_background.subtract.light import FaintLight, make_wings
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
-from soss_background.subtract.template_files import read_templates
-from soss_background.subtract.templates import align_templates, shift_columns
-from soss_background.traces import trace_distance
 
 STEP = "soss_background.SkyflatSubtractStep"
 

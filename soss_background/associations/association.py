@@ -9,21 +9,23 @@ from pathlib import Path
 from urllib.parse import quote
 
 from astropy.table import Table
-from jwst.associations.asn_from_list import asn_from_list
-from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
-from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
 from jwst.lib.suffix import remove_suffix
 from tqdm import tqdm
 
 from soss_background.associations.grouping import Exposure, group_exposures
-from soss_background.associations.tables import expand_tables, parse_date
-from soss_background.combine import metadata
+from soss_background.associations.tables import expand_tables
+from soss_background.datamodels.exposure_table import describe_exposures, summarize
+from soss_background.datamodels.names import product_name
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
-from soss_background.files import allow_member_paths, save_whole
+from soss_background.io.associations import save_association, save_background_association
+from soss_background.io.dates import parse_date
+from soss_background.io.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
 
-__all__ = ["make_associations", "make_background_associations", "save_association"]
+__all__ = [
+    "make_associations",
+    "make_background_associations",
+]
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ def make_background_associations(science, background, directory="."):
     directory.mkdir(parents=True, exist_ok=True)
     rows = []
     for path, header in zip(paths, sciences, strict=True):
-        _save_with_background(path, header, backgrounds)
+        save_background_association(path, header, backgrounds)
         rows.append(
             {"science": header["path"].name, "n": len(backgrounds), "association": str(path)}
         )
@@ -163,64 +165,6 @@ def _check_subarrays(science, backgrounds):
             f"{science['name']}: SUBARRAY is {own}, but {', '.join(sorted(others))} in the "
             "background"
         )
-
-
-def save_association(path, exposures, name, *, program, target, observation, **product):
-    """
-    Write the association of a skyflat.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    exposures : iterable of `~pathlib.Path`
-        The exposures. Those in the folder of the association are named relative to it.
-    name : str
-        Name of the product.
-    program, target, observation : str
-        What the exposures belong to.
-    **product : dict
-        More about the product.
-    """
-    names = [_member_name(exposure, path.parent) for exposure in exposures]
-    association = asn_from_list(names, rule=DMS_Level3_Base, product_name=name)
-    association.data |= {
-        "asn_type": "skyflat",
-        "asn_id": f"o{observation}",
-        "program": program,
-        "target": target,
-    }
-    association["products"][0] |= product
-    _write(path, association)
-
-
-def _save_with_background(path, science, backgrounds):
-    """Write the association of a science exposure."""
-    association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
-    association.data |= {
-        "asn_type": "spec2",
-        "program": science.get("meta.observation.program_number", "noprogram"),
-    }
-    product = association["products"][0]
-    product["name"] = path.name.removesuffix("_spec2_asn.json")
-    product["members"] += [
-        {"expname": _member_name(header["path"], path.parent), "exptype": "background"}
-        for header in backgrounds
-    ]
-    _write(path, association)
-
-
-def _write(path, association):
-    """Write an association file."""
-    with allow_member_paths():
-        _, text = association.dump()
-    save_whole(lambda partial: partial.write_text(f"{text}\n"), path)
-
-
-def _member_name(exposure, folder):
-    """Name an exposure so that the association finds it wherever the pipeline is run."""
-    exposure, folder = exposure.parent.resolve() / exposure.name, folder.resolve()
-    return str(exposure.relative_to(folder) if exposure.is_relative_to(folder) else exposure)
 
 
 def _save_group(directory, group, headers, product):
@@ -258,8 +202,8 @@ def _save_group(directory, group, headers, product):
 
 def _describe(headers, product):
     """Find the mean ecliptic position and the name of a skyflat."""
-    summary = metadata.summarize(metadata.describe_exposures(headers))
-    return summary, metadata.product_name(summary, headers, product)
+    summary = summarize(describe_exposures(headers))
+    return summary, product_name(summary, headers, product)
 
 
 def _warn_of_twins(rows):

@@ -1,6 +1,5 @@
 """Tables of exposures: what a query finds, what an index lists, what other commands read."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +7,12 @@ from astropy.table import Table, unique
 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
+from soss_background.io.dates import parse_date
 
 __all__ = [
     "BLANK_SKY_PROGRAMS",
     "clean_columns",
     "expand_tables",
-    "parse_date",
     "query_index",
     "read_table",
     "require_columns",
@@ -215,29 +214,6 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     purposes = [_purpose(*kind) for kind in zip(table["PROGRAM"], categories, strict=True)]
     table["SET"] = np.array(purposes, dtype=str)
     return table
-
-
-def parse_date(text):
-    """
-    Read a date of a header, a table or a user.
-
-    Parameters
-    ----------
-    text : str
-        Date or date and time, ISO 8601.
-
-    Returns
-    -------
-    date : `datetime.datetime`
-        Without a time zone, which is UTC.
-
-    Raises
-    ------
-    ValueError
-        If the text is no date.
-    """
-    date = datetime.fromisoformat(text)
-    return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date
 
 
 def _begins_between(after, before, text):

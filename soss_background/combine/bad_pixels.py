@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.files import tell_of_fault
+from soss_background.io.files import tell_of_fault
 
 __all__ = ["read_bad_pixels"]
 

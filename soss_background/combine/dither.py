@@ -4,8 +4,8 @@ import numpy as np
 from bottleneck import nanmean
 from scipy.fft import irfft2, next_fast_len, rfft2
 
-from soss_background.cells import gather_blocks
-from soss_background.parallel import map_parallel
+from soss_background.numerics.cells import gather_blocks
+from soss_background.numerics.threads import map_parallel
 
 __all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 

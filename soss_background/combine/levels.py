@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from bottleneck import nanmean, nanmedian
 
-from soss_background.parallel import split_rows
+from soss_background.numerics.threads import split_rows
 
 __all__ = ["STRIP", "Levels", "guess_levels", "refine_levels"]
 

@@ -7,13 +7,13 @@ import numpy as np
 from bottleneck import move_median, nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
 from soss_background.combine.levels import STRIP, guess_levels, refine_levels
 from soss_background.combine.star_light import model_star_light
 from soss_background.combine.vetting import vet_exposures
-from soss_background.integrations import usable_pixels
-from soss_background.parallel import map_parallel, split_rows
-from soss_background.smoothing import fill_gaps
+from soss_background.numerics.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
+from soss_background.numerics.integrations import usable_pixels
+from soss_background.numerics.smoothing import fill_gaps
+from soss_background.numerics.threads import map_parallel, split_rows
 
 __all__ = ["CombinedSky", "NoSkyError", "NothingToCombineError", "combine_exposures"]
 
@@ -118,7 +118,7 @@ def combine_exposures(
         shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool).
         Masked pixels are not averaged, but tell of the stars whose wings reach beyond the masks.
         They are asked for twice.
-    stack : `~soss_background.combine.stack.Stack`
+    stack : `~soss_background.io.stack.Stack`
         Where the exposures are kept; in the end, what they were made.
     n_sigma : float
         Deviation from the sky, in units of its uncertainty, above which a sample is left out.
@@ -236,7 +236,7 @@ class _Passes:
 
     Parameters
     ----------
-    stack : `~soss_background.combine.stack.Stack`
+    stack : `~soss_background.io.stack.Stack`
         The exposures.
     used : slice or ndarray of int
         Which of them.

@@ -7,15 +7,16 @@ import numpy as np
 from tqdm import tqdm
 
 from soss_background import __version__
-from soss_background.combine import metadata
 from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
-from soss_background.combine.stack import Stack
 from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels import exposure_table as metadata
+from soss_background.datamodels.names import name_products
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
-from soss_background.exposures import iterate_images, read_headers, root_name
-from soss_background.stpipe import SkyflatStep
+from soss_background.io.exposures import iterate_images, list_products, read_headers, root_name
+from soss_background.io.stack import Stack
+from soss_background.steps.base import SkyflatStep
 
 __all__ = ["SkyflatCombineStep"]
 
@@ -66,7 +67,7 @@ class SkyflatCombineStep(SkyflatStep):
         libraries = self.open_exposures(inputs)
         if self.parent is None:
             self.check_excluded(libraries)
-        names = metadata.name_products(libraries)
+        names = name_products(list_products(libraries))
         skyflats = [self._combine(*pair) for pair in zip(libraries, names, strict=True)]
         return skyflats[0] if len(skyflats) == 1 else skyflats
 

@@ -17,9 +17,9 @@ from bottleneck import nanmedian, nansum
 from scipy import ndimage
 from scipy.optimize import Bounds, minimize
 
-from soss_background.cells import CELL, expand_smoothly, gather_blocks, subtract_common_sky
 from soss_background.combine.dither import Mosaic, find_alike, measure_dither, refine_dither
-from soss_background.smoothing import gaussian_filter
+from soss_background.numerics.cells import CELL, expand_smoothly, gather_blocks, subtract_common_sky
+from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["model_star_light"]
 

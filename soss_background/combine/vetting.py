@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from bottleneck import nanmedian
 
-from soss_background.cells import find_same_level, gather_blocks, subtract_common_sky
+from soss_background.numerics.cells import find_same_level, gather_blocks, subtract_common_sky
 
 __all__ = ["MUCH_WORSE", "Vetting", "vet_exposures"]
 

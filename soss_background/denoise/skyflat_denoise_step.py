@@ -7,7 +7,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.errors import SkyflatError
-from soss_background.stpipe import SkyflatStep
+from soss_background.steps.base import SkyflatStep
 
 __all__ = ["SkyflatDenoiseStep"]
 

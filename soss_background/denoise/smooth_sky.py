@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from soss_background.smoothing import MIN_COVERAGE, fill_gaps, gaussian_filter
+from soss_background.numerics.smoothing import MIN_COVERAGE, fill_gaps, gaussian_filter
 
 __all__ = ["denoise_sky"]
 

@@ -4,7 +4,7 @@ import numpy as np
 from bottleneck import nanmean
 
 from soss_background.errors import SkyflatError
-from soss_background.integrations import usable_pixels
+from soss_background.numerics.integrations import usable_pixels
 
 __all__ = ["as_cubes", "mean_image"]
 

@@ -7,7 +7,7 @@ from scipy.interpolate import BSpline
 from scipy.linalg import solve
 from scipy.ndimage import gaussian_filter
 
-from soss_background.cells import gather_blocks
+from soss_background.numerics.cells import gather_blocks
 
 __all__ = ["free_pixels", "fit_light"]
 

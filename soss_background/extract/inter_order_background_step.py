@@ -5,11 +5,11 @@ import logging
 import numpy as np
 
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_pwcpos, find_window
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.inter_order import fit_light, free_pixels
-from soss_background.stpipe import SkyflatStep
-from soss_background.traces import ORDERS, expected_trace
+from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.sky.traces import ORDERS, expected_trace
+from soss_background.steps.base import SkyflatStep
 
 __all__ = ["InterOrderBackgroundStep"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from soss_background.extract.inter_order import free_pixels
-from soss_background.quality.metrics import Metric
+from soss_background.steps.qc import Metric
 
 __all__ = ["measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
 
@@ -22,7 +22,7 @@ def measure_steps(exposure):
 
     Returns
     -------
-    metrics : list of `~soss_background.quality.metrics.Metric`
+    metrics : list of `~soss_background.steps.qc.Metric`
         1 for what was done, 0 for what was not.
     """
     done = exposure.meta.cal_step
@@ -50,7 +50,7 @@ def measure_frame(image, good, rows, reference):
 
     Returns
     -------
-    metrics : list of `~soss_background.quality.metrics.Metric`
+    metrics : list of `~soss_background.steps.qc.Metric`
         The numbers.
     """
     science = good[:, ~reference]
@@ -77,7 +77,7 @@ def measure_traces(slices, traces):
 
     Returns
     -------
-    metrics : list of `~soss_background.quality.metrics.Metric`
+    metrics : list of `~soss_background.steps.qc.Metric`
         The numbers. A residual is the shortest way from a centroid to the trace.
     """
     used, detected = slices["used"] == 1, slices["detected"] == 1
@@ -126,7 +126,7 @@ def measure_spectra(orders, efficiency=None):
 
     Returns
     -------
-    metrics : list of `~soss_background.quality.metrics.Metric`
+    metrics : list of `~soss_background.steps.qc.Metric`
         The numbers: signal-to-noise ratios of a column of one integration, and the efficiency.
     """
     ratios = {order: (each.flux / each.error).ravel() for order, each in orders.items()}

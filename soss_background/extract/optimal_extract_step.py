@@ -11,7 +11,6 @@ from bottleneck import nanmedian
 
 from soss_background.datamodels import SossTracesModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import read_header
 from soss_background.extract.contamination import estimate_contamination, measure_wings
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.optimal import Order, extract_order
@@ -19,9 +18,10 @@ from soss_background.extract.profile import cut_band
 from soss_background.extract.response import measure_response, read_standard
 from soss_background.extract.spectra import make_spectra, merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.provenance import wrap_command
-from soss_background.stpipe import SkyflatStep
-from soss_background.traces import ORDERS
+from soss_background.io.exposures import read_header
+from soss_background.sky.traces import ORDERS
+from soss_background.steps.base import SkyflatStep
+from soss_background.steps.provenance import wrap_command
 
 __all__ = ["OptimalExtractStep"]
 

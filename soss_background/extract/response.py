@@ -6,9 +6,9 @@ from astropy import units as u
 from astropy.table import Table, vstack
 from bottleneck import nanmedian
 
-from soss_background.curves import FLUX, read_curve
 from soss_background.errors import SkyflatError
-from soss_background.extract.polynomial import fit_clipped
+from soss_background.io.curves import FLUX, read_curve
+from soss_background.numerics.polynomial import fit_clipped
 
 __all__ = ["measure_response", "read_standard"]
 

@@ -6,7 +6,7 @@ from astropy.table import Table
 from bottleneck import nanmax, nanmedian
 from scipy.ndimage import map_coordinates
 
-from soss_background.extract.polynomial import fit_clipped
+from soss_background.numerics.polynomial import fit_clipped
 
 __all__ = ["fit_deviation", "measure_slices", "straighten"]
 

@@ -6,11 +6,11 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from soss_background.datamodels import SossTracesModel
-from soss_background.exposures import find_pwcpos, find_window
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
-from soss_background.stpipe import SkyflatStep
-from soss_background.traces import ORDERS, Trace, expected_trace
+from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.sky.traces import ORDERS, Trace, expected_trace
+from soss_background.steps.base import SkyflatStep
 
 __all__ = ["TraceFitStep"]
 

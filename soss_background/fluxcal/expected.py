@@ -10,9 +10,9 @@ from synphot import Observation, SourceSpectrum, SpectralElement
 from synphot.exceptions import SynphotError
 from synphot.models import Empirical1D
 
-from soss_background.curves import CURVES, FLUX, read_curve
+from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError, one_line
-from soss_background.fluxcal.filters import FILTERS
+from soss_background.io.curves import CURVES, FLUX, read_curve
 
 __all__ = ["expected_rates"]
 
@@ -24,7 +24,7 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
     Parameters
     ----------
     spectrum : `~pathlib.Path`
-        Spectrum of the star, see `soss_background.curves.read_curve`.
+        Spectrum of the star, see `soss_background.io.curves.read_curve`.
     throughputs : `~pathlib.Path`
         Folder of throughput curves, electrons for a photon that arrives at the telescope; their
         names tell the filter, such as ``jwst_nis_f090w_clear.fits``; columns WAVELENGTH (Angstrom

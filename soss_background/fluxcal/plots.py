@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from soss_background.plotting import BAD, COLOURS, FAINT
+from soss_background.steps.figures import BAD, COLOURS, FAINT
 
 __all__ = ["draw_brightness", "draw_growth", "draw_ratios", "save_picture"]
 

@@ -7,9 +7,9 @@ import numpy as np
 from astropy.table import Table
 from scipy.interpolate import PchipInterpolator
 
+from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
-from soss_background.files import tell_of_fault
-from soss_background.fluxcal.filters import FILTERS
+from soss_background.io.files import tell_of_fault
 
 __all__ = ["Psf", "find_psf", "read_psf"]
 

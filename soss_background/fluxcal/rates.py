@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
+from soss_background.detector import BEHIND_CLEARP, FILTERS
 from soss_background.errors import SkyflatError
-from soss_background.files import tell_of_fault
-from soss_background.fluxcal.filters import BEHIND_CLEARP, FILTERS
+from soss_background.io.files import tell_of_fault
 
 __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
 

@@ -11,13 +11,13 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.detector import imaging_filter
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_fault
 from soss_background.fluxcal.aperture import CORE, find_star, measure_sky, replace_pixels
-from soss_background.fluxcal.filters import imaging_filter
 from soss_background.fluxcal.plots import save_picture
-from soss_background.provenance import wrap_command
-from soss_background.stpipe import SkyflatStep
+from soss_background.io.exposures import find_fault
+from soss_background.steps.base import SkyflatStep
+from soss_background.steps.provenance import wrap_command
 
 __all__ = ["Star", "StarStep"]
 

@@ -5,12 +5,12 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
-from soss_background.cells import CELL, bin_to_cells, expand_cells
-from soss_background.commissioning import commissioning_profile
-from soss_background.exposures import iterate_images, read_headers
-from soss_background.integrations import usable_pixels
+from soss_background.io.exposures import iterate_images, read_headers
 from soss_background.mask.source_mask import find_sources
-from soss_background.stpipe import SkyflatStep
+from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells
+from soss_background.numerics.integrations import usable_pixels
+from soss_background.sky.commissioning import commissioning_profile
+from soss_background.steps.base import SkyflatStep
 
 __all__ = ["SkyflatMaskStep"]
 
@@ -52,7 +52,7 @@ class SkyflatMaskStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If an exposure cannot be used, see `soss_background.exposures.open_libraries`.
+            If an exposure cannot be used, see `soss_background.io.exposures.open_libraries`.
         """
         libraries = self.open_exposures(inputs)
         for library in libraries:

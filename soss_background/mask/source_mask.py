@@ -1,25 +1,21 @@
 """Find the light of field stars in exposures of the sky.
 
 Star light is positive, stretches along rows and moves with the dither; the sky stands still. All
-is done on cells of pixels, see `soss_background.cells`.
+is done on cells of pixels, see `soss_background.numerics.cells`.
 """
 
 import functools
 
 import numpy as np
 from bottleneck import nanmedian
-from scipy import ndimage
 from scipy.special import ndtri
 
-from soss_background.cells import find_same_level, subtract_common_sky
-from soss_background.parallel import map_parallel
-from soss_background.smoothing import gaussian_filter
+from soss_background.numerics.cells import find_same_level, subtract_common_sky
+from soss_background.numerics.threads import map_parallel
+from soss_background.sky.sources import detect_light
 
-__all__ = ["dark_scatter", "detect_light", "find_sources"]
+__all__ = ["find_sources"]
 
-# Gaussian smoothing (rows, columns) in cells: from a compact order-0 image to the faint wings
-# along a trace.
-_SCALES = ((0.7, 0.7), (1.0, 4.0), (2.0, 12.0), (6.0, 12.0))
 
 # Height in cells of the bands in which a single exposure's own sky is estimated.
 _BAND = 64
@@ -138,70 +134,3 @@ def _brightest_sky(sky, profile):
             level = np.percentile(sky[:, side] / profile[side], _DARKEST)
             limit[side] = (1 + _PROFILE_TOLERANCE) * max(level, 0) * profile[side]
     return limit
-
-
-def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
-    """
-    Find what stands out of an exposure's residual on any of the scales of star light.
-
-    Parameters
-    ----------
-    residual, noise : ndarray of float, shape (my, mx)
-        Cells without the sky and their 1-sigma uncertainties in DN/s; NaN where nothing is known.
-    n_sigma : float
-        Significance above which smoothed light is a source.
-    floor : ndarray of float, shape (my, mx)
-        Brightness above which it is one, DN/s.
-    grow : int
-        Cells by which a source grows in each direction.
-    calibrate : bool
-        Whether the significance is that of the scatter which the residual shows on each scale where
-        it is negative: more than noise, if the sky is not known well or there are stripes.
-
-    Returns
-    -------
-    sources : ndarray of bool, shape (my, mx)
-        True where there is light.
-    """
-    known = np.isfinite(residual)
-    found = np.zeros(residual.shape, dtype=bool)
-    for scale in _SCALES:
-        # What a smaller scale has found would shine into its surroundings on a larger one.
-        smooth, sigma = _smooth(residual, noise, known & ~found, scale)
-        if calibrate:
-            dark = known & ~found & (smooth < 0)
-            sigma *= dark_scatter(smooth[dark] / sigma[dark])
-        new = known & (smooth > np.maximum(n_sigma * sigma, floor))
-        found |= ndimage.binary_dilation(new, iterations=grow) if grow else new
-    return found
-
-
-def dark_scatter(residuals):
-    """
-    Measure the scatter of what is darker than the sky, where there is no light of stars.
-
-    Parameters
-    ----------
-    residuals : ndarray of float
-        Residuals in units of their expected noise.
-
-    Returns
-    -------
-    scatter : float
-        Robust standard deviation of the negative ones, at least one.
-    """
-    dark = residuals[residuals < 0]
-    return max(1.0, 1.4826 * float(np.median(-dark))) if dark.size else 1.0
-
-
-def _smooth(values, noise, known, scale):
-    """Smooth what is known with a Gaussian, and propagate its noise."""
-
-    def smooth(image, sigmas):
-        return gaussian_filter(np.where(known, image, 0).astype(np.float32), sigmas)
-
-    coverage = np.maximum(smooth(1, scale), 1e-3)
-    # The square of a Gaussian kernel is one that is narrower by the root of two.
-    narrow = [sigma / np.sqrt(2) for sigma in scale]
-    variance = smooth(noise**2, narrow) / (4 * np.pi * np.prod(scale))
-    return smooth(values, scale) / coverage, np.sqrt(variance) / coverage

@@ -5,14 +5,15 @@ import logging
 from jwst.datamodels import ModelLibrary
 from tqdm import tqdm
 
-from soss_background.combine import metadata
 from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
+from soss_background.datamodels.names import name_products
 from soss_background.denoise.skyflat_denoise_step import SkyflatDenoiseStep
 from soss_background.errors import SkyflatError
-from soss_background.exposures import borrow_image, read_headers
+from soss_background.io.exposures import borrow_image, list_products, read_headers
 from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
 from soss_background.quality.skyflat_quality_step import SkyflatQualityStep
-from soss_background.stpipe import FlatFieldStep, SkyflatPipelineBase
+from soss_background.steps.base import SkyflatPipelineBase
+from soss_background.steps.jwst_steps import FlatFieldStep
 
 __all__ = ["SkyflatPipeline"]
 
@@ -66,7 +67,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         """
         libraries = self.open_exposures(inputs)
         # Before any work is done.
-        metadata.name_products(libraries)
+        name_products(list_products(libraries))
         self.skyflat_combine.check_excluded(libraries)
         states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]
         if any(state != "COMPLETE" for state in states):

@@ -2,7 +2,7 @@
 
 from jwst.pipeline import Spec2Pipeline
 
-from soss_background.stpipe import SkyflatMixin
+from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
 __all__ = ["SkyflatSpec2Pipeline"]

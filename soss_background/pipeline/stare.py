@@ -10,7 +10,6 @@ from stdatamodels.jwst.datamodels import JwstDataModel
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_window
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
 from soss_background.extract.metrics import (
@@ -20,12 +19,15 @@ from soss_background.extract.metrics import (
     measure_traces,
 )
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
-from soss_background.extract.report import StareReport
 from soss_background.extract.spectra import merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.provenance import name_log_files, wrap_command
-from soss_background.quality.ranges import collect_ranges, judge_metrics, tell_of_failures
-from soss_background.stpipe import FlatFieldStep, PhotomStep, SkyflatPipelineBase, crds_reachable
+from soss_background.io.exposures import find_window
+from soss_background.report.stare import StareReport
+from soss_background.steps.base import SkyflatPipelineBase
+from soss_background.steps.crds_access import crds_reachable
+from soss_background.steps.jwst_steps import FlatFieldStep, PhotomStep
+from soss_background.steps.provenance import name_log_files, wrap_command
+from soss_background.steps.qc import collect_ranges, judge_metrics, tell_of_failures
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
 __all__ = ["SossStarePipeline"]

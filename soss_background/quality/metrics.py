@@ -1,19 +1,17 @@
 """Numbers that tell how good a skyflat is, found in nothing but the skyflat itself."""
 
-from typing import NamedTuple
-
 import numpy as np
 from astropy.stats import mad_std
 from bottleneck import nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.cells import gather_blocks
-from soss_background.smoothing import gaussian_filter
-from soss_background.subtract.templates import find_step, has_step_columns, right_of_step
+from soss_background.numerics.cells import gather_blocks
+from soss_background.numerics.smoothing import gaussian_filter
+from soss_background.sky.edge import find_edge, has_edge_columns, right_of_edge
+from soss_background.steps.qc import Metric
 
 __all__ = [
     "STEP_ROWS",
-    "Metric",
     "count_samples",
     "measure_exposures",
     "measure_levels",
@@ -42,28 +40,6 @@ _SOME = np.s_[::4]
 
 # Standard deviation of the Gaussian that denoises, away from the step, in pixels.
 _DENOISING = (12.0, 12.0)
-
-
-class Metric(NamedTuple):
-    """
-    A number that tells how good a skyflat is.
-
-    Attributes
-    ----------
-    name : str
-        What it is called.
-    value : float or None
-        The number; NaN if it could not be measured, None if there is nothing to measure.
-    unit : str
-        Its unit, empty for numbers and ratios.
-    comment : str
-        What it means.
-    """
-
-    name: str
-    value: float | None
-    unit: str
-    comment: str
 
 
 def summarize_exposures(table, stripe_rms):
@@ -198,9 +174,9 @@ def rows_about(row, window):
 
 def _measure_sides(sky, science, window):
     """Measure the levels on both sides of the step."""
-    right = right_of_step(np.where(science, sky, np.median(sky[science])), window.x0)
+    right = right_of_edge(np.where(science, sky, np.median(sky[science])), window.x0)
     # What is not there has no level; what is there and is not found has one that is not known.
-    unknown = np.nan if has_step_columns(window.nx, window.x0) else None
+    unknown = np.nan if has_edge_columns(window.nx, window.x0) else None
     left = np.median(sky[science & ~right])
     beyond = np.median(sky[science & right]) if right.any() else unknown
     return [
@@ -212,9 +188,9 @@ def _measure_sides(sky, science, window):
 
 def _measure_step(sky, window, row):
     """Measure place and width of the step at some rows."""
-    if not has_step_columns(window.nx, window.x0):
+    if not has_edge_columns(window.nx, window.x0):
         return []
-    places = [find_step(sky, window.x0, part) for part in (0.1, 0.5, 0.9)]
+    places = [find_edge(sky, window.x0, part) for part in (0.1, 0.5, 0.9)]
     low, middle, high = (np.nan if place is None else place for place in places)
     column, at = middle + window.x0, f"at row {row} of FULL"
     return [

@@ -1,14 +1,14 @@
 """The step that measures how good a skyflat is."""
 
+from soss_background.io.skyflats import find_place
 from soss_background.quality.metrics import (
     count_samples,
     measure_exposures,
     measure_sky,
     summarize_exposures,
 )
-from soss_background.quality.ranges import judge_metrics, tell_of_failures
-from soss_background.skyflats import find_place
-from soss_background.stpipe import SkyflatStep
+from soss_background.steps.base import SkyflatStep
+from soss_background.steps.qc import judge_metrics, tell_of_failures
 
 __all__ = ["SkyflatQualityStep"]
 

@@ -10,15 +10,15 @@ from astropy.time import Time
 from stdatamodels.jwst import datamodels
 
 from soss_background import __version__
-from soss_background.associations.tables import parse_date
 from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
-from soss_background.files import save_whole
+from soss_background.io.dates import parse_date
+from soss_background.io.files import save_whole
+from soss_background.io.templates import PLANE_KEYWORD
 from soss_background.reference.candidates import MATCH, Candidates
 from soss_background.reference.merging import average_skies
 from soss_background.reference.selection import select_skies
-from soss_background.subtract.match import cross_residuals
-from soss_background.subtract.template_files import PLANE_KEYWORD
+from soss_background.sky.match import cross_residuals
 
 __all__ = ["make_reference", "write_reference"]
 

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import REQUIRED, find_fault, root_name
-from soss_background.skyflats import describe_skyflat, find_files, open_skyflat, used_exposures
-from soss_background.smoothing import fill_gaps
-from soss_background.stpipe import crds_reachable
-from soss_background.subtract.match import BinnedSky, bin_sky
-from soss_background.subtract.template_files import cut_planes, from_skyflat, read_flat
+from soss_background.io.exposures import REQUIRED, find_fault, root_name
+from soss_background.io.skyflats import describe_skyflat, find_files, open_skyflat, used_exposures
+from soss_background.io.templates import cut_planes, from_skyflat, read_flat
+from soss_background.numerics.smoothing import fill_gaps
+from soss_background.sky.match import BinnedSky, bin_sky
+from soss_background.steps.crds_access import crds_reachable
 
 __all__ = ["MATCH", "Candidate", "Candidates"]
 
@@ -46,7 +46,7 @@ class Candidate:
         Who made it.
     flat : str or None
         The flat that it has to be multiplied by.
-    binned : `~soss_background.subtract.match.BinnedSky`
+    binned : `~soss_background.sky.match.BinnedSky`
         The sky, flat-fielded, and denoised if it was, in blocks.
     """
 

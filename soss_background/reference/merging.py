@@ -3,7 +3,7 @@
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.subtract.match import expand_levels, match_levels
+from soss_background.sky.match import expand_levels, match_levels
 
 __all__ = ["average_skies"]
 
@@ -18,7 +18,7 @@ def average_skies(planes, binned):
     ----------
     planes : list of tuple of ndarray, shape (ny, nx)
         Sky, its 1-sigma uncertainty and its flags, for each sky. One sky is returned as it is.
-    binned : list of `~soss_background.subtract.match.BinnedSky`
+    binned : list of `~soss_background.sky.match.BinnedSky`
         The same skies in blocks.
 
     Returns

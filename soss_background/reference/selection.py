@@ -47,7 +47,7 @@ def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, ma
     Parameters
     ----------
     residuals : ndarray of float, shape (n, n)
-        Per cent of sky i that sky j leaves, see `soss_background.subtract.match.cross_residuals`.
+        Per cent of sky i that sky j leaves, see `soss_background.sky.match.cross_residuals`.
     exposures : list of set
         Exposures that each sky is made of.
     merge_below : float

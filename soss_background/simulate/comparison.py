@@ -14,10 +14,10 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.exposures import read_header
-from soss_background.integrations import usable_pixels
-from soss_background.library import as_image
-from soss_background.plotting import show_image
+from soss_background.io.exposures import read_header
+from soss_background.io.library import as_image
+from soss_background.numerics.integrations import usable_pixels
+from soss_background.steps.figures import show_image
 
 __all__ = [
     "Comparison",
@@ -164,7 +164,7 @@ def sky_errors(sky, truth, science):
     error = np.full(truth.shape, np.nan)
     error[finite] = 100 * (sky[finite] / scale - truth[finite]) / np.median(truth[finite])
     values = error[finite]
-    column = find_step(truth, science)
+    column = steepest_column(truth, science)
     near = error[:, max(0, column - _STEP_REACH) : column + _STEP_REACH]
     metrics = {
         "scatter": 1.4826 * np.median(np.abs(values - np.median(values))),
@@ -176,7 +176,7 @@ def sky_errors(sky, truth, science):
     return error, {key: float(value) for key, value in metrics.items()}
 
 
-def find_step(sky, science):
+def steepest_column(sky, science):
     """
     Find the column where a sky rises most steeply.
 

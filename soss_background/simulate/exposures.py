@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from stdatamodels.jwst import datamodels
 
-from soss_background.associations.association import save_association
+from soss_background.io.associations import save_association
 from soss_background.simulate.detector_effects import pixel_flags
 from soss_background.simulate.headers import header, instrument, integration_times, subarray
 

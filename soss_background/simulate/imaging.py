@@ -6,7 +6,7 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.fluxcal.filters import BEHIND_CLEARP
+from soss_background.detector import BEHIND_CLEARP
 
 __all__ = ["StarImage", "simulate_star"]
 

@@ -12,10 +12,10 @@ from scipy.interpolate import BSpline, PchipInterpolator, RectBivariateSpline
 from scipy.signal import fftconvolve
 from scipy.special import gamma
 
-from soss_background.commissioning import SKY_COLUMNS, SKY_RATES, commissioning_profile
 from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 from soss_background.simulate.streams import random_stream
-from soss_background.traces import third_order
+from soss_background.sky.commissioning import SKY_COLUMNS, SKY_RATES, commissioning_profile
+from soss_background.sky.traces import third_order
 
 __all__ = [
     "PWCPOS",

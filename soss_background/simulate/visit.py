@@ -18,13 +18,7 @@ from soss_background.simulate.detector_effects import (
 )
 from soss_background.simulate.exposures import write_association, write_exposure, write_flat
 from soss_background.simulate.headers import exposure_name
-from soss_background.simulate.scene import (
-    Stars,
-    dither_offsets,
-    draw_stars,
-    sky_image,
-    star_image,
-)
+from soss_background.simulate.scene import Stars, dither_offsets, draw_stars, sky_image, star_image
 from soss_background.simulate.settings import Simulation
 from soss_background.simulate.streams import random_stream
 

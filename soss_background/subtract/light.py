@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import log_ndtr
 
-from soss_background.cells import CELL
-from soss_background.smoothing import gaussian_filter
+from soss_background.numerics.cells import CELL
+from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["FaintLight", "make_wings"]
 

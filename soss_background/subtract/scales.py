@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from soss_background.parallel import map_parallel
+from soss_background.numerics.threads import map_parallel
 
 __all__ = ["SCALE_MODES", "measure_scales"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import linalg, ndimage, optimize
 
-from soss_background.cells import CELL, bin_to_cells, expand_cells, expand_smoothly
-from soss_background.mask.source_mask import dark_scatter, detect_light
-from soss_background.smoothing import gaussian_filter
+from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells, expand_smoothly
+from soss_background.numerics.smoothing import gaussian_filter
+from soss_background.sky.sources import dark_scatter, detect_light
+from soss_background.sky.templates import bin_smooth
 from soss_background.subtract.light import FaintLight, make_wings
-from soss_background.subtract.templates import bin_smooth
 
 __all__ = ["NoSkyError", "SkyFit", "fit_sky"]
 
@@ -116,7 +116,7 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
         The exposure and its 1-sigma uncertainties in DN/s.
     usable : ndarray of bool, shape (ny, nx)
         True for pixels that may be used.
-    templates : `~soss_background.subtract.templates.Templates`
+    templates : `~soss_background.sky.templates.Templates`
         Skies for these pixels.
     distance : ndarray of float, shape (ny, nx)
         Distance from the nearest trace of the target in pixels; infinite if there is none.

@@ -11,17 +11,18 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
-from soss_background.exposures import find_pwcpos, find_window, read_header
-from soss_background.integrations import usable_pixels
-from soss_background.library import as_image
+from soss_background.io.exposures import find_pwcpos, find_window, read_header
+from soss_background.io.library import as_image
+from soss_background.io.skyflats import find_files
+from soss_background.io.templates import from_skyflat, read_flat, read_templates
+from soss_background.numerics.integrations import usable_pixels
 from soss_background.pipeline.skyflat import SkyflatPipeline
-from soss_background.skyflats import find_files
-from soss_background.stpipe import SkyflatStep, crds_reachable
+from soss_background.sky.templates import align_templates
+from soss_background.sky.traces import trace_distance
+from soss_background.steps.base import SkyflatStep
+from soss_background.steps.crds_access import crds_reachable
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
-from soss_background.subtract.template_files import from_skyflat, read_flat, read_templates
-from soss_background.subtract.templates import align_templates
-from soss_background.traces import trace_distance
 
 __all__ = ["SkyflatSubtractStep"]
 

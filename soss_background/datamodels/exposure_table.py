@@ -1,0 +1,147 @@
+"""What is known of the exposures of a skyflat: table rows, keywords, file name."""
+
+import functools
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
+from astropy.time import Time
+
+from soss_background.datamodels import SkyflatModel
+from soss_background.errors import SkyflatError
+
+__all__ = [
+    "UNITS",
+    "describe_exposures",
+    "mean_direction",
+    "summarize",
+]
+
+# Columns that are read from the exposures: metadata path, FITS keyword, whether it must be there.
+_HEADER_COLUMNS = {
+    "pwcpos": ("meta.instrument.pupil_position", "PWCPOS", False),
+    "ra_v1": ("meta.pointing.ra_v1", "RA_V1", True),
+    "dec_v1": ("meta.pointing.dec_v1", "DEC_V1", True),
+    "pa_v3": ("meta.pointing.pa_v3", "PA_V3", False),
+    "aper_pa": ("meta.aperture.position_angle", "PA_APER", False),
+    "jwst_x_bary": ("meta.ephemeris.spatial_x_bary", "JWST_X", False),
+    "jwst_y_bary": ("meta.ephemeris.spatial_y_bary", "JWST_Y", False),
+    "jwst_z_bary": ("meta.ephemeris.spatial_z_bary", "JWST_Z", False),
+    "jwst_x_geo": ("meta.ephemeris.spatial_x_geo", "OBSGEO-X", False),
+    "jwst_y_geo": ("meta.ephemeris.spatial_y_geo", "OBSGEO-Y", False),
+    "jwst_z_geo": ("meta.ephemeris.spatial_z_geo", "OBSGEO-Z", False),
+}
+
+# Columns beyond those that every skyflat has: why an exposure was left out, its deviation from the
+# sky, and its scatter about it relative to its errors.
+_VETTING_COLUMNS = [("reason", "S64"), ("deviation", "f8"), ("excess", "f8")]
+
+UNITS = {
+    **dict.fromkeys(
+        ["pwcpos", "ra_v1", "dec_v1", "pa_v3", "aper_pa", "ecliptic_lon", "ecliptic_lat"], "deg"
+    ),
+    **dict.fromkeys(["jwst_x_bary", "jwst_y_bary", "jwst_z_bary"], "km"),
+    **dict.fromkeys(["jwst_x_geo", "jwst_y_geo", "jwst_z_geo"], "m"),
+    "mid_time_mjd": "d",
+}
+
+
+def describe_exposures(headers):
+    """
+    Make the rows of the METADATA table that come from headers.
+
+    Parameters
+    ----------
+    headers : list of dict
+        Metadata of the exposures, see `soss_background.io.exposures.read_headers`.
+
+    Returns
+    -------
+    table : ndarray, shape (n,)
+        One row an exposure. What a header does not tell is NaN, and one integration.
+
+    Raises
+    ------
+    SkyflatError
+        If an exposure does not tell its pointing or its time.
+    """
+    table = np.zeros(len(headers), dtype=_row_dtype())
+    # FITS tables know no other letters.
+    table["filename"] = [header["name"].encode("ascii", "replace") for header in headers]
+    for column, (key, keyword, required) in _HEADER_COLUMNS.items():
+        table[column] = [read_value(header, (key,), keyword, required) for header in headers]
+    time_keys = ("meta.exposure.mid_time_mjd", "meta.exposure.mid_time")
+    table["mid_time_mjd"] = [read_value(header, time_keys, "MJD-AVG") for header in headers]
+    table["nints"] = [header.get("meta.exposure.nints", 1) for header in headers]
+    pointing = SkyCoord(table["ra_v1"], table["dec_v1"], unit="deg", frame="icrs")
+    ecliptic = pointing.transform_to(BarycentricMeanEcliptic())
+    table["ecliptic_lon"] = ecliptic.lon.deg
+    table["ecliptic_lat"] = ecliptic.lat.deg
+    table["day_of_year"] = [_day_of_year(mjd) for mjd in table["mid_time_mjd"]]
+    return table
+
+
+@functools.cache
+def _row_dtype():
+    """Look up the columns of METADATA, and add what the vetting tells."""
+    return np.dtype([*SkyflatModel().get_dtype("metadata").descr, *_VETTING_COLUMNS])
+
+
+def summarize(table):
+    """
+    Reduce the rows of the exposures to what describes the set.
+
+    Parameters
+    ----------
+    table : ndarray, shape (n,)
+        Rows of METADATA.
+
+    Returns
+    -------
+    summary : dict
+        ``ecliptic_lon``, ``ecliptic_lat`` (degrees) and ``day``, ``day_min``, ``day_max`` (days of
+        the year of the mean, the first and the last mid-time).
+    """
+    lon, lat = mean_direction(table["ecliptic_lon"], table["ecliptic_lat"])
+    times = table["mid_time_mjd"]
+    return {
+        "ecliptic_lon": lon,
+        "ecliptic_lat": lat,
+        "day": _day_of_year(times.mean()),
+        "day_min": _day_of_year(times.min()),
+        "day_max": _day_of_year(times.max()),
+    }
+
+
+def mean_direction(lon, lat):
+    """
+    Average directions on the sphere.
+
+    Parameters
+    ----------
+    lon, lat : ndarray of float, shape (n,)
+        Longitudes and latitudes in degrees.
+
+    Returns
+    -------
+    lon, lat : float
+        Direction of the mean of the unit vectors in degrees; the longitude is in [0, 360).
+    """
+    mean = SkyCoord(lon, lat, unit=u.deg).cartesian.mean()
+    direction = SkyCoord(mean).spherical
+    return float(direction.lon.deg) % 360, float(direction.lat.deg)
+
+
+def read_value(header, keys, keyword, required=True):
+    """Read a number of a header, NaN if it is missing and may be."""
+    for key in keys:
+        if header.get(key) is not None:
+            return header[key]
+    if required:
+        raise SkyflatError(f"{header['name']}: keyword {keyword} is missing")
+    return np.nan
+
+
+def _day_of_year(mjd):
+    """Find the calendar day of the year, 1 to 366."""
+    return Time(mjd, format="mjd", scale="utc").to_datetime().timetuple().tm_yday

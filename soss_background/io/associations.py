@@ -1,0 +1,67 @@
+"""Association files."""
+
+from jwst.associations.asn_from_list import asn_from_list
+from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
+from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
+
+from soss_background.io.files import allow_member_paths, save_whole
+
+__all__ = ["save_association", "save_background_association"]
+
+
+def save_association(path, exposures, name, *, program, target, observation, **product):
+    """
+    Write the association of a skyflat.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        The file.
+    exposures : iterable of `~pathlib.Path`
+        The exposures. Those in the folder of the association are named relative to it.
+    name : str
+        Name of the product.
+    program, target, observation : str
+        What the exposures belong to.
+    **product : dict
+        More about the product.
+    """
+    names = [_member_name(exposure, path.parent) for exposure in exposures]
+    association = asn_from_list(names, rule=DMS_Level3_Base, product_name=name)
+    association.data |= {
+        "asn_type": "skyflat",
+        "asn_id": f"o{observation}",
+        "program": program,
+        "target": target,
+    }
+    association["products"][0] |= product
+    _write(path, association)
+
+
+def save_background_association(path, science, backgrounds):
+    """Write the association of a science exposure."""
+    association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
+    association.data |= {
+        "asn_type": "spec2",
+        "program": science.get("meta.observation.program_number", "noprogram"),
+    }
+    product = association["products"][0]
+    product["name"] = path.name.removesuffix("_spec2_asn.json")
+    product["members"] += [
+        {"expname": _member_name(header["path"], path.parent), "exptype": "background"}
+        for header in backgrounds
+    ]
+    _write(path, association)
+
+
+def _write(path, association):
+    """Write an association file."""
+    with allow_member_paths():
+        _, text = association.dump()
+    save_whole(lambda partial: partial.write_text(f"{text}\n"), path)
+
+
+def _member_name(exposure, folder):
+    """Name an exposure so that the association finds it wherever the pipeline is run."""
+    exposure, folder = exposure.parent.resolve() / exposure.name, folder.resolve()
+    return str(exposure.relative_to(folder) if exposure.is_relative_to(folder) else exposure)

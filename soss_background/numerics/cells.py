@@ -1,0 +1,254 @@
+"""Exposures reduced to cells, blocks of 4 rows and 8 columns of pixels.
+
+An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. Star light and sky are
+much wider than a cell, a cell's noise is already small, and hot pixels and cosmic rays have dropped
+out of it.
+"""
+
+import numpy as np
+from astropy.nddata import block_replicate
+from bottleneck import nanmean, nanmedian
+from scipy.special import ndtri
+
+from soss_background.numerics.threads import map_parallel, split_rows
+
+__all__ = [
+    "CELL",
+    "bin_to_cells",
+    "covered_cells",
+    "expand_cells",
+    "expand_smoothly",
+    "find_same_level",
+    "gather_blocks",
+    "subtract_common_sky",
+]
+
+# Rows and columns of pixels in a cell; cells at the far edges of an image may be smaller.
+CELL = (4, 8)
+
+# Rows of pixels that are reduced at a time, a multiple of those of a cell.
+_ROWS = 64
+
+# Noise of the mean of the middle half of normal values, relative to that of the mean of all.
+_TRIMMED_NOISE = 1.09
+
+# Exposures whose levels differ by a larger fraction do not show the same sky.
+_MAX_LEVEL_DIFFERENCE = 0.5
+
+# Rounds in which the levels of exposures and their median are made of each other.
+_LEVEL_ROUNDS = 4
+
+
+def bin_to_cells(image, err, usable):
+    """
+    Reduce an image to robust means of cells.
+
+    Parameters
+    ----------
+    image, err : ndarray of float, shape (ny, nx)
+        Count rates and their 1-sigma uncertainties in DN/s.
+    usable : ndarray of bool, shape (ny, nx)
+        True for pixels that may be used.
+
+    Returns
+    -------
+    means : ndarray of float32, shape (my, mx)
+        Mean of the middle half of the usable pixels of each cell in DN/s: a hot pixel or a cosmic
+        ray does not move it. NaN where fewer than a quarter are usable.
+    noise : ndarray of float32, shape (my, mx)
+        1-sigma uncertainty of the means in DN/s.
+    """
+    parts = map_parallel(
+        lambda rows: _bin_rows(image[rows], err[rows], usable[rows]), split_rows(len(image), _ROWS)
+    )
+    means, noise = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(noise)
+
+
+def _bin_rows(image, err, usable):
+    """Reduce whole rows of cells, see `bin_to_cells`."""
+    values = np.sort(gather_blocks(np.where(usable, image, np.nan)), axis=-1)
+    count = np.isfinite(values).sum(axis=-1, keepdims=True)
+    low = count // 4
+    order = np.arange(values.shape[-1])
+    middle = (order >= low) & (order < count - low)
+    enough = count >= values.shape[-1] // 4
+    total = np.sum(values, axis=-1, keepdims=True, where=middle, dtype=np.float32)
+    means = np.divide(
+        total, count - 2 * low, out=np.full_like(total, np.nan), where=enough & (count > 2 * low)
+    )
+    variance = np.nansum(gather_blocks(np.where(usable, err**2, 0)), axis=-1, keepdims=True)
+    noise = _TRIMMED_NOISE * np.sqrt(variance) / np.maximum(count, 1)
+    return means[..., 0], np.where(enough, noise, np.nan)[..., 0].astype(np.float32)
+
+
+def covered_cells(mask, usable):
+    """
+    Find the cells that a mask covers.
+
+    Parameters
+    ----------
+    mask, usable : ndarray of bool, shape (ny, nx)
+        The mask, and the pixels that count.
+
+    Returns
+    -------
+    covered : ndarray of bool, shape (my, mx)
+        True where the mask covers more than half of what counts.
+    """
+    return _count(mask & usable) > 0.5 * _count(usable)
+
+
+def _count(pixels):
+    """Count in each cell the pixels that are True."""
+    pixels = _pad_to_blocks(pixels, CELL, False).view(np.uint8)
+    rows = sum(pixels[first :: CELL[0]] for first in range(CELL[0]))
+    return rows.reshape(len(rows), -1, CELL[1]).sum(axis=-1, dtype=np.uint8)
+
+
+def gather_blocks(image, size=CELL):
+    """
+    Gather the values of each block along a last axis.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Values.
+    size : tuple of int, optional
+        Rows and columns of a block, by default a cell.
+
+    Returns
+    -------
+    blocks : ndarray of float32, shape (my, mx, size[0] * size[1])
+        Values of the blocks; what a block lacks at an edge is NaN.
+    """
+    padded = _pad_to_blocks(image.astype(np.float32), size, np.nan)
+    my, mx = (length // step for length, step in zip(padded.shape, size, strict=True))
+    blocks = padded.reshape(my, size[0], mx, size[1]).swapaxes(1, 2)
+    return blocks.reshape(my, mx, -1)
+
+
+def _pad_to_blocks(image, size, value):
+    """Complete the blocks at the far edges of an image."""
+    pad = [(0, -length % step) for length, step in zip(image.shape, size, strict=True)]
+    return np.pad(image, pad, constant_values=value)
+
+
+def expand_cells(cells, shape, size=CELL):
+    """
+    Spread the values of cells over their pixels.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (my, mx)
+        Values of cells.
+    shape : tuple of int
+        Shape (ny, nx) of the image.
+    size : tuple of int, optional
+        Rows and columns of a cell.
+
+    Returns
+    -------
+    image : ndarray, shape (ny, nx)
+        The values of the cells in their pixels.
+    """
+    return block_replicate(cells, size, conserve_sum=False)[: shape[0], : shape[1]]
+
+
+def expand_smoothly(cells, shape, size=CELL, rows=slice(None)):
+    """
+    Spread the values of cells over their pixels, by bilinear interpolation between their centres.
+
+    Parameters
+    ----------
+    cells : ndarray, shape (my, mx)
+        Values of cells.
+    shape : tuple of int
+        Shape (ny, nx) of the image.
+    size : tuple of int, optional
+        Rows and columns of a cell.
+    rows : slice, optional
+        Rows of the image that are wanted.
+
+    Returns
+    -------
+    image : ndarray, shape (ny, nx), or fewer rows
+        The interpolated values; beyond the outermost centres those of the outermost cells.
+    """
+    pixels = np.arange(shape[0])[rows], np.arange(shape[1])
+    for axis, (wanted, length) in enumerate(zip(pixels, size, strict=True)):
+        last = cells.shape[axis] - 1
+        place = np.clip((wanted + 0.5) / length - 0.5, 0, last)
+        below = place.astype(int)
+        share = (place - below).astype(np.float32).reshape([-1, 1] if axis == 0 else [1, -1])
+        low, high = (cells.take(index, axis) for index in (below, np.minimum(below + 1, last)))
+        cells = low + share * (high - low)
+    return cells
+
+
+def find_same_level(cells):
+    """
+    Find the exposures whose levels are alike enough for them to be compared with each other.
+
+    Parameters
+    ----------
+    cells : ndarray of float32, shape (n, my, mx)
+        Means of cells of the exposures in DN/s; NaN where there is none.
+
+    Returns
+    -------
+    alike : ndarray of bool, shape (n,)
+        True for exposures whose medians differ by less than half from that of all.
+    """
+    levels = np.array([nanmedian(image) for image in cells])
+    return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
+
+
+def subtract_common_sky(cells, noise, sources):
+    """
+    Subtract from each exposure the sky of all, at its own level, and what is left in columns.
+
+    Parameters
+    ----------
+    cells, noise : ndarray of float32, shape (n, my, mx)
+        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
+        is none.
+    sources : ndarray of bool, shape (n, my, mx)
+        True where an exposure does not show the sky alone.
+
+    Returns
+    -------
+    residuals : ndarray of float32, shape (n, my, mx)
+        What the exposures show beyond the sky, in DN/s at their common level.
+    sky : ndarray of float32, shape (my, mx)
+        The mean of the exposures without sources; where there is none, and if no source is
+        given, the mean of the lowest third of the exposures, freed of the bias of noise.
+    levels : ndarray of float32, shape (n, 1, 1)
+        Levels of the exposures.
+    """
+    clean = np.where(sources, np.nan, cells)
+    levels = np.ones((len(cells), 1, 1), dtype=np.float32)
+    for _ in range(_LEVEL_ROUNDS):
+        # The exposures that show a cell differ from cell to cell, hence their levels come first.
+        reference = nanmedian(clean / levels, axis=0)
+        levels[:, 0, 0] = [nanmedian(image / reference) for image in clean]
+    matched = cells / levels
+    off_source = np.where(sources, np.nan, matched - reference)
+    matched -= np.nan_to_num(nanmedian(off_source, axis=1))[:, None]
+    sky = _lowest_third(matched, noise)
+    if sources.any():
+        known = np.isfinite(matched) & ~sources
+        count = known.sum(axis=0)
+        total = np.sum(matched, axis=0, where=known)
+        sky = np.divide(total, count, out=sky, where=count > 0)
+    return matched - sky, sky, levels
+
+
+def _lowest_third(images, noise):
+    """Average the lowest third of the exposures, freed of the bias that noise gives it."""
+    n = len(images)
+    lowest = max(1, round(n / 3))
+    # Blom's approximation to the expected values of ordered normal deviates.
+    bias = ndtri((np.arange(1, lowest + 1) - 0.375) / (n + 0.25)).mean()
+    ordered = np.sort(images, axis=0)[:lowest]
+    return nanmean(ordered, axis=0) - bias * nanmean(noise)

@@ -1,0 +1,285 @@
+"""Pictures of a skyflat; each function draws one on axes that it is given."""
+
+import numpy as np
+from bottleneck import nanmedian
+
+from soss_background.combine.vetting import MUCH_WORSE
+from soss_background.quality.metrics import STEP_ROWS, rows_about
+from soss_background.report.views import PULL_EDGES
+from soss_background.sky.edge import find_edge, right_of_edge
+from soss_background.steps.figures import BAD, COLOURS, FAINT, show_image, show_pixels
+
+__all__ = [
+    "draw_column_profile",
+    "draw_coverage",
+    "draw_exposure",
+    "draw_pulls",
+    "draw_residual",
+    "draw_row_profiles",
+    "draw_sky",
+    "draw_step",
+    "draw_structure",
+    "draw_variation",
+    "draw_vetting",
+]
+
+# Lines of two profiles, the first of which is behind the second.
+_LINES = ({"color": FAINT, "lw": 2}, {"color": COLOURS[0], "lw": 0.9})
+
+# Columns before and after the step that are shown with it.
+_STEP_REACH = 60
+
+# Residuals of exposures, and structure of a sky, that are shown in full colour, per cent.
+_RESIDUAL_LIMIT, _STRUCTURE_LIMIT = 1.0, 2.0
+
+
+def draw_sky(ax, sky, window, label="DN/s", limits=None):
+    """
+    Draw a plane of a skyflat, its reference pixels in grey.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        BKG, BKGDN or ERR, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    label : str, optional
+        What the values are, with their unit.
+    limits : tuple of float, optional
+        Values of the darkest and the brightest colour; by default those of 0.5 and 99.5 per cent
+        of the pixels.
+    """
+    shown = _hide_reference(sky, window)
+    low, high = np.nanpercentile(shown, [0.5, 99.5]) if limits is None else limits
+    show_image(ax, shown, label, vmin=low, vmax=high, extent=window.extent)
+
+
+def draw_structure(ax, sky, window):
+    """
+    Draw what a sky has beyond its column profile.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        BKG or BKGDN, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    shown = _hide_reference(sky, window)
+    relative = 100 * (shown / nanmedian(shown, axis=0) - 1)
+    stretch = {"vmin": -_STRUCTURE_LIMIT, "vmax": _STRUCTURE_LIMIT, "cmap": "RdBu_r"}
+    show_image(ax, relative, "% of the column's median", extent=window.extent, **stretch)
+
+
+def _hide_reference(plane, window):
+    """Take NaN for reference pixels."""
+    return np.where(window.reference_pixels(), np.nan, plane)
+
+
+def draw_coverage(ax, coverage, window):
+    """
+    Draw how many exposures were used at each pixel.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    coverage : ndarray of int, shape (ny, nx)
+        Number of exposures, see `soss_background.quality.metrics.count_samples`.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    highest = max(1, coverage.max())
+    stretch = {"vmin": 0, "vmax": highest, "cmap": "cividis", "extent": window.extent}
+    show_image(ax, _hide_reference(coverage, window), "exposures used", **stretch)
+
+
+def draw_variation(ax, variation, window):
+    """
+    Draw the coefficient of variation.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    variation : ndarray of float, shape (ny, nx)
+        In per cent, see `soss_background.report.views.view_exposures`.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    known = variation[np.isfinite(variation)]
+    high = np.percentile(known, 99) if known.size else 1
+    stretch = {"vmin": 0, "vmax": high, "cmap": "magma", "extent": window.extent}
+    show_image(ax, variation, "% of the sky", **stretch)
+
+
+def draw_exposure(ax, view, limits):
+    """
+    Draw an exposure, small, with its mask outlined.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    view : `~soss_background.report.views.View`
+        The exposure.
+    limits : tuple of float
+        Values of the darkest and the brightest colour, DN/s.
+    """
+    _draw_small(ax, view.image, "viridis", *limits)
+    if 0 < view.masked.mean() < 1:
+        ax.contour(view.masked, levels=[0.5], colors="#ff5a5a", linewidths=0.6)
+
+
+def draw_residual(ax, view):
+    """
+    Draw what an exposure shows beyond the sky, small; what is masked is grey.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    view : `~soss_background.report.views.View`
+        The exposure. The colours end at -1 and 1 per cent of the sky.
+    """
+    _draw_small(ax, view.residual, "RdBu_r", -_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
+
+
+def _draw_small(ax, image, cmap, low, high):
+    """Show an image and nothing else."""
+    show_pixels(ax, image, cmap, vmin=low, vmax=high)
+    ax.set(xticks=[], yticks=[])
+
+
+def draw_column_profile(ax, planes, window):
+    """
+    Draw how skies run along the columns.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    planes : dict of ndarray, shape (ny, nx)
+        Skies by their name, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    for (name, sky), style in zip(planes.items(), _LINES, strict=False):
+        profile = nanmedian(_hide_reference(sky, window), axis=0)
+        ax.plot(window.x0 + np.arange(len(profile)), profile, label=name, **style)
+    ax.set(xlabel="column", ylabel="median over rows [DN/s]")
+    ax.legend(frameon=False)
+
+
+def draw_row_profiles(ax, sky, window):
+    """
+    Draw how a sky runs along the rows, left and right of the step.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        A sky, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    right, science = right_of_edge(sky, window.x0), ~window.reference_pixels()
+    for side, name, colour in ((~right, "left", COLOURS[0]), (right, "right", COLOURS[1])):
+        if np.any(side & science):
+            profile = nanmedian(np.where(side & science, sky, np.nan), axis=1)
+            relative = 100 * (profile / nanmedian(profile) - 1)
+            rows = window.y0 + np.arange(len(profile))
+            ax.plot(rows, relative, color=colour, lw=0.8, label=f"{name} of the step")
+    ax.set(xlabel="row", ylabel="median over columns, from their median [%]")
+    ax.legend(frameon=False)
+
+
+def draw_step(ax, sky, window):
+    """
+    Draw the step at the rows where it is measured, each from 0 left of it to 1 right of it.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    sky : ndarray of float, shape (ny, nx)
+        A sky without gaps, DN/s.
+    window : `~soss_background.detector.Window`
+        The pixels that these are.
+    """
+    for row, colour in zip(STEP_ROWS, COLOURS, strict=True):
+        rows = rows_about(row, window)
+        middle = None if rows is None else find_edge(sky[rows], window.x0)
+        if middle is None:
+            continue
+        columns = np.arange(round(middle) - _STEP_REACH, round(middle) + _STEP_REACH)
+        profile = np.median(sky[rows][:, columns], axis=0)
+        low, high = np.median(profile[: _STEP_REACH // 2]), np.median(profile[-_STEP_REACH // 2 :])
+        ax.plot(
+            window.x0 + columns, (profile - low) / (high - low), color=colour, label=f"row {row}"
+        )
+        ax.axvline(window.x0 + middle, color=colour, lw=0.6, ls=":")
+    ax.axhline(0.5, color=FAINT, lw=0.6)
+    ax.set(xlabel="column", ylabel="part of the step's light")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False)
+
+
+def draw_pulls(ax, views):
+    """
+    Draw histograms of the residuals of exposures in units of their expected scatter.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    views : list of `~soss_background.report.views.View`
+        The exposures.
+    """
+    middle, width = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2, np.diff(PULL_EDGES)
+    known = [view.pulls for view in views if view.pulls.any()]
+    lines = [(pulls, {"color": FAINT, "lw": 0.5}) for pulls in known]
+    if known:
+        lines.append((np.sum(known, axis=0), {"color": COLOURS[0], "label": "all exposures"}))
+    for pulls, style in lines:
+        density = np.where(pulls > 0, pulls, np.nan) / (pulls.sum() * width)
+        ax.step(middle, density, where="mid", **style)
+    normal = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
+    ax.plot(middle, normal, color=BAD, ls="--", lw=1, label="expected by ERR")
+    ax.set(yscale="log", ylim=(1e-7, 1), xlabel="(exposure - BKG) / sigma", ylabel="density")
+    ax.legend(frameon=False, loc="lower center")
+
+
+def draw_vetting(ax, table, mad_threshold=None):
+    """
+    Draw by how much exposures deviate from their sky, and which were left out.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : ndarray, shape (n,)
+        METADATA of a skyflat, with ``deviation``.
+    mad_threshold : float, optional
+        Deviation above which an exposure is left out, per cent, if it is also three times that of
+        a typical one.
+    """
+    number = np.arange(len(table)) + 1
+    for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):
+        which = table["used"] == used
+        if which.any():
+            ax.bar(number[which], table["deviation"][which], color=colour, label=label)
+    if mad_threshold is not None:
+        ax.axhline(mad_threshold, color=FAINT, ls="--", label="mad_threshold")
+    if np.any(table["used"] == 1):
+        much_worse = MUCH_WORSE * nanmedian(table["deviation"][table["used"] == 1].astype(float))
+        label = f"{MUCH_WORSE:g} times a typical one"
+        ax.axhline(much_worse, color=FAINT, ls=":", label=label)
+    ax.set(xlabel="exposure", ylabel="deviation from the sky [%]", xlim=(0.4, len(table) + 0.6))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(frameon=False)

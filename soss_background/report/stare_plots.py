@@ -1,0 +1,154 @@
+"""Pictures of traces and spectra, on axes of the caller."""
+
+import numpy as np
+from bottleneck import nanmedian
+
+from soss_background.steps.figures import BAD, COLOURS, show_image
+
+__all__ = [
+    "draw_frame",
+    "draw_merged",
+    "draw_orders",
+    "draw_snr",
+    "draw_trace_residuals",
+    "draw_white_light",
+]
+
+_STEM = "median, DN/s a column"
+
+
+def draw_frame(ax, image, limits, rows=()):
+    """
+    Draw an image of the detector, and traces on it.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    image : ndarray of float, shape (ny, nx)
+        The image, DN/s.
+    limits : tuple of float
+        Values of the darkest and the brightest colour.
+    rows : sequence of ndarray, shape (nx,), optional
+        Rows of traces.
+    """
+    show_image(ax, image, "DN/s", vmin=limits[0], vmax=limits[1])
+    for row in rows:
+        ax.plot(row, color=BAD, lw=0.6)
+
+
+def draw_trace_residuals(ax, slices):
+    """
+    Draw how far the centroids of slices are from the traces.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    slices : ndarray
+        See `~soss_background.SossTracesModel`.
+    """
+    for order, colour in zip(np.unique(slices["order"]), COLOURS, strict=False):
+        mine = slices[slices["order"] == order]
+        used, found = mine["used"] == 1, mine["detected"] == 1
+        ax.plot(mine["column"][used], mine["residual"][used], ".", c=colour, label=f"order {order}")
+        clipped = found & ~used
+        ax.plot(mine["column"][clipped], mine["residual"][clipped], "x", color=colour)
+    ax.axhline(0, color="0.6", lw=0.6)
+    used = slices["residual"][slices["used"] == 1]
+    limit = 1.2 * np.max(np.abs(used)) if used.size else 1
+    ax.set(xlabel="column", ylabel="residual [pixels]", ylim=(-limit, limit))
+    ax.legend()
+
+
+def draw_orders(ax, orders):
+    """
+    Draw the median spectrum of each order, by the box and by optimal extraction.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    orders : dict
+        For each order its `~soss_background.extract.optimal.Order`.
+    """
+    for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
+        extraction = each.extraction
+        box = nanmedian(extraction.box_flux, axis=0)
+        ax.plot(each.wavelength, box, color=colour, lw=1.5, alpha=0.4)
+        optimal = nanmedian(extraction.flux, axis=0)
+        ax.plot(each.wavelength, optimal, color=colour, lw=0.6, label=f"order {order}")
+    ax.set(xlabel="wavelength [micron]", ylabel=_STEM)
+    ax.legend()
+
+
+def draw_merged(ax, table, scale="linear"):
+    """
+    Draw the merged spectrum.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : `~astropy.table.Table`
+        See `~soss_background.extract.spectra.merge_orders`.
+    scale : {"linear", "log"}
+        Scale of the fluxes.
+    """
+    _draw_by_order(ax, table, "flux")
+    ax.set(xlabel="wavelength [micron]", ylabel=_STEM, yscale=scale)
+
+
+def draw_snr(ax, table):
+    """
+    Draw the signal-to-noise ratio of the merged spectrum.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    table : `~astropy.table.Table`
+        See `~soss_background.extract.spectra.merge_orders`.
+    """
+    _draw_by_order(ax, table, "snr")
+    ax.set(xlabel="wavelength [micron]", ylabel="SNR of the median", ylim=(0, None))
+
+
+def _draw_by_order(ax, table, column):
+    """Draw a column of the merged spectrum, each order in its colour."""
+    for order in np.unique(table["order"]):
+        values = np.where(table["order"] == order, table[column], np.nan)
+        ax.plot(
+            table["wavelength"], values, ".", ms=2, c=COLOURS[order - 1], label=f"order {order}"
+        )
+    ax.legend()
+
+
+def draw_white_light(ax, orders):
+    """
+    Draw how bright each order is in each integration.
+
+    Parameters
+    ----------
+    ax : `~matplotlib.axes.Axes`
+        Where it is drawn.
+    orders : dict
+        For each order its `~soss_background.extract.optimal.Order`.
+    """
+    for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
+        flux, error = each.extraction.flux, each.extraction.error
+        seen = np.isfinite(flux).any(axis=1)
+        whole = np.isfinite(flux[seen]).all(axis=0)
+        light = np.sum(flux[seen][:, whole], axis=1)
+        noise = np.sqrt(np.sum(error[seen][:, whole] ** 2, axis=1))
+        if not light.any():
+            continue
+        level = np.median(light)
+        number = np.flatnonzero(seen) + 1
+        style = {"fmt": ".", "color": colour, "label": f"order {order}"}
+        if level > 10 * np.median(noise):
+            ax.errorbar(number, light / level, noise / level, **style)
+    ax.set(xlabel="integration", ylabel="light of all columns / median")
+    ax.ticklabel_format(useOffset=False)
+    if ax.lines:
+        ax.legend()

@@ -1,0 +1,1 @@
+"""What is known about the sky: its edge, levels, templates, and where traces fall."""

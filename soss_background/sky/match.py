@@ -1,0 +1,161 @@
+"""How well skies fit each other, once their levels left and right of the step are the same."""
+
+from typing import NamedTuple
+
+import numpy as np
+from bottleneck import nanmedian
+from tqdm import tqdm
+
+from soss_background.numerics.cells import expand_cells, gather_blocks
+from soss_background.sky.edge import right_of_edge
+
+__all__ = [
+    "BinnedSky",
+    "at_sides",
+    "bin_sky",
+    "cross_residuals",
+    "expand_levels",
+    "match_levels",
+]
+
+# Rows and columns of a block: few columns, since skies differ most at their steps.
+_BLOCK = (8, 2)
+
+
+class BinnedSky(NamedTuple):
+    """
+    A sky in blocks of pixels.
+
+    Attributes
+    ----------
+    sky : ndarray of float32, shape (my, mx)
+        Median of each block in DN/s; NaN where none of its pixels is usable.
+    right : ndarray of bool, shape (my, mx)
+        True for blocks right of the step.
+    block : tuple of int
+        Rows and columns of a block.
+    """
+
+    sky: np.ndarray
+    right: np.ndarray
+    block: tuple = _BLOCK
+
+
+def bin_sky(sky, usable, first_column=0, block=_BLOCK):
+    """
+    Bin a sky.
+
+    Parameters
+    ----------
+    sky : ndarray of float, shape (ny, nx)
+        A sky without gaps in DN/s.
+    usable : ndarray of bool, shape (ny, nx)
+        True for pixels that count.
+    first_column : int
+        Full-frame column of its first column.
+    block : tuple of int
+        Rows and columns of a block.
+
+    Returns
+    -------
+    binned : BinnedSky
+        The sky in blocks.
+    """
+    right = gather_blocks(right_of_edge(sky, first_column), block)
+    return BinnedSky(
+        nanmedian(gather_blocks(np.where(usable, sky, np.nan), block), axis=-1),
+        np.nanmean(right, axis=-1) > 0.5,
+        block,
+    )
+
+
+def match_levels(sky, template):
+    """
+    Measure the levels of a sky relative to those of a template.
+
+    Parameters
+    ----------
+    sky, template : BinnedSky
+        Skies of the same pixels.
+
+    Returns
+    -------
+    left, right : float
+        Medians of their ratio left and right of the template's step.
+    """
+    ratio = sky.sky / template.sky
+    sides = ratio[~template.right], ratio[template.right]
+    return tuple(float(nanmedian(side)) if side.size else 1.0 for side in sides)
+
+
+def expand_levels(levels, template, shape):
+    """
+    Spread two levels over the pixels left and right of a template's step.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Levels left and right of the step.
+    template : BinnedSky
+        The template.
+    shape : tuple of int
+        Shape (ny, nx) of the image.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (ny, nx)
+        The level of each pixel.
+    """
+    return expand_cells(at_sides(levels, template), shape, template.block)
+
+
+def at_sides(levels, template):
+    """
+    Give each block the level of its side.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Levels left and right of the step.
+    template : BinnedSky
+        The template.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (my, mx)
+        The level of each block.
+    """
+    left, right = np.float32(levels)
+    return np.where(template.right, right, left)
+
+
+def cross_residuals(skies):
+    """
+    Measure what is left of each sky when each of the others is subtracted.
+
+    As in jwst's ``bkg_subtract``, a template gets a level on each side of its step, and stays where
+    it is. That step, which has to find the sky between stars, takes the levels from the darker half
+    of the pixels, and right of the step from columns up to 950.
+
+    Parameters
+    ----------
+    skies : list of BinnedSky
+        Skies of the same pixels.
+
+    Returns
+    -------
+    residuals : ndarray of float, shape (n, n)
+        Row i, column j: rms of what sky j leaves of sky i, in per cent of the median of sky i.
+    """
+    residuals = np.zeros((len(skies), len(skies)))
+    for i, sky in enumerate(tqdm(skies, "Comparing skies", unit="sky", disable=None)):
+        for j, template in enumerate(skies):
+            if i != j:
+                residuals[i, j] = _residual(sky, template)
+    return residuals
+
+
+def _residual(sky, template):
+    """Subtract a template from a sky; return the rms in per cent."""
+    rest = sky.sky - template.sky * at_sides(match_levels(sky, template), template)
+    return 100 * np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)

@@ -1,0 +1,152 @@
+"""What is known of the sky before an exposure is looked at: templates, brought to one step."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from soss_background.numerics.cells import gather_blocks
+from soss_background.sky.edge import edge_shape, find_edge
+
+__all__ = [
+    "Templates",
+    "align_templates",
+    "bin_smooth",
+    "shift_columns",
+]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """
+    Skies whose steps are at one place.
+
+    Attributes
+    ----------
+    sky : ndarray of float32, shape (ny, nx)
+        Their mean, with a median of one left of the step.
+    right : ndarray of float32, shape (ny, nx)
+        Part of the light that has come at the step: 0 left of it, 1 right of it.
+    deviations : ndarray of float32, shape (n, my, mx)
+        In cells, the deviations of the skies from their mean as fractions of it, after both sides
+        of the step were brought to its levels; none for a single sky.
+    noise : ndarray of float32, shape (ny, nx)
+        1-sigma uncertainty of ``sky``.
+    """
+
+    sky: np.ndarray
+    right: np.ndarray
+    deviations: np.ndarray
+    noise: np.ndarray
+
+    def shifted(self, shift):
+        """
+        Shift the sky towards larger columns.
+
+        Parameters
+        ----------
+        shift : float
+            Pixels.
+
+        Returns
+        -------
+        left, right : ndarray of float32, shape (ny, nx)
+            What belongs to the left of the step and to its right; they add up to the sky.
+        """
+        sky, right = shift_columns(self.sky, shift), shift_columns(self.right, shift)
+        return sky * (1 - right), sky * right
+
+
+def align_templates(skies, noises, first_column=0):
+    """
+    Bring skies to a common place of the step and average them.
+
+    The levels left and right of the step and its place change from sky to sky, and are fitted to
+    every exposure; what is averaged is the rest.
+
+    Parameters
+    ----------
+    skies, noises : sequence of ndarray of float, shape (ny, nx)
+        Skies without gaps and their 1-sigma uncertainties, in one unit.
+    first_column : int
+        Full-frame column of their first column.
+
+    Returns
+    -------
+    templates : Templates
+        The mean, and how the skies deviate from it.
+
+    Raises
+    ------
+    ValueError
+        If some of the skies have a step and others have none.
+    """
+    places = [find_edge(sky, first_column) for sky in skies]
+    if places.count(None) not in (0, len(places)):
+        raise ValueError(f"sky number {places.index(None) + 1} has no step, others have")
+    if None in places:
+        aligned, right = skies, np.zeros_like(skies[0])
+    else:
+        middle = np.mean(places)
+        aligned = [
+            shift_columns(sky, middle - place) for sky, place in zip(skies, places, strict=True)
+        ]
+        right = np.mean([edge_shape(sky, middle) for sky in aligned], axis=0)
+    levels = np.array([_levels(sky, right) for sky in aligned])
+    shapes = [
+        sky / (left * (1 - right) + level * right)
+        for sky, (left, level) in zip(aligned, levels, strict=True)
+    ]
+    shape, contrast = np.mean(shapes, axis=0), np.mean(levels[:, 1] / levels[:, 0])
+    deviations = [bin_smooth(each / shape - 1) for each in shapes] if len(skies) > 1 else []
+    squares = [(noise / left) ** 2 for noise, (left, _) in zip(noises, levels, strict=True)]
+    return Templates(
+        sky=(shape * (1 - right + contrast * right)).astype(np.float32),
+        right=right.astype(np.float32),
+        deviations=np.array(deviations, dtype=np.float32),
+        noise=np.sqrt(np.sum(squares, axis=0) / len(skies) ** 2).astype(np.float32),
+    )
+
+
+def bin_smooth(image):
+    """
+    Average an image without outliers in cells.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (ny, nx)
+        Values.
+
+    Returns
+    -------
+    means : ndarray of float32, shape (my, mx)
+        Mean of each cell.
+    """
+    return np.nanmean(gather_blocks(image), axis=-1)
+
+
+def shift_columns(image, shift):
+    """
+    Shift an image along its rows by linear interpolation.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (ny, nx)
+        Values; beyond the edges those of the outermost columns are taken.
+    shift : float
+        Pixels towards larger columns.
+
+    Returns
+    -------
+    shifted : ndarray, shape (ny, nx)
+        The shifted image.
+    """
+    place = np.clip(np.arange(image.shape[1]) - shift, 0, image.shape[1] - 1)
+    left = np.minimum(place.astype(int), image.shape[1] - 2)
+    share = (place - left).astype(image.dtype)
+    return image[:, left] * (1 - share) + image[:, left + 1] * share
+
+
+def _levels(sky, right):
+    """Measure the level of a sky left and right of the step; they are one if there is no step."""
+    left = np.median(sky[right == 0])
+    return left, np.median(sky[right == 1]) if np.any(right == 1) else left

@@ -1,0 +1,1 @@
+"""What Step classes share."""

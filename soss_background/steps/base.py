@@ -1,0 +1,313 @@
+"""What every step of the package shares: CRDS in or out of reach, logging, names, saving."""
+
+import logging
+import os
+import re
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from crds.core.exceptions import CrdsError
+from jwst.datamodels import ModelContainer, ModelLibrary
+from jwst.stpipe import Pipeline, Step
+from stdatamodels.jwst import datamodels
+
+from soss_background.datamodels import SkyflatModel
+from soss_background.errors import SkyflatError
+from soss_background.io.exposures import member_paths, open_libraries, read_header
+from soss_background.io.files import ignore_file_warnings, save_whole
+from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
+from soss_background.steps.provenance import (
+    describe_command,
+    list_parameters,
+    name_inputs,
+    wrap_command,
+)
+from soss_background.steps.resources import limit_resources
+
+__all__ = [
+    "SkyflatMixin",
+    "SkyflatPipelineBase",
+    "SkyflatStep",
+]
+
+log = logging.getLogger(__name__)
+
+
+_SUFFIX = re.compile(
+    r"^(?P<root>.+?)(?P<separator>[_-])"
+    r"(skyflat(mask|combine|denoise|quality|subtract)?|interorder|sosstraces)$"
+)
+
+
+class SkyflatMixin:
+    """What the steps and the pipelines of the package do otherwise than those of jwst."""
+
+    @staticmethod
+    def get_stpipe_loggers():
+        """Name the loggers whose messages are shown and kept."""
+        return (*Step.get_stpipe_loggers(), "soss_background")
+
+    @classmethod
+    def _get_crds_parameters(cls, dataset):
+        """Read what CRDS matches on; what cannot be read is named later, by the step itself."""
+        try:
+            with ignore_file_warnings():
+                return super()._get_crds_parameters(dataset)
+        except (AttributeError, LookupError) as err:
+            raise TypeError(f"{dataset} has no JWST metadata") from err
+
+    @classmethod
+    def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
+        """Ask CRDS for parameters where it can be reached."""
+        return super().get_config_from_reference(
+            dataset,
+            disable=disable if crds_reachable() else True,
+            crds_observatory=crds_observatory,
+        )
+
+    def get_pars(self, *args, **kwargs):
+        """List the parameters; texts in lists become plain ones, which can be saved."""
+        pars = super().get_pars(*args, **kwargs)
+        return {
+            name: [str(item) if isinstance(item, str) else item for item in value]
+            if isinstance(value, list)
+            else value
+            for name, value in pars.items()
+        }
+
+    def run(self, *args):
+        """Run the step; a fault that the user can mend is logged in one line."""
+        if not isinstance(self.parent, SkyflatMixin):
+            # Before jwst's own steps change what they were given.
+            self._run = self._tell_run(name_inputs(args))
+        try:
+            with limit_resources() if self.parent is None else nullcontext():
+                return super().run(*args)
+        except SkyflatError as err:
+            if not isinstance(self.parent, SkyflatPipelineBase):
+                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
+            raise
+
+    def finalize_result(self, result, reference_files_used):
+        """Record versions, reference files, logs and the run, also where CRDS cannot be asked."""
+        if self.parent is None and isinstance(result, datamodels.JwstDataModel):
+            run = self.describe_run()
+            for line in wrap_command(run["command"]):
+                result.add_history_entry(line)
+            if isinstance(result, SkyflatModel):
+                result.meta.skyflat.runs.append(run)
+        if crds_reachable():
+            super().finalize_result(result, reference_files_used)
+            return
+        # With an empty list, jwst's method records all but what it needs CRDS for.
+        Step.finalize_result(self, result, [])
+        for reference_file_type, filename in reference_files_used:
+            getattr(result.meta.ref_file, reference_file_type).name = filename
+
+    _run = None
+
+    def _tell_run(self, names):
+        """Tell the run on inputs of these names."""
+        return {"command": describe_command(self, names), "parameters": list_parameters(self)}
+
+    def describe_run(self):
+        """
+        Tell how the user called this step, or the pipeline that it is part of.
+
+        Returns
+        -------
+        run : dict
+            ``command`` that repeats the run, and ``parameters``.
+        """
+        if isinstance(self.parent, SkyflatMixin):
+            return self.parent.describe_run()
+        return self._run or self._tell_run([])
+
+    def remove_suffix(self, name):
+        """Remove a suffix of jwst's or of this package's from a file name."""
+        match = _SUFFIX.match(name)
+        if match:
+            return match["root"], match["separator"]
+        return super().remove_suffix(name)
+
+    def open_exposures(self, inputs):
+        """
+        Open the exposures that a step is given.
+
+        Parameters
+        ----------
+        inputs : tuple
+            Positional arguments of the step, see `soss_background.io.exposures.open_libraries`.
+
+        Returns
+        -------
+        list of `~jwst.datamodels.ModelLibrary`
+            One library for each product of the association, or a single one.
+
+        Raises
+        ------
+        SkyflatError
+            If an exposure cannot be used.
+        """
+        if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
+            inputs = inputs[0]
+        libraries = open_libraries([self.make_input_path(item) for item in inputs], self.scratch())
+        self._input_paths = {path for library in libraries for path in member_paths(library)}
+        return libraries
+
+    def scratch(self):
+        """
+        Find where exposures are kept while they are worked on.
+
+        Returns
+        -------
+        folder : `~pathlib.Path` or None
+            The folder of the products: exposures may take gigabytes, which a system's temporary
+            folder, used only if the other is not writable, may not have. None if they are kept in
+            memory.
+
+        Raises
+        ------
+        SkyflatError
+            If a folder that is given cannot be written to.
+        """
+        output_dir = self.search_attr("output_dir")
+        folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
+        if output_dir and not os.access(folder, os.W_OK):
+            raise SkyflatError(f"{folder}: cannot be written to")
+        if self.in_memory or getattr(self.parent, "in_memory", False):
+            return None
+        return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+
+    def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
+        """Save under the model's own name unless another is given; no file is left half-written."""
+        output_file = output_file or self.output_file
+        if not (self.save_results or output_file or force):
+            return None
+        if isinstance(model, ModelLibrary):
+            return self._save_library(model, suffix, idx, output_file, force, components)
+        output_file = output_file or self.search_attr("output_file")
+        path = self.make_output_path(
+            basepath=output_file or model.meta.filename,
+            suffix=suffix,
+            **({"idx": idx, **components} if output_file else {}),
+        )
+        if Path(path).resolve() in self.search_attr("_input_paths", ()):
+            raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
+        save_whole(model.save, Path(path))
+        log.info("Saved model in %s", path)
+        return path
+
+    def save_product(self, write, name, suffix, extension):
+        """
+        Save what is no data model, named as the data models are.
+
+        Parameters
+        ----------
+        write : callable
+            Writes the file whose path it is given.
+        name : str
+            Name of the exposure; the user's own ``output_file`` goes before it.
+        suffix, extension : str
+            What the name of the file ends with.
+        """
+        name = self.search_attr("output_file") or name
+        path = Path(self.make_output_path(name, suffix=suffix, ext=extension))
+        save_whole(write, path)
+        log.info("Saved %s in %s", suffix, path)
+
+    def _save_library(self, library, suffix, idx, output_file, force, components):
+        """Save the models of a library; those that share a given name are numbered."""
+        paths = []
+        with library:
+            for index, model in enumerate(library):
+                if len(library) > 1:
+                    components["exposure"] = index
+                paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
+                library.shelve(model, index, modify=False)
+        return paths
+
+
+class SkyflatStep(SkyflatMixin, Step):
+    """Base class of the package's steps."""
+
+    def open_exposure(self, init):
+        """
+        Open the exposure that a step is given, to look at it.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or data model
+            The exposure.
+
+        Returns
+        -------
+        exposure : `~stdatamodels.jwst.datamodels.JwstDataModel`
+            The exposure itself, which the step must not change.
+
+        Raises
+        ------
+        SkyflatError
+            If it cannot be read, or is neither an image nor a cube.
+        """
+        if not isinstance(init, datamodels.JwstDataModel):
+            init = Path(self.make_input_path(str(init)))
+            read_header(init)
+            self._input_paths = {init.resolve()}
+        exposure = self.prepare_output(init, make_copy=False)
+        if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
+            kind = exposure.meta.model_type
+            raise SkyflatError(f"{exposure.meta.filename}: {kind} is neither an image nor a cube")
+        return exposure
+
+    def open_skyflat(self, init):
+        """
+        Open the skyflat that a step is given.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or SkyflatModel
+            The skyflat.
+
+        Returns
+        -------
+        SkyflatModel
+            The skyflat, or a copy of it unless the step is part of a pipeline.
+
+        Raises
+        ------
+        SkyflatError
+            If it is not a skyflat, or lacks BKG, ERR or DQ.
+        """
+        if isinstance(init, datamodels.JwstDataModel):
+            name, kind = init.meta.filename, init.meta.model_type
+        else:
+            name = init = Path(self.make_input_path(str(init)))
+            kind = read_header(init).get("meta.model_type")
+            self._input_paths = {init.resolve()}
+        if kind != SkyflatModel.__name__:
+            raise SkyflatError(f"{name}: not a skyflat")
+        skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
+        if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
+            raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
+        return skyflat
+
+
+class SkyflatPipelineBase(SkyflatMixin, Pipeline):
+    """Base class of the package's pipelines."""
+
+    def _precache_references(self, input_file):
+        """Make sure, before any work is done, that every reference file can be had."""
+        overrides = {kind: self.get_ref_override(kind) for kind in self.reference_file_types}
+        for kind, override in overrides.items():
+            if override is None and not crds_reachable():
+                raise no_reference_error(kind, "CRDS cannot be reached")
+            if isinstance(override, str) and override != "N/A":
+                check_reference(Path(override))
+        if None not in overrides.values():
+            return
+        try:
+            super()._precache_references(input_file)
+        except (SystemExit, CrdsError) as err:
+            raise no_reference_error("flat", f"CRDS gives none ({err})") from err

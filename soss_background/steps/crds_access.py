@@ -1,0 +1,66 @@
+"""CRDS, within or out of reach."""
+
+import functools
+import os
+from pathlib import Path
+
+from astropy.io import fits
+from crds.client import api
+from crds.core import config as crds_config
+from crds.core.exceptions import CrdsError
+
+from soss_background.errors import SkyflatError
+from soss_background.io.files import tell_of_fault
+
+__all__ = ["crds_reachable"]
+
+# Seconds to wait for a CRDS server; its client would wait for an hour.
+_PATIENCE = 10
+
+
+def crds_reachable():
+    """
+    Tell whether CRDS can be asked for reference files.
+
+    Returns
+    -------
+    bool
+        True if there is a CRDS cache, or else a server that answers.
+    """
+    return _crds_reachable(crds_config.get_crds_cfgpath("jwst"), os.environ.get("CRDS_SERVER_URL"))
+
+
+@functools.cache
+def _crds_reachable(cache, server):
+    """Look once for each cache and server."""
+    if (Path(cache) / "server_config").is_file():
+        return True
+    if server is None:
+        return False
+    patience = crds_config.CLIENT_TIMEOUT.get()
+    crds_config.CLIENT_TIMEOUT.set(min(patience, _PATIENCE))
+    try:
+        api.get_server_info()
+    except (CrdsError, OSError):
+        return False
+    finally:
+        crds_config.CLIENT_TIMEOUT.set(patience)
+    return True
+
+
+def no_reference_error(kind, reason):
+    """Make the error for a reference file that is needed and cannot be had."""
+    return SkyflatError(
+        f"No {kind} reference file: {reason}. Give one with "
+        f"--steps.flat_field.override_{kind}=FILE, leave the correction out with "
+        "--steps.flat_field.skip=true, or set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS."
+    )
+
+
+def check_reference(path):
+    """Raise unless a reference file is there, whole, and an image."""
+    fault = "cannot be read as a reference file"
+    with tell_of_fault(path, fault), fits.open(path, memmap=False) as hdus:
+        shape = hdus["SCI"].data.shape
+    if len(shape) != 2:
+        raise SkyflatError(f"{path}: not an image, and so no flat")

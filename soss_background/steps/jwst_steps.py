@@ -1,0 +1,64 @@
+"""Steps of jwst, which also run where CRDS cannot be reached."""
+
+import logging
+from typing import ClassVar
+
+from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
+from jwst.photom import PhotomStep as JwstPhotomStep
+from stdatamodels.jwst import datamodels
+
+from soss_background.steps.base import SkyflatMixin
+from soss_background.steps.crds_access import crds_reachable, no_reference_error
+
+__all__ = ["FlatFieldStep", "PhotomStep"]
+
+log = logging.getLogger(__name__)
+
+
+class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
+    """The flat-field step of jwst, which also runs where CRDS cannot be reached."""
+
+    # The other types that jwst's step asks for are NIRSpec's.
+    reference_file_types: ClassVar = ["flat"]
+
+    _flat_path = _flat = None
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Use the parameter reference files of jwst's own step."""
+        return JwstFlatFieldStep.get_config_reftype()
+
+    def get_ref_override(self, reference_file_type):
+        """Find the flat that the user gives, by either of the two ways that jwst has."""
+        return super().get_ref_override(reference_file_type) or self.user_supplied_flat
+
+    def get_reference_file(self, input_file, reference_file_type):
+        """Get the flat, or end with one line that tells the ways out."""
+        if self.get_ref_override(reference_file_type) is None and not crds_reachable():
+            raise no_reference_error(reference_file_type, "CRDS cannot be reached")
+        return super().get_reference_file(input_file, reference_file_type)
+
+    def _get_references(self, data, exposure_type):
+        """Open the flat, but once for all exposures that it fits."""
+        path = self.get_reference_file(data, "flat")
+        if path == "N/A":
+            return super()._get_references(data, exposure_type)
+        if path != self._flat_path:
+            self._flat_path, self._flat = path, datamodels.FlatModel(path)
+        log.info("Using FLAT reference file: %s", path)
+        return {"flat": self._flat}
+
+
+class PhotomStep(SkyflatMixin, JwstPhotomStep):
+    """The flux calibration of jwst, which also runs where CRDS cannot be reached."""
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Use the parameter reference files of jwst's own step."""
+        return JwstPhotomStep.get_config_reftype()
+
+    def get_reference_file(self, input_file, reference_file_type):
+        """Get a reference file; spectra do without that of the pixels' areas."""
+        if reference_file_type == "area":
+            return "N/A"
+        return super().get_reference_file(input_file, reference_file_type)

@@ -1,0 +1,1 @@
+"""How skies vary with pointing and season."""

@@ -1,0 +1,159 @@
+"""Tables and pictures of how the sky changes."""
+
+import functools
+import logging
+
+import numpy as np
+from astropy.table import Column, Table
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from soss_background.errors import SkyflatError
+from soss_background.io.files import check_folder, save_whole
+from soss_background.sky.match import cross_residuals
+from soss_background.survey import plots as survey_plots
+from soss_background.survey.skies import find_pointing, survey_skies
+from soss_background.survey.trends import find_components, fit_trends
+from soss_background.survey.zodi import fit_levels, predict_brightness
+
+__all__ = ["characterize"]
+
+log = logging.getLogger(__name__)
+
+# Fewest skies that tell how the sky changes.
+_FEWEST = 3
+
+# Components whose maps are drawn.
+_MAPS = 3
+
+_DPI = 120
+
+
+def characterize(skyflats, folder):
+    """
+    Describe how the sky changes from skyflat to skyflat, in tables and pictures.
+
+    Parameters
+    ----------
+    skyflats : list of SkyflatModel or `~pathlib.Path`
+        At least three skyflats of the same pixels; one is open at a time.
+    folder : `~pathlib.Path`
+        Where the tables (ECSV) and pictures (PNG) go; it is made if need be.
+
+    Returns
+    -------
+    tables : dict of `~astropy.table.Table`
+        By the names of their files: ``skies`` (one row a skyflat), ``trends`` (see
+        `soss_background.survey.trends.fit_trends`), ``residuals`` (what each sky leaves of each,
+        per cent), ``components`` (variance explained), and ``zodiacal_light`` (see
+        `soss_background.survey.zodi.fit_levels`), which is not there without zodipy.
+
+    Raises
+    ------
+    SkyflatError
+        If there are too few skyflats, one cannot be read, or they are not of the same pixels.
+    """
+    check_folder(folder)
+    table, skies, window = survey_skies(skyflats)
+    if len(skies) < _FEWEST:
+        raise SkyflatError(
+            f"{len(skies)} different skyflats: to tell how the sky changes takes {_FEWEST} or more"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    residuals, components = cross_residuals(skies), find_components(skies)
+    for number, scores in enumerate(components.scores.T, 1):
+        table[f"score_{number}"] = scores
+        table[f"score_{number}"].unit = "%"
+    tables = {
+        "skies": table,
+        "trends": fit_trends(table, _list_quantities(table)),
+        "residuals": _label(residuals, table["FILE"]),
+        "components": _describe_components(components),
+    }
+    pictures = {
+        "trends": _draw_trends(table),
+        "map": _draw(survey_plots.draw_map, table, projection="mollweide"),
+        "residuals": _draw(survey_plots.draw_residuals, residuals),
+        "components": _draw_components(components, window),
+    }
+    try:
+        table["zodiacal_light"] = Column(_predict(table), unit="MJy / sr")
+    except ImportError as err:
+        log.warning('No zodiacal light: %s (pip install "soss_background[zodi]")', err)
+    else:
+        sides = {side: table[f"level_{side}"] for side in ("left", "right")}
+        fit = tables["zodiacal_light"] = fit_levels(sides, table["zodiacal_light"])
+        pictures["zodiacal_light"] = _draw(survey_plots.draw_zodiacal_light, table, fit)
+    for name, content in tables.items():
+        write = functools.partial(content.write, format="ascii.ecsv")
+        save_whole(write, folder / f"{name}.ecsv")
+    for name, figure in pictures.items():
+        save_whole(functools.partial(figure.savefig, dpi=_DPI), folder / f"{name}.png")
+    return tables
+
+
+def _list_quantities(table):
+    """List the columns that may change with the pointing; those that do so relatively are True."""
+    return {
+        name: name.startswith("level_")
+        for name in table.colnames
+        if name.startswith(("level_", "step_"))
+    }
+
+
+def _label(residuals, names):
+    """Make a table of the matrix of residuals: a row a sky, a column a sky that is subtracted."""
+    table = Table(residuals, names=[f"sky_{number}" for number in range(1, len(names) + 1)])
+    for column in table.columns.values():
+        column.unit = "%"
+    table.add_column(names, index=0)
+    return table
+
+
+def _describe_components(components):
+    """Make a table of the variance that components explain."""
+    explained = components.explained
+    table = Table({"component": np.arange(len(explained)) + 1, "explained": explained})
+    table["together"] = np.cumsum(explained)
+    return table
+
+
+def _predict(table):
+    """Predict the zodiacal light of all skies whose time and pointing are known."""
+    rows = tqdm(table, "Predicting", unit="sky", disable=None)
+    return [
+        predict_brightness(*find_pointing(row)) if np.isfinite(row["elongation"]) else np.nan
+        for row in rows
+    ]
+
+
+def _draw(draw, *args, projection=None):
+    """Draw a picture of one panel."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    draw(figure.add_subplot(projection=projection), *args)
+    return figure
+
+
+def _draw_trends(table):
+    """Draw all quantities against all that they may depend on."""
+    quantities, variables = survey_plots.QUANTITIES, survey_plots.VARIABLES
+    figure = Figure(figsize=(15, 9), layout="constrained")
+    axes = figure.subplots(len(quantities), len(variables), sharex="col", sharey="row")
+    for row, quantity in zip(axes, quantities, strict=True):
+        for ax, variable in zip(row, variables, strict=True):
+            survey_plots.draw_trend(ax, table, variable, quantity)
+            ax.label_outer()
+        if row[0].get_legend_handles_labels()[0]:
+            row[0].legend(fontsize=7, framealpha=0.6)
+    return figure
+
+
+def _draw_components(components, window):
+    """Draw the variance explained, and the first components."""
+    number = min(_MAPS, len(components.maps))
+    figure = Figure(figsize=(4.5 * (1 + number), 4), layout="constrained")
+    first, *others = figure.subplots(1, 1 + number)
+    survey_plots.draw_explained(first, components)
+    for index, ax in enumerate(others):
+        survey_plots.draw_component(ax, components, index, window)
+    return figure

@@ -1,0 +1,146 @@
+"""What many skyflats show together: a table of their levels and steps, and their binned skies."""
+
+from typing import NamedTuple
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
+from astropy.table import Table
+from astropy.time import Time
+from tqdm import tqdm
+
+from soss_background.detector import Window
+from soss_background.errors import SkyflatError
+from soss_background.io.skyflats import (
+    describe_skyflat,
+    find_place,
+    name_skyflat,
+    open_skyflat,
+    used_exposures,
+)
+from soss_background.io.templates import from_skyflat
+from soss_background.quality.metrics import measure_levels
+from soss_background.sky.match import bin_sky
+from soss_background.survey.zodi import sun_angle
+
+__all__ = ["Survey", "find_pointing", "survey_skies"]
+
+# Blocks along the columns, and columns of a block, of the skies that are compared.
+_BLOCKS, _BLOCK_COLUMNS = 64, 4
+
+# Columns of the telescope's place.
+_PLACE = ("jwst_x", "jwst_y", "jwst_z")
+
+
+class Survey(NamedTuple):
+    """
+    Many skies.
+
+    Attributes
+    ----------
+    table : `~astropy.table.Table`
+        One row a skyflat, see `survey_skies`.
+    skies : list of `~soss_background.sky.match.BinnedSky`
+        The skies in blocks.
+    window : `~soss_background.detector.Window`
+        Their pixels.
+    """
+
+    table: Table
+    skies: list
+    window: Window
+
+
+def survey_skies(skyflats):
+    """
+    Measure skyflats, which are opened one at a time.
+
+    Parameters
+    ----------
+    skyflats : sequence of SkyflatModel or `~pathlib.Path`
+        Skyflats of the same pixels.
+
+    Returns
+    -------
+    survey : Survey
+        The table has a row a skyflat: FILE, PROGRAM, TARGPROP, LON, LAT, DOY, PWCPOS and NSAMPS as
+        in the headers, ``mjd`` (mean mid-time), ``elongation`` (angle to the Sun, degrees),
+        ``jwst_x`` ... ``jwst_z`` (the telescope's mean place, barycentric, ICRS, km; NaN if it is
+        not known), and the levels, the step's columns and its widths, see
+        `soss_background.quality.metrics.measure_levels`. The denoised skies are measured.
+
+    Raises
+    ------
+    SkyflatError
+        If one is no skyflat, holds no sky, or has other pixels than the first.
+    """
+    rows, skies, windows = [], [], {}
+    for skyflat in tqdm(skyflats, "Reading skyflats", unit="skyflat", disable=None):
+        row, sky, window = _measure(skyflat)
+        rows.append(row)
+        skies.append(sky)
+        windows.setdefault(window, row["FILE"])
+    if len(windows) > 1:
+        (first, one), (second, other) = list(windows.items())[:2]
+        raise SkyflatError(
+            f"{other}: {second.name} of {second.shape}, but {one} is {first.name} of {first.shape}"
+        )
+    units = {"LON": "deg", "LAT": "deg", "PWCPOS": "deg", "elongation": "deg", "mjd": "d"}
+    units |= dict.fromkeys(_PLACE, "km")
+    units |= dict.fromkeys(("level_left", "level_right"), "DN / s")
+    table = Table(rows)
+    for column in table.colnames:
+        table[column].unit = "pixel" if column.startswith("step_") else units.get(column)
+    return Survey(table, skies, window)
+
+
+def _measure(skyflat):
+    """Measure a skyflat: a row of the table, its sky in blocks, its pixels."""
+    with open_skyflat(skyflat) as model:
+        name = name_skyflat(skyflat, model)
+        window = find_place(model, model.bkg.shape, name)
+        template = from_skyflat(model, window, name)
+        row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
+    row["DOY"] = row["DOY"] or np.nan
+    row["elongation"] = np.nan if np.isnan(row["mjd"]) else sun_angle(*find_pointing(row))
+    metrics = measure_levels(template.sky, window)
+    measured = {
+        metric.name: np.nan if metric.value is None else float(metric.value) for metric in metrics
+    }
+    block = (max(1, window.ny // _BLOCKS), _BLOCK_COLUMNS)
+    binned = bin_sky(template.sky, ~window.reference_pixels(), window.x0, block)
+    return row | measured, binned, window
+
+
+def _when_and_where(model):
+    """Find mean time and mean place of the exposures."""
+    used = used_exposures(model)
+    if used is None:
+        mjd = model.meta.exposure.mid_time
+        return {"mjd": np.nan if mjd is None else mjd} | dict.fromkeys(_PLACE, np.nan)
+    columns = ("mid_time_mjd", *(f"{key}_bary" for key in _PLACE))
+    means = [float(np.mean(used[column])) for column in columns]
+    return dict(zip(("mjd", *_PLACE), means, strict=True))
+
+
+def find_pointing(row):
+    """
+    Tell where and when a sky was observed, and from where.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of the table, see `survey_skies`.
+
+    Returns
+    -------
+    pointing : `~astropy.coordinates.SkyCoord`
+        The pointing with its time.
+    place : `~astropy.units.Quantity`, shape (3,), or None
+        The telescope's place; None if it is not known.
+    """
+    time = Time(row["mjd"], format="mjd", scale="utc")
+    frame = BarycentricMeanEcliptic()
+    pointing = SkyCoord(row["LON"], row["LAT"], unit="deg", frame=frame, obstime=time)
+    place = np.array([row[key] for key in _PLACE], dtype=float)
+    return pointing, place * u.km if np.isfinite(place).all() and place.any() else None

@@ -1,0 +1,167 @@
+"""How skies change: with pointing and season, and among themselves."""
+
+from typing import NamedTuple
+
+import numpy as np
+from astropy.table import Table
+
+from soss_background.sky.match import at_sides, match_levels
+
+__all__ = ["Components", "find_components", "fit_trends"]
+
+# Days of a year.
+_YEAR = 365.25
+
+# Skies beyond the number of unknowns that a fit needs.
+_SPARE = 2
+
+# Largest number of components.
+_MOST = 5
+
+# Terms of a fit that come together, and the range over which each must vary for its effect to be
+# seen: degrees, or part of a year's wave.
+_TERMS = {("latitude",): 1.0, ("cos", "sin"): 0.1, ("pwcpos",): 0.01}
+
+
+class Components(NamedTuple):
+    """
+    Principal components of skies.
+
+    Attributes
+    ----------
+    mean : ndarray of float32, shape (my, mx)
+        Mean of the skies, each with a median of 1 on either side of its step.
+    maps : ndarray of float, shape (k, my, mx)
+        The components, deviations from the mean as fractions of it; their rms is 1. NaN where
+        there is no sky.
+    scores : ndarray of float, shape (n, k)
+        How much of each component a sky has, in per cent.
+    explained : ndarray of float, shape (k,)
+        Part of the variance of the skies that each component explains.
+    """
+
+    mean: np.ndarray
+    maps: np.ndarray
+    scores: np.ndarray
+    explained: np.ndarray
+
+
+def find_components(skies):
+    """
+    Find the principal components of skies whose levels left and right of the step are the same.
+
+    Parameters
+    ----------
+    skies : list of `~soss_background.sky.match.BinnedSky`
+        At least two skies of the same pixels.
+
+    Returns
+    -------
+    components : Components
+        The strongest first, at most five and one less than there are skies.
+    """
+    first = skies[0]
+    shapes = np.array([sky.sky / at_sides(match_levels(sky, first), first) for sky in skies])
+    mean = first._replace(sky=shapes.mean(axis=0))
+    shapes = [sky.sky / at_sides(match_levels(sky, mean), mean) for sky in skies]
+    known = np.isfinite(mean.sky)
+    deviations = np.array([shape[known] / mean.sky[known] for shape in shapes], dtype=float)
+    deviations -= deviations.mean(axis=0)
+    left, sizes, right = np.linalg.svd(deviations, full_matrices=False)
+    number, cells = min(_MOST, len(skies) - 1), deviations.shape[1]
+    maps = np.full((number, *mean.sky.shape), np.nan)
+    maps[:, known] = right[:number] * np.sqrt(cells)
+    scores = 100 * left[:, :number] * sizes[:number] / np.sqrt(cells)
+    total = np.sum(sizes**2)
+    explained = sizes[:number] ** 2 / total if total > 0 else np.zeros(number)
+    return Components(mean.sky, maps, scores, explained)
+
+
+def fit_trends(table, columns):
+    """
+    Fit how quantities change with ecliptic latitude, season and pupil wheel position, together.
+
+    A least-squares fit of ``mean + latitude * (|LAT| - mean) + a cos(day) + b sin(day) +
+    pwcpos * (PWCPOS - mean)``. It describes the skies that there are, and is no model of the
+    interplanetary dust. What does not vary among the skies is left out.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        See `soss_background.survey.skies.survey_skies`.
+    columns : dict of bool
+        Columns to fit; True for those that are fitted relative to their mean, in per cent.
+
+    Returns
+    -------
+    trends : `~astropy.table.Table`
+        For each ``quantity``: its ``unit``, the ``number`` of skies, its ``mean`` (in the unit of
+        the column), the change with ``latitude`` (unit per degree away from the ecliptic), the
+        amplitude ``season`` of the yearly change (unit), the day of the year of its maximum
+        ``peak``, the change with ``pwcpos`` (unit per degree), the ``scatter`` about the fit
+        (unit), and the 1-sigma uncertainties ``..._err`` of those (that of the amplitude holds if
+        it is larger than it). NaN for what could not be fitted: that takes two skies more than
+        there are unknowns.
+    """
+    return Table([_fit_trend(table, *item) for item in columns.items()])
+
+
+def _fit_trend(table, column, relative):
+    """Fit one quantity."""
+    values = np.asarray(table[column], dtype=float)
+    phase = 2 * np.pi * np.asarray(table["DOY"], dtype=float) / _YEAR
+    terms = {
+        "latitude": np.abs(np.asarray(table["LAT"], dtype=float)),
+        "cos": np.cos(phase),
+        "sin": np.sin(phase),
+        "pwcpos": np.asarray(table["PWCPOS"], dtype=float),
+    }
+    good = np.isfinite(values) & np.all([np.isfinite(term) for term in terms.values()], axis=0)
+    mean = np.mean(values[good]) if good.any() else np.nan
+    row = {
+        "quantity": column,
+        "unit": "%" if relative else str(table[column].unit),
+        "number": int(good.sum()),
+        "mean": mean,
+    }
+    y = (100 * (values / mean - 1) if relative else values - mean)[good]
+    used = {
+        name: terms[name][good] - terms[name][good].mean()
+        for names, least in _TERMS.items()
+        if good.any() and all(np.ptp(terms[other][good]) > least for other in names)
+        for name in names
+    }
+    found, covariance, scatter = _least_squares(y, used)
+    return row | _read_terms(found, covariance) | {"scatter": scatter}
+
+
+def _least_squares(y, terms):
+    """Fit terms without a mean; return their factors, the covariance, and the scatter."""
+    names, freedom = list(terms), len(y) - len(terms) - 1
+    if not names or freedom < _SPARE:
+        return {}, {}, np.nan
+    design = np.array([terms[name] for name in names]).T
+    if np.linalg.matrix_rank(design) < len(names):
+        return {}, {}, np.nan
+    factors = np.linalg.lstsq(design, y)[0]
+    variance = np.sum((y - design @ factors) ** 2) / freedom
+    matrix = variance * np.linalg.inv(design.T @ design)
+    covariance = {(a, b): matrix[i, j] for i, a in enumerate(names) for j, b in enumerate(names)}
+    return dict(zip(names, factors, strict=True)), covariance, np.sqrt(variance)
+
+
+def _read_terms(found, covariance):
+    """Tell the terms of a fit, those of the season as amplitude and day."""
+    row = {}
+    for name in ("latitude", "pwcpos"):
+        row[name] = found.get(name, np.nan)
+        row[f"{name}_err"] = np.sqrt(covariance.get((name, name), np.nan))
+    a, b = found.get("cos", np.nan), found.get("sin", np.nan)
+    row["season"] = np.hypot(a, b)
+    slopes = {"cos": a, "sin": b}
+    square = sum(
+        slopes[i] * slopes[j] * covariance.get((i, j), np.nan) for i in slopes for j in slopes
+    )
+    row["season_err"] = np.sqrt(square) / row["season"] if row["season"] > 0 else np.nan
+    row["peak"] = (np.arctan2(b, a) / (2 * np.pi) * _YEAR) % _YEAR
+    return row
