@@ -8,7 +8,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.combine import sky
 from soss_background.denoise.smooth_sky import denoise_sky
-from soss_background.io.stack import Stack
+from soss_background.io.store import Stack
 from soss_background.mask import source_mask
 from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells
 from soss_background.numerics.integrations import usable_pixels

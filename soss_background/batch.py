@@ -21,9 +21,8 @@ from distributed import Client, KilledWorker, LocalCluster, wait
 from stpipe import Step
 from tqdm import tqdm
 
-from soss_background.datamodels.names import name_products
 from soss_background.errors import SkyflatError, one_line
-from soss_background.io.exposures import list_products, open_libraries
+from soss_background.io.exposures import describe_products, open_libraries
 
 __all__ = ["open_client", "run_batch"]
 
@@ -208,7 +207,7 @@ def _run_visit(path, output_dir, label, arguments, overwrite, here):
     """Make the skyflats of an association, on a worker."""
     start, printed = time.monotonic(), io.StringIO()
     try:
-        names = name_products(list_products(open_libraries([path])))
+        names = [each.name for each in describe_products(open_libraries([path]))]
         if not overwrite and all((output_dir / name).exists() for name in names):
             return _row(path, "kept", names)
         # Paths among the arguments are those of the user.

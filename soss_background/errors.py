@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""The exception for problems that a user can fix."""
 
 from stpipe.exceptions import StpipeExitException
 
@@ -7,7 +7,9 @@ __all__ = ["SkyflatError", "one_line"]
 
 class SkyflatError(StpipeExitException, ValueError):
     """
-    A fault of the input or of the environment, told in one line that names it.
+    Exception for problems of the input or of the environment that the user can fix.
+
+    Its message is one line that names the file and the fault.
 
     ``strun`` ends with status 1 and without a traceback.
 
@@ -20,8 +22,12 @@ class SkyflatError(StpipeExitException, ValueError):
     def __init__(self, message):
         super().__init__(1, message)
 
+    def __reduce__(self):
+        """Rebuild the error from its message, in other processes too."""
+        return type(self), (self.args[1],)
+
     def __str__(self):
-        """Tell the message alone."""
+        """Return the message alone."""
         return self.args[1]
 
 

@@ -16,7 +16,7 @@ from soss_background.integration import get_resource_mappings, get_steps
 
 ROOT = Path(__file__).parents[1]
 # What is no program, and needed all the same.
-DATA = {".yaml", ".html"}
+DATA = {".yaml", ".html", ".json"}
 
 
 def test_steps_are_what_they_say():

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.combine.sky import combine_exposures
-from soss_background.io.stack import Stack
+from soss_background.io.store import Stack
 
 SHAPE = (128, 96)
 FLAG = dqflags.pixel

@@ -9,7 +9,7 @@ from astropy.io import fits
 from numpy.testing import assert_array_equal
 
 from soss_background import SkyflatModel
-from soss_background.io.stack import Stack
+from soss_background.io.store import Stack
 from soss_background.numerics.threads import count_threads, map_parallel, split_rows
 
 SHAPE = (4, 12, 10)

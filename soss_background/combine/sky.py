@@ -10,9 +10,10 @@ from stdatamodels.jwst.datamodels import dqflags
 from soss_background.combine.levels import STRIP, guess_levels, refine_levels
 from soss_background.combine.star_light import model_star_light
 from soss_background.combine.vetting import vet_exposures
-from soss_background.numerics.cells import CELL, bin_to_cells, covered_cells, expand_smoothly
-from soss_background.numerics.integrations import usable_pixels
+from soss_background.numerics.cells import CELL, covered_cells, expand_smoothly
+from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import fill_gaps
+from soss_background.numerics.summaries import ExposureSummaries
 from soss_background.numerics.threads import map_parallel, split_rows
 
 __all__ = ["CombinedSky", "NoSkyError", "NothingToCombineError", "combine_exposures"]
@@ -28,9 +29,6 @@ _NEIGHBOURS = 9
 
 # Values that tell a scatter.
 _ENOUGH = 16384
-
-# Standard deviation of normal values, relative to their median absolute deviation.
-_MAD_TO_SIGMA = 1.4826
 
 
 class NothingToCombineError(ValueError):
@@ -50,6 +48,10 @@ class NoSkyError(ValueError):
     def __init__(self, index):
         super().__init__(f"exposure {index} has no sky, its median is not positive")
         self.index = index
+
+    def __reduce__(self):
+        """Rebuild the error from its index, in other processes too."""
+        return type(self), (self.index,)
 
 
 @dataclass
@@ -84,6 +86,8 @@ class CombinedSky:
     reasons : list of str
         Why an exposure was not used; empty if it was. One that was not is all left out, its
         image is as it came (0 on reference pixels), and it has no scale and no offset (NaN).
+    unmasked : int
+        Number of exposures without a mask.
     """
 
     sky: np.ndarray
@@ -98,10 +102,19 @@ class CombinedSky:
     masked_fraction: np.ndarray
     deviation: np.ndarray
     reasons: list
+    unmasked: int
 
 
 def combine_exposures(
-    exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0, excluded=()
+    exposures,
+    stack,
+    *,
+    summaries=None,
+    bad=None,
+    n_sigma=5.0,
+    hot_sigma=6.0,
+    mad_threshold=0.05,
+    excluded=(),
 ):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.
@@ -115,17 +128,21 @@ def combine_exposures(
     ----------
     exposures : iterable of tuple
         For each exposure the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
-        shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool).
-        Masked pixels are not averaged, but tell of the stars whose wings reach beyond the masks.
-        They are asked for twice.
-    stack : `~soss_background.io.stack.Stack`
+        shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool, or
+        None if it has no mask). Masked pixels are not averaged, but show the stars whose wings
+        reach beyond the masks. The exposures are iterated twice.
+    stack : `~soss_background.io.store.Stack`
         Where the exposures are kept; in the end, what they were made.
+    summaries : `~soss_background.numerics.summaries.ExposureSummaries`, optional
+        Summaries of the exposures, if there are any already.
+    bad : ndarray of bool, shape (ny, nx), optional
+        Pixels that are masked in all exposures.
     n_sigma : float
         Deviation from the sky, in units of its uncertainty, above which a sample is left out.
     hot_sigma : float
         Deviation from its neighbours in the column above which a pixel of the sky is hot.
     mad_threshold : float
-        Deviation from the sky of the others, in per cent, above which an exposure is left out,
+        Fractional deviation from the sky of the others above which an exposure is left out,
         see `soss_background.combine.vetting.vet_exposures`.
     excluded : collection of int
         Exposures that are left out in any case.
@@ -142,18 +159,22 @@ def combine_exposures(
     NothingToCombineError
         If no exposure can be used.
     """
-    flags, cells = _survey(exposures)
-    reasons, deviation = vet_exposures(*cells, mad_threshold, excluded)
+    summaries, covered, pixels, unmasked = _survey(exposures, summaries, bad)
+    means, errors = summaries.cells()
+    for index, image in enumerate(means):
+        if nanmedian(np.where(covered[index], np.nan, image)) <= 0:
+            raise NoSkyError(index)
+    reasons, deviation = vet_exposures(means, errors, covered, mad_threshold, excluded)
     used = np.array([not reason for reason in reasons])
     if not used.any():
         told = "; ".join(dict.fromkeys(reasons))
         raise NothingToCombineError(f"no exposure can be used: {told}")
     # A slice spares the copies that a choice makes.
     vetted = slice(None) if used.all() else np.flatnonzero(used)
-    noise = cells[1][vetted]
-    light = np.zeros_like(cells[0])
-    light[vetted] = model_star_light(cells[0][vetted], noise, cells[2][vetted])
-    strips = zip(_fill(stack, exposures, light), used, strict=True)
+    noise, flags = errors[vetted], summaries.flags
+    light = np.zeros_like(means)
+    light[vetted] = model_star_light(means[vetted], noise, covered[vetted])
+    strips = zip(_fill(stack, exposures, light, pixels), used, strict=True)
     levels = guess_levels(np.array([strip for strip, use in strips if use]))
     sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
 
@@ -188,39 +209,48 @@ def combine_exposures(
         masked_fraction=fraction,
         deviation=deviation,
         reasons=reasons,
+        unmasked=unmasked,
     )
 
 
-def _survey(exposures):
-    """Look at all exposures; return the flags they share, and their cells."""
-    cells, common = [], np.uint32(0xFFFFFFFF)
+def _survey(exposures, summaries, bad):
+    """
+    Find the cells that masks cover, and the pixels that are neither masked nor unusable.
+
+    Return the summaries, which are made if there are none, the covered cells, the pixels as bits,
+    and the number of exposures without a mask.
+    """
+    made = summaries is None
+    summaries = ExposureSummaries() if made else summaries
+    covered, used, unmasked = [], [], 0
     for index, (image, err, dq, masked) in enumerate(exposures):
-        measured = usable_pixels(image, err, dq)
-        means, noise = bin_to_cells(image, err, measured)
-        covered = covered_cells(masked, measured)
-        if nanmedian(np.where(covered, np.nan, means)) <= 0:
-            raise NoSkyError(index)
-        cells.append((means, noise, covered))
-        common = common & dq
-    return common, [np.array(part) for part in zip(*cells, strict=True)]
+        if made:
+            summaries.add(image, err, dq)
+        usable = summaries.usable(index)
+        if masked is None:
+            masked, unmasked = np.zeros_like(usable), unmasked + 1
+        if bad is not None:
+            masked = masked | bad
+        covered.append(covered_cells(masked, usable))
+        used.append(np.packbits(usable & ~masked))
+    return summaries, np.array(covered), used, unmasked
 
 
-def _fill(stack, exposures, light):
+def _fill(stack, exposures, light, used):
     """Put exposures without their star light into a stack; yield the medians of their strips."""
-    for index, exposure in enumerate(exposures):
-        take_light = functools.partial(_take_light, exposure, light[index])
-        blocks = split_rows(len(exposure[0]), STRIP)
-        images, usable, strips = zip(*map_parallel(take_light, blocks), strict=True)
-        stack.put(index, np.concatenate(images), exposure[1], ~np.concatenate(usable))
+    for index, (image, err, *_) in enumerate(exposures):
+        usable = np.unpackbits(used[index], count=image.size).view(bool).reshape(image.shape)
+        subtract_light = functools.partial(_subtract_light, image, usable, light[index])
+        blocks = split_rows(len(image), STRIP)
+        images, strips = zip(*map_parallel(subtract_light, blocks), strict=True)
+        stack.put(index, np.concatenate(images), err, ~usable)
         yield np.array(strips)
 
 
-def _take_light(exposure, light, rows):
-    """Subtract star light from rows; return them, what is usable, and the medians of columns."""
-    image, err, dq, masked = (plane[rows] for plane in exposure)
-    usable = usable_pixels(image, err, dq) & ~masked
-    image = image - expand_smoothly(light, exposure[0].shape, rows=rows)
-    return image, usable, nanmedian(np.where(usable, image, np.nan), axis=0)
+def _subtract_light(image, usable, light, rows):
+    """Subtract star light from rows; return them and the medians of their columns."""
+    difference = image[rows] - expand_smoothly(light, image.shape, rows=rows)
+    return difference, nanmedian(np.where(usable[rows], difference, np.nan), axis=0)
 
 
 def _leave_out(stack, indices, reference):
@@ -236,7 +266,7 @@ class _Passes:
 
     Parameters
     ----------
-    stack : `~soss_background.io.stack.Stack`
+    stack : `~soss_background.io.store.Stack`
         The exposures.
     used : slice or ndarray of int
         Which of them.
@@ -358,7 +388,7 @@ def _scatter(deviations, errors):
     # Some ten thousand values will do.
     some = np.s_[:, :: 1 + deviations[0].size // _ENOUGH]
     relative = np.abs(deviations[some]) / errors[some]
-    return _MAD_TO_SIGMA * np.array([nanmedian(image) for image in relative], dtype=np.float32)
+    return MAD_TO_SIGMA * np.array([nanmedian(image) for image in relative], dtype=np.float32)
 
 
 def _weighted_mean(images, weight, usable):

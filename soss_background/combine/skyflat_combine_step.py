@@ -4,18 +4,23 @@ import logging
 import statistics
 
 import numpy as np
+from jwst.datamodels import ModelContainer
 from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
 from soss_background.datamodels import exposure_table as metadata
-from soss_background.datamodels.names import name_products
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.detector import Window
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import iterate_images, list_products, read_headers, root_name
-from soss_background.io.stack import Stack
+from soss_background.io.exposures import (
+    describe_products,
+    header_window,
+    iterate_images,
+    read_headers,
+    root_name,
+)
+from soss_background.io.store import Stack
 from soss_background.steps.base import SkyflatStep
 
 __all__ = ["SkyflatCombineStep"]
@@ -34,7 +39,7 @@ class SkyflatCombineStep(SkyflatStep):
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
-    mad_threshold = float(default=5.0, min=0.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [per cent of the sky]
+    mad_threshold = float(default=0.05, min=0.0, max=1.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [fraction of the sky]
     exclude = force_list(default=None)  # Names of exposures to leave out, with their suffix or without
     bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
@@ -55,8 +60,9 @@ class SkyflatCombineStep(SkyflatStep):
 
         Returns
         -------
-        SkyflatModel or list of SkyflatModel
-            A skyflat for each product, not yet denoised.
+        SkyflatModel
+            The skyflat, not yet denoised; several products come as a
+            `~jwst.datamodels.ModelContainer`.
 
         Raises
         ------
@@ -67,9 +73,9 @@ class SkyflatCombineStep(SkyflatStep):
         libraries = self.open_exposures(inputs)
         if self.parent is None:
             self.check_excluded(libraries)
-        names = name_products(list_products(libraries))
-        skyflats = [self._combine(*pair) for pair in zip(libraries, names, strict=True)]
-        return skyflats[0] if len(skyflats) == 1 else skyflats
+        pairs = zip(libraries, describe_products(libraries), strict=True)
+        skyflats = [self._combine(*pair) for pair in pairs]
+        return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 
     def check_excluded(self, libraries):
         """
@@ -91,57 +97,63 @@ class SkyflatCombineStep(SkyflatStep):
             if root_name(name) not in roots:
                 raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
 
-    def _combine(self, library, name):
+    def _combine(self, library, description):
         """Make the skyflat of a library of exposures."""
-        headers = read_headers(library)
+        headers, name = read_headers(library), description.name
         flat_state = _flat_state(headers)
         skyflat = SkyflatModel()
-        table = metadata.describe_exposures(headers)
+        table = description.table.copy()
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be told from the sky")
         names = {root_name(name) for name in self.exclude or []}
         excluded = [i for i, header in enumerate(headers) if root_name(header["name"]) in names]
-        bad = self.bad_pixels and read_bad_pixels(self.bad_pixels, _window(headers[0]))
-        exposures = _Exposures(library, bad)
+        bad = None
+        if self.bad_pixels:
+            bad = read_bad_pixels(self.bad_pixels, header_window(headers[0]))
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
         stack = Stack(len(library), self.scratch())
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
         try:
-            combined = combine_exposures(exposures, stack, excluded=excluded, **parameters)
+            combined = combine_exposures(
+                _Exposures(library),
+                stack,
+                summaries=getattr(library, "summaries", None),
+                bad=bad,
+                excluded=excluded,
+                **parameters,
+            )
         except NothingToCombineError as err:
             raise SkyflatError(f"{name}: {err}") from err
         except NoSkyError as err:
             exposure = headers[err.index]["name"]
             raise SkyflatError(f"{exposure}: has no sky, its median is not positive") from err
-        unmasked = len(exposures.unmasked)
-        if unmasked:
-            log.warning("%d exposures have no mask: run skyflat_mask first", unmasked)
+        if combined.unmasked:
+            log.warning("%d exposures have no mask: run skyflat_mask first", combined.unmasked)
         table["used"] = [not reason for reason in combined.reasons]
         table["reason"] = combined.reasons
         for column in ("scale", "offset", "masked_fraction", "deviation", "excess"):
             table[column] = getattr(combined, column)
-        _tell_of_vetting(table)
+        _log_vetting(table)
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
         # A pipeline measures them before it leaves them out.
         if self.save_stack or self.parent is not None:
             skyflat.images, skyflat.masks = combined.images, combined.left_out
-        self._describe(skyflat, table, library, headers)
+        self._describe(skyflat, table, description.summary, library, headers)
         skyflat.meta.filename = name
         skyflat.meta.skyflat.flat_correction = flat_state
         skyflat.meta.skyflat.stripe_rms = combined.stripe_rms
-        skyflat.meta.cal_step.skyflat_mask = "SKIPPED" if unmasked else "COMPLETE"
+        skyflat.meta.cal_step.skyflat_mask = "SKIPPED" if combined.unmasked else "COMPLETE"
         return skyflat
 
-    def _describe(self, skyflat, table, library, headers):
+    def _describe(self, skyflat, table, summary, library, headers):
         """Write the keywords, the name and the table of exposures."""
         with library:
             first = library.borrow(0)
             skyflat.update(first, only="PRIMARY")
             library.shelve(first, 0, modify=False)
-        summary = metadata.summarize(table)
         meta = skyflat.meta
         for key, value in summary.items():
             setattr(meta.skyflat, key, value)
@@ -165,35 +177,26 @@ class SkyflatCombineStep(SkyflatStep):
 
 class _Exposures:
     """
-    The exposures of a library as arrays, whenever they are asked for.
+    The exposures of a library as arrays, as often as they are iterated.
 
     Parameters
     ----------
     library : `~jwst.datamodels.ModelLibrary`
         The exposures.
-    bad : ndarray of bool, shape (ny, nx), or None
-        Pixels that are masked in all of them.
     """
 
-    def __init__(self, library, bad=None):
-        self._library, self._bad, self.unmasked = library, bad, set()
+    def __init__(self, library):
+        self._library = library
 
     def __iter__(self):
-        """Read exposures: image, errors, flags, and where they are masked."""
+        """Read exposures: image, errors, flags, and where they are masked (None if nowhere)."""
         progress = {"total": len(self._library), "unit": "exposure", "disable": None}
         for image in tqdm(iterate_images(self._library), "Reading exposures", **progress):
-            masked = np.zeros(image.data.shape, dtype=bool)
-            if image.mask is None:
-                self.unmasked.add(image.meta.filename)
-            else:
-                np.equal(image.mask, 0, out=masked)
-            if self._bad is not None:
-                masked |= self._bad
-            yield image.data, image.err, image.dq, masked
+            yield image.data, image.err, image.dq, None if image.mask is None else image.mask == 0
 
 
 def _flat_state(headers):
-    """Tell whether the exposures are flat-fielded: all of them or none."""
+    """Return the state of the flat-field correction, which all exposures share."""
     states = {
         header["name"]: header.get("meta.cal_step.flat_field") == "COMPLETE" for header in headers
     }
@@ -203,17 +206,8 @@ def _flat_state(headers):
     return "COMPLETE" if all(states.values()) else "SKIPPED"
 
 
-def _window(header):
-    """Tell which pixels the exposures are."""
-    keys = ("name", "ystart", "xstart", "ysize", "xsize")
-    name, y, x, ny, nx = (header.get(f"meta.subarray.{key}") for key in keys)
-    if None in (y, x, ny, nx):
-        raise SkyflatError(f"{header['name']}: its subarray keywords are incomplete")
-    return Window(name, y - 1, x - 1, ny, nx)
-
-
-def _tell_of_vetting(table):
-    """Tell of each exposure how it compares with the others, and why it was left out."""
+def _log_vetting(table):
+    """Log how each exposure compares with the others, and why it was left out."""
     for row in table:
         name, words = row["filename"].decode(), ""
         if np.isfinite(row["deviation"]):

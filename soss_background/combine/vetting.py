@@ -36,7 +36,7 @@ class Vetting(NamedTuple):
     deviations: np.ndarray
 
 
-def vet_exposures(cells, noise, sources, mad_threshold=5.0, excluded=()):
+def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
     """
     Compare exposures with the sky they have in common, and find those that do not show it.
 
@@ -51,7 +51,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=5.0, excluded=()):
     sources : ndarray of bool, shape (n, my, mx)
         True for cells that are masked.
     mad_threshold : float
-        Median absolute deviation from the common sky, in per cent of it, that is too much if it
+        Median absolute deviation from the common sky, as a fraction of it, that is too much if it
         is also three times that of a typical exposure.
     excluded : collection of int
         Exposures that are left out in any case.
@@ -83,7 +83,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=5.0, excluded=()):
         # The suspect is no part of the sky that it is compared with.
         typical, sky_of_others = _compare(cells[others], noise[others], sources[others])
         deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect])
-        if deviation < max(mad_threshold, MUCH_WORSE * np.median(typical)):
+        if deviation < max(100 * mad_threshold, MUCH_WORSE * np.median(typical)):
             break
         reasons[suspect] = f"deviates by {deviation:.1f} % from the others"
         left = others

@@ -1,6 +1,5 @@
 """The data model of a skyflat."""
 
-import mmap
 import os
 
 import numpy as np
@@ -75,24 +74,8 @@ class SkyflatModel(JwstDataModel):
             if name == "images" and unit:
                 header["BUNIT"] = unit
             with fits.StreamingHDU(init, header) as hdu:
-                for plane in _planes(cube):
+                for plane in cube:
                     hdu.write(plane)
-
-    def iterate(self, name):
-        """
-        Read the planes of a cube one by one, which may be larger than memory.
-
-        Parameters
-        ----------
-        name : {"images", "masks"}
-            The cube.
-
-        Yields
-        ------
-        plane : ndarray, shape (ny, nx)
-            A plane.
-        """
-        yield from _planes(getattr(self, name))
 
     def to_asdf(self, init, *args, **kwargs):
         """
@@ -113,15 +96,3 @@ class SkyflatModel(JwstDataModel):
             super().to_asdf(init, *args, **kwargs)
         finally:
             self._instance.update(cubes)
-
-
-def _planes(cube):
-    """Take the planes of a cube one by one."""
-    if not (isinstance(cube, np.memmap) and isinstance(cube.base, mmap.mmap) and cube.mode == "r"):
-        yield from cube
-        return
-    # Mapped pages would count as memory in use until the last plane is written.
-    shape, count = cube.shape[1:], int(np.prod(cube.shape[1:]))
-    for index in range(len(cube)):
-        offset = cube.offset + index * count * cube.itemsize
-        yield np.fromfile(cube.filename, cube.dtype, count, offset=offset).reshape(shape)

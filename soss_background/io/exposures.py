@@ -2,27 +2,33 @@
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from jwst.associations import AssociationNotValidError, load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
+from soss_background.datamodels.exposure_table import describe_exposures, summarize
+from soss_background.datamodels.names import product_name
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
 
 __all__ = [
+    "Description",
     "OBSERVATION",
     "REQUIRED",
     "borrow_image",
+    "describe_products",
     "find_fault",
     "find_pwcpos",
     "find_window",
+    "header_window",
     "identities",
     "iterate_images",
-    "list_products",
     "member_paths",
     "open_libraries",
     "read_header",
@@ -96,7 +102,9 @@ def open_libraries(inputs, folder=None):
             raise SkyflatError("The library has members that are not of the exptype science")
         libraries = list(inputs)
     elif all(isinstance(item, str | Path) for item in inputs):
-        libraries = [_library_of_files({}, {}, [Path(item) for item in inputs], folder)]
+        paths = [Path(item) for item in inputs]
+        headers = [read_header(path) for path in paths]
+        libraries = [_library_of_files({}, {}, paths, headers, folder)]
     else:
         libraries = [ModelLibrary([_own_copy(item) for item in inputs])]
     for library in libraries:
@@ -171,22 +179,63 @@ def read_headers(library):
     ]
 
 
-def list_products(libraries):
+class Description(NamedTuple):
     """
-    List what names the products of libraries.
+    Description of a product, from the headers of its exposures.
+
+    Attributes
+    ----------
+    table : ndarray, shape (n,)
+        Rows of METADATA, see `soss_background.datamodels.exposure_table.describe_exposures`.
+    summary : dict
+        See `soss_background.datamodels.exposure_table.summarize`.
+    name : str
+        File name of the skyflat.
+    """
+
+    table: np.ndarray
+    summary: dict
+    name: str
+
+
+def describe_products(libraries):
+    """
+    Describe the products of libraries of exposures, each once.
 
     Parameters
     ----------
     libraries : list of `~jwst.datamodels.ModelLibrary`
-        The exposures of each product.
+        The exposures of each product; their descriptions stay with them.
 
     Returns
     -------
-    products : list of tuple
-        For each product the metadata of its exposures, see `read_headers`, and the product in its
-        association.
+    descriptions : list of Description
+        A description for each product.
+
+    Raises
+    ------
+    SkyflatError
+        If exposures lack their pointing, time or observation, or if two products would have the
+        same name.
     """
-    return [(read_headers(library), library.asn["products"][0]) for library in libraries]
+    descriptions, names = [], set()
+    for library in libraries:
+        if getattr(library, "description", None) is None:
+            library.description = _describe_product(library)
+        name = library.description.name
+        if name in names:
+            raise SkyflatError(f"{name}: the name of two products, run them one by one")
+        names.add(name)
+        descriptions.append(library.description)
+    return descriptions
+
+
+def _describe_product(library):
+    """Describe the product of a library."""
+    headers = read_headers(library)
+    table = describe_exposures(headers)
+    summary = summarize(table)
+    return Description(table, summary, product_name(summary, headers, library.asn["products"][0]))
 
 
 def find_fault(header, required=REQUIRED):
@@ -266,6 +315,32 @@ def find_window(model):
     if not inside or (known and known.shape == shape and known != window):
         raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 are not those of {window.name}")
     return window
+
+
+def header_window(header):
+    """
+    Return the pixels of the detector that a header describes.
+
+    Parameters
+    ----------
+    header : dict
+        Metadata of an exposure, see `read_headers`.
+
+    Returns
+    -------
+    window : `~soss_background.detector.Window`
+        The pixels.
+
+    Raises
+    ------
+    SkyflatError
+        If a subarray keyword is missing.
+    """
+    keys = ("name", "ystart", "xstart", "ysize", "xsize")
+    name, y, x, ny, nx = (header.get(f"meta.subarray.{key}") for key in keys)
+    if None in (y, x, ny, nx):
+        raise SkyflatError(f"{header['name']}: its subarray keywords are incomplete")
+    return Window(name, y - 1, x - 1, ny, nx)
 
 
 def find_pwcpos(model):
@@ -416,11 +491,13 @@ def _from_association(path, folder):
     table = {"table_name": path.name, "asn_id": association.get("asn_id")}
     parent = path.absolute().parent
     files = [[parent / member["expname"] for member in members] for _, members in products]
-    groups = _number_groups([read_header(paths[0]) for paths in files])
-    return [
-        _library_of_files(table, {"obs_group": group, **product}, paths, folder)
-        for (product, _), paths, group in zip(products, files, groups, strict=True)
-    ]
+    headers = [[read_header(path) for path in paths] for paths in files]
+    groups = _number_groups([of_product[0] for of_product in headers])
+    libraries = []
+    for (product, _), paths, known, group in zip(products, files, headers, groups, strict=True):
+        product = {"obs_group": group, **product}
+        libraries.append(_library_of_files(table, product, paths, known, folder))
+    return libraries
 
 
 def _number_groups(headers):
@@ -434,9 +511,8 @@ def _number_groups(headers):
     return groups
 
 
-def _library_of_files(table, product, paths, folder):
-    """Make a library of one product that leaves its files on disk."""
-    headers = [read_header(path) for path in paths]
+def _library_of_files(table, product, paths, headers, folder):
+    """Build the library of a product, which leaves its files on disk."""
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
     association = table | {"products": [{**product, "members": members}]}
     return ExposureLibrary(association, headers, folder)

@@ -1,9 +1,6 @@
 """A library of exposures that reads from their files no more than is asked for."""
 
 import mmap
-import shutil
-import tempfile
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ from jwst.datamodels import ModelLibrary
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import average_integrations, usable_pixels
 from soss_background.numerics.threads import map_parallel, split_rows
 
@@ -28,8 +26,8 @@ class ExposureLibrary(ModelLibrary):
     """
     A ModelLibrary of images, whose pixels take memory only while they are borrowed.
 
-    Cubes are averaged when they are borrowed. What has been changed keeps its metadata in memory
-    and its pixels in files without a header, which are read and written as fast as can be.
+    Cubes are averaged when they are borrowed. A changed exposure keeps its metadata in memory and
+    its pixels in files without a header.
 
     Parameters
     ----------
@@ -38,17 +36,19 @@ class ExposureLibrary(ModelLibrary):
     headers : list of dict
         The metadata of each exposure, flattened.
     folder : `~pathlib.Path`, optional
-        Where the pixels of changed exposures are kept, in a hidden folder that goes with the
-        library; in memory if there is none.
+        Folder of the pixels of changed exposures; by default they are kept in memory.
+
+    Attributes
+    ----------
+    summaries : `~soss_background.numerics.summaries.ExposureSummaries` or None
+        Summaries of the exposures as they are, left by a step for the next one; None once an
+        exposure is changed.
     """
 
     def __init__(self, association, headers, folder=None):
         super().__init__(association)
-        self._headers, self._folder, self._changed = headers, None, set()
-        if folder is not None:
-            # Maps tell their files by what links lead to.
-            self._folder = Path(tempfile.mkdtemp(prefix=".skyflat-", dir=folder)).resolve()
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self.summaries = None
+        self._headers, self._folder, self._stored = headers, folder, {}
 
     def read_metadata(self, idx, flatten=True):
         """
@@ -85,31 +85,33 @@ class ExposureLibrary(ModelLibrary):
         """
         index = self._ledger.get(model) if index is None else index
         super().shelve(model, index, modify)
+        if modify:
+            self.summaries = None
         if self._folder is None:
             return
-        if modify:
-            self._changed.add(index)
-        if index in self._changed:
-            self._put_away(self._loaded_models[index], index)
+        if modify or index in self._stored:
+            self._store(self._loaded_models[index], index)
         else:
             del self._loaded_models[index]
 
-    def _put_away(self, model, index):
+    def _store(self, model, index):
         """Leave the pixels of an exposure to files, mapped to memory when they are asked for."""
+        known = self._stored.get(index, {})
 
-        def put_away(name, plane):
-            path = self._folder / f"{index}_{name}"
-            kind = plane.dtype.newbyteorder("=")
-            if not (isinstance(plane.base, mmap.mmap) and plane.filename == path):
-                path.unlink(missing_ok=True)  # not written over, for it may still be mapped
-                plane.astype(kind, copy=False).tofile(path)
-            # A new map, since what has been touched of a map counts as memory in use.
-            return np.memmap(path, kind, "r+", shape=plane.shape)
+        def store(name, plane):
+            stored = known.get(name)
+            if not (stored and isinstance(plane.base, mmap.mmap) and plane.filename == stored.path):
+                kind = plane.dtype.newbyteorder("=")
+                stored = StoredArray(self._folder, plane.shape, kind)
+                plane.astype(kind, copy=False).tofile(stored.path)
+            return stored
 
         planes = {name: part for name, part in model.instance.items() if np.ndim(part) > 1}
-        mapped = map_parallel(put_away, planes.keys(), planes.values())
-        for name, plane in zip(planes, mapped, strict=True):
-            setattr(model, name, plane)
+        stored = map_parallel(store, planes.keys(), planes.values())
+        self._stored[index] = dict(zip(planes, stored, strict=True))
+        for name, array in self._stored[index].items():
+            # A new map, since touched pages of a map count as memory in use.
+            setattr(model, name, array.map("r+"))
 
     def _filename_to_group_id(self, filename):
         """Make every exposure a group of its own, since NIRISS has but one detector."""

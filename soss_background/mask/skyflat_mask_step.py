@@ -5,10 +5,11 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
+from soss_background.errors import SkyflatError
 from soss_background.io.exposures import iterate_images, read_headers
 from soss_background.mask.source_mask import find_sources
-from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells
-from soss_background.numerics.integrations import usable_pixels
+from soss_background.numerics.cells import CELL, expand_cells
+from soss_background.numerics.summaries import ExposureSummaries
 from soss_background.sky.commissioning import commissioning_profile
 from soss_background.steps.base import SkyflatStep
 
@@ -37,7 +38,7 @@ class SkyflatMaskStep(SkyflatStep):
 
     def process(self, *inputs):
         """
-        Mask the exposures of each product.
+        Mask the exposures of a product.
 
         Parameters
         ----------
@@ -46,29 +47,33 @@ class SkyflatMaskStep(SkyflatStep):
 
         Returns
         -------
-        `~jwst.datamodels.ModelLibrary` or list of `~jwst.datamodels.ModelLibrary`
-            The exposures as images with masks, a library for each product.
+        `~jwst.datamodels.ModelLibrary`
+            The exposures as images with masks.
 
         Raises
         ------
         SkyflatError
-            If an exposure cannot be used, see `soss_background.io.exposures.open_libraries`.
+            If an exposure cannot be used, see `soss_background.io.exposures.open_libraries`, or if
+            the association has several products.
         """
         libraries = self.open_exposures(inputs)
-        for library in libraries:
-            self._mask(library)
-        return libraries[0] if len(libraries) == 1 else libraries
+        if len(libraries) > 1:
+            raise SkyflatError(
+                f"{len(libraries)} products: mask the exposures of one at a time, or run "
+                "SkyflatPipeline"
+            )
+        self._mask(libraries[0])
+        return libraries[0]
 
     def _mask(self, library):
         """Give every exposure of a library its mask."""
         if len(library) == 1:
             log.warning("One exposure only: its stars are found without another to compare with")
         progress = {"total": len(library), "unit": "exposure", "disable": None}
-        cells = [
-            bin_to_cells(image.data, image.err, _usable(image))
-            for image in tqdm(iterate_images(library), desc="Looking at exposures", **progress)
-        ]
-        means, noise = (np.array(part) for part in zip(*cells, strict=True))
+        summaries = ExposureSummaries()
+        for image in tqdm(iterate_images(library), desc="Reading exposures", **progress):
+            summaries.add(image.data, image.err, image.dq)
+        means, noise = summaries.cells()
         sources = find_sources(
             means,
             noise,
@@ -80,19 +85,15 @@ class SkyflatMaskStep(SkyflatStep):
         if sources.all(axis=(1, 2)).any():
             log.warning("An exposure has too few usable pixels to tell its stars: all is masked")
         images = tqdm(iterate_images(library, modify=True), desc="Masking stars", **progress)
-        for image, source in zip(images, sources, strict=True):
-            stars = expand_cells(source, image.data.shape)
-            image.mask = (_usable(image) & ~stars).astype(np.uint32)
+        for index, image in enumerate(images):
+            stars = expand_cells(sources[index], image.data.shape)
+            image.mask = (summaries.usable(index) & ~stars).astype(np.uint32)
             image.meta.cal_step.skyflat_mask = "COMPLETE"
-            log.info("%s: %.1f %% masked as star light", image.meta.filename, 100 * stars.mean())
+            log.info("%s: %.1f %% masked as sources", image.meta.filename, 100 * stars.mean())
+        library.summaries = summaries
 
     @staticmethod
     def _sky_profile(library, number):
         """Tell the shape of the sky along the cells of a row."""
         first = read_headers(library)[0].get("meta.subarray.xstart") or 1
         return commissioning_profile(first - 1 + (np.arange(number) + 0.5) * CELL[1])
-
-
-def _usable(image):
-    """Find the pixels of an exposure that hold a measurement."""
-    return usable_pixels(image.data, image.err, image.dq)

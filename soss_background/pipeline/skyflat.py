@@ -2,14 +2,13 @@
 
 import logging
 
-from jwst.datamodels import ModelLibrary
+from jwst.datamodels import ModelContainer, ModelLibrary
 from tqdm import tqdm
 
 from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
-from soss_background.datamodels.names import name_products
 from soss_background.denoise.skyflat_denoise_step import SkyflatDenoiseStep
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import borrow_image, list_products, read_headers
+from soss_background.io.exposures import borrow_image, describe_products, read_headers
 from soss_background.mask.skyflat_mask_step import SkyflatMaskStep
 from soss_background.quality.skyflat_quality_step import SkyflatQualityStep
 from soss_background.steps.base import SkyflatPipelineBase
@@ -57,23 +56,30 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
         Returns
         -------
-        SkyflatModel, `~jwst.datamodels.ModelLibrary`, or list of these
-            A skyflat for each product; the masked exposures instead if skyflat_combine is skipped.
+        SkyflatModel
+            The skyflat. Several products come as a `~jwst.datamodels.ModelContainer`; if
+            skyflat_combine is skipped, the masked exposures of one product come as a
+            `~jwst.datamodels.ModelLibrary`.
 
         Raises
         ------
         SkyflatError
-            If an exposure cannot be used, or the flat cannot be had.
+            If an exposure cannot be used, the flat is out of reach, or skyflat_combine is skipped
+            for several products.
         """
         libraries = self.open_exposures(inputs)
+        if self.skyflat_combine.skip and len(libraries) > 1:
+            raise SkyflatError(
+                f"{len(libraries)} products: skyflat_combine can be skipped for one at a time"
+            )
         # Before any work is done.
-        name_products(list_products(libraries))
+        describe_products(libraries)
         self.skyflat_combine.check_excluded(libraries)
         states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]
         if any(state != "COMPLETE" for state in states):
             self.prefetch(libraries[0])
         results = [self._make_skyflat(library) for library in libraries]
-        return results[0] if len(results) == 1 else results
+        return results[0] if len(results) == 1 else ModelContainer(results)
 
     def save_model(self, model, suffix=None, *args, **kwargs):
         """Save a skyflat, or the masked exposures under the suffix of their step."""
@@ -111,7 +117,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
                     image = self.flat_field.run(image)
                     self._check_flat_fielded(image)
                 if image.meta.cal_step.flat_field == "COMPLETE":
-                    # Nothing asks for them any more, and they would double what is written.
+                    # No later step needs them, and they would double what is written.
                     image.var_poisson = image.var_rnoise = image.var_flat = None
                 library.shelve(image, index)
 

@@ -75,8 +75,8 @@ class SkyflatQualityStep(SkyflatStep):
             metrics += summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)
         metrics += measure_sky(skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq, window)
         if skyflat.images is not None and skyflat.masks is not None:
-            coverage = count_samples(skyflat.iterate("masks"))
-            planes = (skyflat.iterate("images"), skyflat.iterate("masks"), skyflat.bkg, skyflat.err)
+            coverage = count_samples(skyflat.masks)
+            planes = (skyflat.images, skyflat.masks, skyflat.bkg, skyflat.err)
             metrics += measure_exposures(*planes, coverage, ~window.reference_pixels())
         skyflat.qc = judge_metrics(self, metrics, skyflat.get_dtype("qc"))
         tell_of_failures(self, skyflat.qc, name)

@@ -86,9 +86,9 @@ class Report:
         vetting, exposures = pictures.picture_vetting(table, self.runs), []
         if self.has_stack:
             number = len(model.images)
-            coverage = count_samples(model.iterate("masks"))
-            images = tqdm(model.iterate("images"), self.name, number, unit="exposure", disable=None)
-            masks = model.iterate("masks")
+            coverage = count_samples(model.masks)
+            images = tqdm(model.images, self.name, number, unit="exposure", disable=None)
+            masks = model.masks
             views, variation = view_exposures(images, masks, bkg, err, coverage)
             vetting += pictures.picture_scatter(views, variation, window)
             limits = np.nanpercentile(bkg, [0.5, 99.5])
