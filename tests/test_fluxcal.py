@@ -16,7 +16,7 @@ from soss_background import EncircledEnergyStep, SurfaceBrightnessStep
 from soss_background.cli import main
 from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
-from soss_background.fluxcal.aperture import Sky, grow
+from soss_background.fluxcal.aperture import Sky, curve_of_growth
 from soss_background.fluxcal.expected import expected_rates
 from soss_background.fluxcal.psf import Psf, find_psf, read_psf
 from soss_background.fluxcal.rates import average_tables, compare_rates, read_table, total_rates
@@ -41,7 +41,7 @@ def table():
     star = replace(STAR, x=50.0, y=50.0, count_rate=1.0, sky=0.0, noise=0.0, time=1e12)
     image = simulate_star(PSF, star).data.astype(float)
     settings = {"gain": 1.6, "time": 1e12}
-    rate, _ = grow(image, 0 * image, (50.0, 50.0), RADII, Sky(0.0, 0.0, 1), **settings)
+    rate, _ = curve_of_growth(image, 0 * image, (50.0, 50.0), RADII, Sky(0.0, 0.0, 1), **settings)
     return Psf(RADII, rate)
 
 
@@ -165,7 +165,9 @@ def test_errors():
     sky = Sky(1.0, 0.2, 100)
     image = np.full((61, 61), 1.0)
     image[30, 30] += 1000.0
-    rate, error = grow(image, 0 * image, (30.0, 30.0), [2.0, 5.0], sky, gain=2.0, time=50.0)
+    rate, error = curve_of_growth(
+        image, 0 * image, (30.0, 30.0), [2.0, 5.0], sky, gain=2.0, time=50.0
+    )
     area = np.pi * np.array([4.0, 25.0])
     np.testing.assert_allclose(rate, 1000.0)
     np.testing.assert_allclose(error**2, 10.0 + 0.04 * area + 0.04 * area**2 / 100)
@@ -189,7 +191,7 @@ def test_surface_brightness():
     clean = SurfaceBrightnessStep().run(simulate_star(PSF, replace(settings, bad_fraction=0.0)))
     change = profile["surface_brightness"] / clean["surface_brightness"] - 1
     assert abs(change[0]) < 0.02
-    kept = SurfaceBrightnessStep(noclip=True).run(image)
+    kept = SurfaceBrightnessStep(clip=False).run(image)
     assert (kept["n_clipped"] == 0).all()
     assert kept["surface_brightness"][2] < profile["surface_brightness"][2] - 0.1
 
@@ -257,7 +259,7 @@ def test_what_cannot_be_used(tmp_path):
         ({"meta.exposure.exposure_time": None}, "keyword EFFEXPTM is missing"),
         ({"meta.bunit_data": "MJy/sr"}, "in MJy/sr, but keyword PHOTMJSR is missing"),
         ({"meta.bunit_data": "MJy"}, "BUNIT is MJy, not DN/s or MJy/sr"),
-        ({"meta.target.ra": None}, "tells no place of the target: give x and y"),
+        ({"meta.target.ra": None}, "lacks the position of the target: give x and y"),
         ({"meta.target.ra": 89.3}, "the WCS has the target outside"),
         ({"dq": np.ones_like(image.dq)}, "only 0 good pixels of sky"),
     ):
@@ -386,7 +388,7 @@ def test_psf_tables(tmp_path, table):
         ("a b\n1 2\n", "column radius is missing"),
         ("Radius Flux\n2 0.5\n1 0.6\n", "radii do not increase"),
         ("Radius Flux\n", "radii do not increase"),
-        ("Radius Flux\n1 50\n2 60\n", "encircled energies are no parts of 1"),
+        ("Radius Flux\n1 50\n2 60\n", "encircled energies must lie between 0 and 1"),
     ):
         (tmp_path / "bad.radtab").write_text(text)
         with pytest.raises(SkyflatError, match=f"bad.radtab: .*{message}"):
