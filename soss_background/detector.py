@@ -13,7 +13,7 @@ __all__ = ["FULL", "PWCPOS", "SUBARRAYS", "SUBSTRIP96", "SUBSTRIP256", "Window"]
 # Commanded position of the pupil wheel, degrees.
 PWCPOS = 245.76
 
-# Electrons per DN, side of a pixel in arcsec, and collecting area of the telescope in m^2 (JWST user
+# Electrons per DN, side of a pixel in arcsec, collecting area of the telescope in m^2 (JWST user
 # documentation, NIRISS detector overview and JWST telescope).
 GAIN, PIXEL_SCALE, COLLECTING_AREA = 1.6, 0.0656, 25.4
 

@@ -1,4 +1,8 @@
-"""Photometry of a single star in circles and annuli."""
+"""Photometry of a single star in circles and annuli.
+
+Images are count rates in DN/s, shape (ny, nx); `bad` is True for pixels without a measurement.
+Positions are column and row, pixels from 0.
+"""
 
 from typing import NamedTuple
 
@@ -56,37 +60,7 @@ class Sky(NamedTuple):
 
 
 def find_star(image, bad, guess, annulus, n_sigma):
-    """
-    Find the centroid of a star, and measure the sky around it.
-
-    The centroid is the centre of mass of a box of 7 pixels, which follows the star. The sky is the
-    mean of an annulus, clipped by the median absolute deviation, which a neighbour hardly changes.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement.
-    guess : tuple of float
-        Approximate column and row of the star, pixels from 0.
-    annulus : tuple of float
-        Inner and outer radius of the sky annulus, pixels.
-    n_sigma : float
-        Pixels of the sky that deviate by more standard deviations are clipped.
-
-    Returns
-    -------
-    position : tuple of float
-        Column and row, pixels from 0.
-    sky : `Sky`
-        The sky.
-
-    Raises
-    ------
-    ValueError
-        If there is no star, or fewer than ten pixels of sky are good.
-    """
+    """Return the column and row of the star near a guess, and the `Sky` around it."""
     sky = _measure_sky(image, bad, guess, annulus, n_sigma)
     near = distances(image.shape, guess) < _NEAR
     whole, _ = replace_pixels(image, bad, bad & near)
@@ -95,7 +69,7 @@ def find_star(image, bad, guess, annulus, n_sigma):
 
 
 def _measure_sky(image, bad, position, annulus, n_sigma):
-    """Measure the clipped mean of the good pixels of an annulus."""
+    """Measure the mean of an annulus, clipped by the MAD, which a neighbour hardly changes."""
     values = _good_pixels(image, bad, position, annulus)
     kept = sigma_clip(values, sigma=n_sigma, maxiters=10, stdfunc="mad_std", masked=False)
     if len(kept) < 10:
@@ -133,29 +107,8 @@ def distances(shape, position):
 
 
 def replace_pixels(image, bad, wrong, how="surface"):
-    """
-    Replace pixels by estimates from their neighbours.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement, which are no neighbours.
-    wrong : ndarray of bool, shape (ny, nx)
-        True for pixels that are replaced, which are no neighbours either.
-    how : {"surface", "median", "none"}
-        Fit a polynomial surface of second degree to the 5 by 5 pixels around, or take the median
-        of 7 by 7, or set the pixel to NaN.
-
-    Returns
-    -------
-    replaced : ndarray of float, shape (ny, nx)
-        The image with these pixels replaced; NaN where fewer than 12 of the 13 by 13 pixels around
-        are good.
-    error : ndarray of float, shape (ny, nx)
-        Scatter of the neighbours of replaced pixels about the surface or the median; 0 elsewhere.
-    """
+    """Replace pixels by estimates from good ones nearby; return the image, and their errors."""
+    # The error is the scatter of the neighbours. Without enough neighbours, both are NaN.
     replaced = np.array(image, dtype=float)
     good, error = np.where(bad | wrong, np.nan, replaced), np.zeros(replaced.shape)
     replaced[wrong] = error[wrong] = np.nan
@@ -202,28 +155,25 @@ def mend_star(image, bad, distance, sky, *, outer, how, n_sigma):
 
     Parameters
     ----------
-    image, bad : ndarray, shape (ny, nx)
-        Count rates, DN/s; True for pixels without a measurement.
-    distance : ndarray of float, shape (ny, nx)
-        Distance of pixels from the star.
+    image, bad, distance : ndarray, shape (ny, nx)
+        Count rates, DN/s; True for pixels without a measurement; distance from the star, pixels.
     sky : `Sky`
         The sky.
     outer : float
         Largest radius that is measured, pixels.
-    how : str
-        Method of `replace_pixels`.
+    how : {"surface", "median", "none"}
+        Fit a polynomial surface of second degree to the 5 by 5 pixels around, or take the median
+        of 7 by 7, or set the pixel to NaN.
     n_sigma : float
         Pixels below the sky by more standard deviations are low.
 
     Returns
     -------
-    mended, error : ndarray of float, shape (ny, nx)
+    mended, error, doubt : ndarray of float, shape (ny, nx)
         The image with pixels replaced; uncertainty of replaced pixels and of bad pixels of the
-        core, 0 elsewhere.
-    doubt : ndarray of float, shape (ny, nx)
-        Largest plausible error of bad pixels of the core, 0 elsewhere.
+        core; largest plausible error of the latter. Both are 0 elsewhere.
     number : int
-        Number of pixels that were replaced.
+        Number of replaced pixels.
     """
     core = distance <= CORE
     beyond = ~core & (distance < outer + 1)
@@ -292,20 +242,16 @@ def measure_annuli(image, position, annuli, sky, *, n_sigma, gain, time):
 
     Parameters
     ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s; pixels that are not finite are ignored.
-    position : tuple of float
-        Column and row of the star, pixels from 0.
+    image, position : object
+        As for `curve_of_growth`.
     annuli : sequence of tuple of float, shape (n, 2)
         Inner and outer radii, pixels.
     sky : `Sky`
         The sky.
     n_sigma : float
         Pixels below the sky by more standard deviations are ignored; infinite for none.
-    gain : float
-        Electrons per DN.
-    time : float
-        Exposure time, s.
+    gain, time : float
+        Electrons per DN, and exposure time, s.
 
     Returns
     -------

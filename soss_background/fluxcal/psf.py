@@ -47,25 +47,7 @@ class Psf(NamedTuple):
 
 
 def read_psf(path):
-    """
-    Read the encircled energy of a PSF.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        A table that astropy reads, with the columns Radius (pixels) and CountRate, Flux or
-        encircled_energy (fraction of the flux).
-
-    Returns
-    -------
-    psf : `Psf`
-        The PSF.
-
-    Raises
-    ------
-    SkyflatError
-        If it cannot be read, or its values are not those of a curve of growth.
-    """
+    """Read a table of Radius (pixels) and CountRate, Flux or encircled_energy (fractions)."""
     with tell_of_fault(path, "cannot be read as a table of encircled energy"):
         table = Table.read(path, format="ascii")
         radius, energy = (_column(table, names) for names in (_RADIUS, _ENERGY))

@@ -81,24 +81,7 @@ class StarStep(SkyflatStep):
         return np.array(self.radii, dtype=float)
 
     def find(self, init):
-        """
-        Open an image, and find its star.
-
-        Parameters
-        ----------
-        init : str, `~pathlib.Path` or data model
-            The image, ``_rate`` or ``_cal``.
-
-        Returns
-        -------
-        star : `Star`
-            The star.
-
-        Raises
-        ------
-        SkyflatError
-            If the image cannot be used, or shows no star there.
-        """
+        """Open an image, and return its `Star`; raise unless it can be used and shows one."""
         model = self.open_exposure(init)
         try:
             return self._find(model)
