@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 from soss_background.numerics.cells import (
     bin_to_cells,
@@ -16,6 +17,7 @@ from soss_background.numerics.cells import (
     gather_blocks,
     subtract_common_sky,
 )
+from soss_background.numerics.smoothing import fill_gaps
 from soss_background.numerics.threads import count_threads, map_parallel, split_rows
 
 
@@ -81,6 +83,27 @@ def test_common_sky():
         # The noise of a mean of six, and no stripes.
         assert np.std(residual[0, 20:]) < 1.3 * noise
         assert abs(np.mean(residual[0])) < 0.2 * noise
+
+
+def test_gaps_are_filled_from_near_to_far():
+    """With Gaussians that double, as scipy convolves them, until nothing is left."""
+    rng = np.random.default_rng(3)
+    image = rng.normal(5, 1, (64, 96)).astype("f4")
+    known = np.ones(image.shape, dtype=bool)
+    known[20:50, 30:80] = known[:3] = False
+    expected, filled, sigma = np.where(known, image, 0), known.copy(), np.array([2.0, 1.0])
+    rounds = 0
+    while not filled.all():
+        weight, total = (
+            ndimage.gaussian_filter(plane, sigma, mode="constant")
+            for plane in (filled.astype("f4"), expected)
+        )
+        near = ~filled & (weight > 0.01)
+        expected[near] = total[near] / weight[near]
+        filled |= near
+        sigma, rounds = 2 * sigma, rounds + 1
+    assert rounds > 1
+    assert_allclose(fill_gaps(image, known, sigma=(2.0, 1.0)), expected, rtol=1e-4)
 
 
 def test_number_of_threads(monkeypatch):
