@@ -43,16 +43,7 @@ _HALF_DIAGONAL = 0.71
 
 
 class Sky(NamedTuple):
-    """
-    Sky around a star.
-
-    Attributes
-    ----------
-    mean, sigma : float
-        Mean and standard deviation of the pixels, DN/s.
-    number : int
-        Number of pixels.
-    """
+    """Sky around a star: mean and standard deviation of its pixels, DN/s, and their number."""
 
     mean: float
     sigma: float
@@ -83,7 +74,7 @@ def _good_pixels(image, bad, position, annulus):
 
 
 def _follow_centroid(flux, position, sky):
-    """Move a box to the centroid of what it holds until it stays; return the last centroid."""
+    """Move a box to the centroid of its pixels until it stays; return the last centroid."""
     half, seen = _BOX // 2, set()
     for _ in range(_STEPS):
         column, row = (round(value) for value in position)

@@ -13,7 +13,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.detector import GAIN, PIXEL_SCALE, imaging_filter
 from soss_background.errors import SkyflatError
-from soss_background.fluxcal.aperture import CORE, distances, find_star
+from soss_background.fluxcal.aperture import CORE, Sky, distances, find_star
 from soss_background.fluxcal.plots import save_picture
 from soss_background.io.exposures import find_fault
 from soss_background.steps.base import SkyflatStep
@@ -30,34 +30,15 @@ _WCS = ("crpix", "crval", "ctype", "cunit", "cdelt", "pc")
 
 
 class Star(NamedTuple):
-    """
-    An image of a star.
+    """An image of a star."""
 
-    Attributes
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement.
-    position : tuple of float
-        Column and row of the star, pixels from 0.
-    distance : ndarray of float, shape (ny, nx)
-        Distance of pixels from the star.
-    sky : `~soss_background.fluxcal.aperture.Sky`
-        The sky around it.
-    time : float
-        Exposure time, s.
-    meta : dict
-        Metadata of the tables measured on it.
-    """
-
-    image: np.ndarray
-    bad: np.ndarray
-    position: tuple
-    distance: np.ndarray
-    sky: tuple
-    time: float
-    meta: dict
+    image: np.ndarray  # count rates, DN/s
+    bad: np.ndarray  # True for pixels without a measurement
+    position: tuple  # column and row of the star, pixels from 0
+    distance: np.ndarray  # of pixels from the star
+    sky: Sky
+    time: float  # exposure time, s
+    meta: dict  # metadata of the tables measured on it
 
 
 class StarStep(SkyflatStep):
