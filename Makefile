@@ -35,7 +35,7 @@ demo: .venv/installed
 	$(BIN)/soss-background report $(DEMO)/*_skyflat.fits --output $(DEMO)/report.html
 
 test: lint
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -48,7 +48,7 @@ style: lint
 	$(BIN)/towncrier check --compare-with origin/main
 
 coverage: .venv/installed
-	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 test-oldest:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
@@ -56,7 +56,7 @@ test-oldest:
 	.venv-oldest/bin/python -m pip install --quiet uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
 		--resolution lowest-direct --editable ".[test]"
-	.venv-oldest/bin/pytest -n auto --dist loadfile
+	.venv-oldest/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 wheel: .venv/installed
 	rm -rf dist

@@ -13,18 +13,20 @@ version = release = soss_background.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
-    "sphinx_automodapi.automodapi",
+    "sphinx.ext.autosummary",
     "myst_nb",
     "numpydoc",
     "step_arguments",
+    "internal_names",
 ]
 exclude_patterns = ["_build"]
+templates_path = ["_templates"]
 # Notebooks are kept without outputs, and run when the pages are built; logs are left out.
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 numpydoc_show_class_members = False
-# Names in backticks are links. Those of our own must lead somewhere; those of other projects are
+# Names in backticks are links. Those of our own must exist; those of other projects are
 # named only, so that the pages can be built without a network.
 default_role = "py:obj"
 nitpicky = True

@@ -1,7 +1,11 @@
-"""What tests share: simulated visits, and a machine without CRDS unless a test makes one."""
+"""Fixtures: simulated visits, and a machine without CRDS unless a test makes one."""
 
 import json
+import os
 from dataclasses import replace
+
+# Before NumPy is imported: the threads of BLAS of several test processes wait for each other.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest
@@ -14,15 +18,33 @@ from soss_background.steps import crds_access, resources
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
-# A corner of the detector with the step, reference rows and traces in it.
+# Files that take longest. Several processes share the files in this order, and end together.
+LONGEST = (
+    "documentation",
+    "stare",
+    "notebooks",
+    "full_size",
+    "batch",
+    "spec2",
+    "pipeline",
+    "report",
+)
+
+# A corner of the detector with the edge, reference rows and traces in it.
 SMALL = Simulation(
     window=Window("FULL", 1920, 600, 128, 256), n_exposures=5, n_integrations=2, star_density=1.0
 )
 
 
+def pytest_collection_modifyitems(items):
+    """Start the files that take longest first."""
+    order = [f"test_{name}" for name in LONGEST]
+    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_collections():
-    """Spare each run of a step the garbage collection of all that the tests have imported."""
+    """Exempt what the tests have imported from the garbage collection of each step."""
     with resources.few_collections():
         yield
 

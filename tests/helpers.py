@@ -1,4 +1,4 @@
-"""Functions that several tests call."""
+"""Functions that several test files share."""
 
 import hashlib
 import os
@@ -60,7 +60,7 @@ def edit_file(path, edit):
 
 
 def checksums(paths):
-    """Tell files apart by their contents."""
+    """Return a checksum of each file."""
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
 
 

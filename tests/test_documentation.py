@@ -1,4 +1,4 @@
-"""What README and documentation show to be typed does run."""
+"""The commands and programs in README and documentation run."""
 
 import os
 import re
@@ -10,7 +10,6 @@ import textwrap
 import tomllib
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import pytest
 from astropy.table import Table
 from crds_cache import crds_at, make_cache
 from distributed import Client
+from distributed.cli import dask_scheduler, dask_worker
 from helpers import BIN, make_skyflat, strun
 from jwst.extract_1d import Extract1dStep
 from mast_server import ask, run_server
@@ -26,7 +26,7 @@ from spec2_references import make_references
 from soss_background import batch
 from soss_background.associations import make_associations
 from soss_background.cli import main
-from soss_background.detector import SUBSTRIP256
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256
 from soss_background.fluxcal.psf import Psf
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import (
@@ -43,14 +43,16 @@ PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 
 # Names that stand for the user's own.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
-# Of the full detector, what a science exposure reads out: real sizes are tested elsewhere.
+# The part of the full detector that SUBSTRIP256 reads out: real sizes are tested elsewhere.
 PART = replace(SUBSTRIP256, name="FULL")
 QUICK = {
-    "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP256",
+    "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP96",
     "soss-background simulate SERIES": " --n-integrations 2",
 }
-SMALLER = {"Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1)"}
-SMALLER |= {"n_integrations=30": "n_integrations=2"}
+SMALLER = {
+    "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
+    "n_integrations=30": "n_integrations=2",
+}
 # Blocks that show what comes out, or a sketch.
 SHOWN = ("name ", "SKY ", "association ->")
 
@@ -64,13 +66,13 @@ _KNOWN = re.compile(rf"{_PROGRAM.pattern}|pip install |make |\.venv/bin/pytest "
 
 
 def blocks(page):
-    """Find the indented or fenced parts of a page."""
+    """List the indented or fenced blocks of a page."""
     text = page.read_text()
     return (_FENCE if page.suffix == ".md" else _LITERAL).findall(text)
 
 
 def split_commands(block):
-    """Split a block into commands, or take it as one program in Python."""
+    """Split a block into commands, unless it is a program in Python."""
     block = textwrap.dedent(block).strip()
     if block.startswith(("from ", "import ")):
         return [block]
@@ -83,7 +85,7 @@ def split_commands(block):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Put what the user has into a folder; return it with an environment and an archive."""
+    """Create the files of a user in a folder; return it with an environment and an archive."""
     folder = tmp_path_factory.mktemp("lab")
     home = tmp_path_factory.mktemp("home")
     settings = Simulation(window=PART, n_exposures=3, n_integrations=1, star_density=0.1)
@@ -99,7 +101,7 @@ def lab(tmp_path_factory):
     shutil.move(association, folder / "asn.json")
     (folder / "sky").symlink_to("data")
     (folder / "bad.csv").write_text("x,y\n1000,100\n")
-    series = simulate_time_series(home, Simulation(window=SUBSTRIP256, n_integrations=2))
+    series = simulate_time_series(home, Simulation(window=SUBSTRIP96, n_integrations=2))
     shutil.move(series, folder / SCIENCE)
     _take_standard(folder)
     header = "FILENAME,FILEPATH,PROGRAM,SUBARRAY,FILTER,DATE-BEG"
@@ -114,7 +116,7 @@ def lab(tmp_path_factory):
 
 
 def _take_standard(folder):
-    """Put two images of a flux standard into a folder, and what is known of it."""
+    """Write two images of a flux standard into a folder, its PSF, spectrum and throughput."""
     radius = np.arange(1.0, 16.0)
     psf = Psf(radius, 1 - 0.6 / radius)
     for name in ("psf", "throughputs"):
@@ -134,7 +136,7 @@ def _take_standard(folder):
 
 
 def _reach_crds(folder, flat):
-    """Make a CRDS cache with all reference files, and parameters that leave the spectrum out."""
+    """Create a CRDS cache with all reference files, and parameters that skip the spectrum."""
     references = make_references(folder, flat)
     references["bkg"] = folder / "bkg.fits"
     library, _ = make_reference([make_skyflat(number) for number in (1, 2)])
@@ -151,25 +153,25 @@ def run(lab):
     done = set()
 
     def run(block):
-        commands = [command for command in split_commands(block) if command not in done]
-        done.update(commands)
-        if any(command.startswith("dask") for command in commands):
-            _run_in_shell(commands, folder, environment)
-        else:
-            with crds_at(environment, folder), ask(server), _batches_here():
-                for command in commands:
-                    _run_here(command)
+        with crds_at(environment, folder), ask(server), _batches_here():
+            for command in split_commands(block):
+                words = split_words(command)
+                if words not in done:
+                    done.add(words)
+                    _run_here(words)
 
     return run
 
 
-def _run_in_shell(commands, folder, environment):
-    script = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *commands]
-    result = subprocess.run(
-        ["bash", "-ec", "\n".join(script)],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
+def split_words(command):
+    """Split a command as a shell does, and match its patterns; a program in Python is one word."""
+    if not _PROGRAM.match(command):
+        return (command,)
+    command += QUICK.get(command.split(" -")[0], "")
+    words = []
+    for word in shlex.split(command, comments=True):
+        words += sorted(map(str, Path().glob(word))) or [word]
+    return tuple(words)
 
 
 @contextmanager
@@ -190,26 +192,33 @@ def _batches_here():
         signal.signal(number, handler)
 
 
-def _run_here(command):
-    """Do in this process, which has imported all, what a shell would start."""
-    if not _PROGRAM.match(command):
-        for size, smaller in SMALLER.items():
-            command = command.replace(size, smaller)
-        exec(command, {})
-        return
-    program, *words = shlex.split(command + QUICK.get(command.split(" -")[0], ""), comments=True)
-    arguments = chain.from_iterable(sorted(map(str, Path().glob(word))) or [word] for word in words)
+def _run_here(words):
+    """Run in this process, which has imported all, what a shell would start."""
+    program, *arguments = words
     if program == "strun":
         strun(*arguments)
+    elif program == "soss-background":
+        assert main(arguments) == 0, words
     elif program == "crds":
         subprocess.run([BIN / program, *arguments], check=True)
+    elif program == "dask":
+        _check_dask(*arguments)
     else:
-        assert main(list(arguments)) == 0, command
+        for size, smaller in SMALLER.items():
+            program = program.replace(size, smaller)
+        exec(program, {})
+
+
+def _check_dask(command, *options):
+    """Check the options of a scheduler or worker, which are started elsewhere."""
+    commands = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
+    assert options[-1] == "&"
+    commands[command].make_context(command, list(options[:-1]))
 
 
 @pytest.fixture(scope="module")
 def after_readme(run):
-    """Do first what the README tells."""
+    """Run the commands of the README first."""
     for block in blocks(ROOT / "README.md"):
         run(block)
 

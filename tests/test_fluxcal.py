@@ -16,7 +16,15 @@ from soss_background import EncircledEnergyStep, SurfaceBrightnessStep
 from soss_background.cli import main
 from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
-from soss_background.fluxcal.aperture import Sky, grow
+from soss_background.fluxcal.aperture import (
+    Sky,
+    curve_of_growth,
+    distances,
+    find_doubtful,
+    find_star,
+    mend_star,
+    replace_pixels,
+)
 from soss_background.fluxcal.expected import expected_rates
 from soss_background.fluxcal.psf import Psf, find_psf, read_psf
 from soss_background.fluxcal.rates import average_tables, compare_rates, read_table, total_rates
@@ -41,7 +49,7 @@ def table():
     star = replace(STAR, x=50.0, y=50.0, count_rate=1.0, sky=0.0, noise=0.0, time=1e12)
     image = simulate_star(PSF, star).data.astype(float)
     settings = {"gain": 1.6, "time": 1e12}
-    rate, _ = grow(image, 0 * image, (50.0, 50.0), RADII, Sky(0.0, 0.0, 1), **settings)
+    rate, _ = curve_of_growth(image, 0 * image, (50.0, 50.0), RADII, Sky(0.0, 0.0, 1), **settings)
     return Psf(RADII, rate)
 
 
@@ -99,7 +107,7 @@ def test_bad_pixels_are_replaced(replace_):
     whole = EncircledEnergyStep().run(image)
     hurt = image.copy()
     bits = dqflags.pixel
-    # What is bad tells nothing of its neighbours, in the core and beyond the circles, too.
+    # Bad pixels do not count as neighbours, in the core and beyond the circles, too.
     for place, neighbour in (((50, 56), (50, 55)), ((50, 64), (50, 66))):
         pair = image.copy()
         pair.data[place] = pair.data[neighbour] = 1e6
@@ -113,7 +121,7 @@ def test_bad_pixels_are_replaced(replace_):
     for (row, column), value in places.items():
         hurt.data[row, column] = value
         hurt.dq[row, column] = bits["DO_NOT_USE"] | bits["HOT"]
-    # Flags that do not tell that a pixel is bad.
+    # Flags of pixels that are not bad.
     hurt.dq[52, 58] = bits["JUMP_DET"] | bits["NO_FLAT_FIELD"]
     hurt.dq[50, 51] = bits["SATURATED"]
     hurt.dq[50, 54] = bits["DO_NOT_USE"]
@@ -165,14 +173,99 @@ def test_errors():
     sky = Sky(1.0, 0.2, 100)
     image = np.full((61, 61), 1.0)
     image[30, 30] += 1000.0
-    rate, error = grow(image, 0 * image, (30.0, 30.0), [2.0, 5.0], sky, gain=2.0, time=50.0)
+    rate, error = curve_of_growth(
+        image, 0 * image, (30.0, 30.0), [2.0, 5.0], sky, gain=2.0, time=50.0
+    )
     area = np.pi * np.array([4.0, 25.0])
     np.testing.assert_allclose(rate, 1000.0)
     np.testing.assert_allclose(error**2, 10.0 + 0.04 * area + 0.04 * area**2 / 100)
 
 
+def test_replacement_of_pixels():
+    """A surface of second degree is restored; too few neighbours give NaN."""
+    y, x = np.indices((31, 31)) - 15.0
+    truth = 5 + 0.3 * x - 0.2 * y + 0.05 * x**2 - 0.02 * x * y + 0.01 * y**2
+    wrong = np.zeros(truth.shape, dtype=bool)
+    wrong[10, 12] = wrong[10, 13] = wrong[0, 30] = True
+    image = np.where(wrong, 1e6, truth)
+    restored, error = replace_pixels(image, np.zeros_like(wrong), wrong)
+    np.testing.assert_allclose(restored, truth, atol=1e-9)
+    np.testing.assert_allclose(error, 0, atol=1e-9)
+    median, scatter = replace_pixels(image, np.zeros_like(wrong), wrong, "median")
+    around = np.delete(truth[7:14, 9:16].ravel(), [24, 25])
+    assert median[10, 12] == np.median(around)
+    assert scatter[10, 12] == pytest.approx(np.std(around))
+    assert (scatter > 0).sum() == 3
+    none, _ = replace_pixels(image, np.zeros_like(wrong), wrong, "none")
+    np.testing.assert_array_equal(none, np.where(wrong, np.nan, truth))
+    # Eleven good neighbours of the pixel in the corner: one less than are needed.
+    bad = np.zeros_like(wrong)
+    bad[:7, 24:] = True
+    bad[0, 24:30], bad[1, 24:29] = False, False
+    assert np.isnan(replace_pixels(image, bad, wrong)[0][0, 30])
+    bad[1, 29] = False
+    assert replace_pixels(image, bad, wrong)[0][0, 30] == pytest.approx(truth[0, 30])
+
+
+def test_what_is_replaced_and_what_is_doubted():
+    """Bad pixels within the circles; of the core, those without a value; low ones by choice."""
+    image = np.full((61, 61), 2.0)
+    bad = np.zeros(image.shape, dtype=bool)
+    distance = distances(image.shape, (30.0, 30.0))
+    ring, end, outside, core, empty, low = (
+        (30, 36),
+        (30, 45),
+        (30, 47),
+        (30, 33),
+        (28, 30),
+        (40, 30),
+    )
+    for place, value in ((ring, 9.0), (end, 9.0), (outside, 9.0), (core, 12.0), (empty, np.nan)):
+        image[place], bad[place] = value, True
+    image[low] = -4.0
+    settings = {"outer": 15.0, "n_sigma": 3.0}
+    sky = Sky(1.0, 1.0, 100)
+    for how, number in (("surface", 3), ("median", 4), ("none", 0)):
+        mended, error, doubt, found = mend_star(image, bad, distance, sky, how=how, **settings)
+        assert found == number
+        assert (mended[outside], mended[core]) == (9, 12)
+        expected = np.nan if how == "none" else 2
+        assert [mended[place] for place in (ring, end, empty)] == pytest.approx(
+            [expected] * 3, nan_ok=True
+        )
+        assert mended[low] == pytest.approx(2 if how == "median" else -4)
+        # The neighbours suggest 2: 10 less than the pixel has, and 1 more than the sky.
+        assert doubt[core] == pytest.approx(10)
+        assert doubt[empty] == pytest.approx(1)
+        assert np.count_nonzero(doubt) == 2
+        assert error[core] == doubt[core]
+
+
+def test_doubtful_circles():
+    """Those that a bad pixel overlaps, if it may be wrong by more than 2 % of the count rate."""
+    distance = distances((61, 61), (30.0, 30.0))
+    radii, rate = np.array([3.0, 3.4, 10.0, 15.0]), np.array([100.0, 100, 200, 300])
+    doubt = np.zeros(distance.shape)
+    doubt[30, 34], doubt[26, 30] = 3.0, 4.0  # 5 together
+    np.testing.assert_array_equal(
+        find_doubtful(rate, doubt, distance, radii), [False, True, True, False]
+    )
+
+
+@pytest.mark.parametrize("guess", [(50.0, 50.0), (43.0, 56.0)])
+def test_the_box_follows_the_star(guess):
+    """From seven pixels away, to the same place; the sky is measured around it."""
+    image = simulate_star(PSF, replace(STAR, count_rate=1e6))
+    bad = np.zeros(image.data.shape, dtype=bool)
+    position, sky = find_star(image.data.astype(float), bad, guess, (20, 25), 3.0)
+    np.testing.assert_allclose(position, (50.3, 49.6), atol=0.1)
+    ring = (distances(bad.shape, position) >= 20) & (distances(bad.shape, position) < 25)
+    assert sky.number == pytest.approx(ring.sum(), abs=15)
+    assert sky.mean == pytest.approx(np.median(image.data[ring]), abs=3 * sky.sigma / 26)
+
+
 def test_surface_brightness():
-    """Means of rings without sky; low pixels are left out unless they are to be kept."""
+    """Means of annuli without sky; low pixels are ignored unless clip is false."""
     settings = replace(STAR, count_rate=1e6, time=1e4, bad_fraction=0.02)
     image = simulate_star(PSF, settings)
     image.data[50, 63] = -40.0
@@ -189,7 +282,7 @@ def test_surface_brightness():
     clean = SurfaceBrightnessStep().run(simulate_star(PSF, replace(settings, bad_fraction=0.0)))
     change = profile["surface_brightness"] / clean["surface_brightness"] - 1
     assert abs(change[0]) < 0.02
-    kept = SurfaceBrightnessStep(noclip=True).run(image)
+    kept = SurfaceBrightnessStep(clip=False).run(image)
     assert (kept["n_clipped"] == 0).all()
     assert kept["surface_brightness"][2] < profile["surface_brightness"][2] - 0.1
 
@@ -220,7 +313,7 @@ def test_strun(tmp_path, table):
     assert (growth.meta["FILTER"], growth.meta["EXPOSURE"]) == ("F090W", path.name)
     assert abs(growth.meta["X"] - 50.3) < 0.1
     assert growth.meta["HISTORY"][0].startswith("strun soss_background.EncircledEnergyStep")
-    # Relative to the largest circle, which holds what the PSF tells.
+    # Relative to the largest circle, scaled to the PSF.
     assert growth["encircled_energy"][-1] == pytest.approx(table.encircled[-1])
     np.testing.assert_allclose(growth["encircled_energy"], table.encircled, atol=0.02)
 
@@ -257,7 +350,7 @@ def test_what_cannot_be_used(tmp_path):
         ({"meta.exposure.exposure_time": None}, "keyword EFFEXPTM is missing"),
         ({"meta.bunit_data": "MJy/sr"}, "in MJy/sr, but keyword PHOTMJSR is missing"),
         ({"meta.bunit_data": "MJy"}, "BUNIT is MJy, not DN/s or MJy/sr"),
-        ({"meta.target.ra": None}, "tells no place of the target: give x and y"),
+        ({"meta.target.ra": None}, "lacks the position of the target: give x and y"),
         ({"meta.target.ra": 89.3}, "the WCS has the target outside"),
         ({"dq": np.ones_like(image.dq)}, "only 0 good pixels of sky"),
     ):
@@ -386,7 +479,7 @@ def test_psf_tables(tmp_path, table):
         ("a b\n1 2\n", "column radius is missing"),
         ("Radius Flux\n2 0.5\n1 0.6\n", "radii do not increase"),
         ("Radius Flux\n", "radii do not increase"),
-        ("Radius Flux\n1 50\n2 60\n", "encircled energies are no parts of 1"),
+        ("Radius Flux\n1 50\n2 60\n", "encircled energies must lie between 0 and 1"),
     ):
         (tmp_path / "bad.radtab").write_text(text)
         with pytest.raises(SkyflatError, match=f"bad.radtab: .*{message}"):
@@ -466,6 +559,13 @@ def test_expected_rates_that_cannot_be(throughputs, tmp_path):
         expected_rates(tmp_path / "other.fits", throughputs)
     with pytest.raises(SkyflatError, match="nowhere: no such folder"):
         expected_rates(star, tmp_path / "nowhere")
+    curve = throughputs / "F480M.dat"
+    Table({"wavelength": [4e4, 5e4], "throughput": [0.2, 20.0]}).write(
+        curve, format="ascii", overwrite=True
+    )
+    with pytest.raises(SkyflatError, match="F480M.dat: throughputs must lie between 0 and 1"):
+        expected_rates(star, throughputs)
+    curve.unlink()
     (throughputs / "again_f090w.fits").write_text("none")
     with pytest.raises(SkyflatError, match="again_f090w.fits and .* are both of F090W"):
         expected_rates(star, throughputs)

@@ -10,7 +10,6 @@ from numpy.testing import assert_array_equal
 
 from soss_background import SkyflatModel
 from soss_background.io.store import Stack
-from soss_background.numerics.threads import count_threads, map_parallel, split_rows
 
 SHAPE = (4, 12, 10)
 RNG = np.random.default_rng(0)
@@ -89,11 +88,3 @@ def test_part_of_a_stack_is_saved_as_it_is(tmp_path):
     assert isinstance(skyflat.images, np.memmap)
     with SkyflatModel(tmp_path / "sky.asdf") as again:
         assert_array_equal(again.images, IMAGES[2:])
-
-
-def test_threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert count_threads() == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    assert count_threads() >= 1
-    assert map_parallel(lambda rows: rows.stop - rows.start, split_rows(10, 4)) == [4, 4, 2]

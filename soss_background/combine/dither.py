@@ -27,8 +27,8 @@ def measure_dither(images):
     """
     Measure by how much the stars of exposures are displaced, by cross-correlation.
 
-    The correlation is normalised by what overlaps (Padfield 2012, IEEE Trans. Image Process. 21,
-    2706), so that large displacements are not at a disadvantage.
+    The correlation is normalised by the overlap (Padfield 2012, IEEE Trans. Image Process. 21,
+    2706): `scipy.signal.correlate` knows no masks and favours small displacements.
 
     Parameters
     ----------

@@ -1,4 +1,8 @@
-"""Photometry of a single star in circles and rings."""
+"""Photometry of a single star in circles and annuli.
+
+Images are count rates in DN/s, shape (ny, nx); `bad` is True for pixels without a measurement.
+Positions are column and row, pixels from 0.
+"""
 
 from typing import NamedTuple
 
@@ -8,191 +12,195 @@ from photutils.aperture import CircularAnnulus
 from photutils.centroids import centroid_com, centroid_sources
 from photutils.profiles import CurveOfGrowth
 
-__all__ = ["CORE", "Sky", "find_star", "grow", "measure_rings", "measure_sky", "replace_pixels"]
+__all__ = [
+    "CORE",
+    "Sky",
+    "curve_of_growth",
+    "distances",
+    "find_doubtful",
+    "find_star",
+    "measure_annuli",
+    "mend_star",
+    "replace_pixels",
+]
 
-# Radius within which pixels are left as they are, pixels.
+# Radius within which measured pixels keep their values, pixels.
 CORE = 5.0
 
-# Side of the box of a centroid, pixels, and how often it follows the star.
+# Side of the box of a centroid, pixels, and how often the box follows the star.
 _BOX, _STEPS = 7, 10
-# A star's box is this many standard deviations brighter than the sky.
+# Distance to the expected position within which bad pixels are replaced to find a star, pixels.
+_NEAR = 15.0
+# A star's box is brighter than the sky by this many standard deviations.
 _SEEN = 5.0
-# Half of the side of the box that tells what a pixel should be, by the way it is told; a box with
-# fewer good pixels than that grows, pixels.
+# Half of the side of the box of neighbours of a replaced pixel, by method. The box grows up to
+# _FAR until it has _ENOUGH good pixels.
 _REACH, _ENOUGH, _FAR = {"surface": 2, "median": 3}, 12, 6
+# Fraction of the flux by which bad pixels of the core may be wrong in a measured circle.
+_DOUBTFUL = 0.02
+# Half of a pixel's diagonal: a pixel overlaps a circle if its centre is not further out than that.
+_HALF_DIAGONAL = 0.71
 
 
 class Sky(NamedTuple):
-    """
-    The sky about a star.
-
-    Attributes
-    ----------
-    mean, sigma : float
-        Mean and standard deviation of a pixel, DN/s.
-    number : int
-        Number of pixels.
-    """
+    """Sky around a star: mean and standard deviation of its pixels, DN/s, and their number."""
 
     mean: float
     sigma: float
     number: int
 
 
-def measure_sky(image, bad, position, annulus, n_sigma):
-    """
-    Measure the clipped mean of the sky in a ring about a star.
+def find_star(image, bad, guess, annulus, n_sigma):
+    """Return the column and row of the star near a guess, and the `Sky` around it."""
+    sky = _measure_sky(image, bad, guess, annulus, n_sigma)
+    near = distances(image.shape, guess) < _NEAR
+    whole, _ = replace_pixels(image, bad, bad & near)
+    position = _follow_centroid(np.nan_to_num(whole - sky.mean, posinf=0, neginf=0), guess, sky)
+    return position, _measure_sky(image, bad, position, annulus, n_sigma)
 
-    Deviations are told by the median absolute deviation, which light of a neighbour hardly moves.
 
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement.
-    position : tuple of float
-        Column and row of the star, pixels from 0.
-    annulus : tuple of float
-        Inner and outer radius, pixels.
-    n_sigma : float
-        Pixels that deviate by more standard deviations are left out.
-
-    Returns
-    -------
-    sky : `Sky`
-        The sky.
-
-    Raises
-    ------
-    ValueError
-        If the ring has fewer than ten pixels that can be used.
-    """
-    values = _take(image, bad, position, annulus)
+def _measure_sky(image, bad, position, annulus, n_sigma):
+    """Measure the mean of an annulus, clipped by the MAD, which a neighbour hardly changes."""
+    values = _good_pixels(image, bad, position, annulus)
     kept = sigma_clip(values, sigma=n_sigma, maxiters=10, stdfunc="mad_std", masked=False)
     if len(kept) < 10:
         raise ValueError(f"only {len(kept)} good pixels of sky")
     return Sky(float(np.mean(kept)), float(np.std(kept, ddof=1)), len(kept))
 
 
-def _take(image, bad, position, ring):
-    """List the good pixels in a ring."""
-    return CircularAnnulus(position, *ring).to_mask(method="center").get_values(image, mask=bad)
+def _good_pixels(image, bad, position, annulus):
+    """List the good pixels whose centres lie in an annulus."""
+    return CircularAnnulus(position, *annulus).to_mask(method="center").get_values(image, mask=bad)
 
 
-def find_star(image, bad, position, sky):
-    """
-    Find the centroid of a star: the centre of mass of a box of 7 pixels, which follows it.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement.
-    position : tuple of float
-        Column and row of the star, about, pixels from 0.
-    sky : `Sky`
-        The sky.
-
-    Returns
-    -------
-    position : tuple of float
-        Column and row, pixels from 0.
-
-    Raises
-    ------
-    ValueError
-        If there is no star.
-    """
-    light = np.where(bad, 0, image - sky.mean)
-    seen = set()
+def _follow_centroid(flux, position, sky):
+    """Move a box to the centroid of its pixels until it stays; return the last centroid."""
+    half, seen = _BOX // 2, set()
     for _ in range(_STEPS):
         column, row = (round(value) for value in position)
-        half = _BOX // 2
-        if not (half <= column < image.shape[1] - half and half <= row < image.shape[0] - half):
+        box = np.s_[row - half : row + half + 1, column - half : column + half + 1]
+        if min(row, column) < half or flux[box].shape != (_BOX, _BOX):
             raise ValueError(f"the star at x = {column}, y = {row} is not, or not whole, in it")
-        box = light[row - half : row + half + 1, column - half : column + half + 1]
-        if not box.sum() > _SEEN * sky.sigma * _BOX:
+        if not flux[box].sum() > _SEEN * sky.sigma * _BOX:
             raise ValueError(f"no star at x = {column}, y = {row}")
         if (column, row) in seen:
             break
         seen.add((column, row))
-        x, y = centroid_sources(light, column, row, box_size=_BOX, centroid_func=centroid_com)
+        x, y = centroid_sources(flux, column, row, box_size=_BOX, centroid_func=centroid_com)
         position = float(x[0]), float(y[0])
     return position
 
 
-def replace_pixels(image, bad, wrong, how):
-    """
-    Replace pixels by what their neighbours tell.
+def distances(shape, position):
+    """Return the distance of each pixel of an image from a position, column and row."""
+    rows, columns = np.indices(shape)
+    return np.hypot(columns - position[0], rows - position[1])
 
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement, which tell nothing of others.
-    wrong : ndarray of bool, shape (ny, nx)
-        True for pixels that are replaced, and tell nothing of others either.
-    how : {"surface", "median"}
-        A polynomial surface of second degree through the pixels around, 5 by 5, or their median,
-        7 by 7.
 
-    Returns
-    -------
-    mended, error : ndarray of float, shape (ny, nx)
-        The image with these pixels replaced, NaN where fewer than 12 of the 13 by 13 pixels around
-        are good; and what the replaced are uncertain by, which is how much their neighbours deviate
-        from the surface or from their median, 0 elsewhere.
-    """
-    mended = np.array(image, dtype=float)
-    good, error = np.where(bad | wrong, np.nan, mended), np.zeros(mended.shape)
-    tell = {"surface": _surface, "median": _median}[how]
+def replace_pixels(image, bad, wrong, how="surface"):
+    """Replace pixels by estimates from good ones nearby; return the image, and their errors."""
+    # The error is the scatter of the neighbours. Without enough neighbours, both are NaN.
+    replaced = np.array(image, dtype=float)
+    good, error = np.where(bad | wrong, np.nan, replaced), np.zeros(replaced.shape)
+    replaced[wrong] = error[wrong] = np.nan
+    if how == "none":
+        return replaced, error
+    estimate = {"surface": _fit_surface, "median": _take_median}[how]
     for row, column in np.argwhere(wrong):
-        neighbours = _neighbours(good, row, column, _REACH[how])
-        value = tell(*neighbours) if len(neighbours[0]) else (np.nan, np.nan)
-        mended[row, column], error[row, column] = value
-    return mended, error
+        y, x, values = _find_neighbours(good, row, column, _REACH[how])
+        if len(values):
+            replaced[row, column], error[row, column] = estimate(y, x, values)
+    return replaced, error
 
 
-def _neighbours(image, row, column, reach):
-    """List the known pixels around one: how far away they are, and their values."""
+def _find_neighbours(image, row, column, reach):
+    """List distances and values of the finite pixels around one; none if there are too few."""
     for half in range(reach, _FAR + 1):
         top, left = max(row - half, 0), max(column - half, 0)
         box = image[top : row + half + 1, left : column + half + 1]
         y, x = np.nonzero(np.isfinite(box))
         if len(y) >= _ENOUGH:
             return y + top - row, x + left - column, box[y, x]
-    return np.array([]), np.array([]), np.array([])
+    return (), (), ()
 
 
-def _surface(y, x, values):
-    """Fit a surface of second degree; take its value in the middle, and how far values deviate."""
+def _fit_surface(y, x, values):
+    """Fit a surface of second degree; return its value at the origin, and the scatter about it."""
     design = np.stack([np.ones(len(y)), x, y, x * y, x**2, y**2], axis=1)
     coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
     residual = values - design @ coefficients
     return coefficients[0], np.sqrt(np.sum(residual**2) / (len(values) - len(coefficients)))
 
 
-def _median(_y, _x, values):
-    """Take the median, and how far values deviate."""
+def _take_median(_y, _x, values):
+    """Return the median, and the scatter of the values."""
     return np.median(values), np.std(values)
 
 
-def grow(image, guess, position, radii, sky, *, gain, time):
+def mend_star(image, bad, distance, sky, *, outer, how, n_sigma):
+    """
+    Replace bad pixels around a star, and estimate the error of those in its core.
+
+    Beyond `CORE`, bad pixels are replaced and, if ``how`` is "median", so are low ones. In the
+    core, where the flux is steep, only pixels without a value are replaced.
+
+    Parameters
+    ----------
+    image, bad, distance : ndarray, shape (ny, nx)
+        Count rates, DN/s; True for pixels without a measurement; distance from the star, pixels.
+    sky : `Sky`
+        The sky.
+    outer : float
+        Largest radius that is measured, pixels.
+    how : {"surface", "median", "none"}
+        Fit a polynomial surface of second degree to the 5 by 5 pixels around, or take the median
+        of 7 by 7, or set the pixel to NaN.
+    n_sigma : float
+        Pixels below the sky by more standard deviations are low.
+
+    Returns
+    -------
+    mended, error, doubt : ndarray of float, shape (ny, nx)
+        The image with pixels replaced; uncertainty of replaced pixels and of bad pixels of the
+        core; largest plausible error of the latter. Both are 0 elsewhere.
+    number : int
+        Number of replaced pixels.
+    """
+    core = distance <= CORE
+    beyond = ~core & (distance < outer + 1)
+    wrong = bad & (beyond | core & ~np.isfinite(image))
+    if how == "median":
+        wrong |= beyond & (image < sky.mean - n_sigma * sky.sigma)
+    mended, error = replace_pixels(image, bad, wrong, how)
+    # The value of a bad pixel may be anything between the sky and what its neighbours suggest.
+    surface, _ = replace_pixels(image, bad, bad & core)
+    change = np.nan_to_num(np.abs(image - surface))
+    doubt = np.where(bad & core, np.maximum(change, np.abs(surface - sky.mean)), 0)
+    return mended, np.maximum(error, doubt), doubt, np.count_nonzero(wrong & np.isfinite(mended))
+
+
+def find_doubtful(rate, doubt, distance, radii):
+    """Find the circles whose count rates bad pixels of the core may change by 2 %."""
+    doubtful = np.zeros(len(radii), dtype=bool)
+    for index, radius in enumerate(radii):
+        inside = doubt[distance < radius + _HALF_DIAGONAL]
+        doubtful[index] = np.sqrt(np.sum(inside**2)) > _DOUBTFUL * rate[index]
+    return doubtful
+
+
+def curve_of_growth(image, error, position, radii, sky, *, gain, time):
     """
     Measure the curve of growth of a star.
 
-    The variance of a count rate is that of its photons, of the noise of the pixels in the circle,
-    of the mean of the sky under it, and of pixels that were replaced.
+    The variance of a count rate is the sum of those of its photons, of the noise of the pixels in
+    the circle, of the mean of the sky, and of replaced pixels.
 
     Parameters
     ----------
     image : ndarray of float, shape (ny, nx)
         Count rates, DN/s; NaN where there is no measurement.
-    guess : ndarray of float, shape (ny, nx)
-        What replaced pixels are uncertain by, DN/s; 0 for all others.
+    error : ndarray of float, shape (ny, nx)
+        Uncertainty of replaced pixels, DN/s; 0 for all others.
     position : tuple of float
         Column and row of the star, pixels from 0.
     radii : sequence of float, shape (n,)
@@ -200,18 +208,18 @@ def grow(image, guess, position, radii, sky, *, gain, time):
     sky : `Sky`
         The sky.
     gain : float
-        Electrons of a DN.
+        Electrons per DN.
     time : float
         Exposure time, s.
 
     Returns
     -------
     rate, error : ndarray of float, shape (n,)
-        Count rates without sky and their errors, DN/s; NaN where the circle is not all measured.
+        Count rates without sky and their errors, DN/s; NaN where pixels of the circle are unknown.
     """
     unknown = ~np.isfinite(image)
-    guess = np.nan_to_num(guess)
-    growth = CurveOfGrowth(image - sky.mean, position, radii, error=guess, mask=unknown)
+    error = np.nan_to_num(error)
+    growth = CurveOfGrowth(image - sky.mean, position, radii, error=error, mask=unknown)
     area = np.pi * np.square(growth.radius)
     rate = np.where(growth.area > area * (1 - 1e-6), growth.profile, np.nan)
     variance = np.maximum(rate, 0) / (gain * time) + growth.profile_error**2
@@ -219,44 +227,38 @@ def grow(image, guess, position, radii, sky, *, gain, time):
     return rate, np.sqrt(variance)
 
 
-def measure_rings(image, bad, position, rings, sky, *, n_sigma, gain, time):
+def measure_annuli(image, position, annuli, sky, *, n_sigma, gain, time):
     """
-    Measure the mean surface brightness of a star in rings.
+    Measure the mean surface brightness of a star in annuli.
 
     Parameters
     ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s.
-    bad : ndarray of bool, shape (ny, nx)
-        True for pixels without a measurement, which are left out.
-    position : tuple of float
-        Column and row of the star, pixels from 0.
-    rings : sequence of tuple of float, shape (n, 2)
+    image, position : object
+        As for `curve_of_growth`.
+    annuli : sequence of tuple of float, shape (n, 2)
         Inner and outer radii, pixels.
     sky : `Sky`
         The sky.
     n_sigma : float
-        Pixels below the sky by more standard deviations are left out; infinite for none.
-    gain : float
-        Electrons of a DN.
-    time : float
-        Exposure time, s.
+        Pixels below the sky by more standard deviations are ignored; infinite for none.
+    gain, time : float
+        Electrons per DN, and exposure time, s.
 
     Returns
     -------
     brightness, error : ndarray of float, shape (n,)
-        Mean brightness without sky and its error, DN/s a pixel; NaN in a ring without good pixels.
+        Mean brightness without sky and its error, DN/s per pixel; NaN without good pixels.
     number, clipped : ndarray of int, shape (n,)
-        Pixels that were averaged, and those that were too low.
+        Number of averaged pixels, and of ignored low ones.
     """
-    light = image - sky.mean
-    table = []
-    for ring in rings:
-        values = _take(light, bad, position, ring)
+    brightness, error = np.full((2, len(annuli)), np.nan)
+    number, clipped = np.zeros((2, len(annuli)), dtype=int)
+    for index, annulus in enumerate(annuli):
+        values = _good_pixels(image - sky.mean, ~np.isfinite(image), position, annulus)
         kept = values[values > -n_sigma * sky.sigma]
-        mean = np.mean(kept) if len(kept) else np.nan
-        variance = (max(mean, 0) / (gain * time) + sky.sigma**2) / max(len(kept), 1)
-        error = np.sqrt(variance + sky.sigma**2 / sky.number) if len(kept) else np.nan
-        table.append((mean, error, len(kept), len(values) - len(kept)))
-    brightness, error, number, clipped = (np.array(column) for column in zip(*table, strict=True))
+        number[index], clipped[index] = len(kept), len(values) - len(kept)
+        if len(kept):
+            mean = brightness[index] = np.mean(kept)
+            variance = (max(mean, 0) / (gain * time) + sky.sigma**2) / len(kept)
+            error[index] = np.sqrt(variance + sky.sigma**2 / sky.number)
     return brightness, error, number, clipped

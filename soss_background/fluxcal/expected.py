@@ -1,4 +1,4 @@
-"""Count rates that are expected of a star, by synthetic photometry."""
+"""Expected count rates of a star, by synthetic photometry."""
 
 import re
 from pathlib import Path
@@ -10,35 +10,35 @@ from synphot import Observation, SourceSpectrum, SpectralElement
 from synphot.exceptions import SynphotError
 from synphot.models import Empirical1D
 
-from soss_background.detector import FILTERS
+from soss_background.detector import COLLECTING_AREA, FILTERS, GAIN
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.curves import CURVES, FLUX, read_curve
 
 __all__ = ["expected_rates"]
 
 
-def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
+def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     """
-    Tell the count rates that are expected of a star in all filters.
+    Compute the expected count rates of a star in all filters.
 
     Parameters
     ----------
     spectrum : `~pathlib.Path`
         Spectrum of the star, see `soss_background.io.curves.read_curve`.
     throughputs : `~pathlib.Path`
-        Folder of throughput curves, electrons for a photon that arrives at the telescope; their
-        names tell the filter, such as ``jwst_nis_f090w_clear.fits``; columns WAVELENGTH (Angstrom
-        unless they tell their unit) and THROUGHPUT.
+        Folder of throughput curves, electrons per photon that arrives at the telescope. Their
+        names contain the filter, such as ``jwst_nis_f090w_clear.fits``; their columns are
+        WAVELENGTH (Angstrom unless they have a unit) and THROUGHPUT.
     area : float, optional
         Collecting area of the telescope, m^2.
     gain : float, optional
-        Electrons of a DN.
+        Electrons per DN.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        A row a filter: ``filter``, ``electron_rate`` (electron/s), ``count_rate`` (DN/s), and
-        ``missing``, which tells why there is no rate, and is ``-`` if there is one.
+        One row per filter: ``filter``, ``electron_rate`` (electron/s), ``count_rate`` (DN/s), and
+        ``missing``, the reason why there is no rate, ``-`` if there is one.
 
     Raises
     ------
@@ -55,25 +55,31 @@ def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
         path = _find(throughputs, name)
         rate, reason = np.nan, "no throughput curve"
         if path is not None:
-            fault = "cannot be read as a throughput curve"
-            wave, part = read_curve(path, "THROUGHPUT", u.dimensionless_unscaled, fault)
-            if not ((part >= 0) & (part <= 1)).all():
-                raise SkyflatError(f"{path}: its throughputs are no parts of 1")
-            band = _make(SpectralElement, path, wave, part)
+            band = _read_throughput(path)
             try:
                 rate, reason = Observation(source, band).countrate(area * u.m**2).value, "-"
             except SynphotError as err:
                 reason = one_line(err)
         rows.append((name, rate, rate / gain, reason))
-    table = Table(rows=rows, names=("filter", "electron_rate", "count_rate", "missing"))
-    table["electron_rate"].unit, table["count_rate"].unit = "electron/s", "DN/s"
+    names = ("filter", "electron_rate", "count_rate", "missing")
+    units = {"electron_rate": "electron/s", "count_rate": "DN/s"}
+    table = Table(rows=rows, names=names, units=units)
     table.meta = {"SPECTRUM": spectrum.name, "THROUGHPUTS": str(throughputs)}
     table.meta |= {"AREA": area, "GAIN": gain}
     return table
 
 
+def _read_throughput(path):
+    """Read the throughput curve of a filter."""
+    fault = "cannot be read as a throughput curve"
+    wave, throughput = read_curve(path, "THROUGHPUT", u.dimensionless_unscaled, fault)
+    if not ((throughput >= 0) & (throughput <= 1)).all():
+        raise SkyflatError(f"{path}: throughputs must lie between 0 and 1")
+    return _make(SpectralElement, path, wave, throughput)
+
+
 def _make(kind, path, wave, values):
-    """Make a curve of synphot, or tell of the file that it is of."""
+    """Create a curve of synphot; name the file if it is refused."""
     try:
         return kind(Empirical1D, points=wave, lookup_table=values)
     except (SynphotError, u.UnitsError) as err:

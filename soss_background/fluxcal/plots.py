@@ -1,4 +1,4 @@
-"""Pictures of the flux calibration, on axes of the caller."""
+"""Figures of the flux calibration, on axes of the caller."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,11 +15,11 @@ def draw_growth(ax, table, psf=None):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     table : `~astropy.table.Table`
         ``radius``, ``count_rate`` and ``error``.
     psf : `~soss_background.fluxcal.psf.Psf`, optional
-        The PSF, drawn as bright as the star is between 5 and 10 pixels.
+        The PSF, scaled to the star between 5 and 10 pixels.
     """
     radius, rate, error = (np.asarray(table[key]) for key in ("radius", "count_rate", "error"))
     ax.errorbar(radius, rate, error, fmt="o", ms=4, color=COLOURS[0], label=_name(table))
@@ -42,7 +42,7 @@ def draw_brightness(ax, table):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     table : `~astropy.table.Table`
         ``radius``, ``surface_brightness`` and ``error``.
     """
@@ -65,7 +65,7 @@ def draw_ratios(ax, table):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     table : `~astropy.table.Table`
         ``filter``, ``ratio`` and ``ratio_error``.
     """
@@ -78,22 +78,13 @@ def draw_ratios(ax, table):
 
 
 def save_picture(draw, path):
-    """
-    Save a picture.
-
-    Parameters
-    ----------
-    draw : callable
-        Draws it on the axes that it is given.
-    path : `~pathlib.Path`
-        The file.
-    """
+    """Save as PNG what a function draws on axes."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     draw(figure.subplots())
     figure.savefig(path, dpi=150)
 
 
 def _name(table):
-    """Tell what was measured."""
+    """Name what was measured: target and filter."""
     words = [table.meta.get(key) for key in ("TARGNAME", "FILTER")]
     return ", ".join(filter(None, words)) or "star"

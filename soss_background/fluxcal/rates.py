@@ -1,4 +1,4 @@
-"""Count rates of several exposures: averages, totals, and those that are expected."""
+"""Count rates of several exposures: averages, totals, and comparison with expected ones."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def read_table(path, *columns):
     path : str or `~pathlib.Path`
         An ECSV file.
     *columns : str
-        Columns that it must have.
+        Required columns.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def read_table(path, *columns):
     Raises
     ------
     SkyflatError
-        If it cannot be read, or lacks a column, or a column of numbers has others.
+        If it cannot be read, or a column is missing or not numeric.
     """
     with tell_of_fault(path, "cannot be read as an ECSV table"):
         table = Table.read(Path(path), format="ascii.ecsv")
@@ -51,9 +51,8 @@ def average_tables(tables):
     """
     Average the measurements of dithered exposures, radius by radius.
 
-    The mean is weighted by the inverse variances. A count rate that does not exceed that of the
-    next smaller circle is left out, as is what was not measured. Where nothing is left, the mean
-    is the plain one.
+    The mean is weighted by the inverse variances. Count rates that do not exceed that of the next
+    smaller circle are ignored. Where none is left, the mean is the plain one of all measurements.
 
     Parameters
     ----------
@@ -64,14 +63,14 @@ def average_tables(tables):
     Returns
     -------
     mean : `~astropy.table.Table`
-        The same columns, ``scatter``, the standard deviation of what was averaged (NaN of one), and
-        ``n_good``, the number of measurements in the weighted mean: 0 where the mean is the plain
-        one. ``meta["INPUTS"]`` names the tables.
+        The same columns, ``scatter``, the standard deviation of the averaged measurements (NaN for
+        one), and ``n_good``, the number of measurements in the weighted mean: 0 where the mean is
+        the plain one. ``meta["INPUTS"]`` lists the tables.
 
     Raises
     ------
     SkyflatError
-        If filters, radii or kinds of the tables differ.
+        If filters, stars, radii or kinds of the tables differ.
     """
     first = tables[0]
     key = next((name for name in _VALUES if name in first.colnames), None)
@@ -82,19 +81,19 @@ def average_tables(tables):
     good = measured.copy()
     if key == "count_rate":
         good[:, 1:] &= ~(np.diff(values, axis=1) <= 0)
-    number = good.sum(axis=0)
-    # Nothing good: all that was measured counts the same.
-    weights = np.where(good, 1 / np.where(good, errors, 1) ** 2, 0) + (measured & (number == 0))
-    total = weights.sum(axis=0)
+    n_good = good.sum(axis=0)
+    weights = np.zeros(values.shape)
+    weights[good] = 1 / errors[good] ** 2
+    weights[:, n_good == 0] = measured[:, n_good == 0]
+    total, used = weights.sum(axis=0), weights > 0
     share = weights / np.where(total > 0, total, np.nan)
     mean = first[[name for name in first.colnames if name.startswith("radius")]]
-    mean[key] = np.sum(share * np.where(measured, values, 0), axis=0)
-    mean["error"] = np.sqrt(np.sum((share * np.where(measured, errors, 0)) ** 2, axis=0))
-    off = np.where(weights > 0, values - mean[key], 0)
-    count = np.sum(weights > 0, axis=0)
-    spread = np.sqrt(np.sum(off**2, axis=0) / np.maximum(count - 1, 1))
+    mean[key] = np.sum(share * np.where(used, values, 0), axis=0)
+    mean["error"] = np.sqrt(np.sum((share * np.where(used, errors, 0)) ** 2, axis=0))
+    deviation, count = np.where(used, values - mean[key], 0), used.sum(axis=0)
+    spread = np.sqrt(np.sum(deviation**2, axis=0) / np.maximum(count - 1, 1))
     mean["scatter"] = np.where(count > 1, spread, np.nan)
-    mean["n_good"] = number
+    mean["n_good"] = n_good
     for name in (key, "error", "scatter"):
         mean[name].unit = first[key].unit
     mean.meta = {name: first.meta.get(name) for name in ("FILTER", "TARGNAME")}
@@ -119,29 +118,29 @@ def _check_alike(table, first, key):
 
 def total_rates(tables, find_psf, radii, transmission=1.0):
     """
-    Tell the total count rate of a star in each filter.
+    Measure the total count rate of a star in each filter.
 
-    At each radius, the count rate over the encircled energy of the PSF is the total; their mean is
-    taken. The error is the mean of theirs, since what one circle has, the next has too.
+    At each radius, the total is the count rate over the encircled energy of the PSF. The result is
+    the mean over the radii; its error is the mean of the errors, since circles overlap.
 
     Parameters
     ----------
     tables : list of `~astropy.table.Table`
         Curves of growth; several of a filter are averaged, see `average_tables`.
     find_psf : callable
-        Gives the `~soss_background.fluxcal.psf.Psf` of a filter, or raises SkyflatError.
+        Returns the `~soss_background.fluxcal.psf.Psf` of a filter, or raises SkyflatError.
     radii : tuple of float
-        Smallest and largest radius that is used, pixels.
+        Smallest and largest radius to use, pixels.
     transmission : float, optional
-        Part of the light that CLEARP lets through, if the encircled energies of F277W and redder
-        filters are relative to the light before it.
+        Fraction of the flux that CLEARP transmits, if the encircled energies of F277W and redder
+        filters are relative to the flux before it.
 
     Returns
     -------
     totals : `~astropy.table.Table`
-        A row a filter: ``filter``, ``count_rate``, ``error`` and ``scatter`` (standard deviation
-        over the radii; DN/s), ``n_radii``, and ``missing``, which tells why there is no rate, and
-        is ``-`` if there is one.
+        One row per filter: ``filter``, ``count_rate``, ``error`` and ``scatter`` (standard
+        deviation over the radii; DN/s), ``n_radii``, and ``missing``, the reason why there is no
+        rate, ``-`` if there is one.
 
     Raises
     ------
@@ -150,53 +149,60 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     """
     if not radii[0] <= radii[1]:
         raise SkyflatError(f"radii {radii[0]:g} to {radii[1]:g} do not increase")
+    groups = _group_by_filter(tables)
+    rows = []
+    for name in FILTERS:
+        rate, reason = np.full(3, np.nan), "not measured"
+        n_radii = 0
+        if name in groups:
+            mean = average_tables(groups[name])
+            try:
+                rate, n_radii = _total(mean, find_psf(name), radii)
+                reason = "-"
+            except SkyflatError as err:
+                reason = str(err)
+        if name in BEHIND_CLEARP:
+            rate = rate * transmission
+        rows.append((name, *rate, n_radii, reason))
+    names = ("filter", "count_rate", "error", "scatter", "n_radii", "missing")
+    units = dict.fromkeys(("count_rate", "error", "scatter"), "DN/s")
+    totals = Table(rows=rows, names=names, units=units)
+    totals.meta = {"RADII": list(radii), "CLEARP": transmission}
+    totals.meta["INPUTS"] = [table.meta.get("FILE", "") for table in tables]
+    return totals
+
+
+def _group_by_filter(tables):
+    """Group curves of growth of one star by filter."""
     groups = {}
     for table in tables:
         groups.setdefault(str(table.meta.get("FILTER")), []).append(table)
-    unknown = sorted(set(groups) - set(FILTERS))
-    if unknown:
-        name = groups[unknown[0]][0].meta.get("FILE", "a table")
-        raise SkyflatError(f"{name}: FILTER is {unknown[0]}, none of NIRISS imaging")
-    rows = []
+    for name in sorted(set(groups) - set(FILTERS)):
+        file = groups[name][0].meta.get("FILE", "a table")
+        raise SkyflatError(f"{file}: FILTER is {name}, none of NIRISS imaging")
     stars = sorted({str(table.meta.get("TARGNAME")) for table in tables})
     if len(stars) > 1:
         raise SkyflatError(f"tables of different stars: {', '.join(stars)}")
     for group in groups.values():
         if len(group) > 1 and any("INPUTS" in table.meta for table in group):
             raise SkyflatError(f"{group[0].meta.get('FILE')}: give averages, or what they are of")
-    for name in FILTERS:
-        rate, reason = (np.nan, np.nan, np.nan, 0), "not measured"
-        if name in groups:
-            mean = average_tables(groups[name])
-            try:
-                rate, reason = _total(mean, find_psf(name), radii), "-"
-            except SkyflatError as err:
-                reason = str(err)
-        behind = transmission if name in BEHIND_CLEARP else 1.0
-        rows.append((name, *(value * behind for value in rate[:3]), rate[3], reason))
-    names = ("filter", "count_rate", "error", "scatter", "n_radii", "missing")
-    totals = Table(rows=rows, names=names)
-    for column in ("count_rate", "error", "scatter"):
-        totals[column].unit = "DN/s"
-    totals.meta = {"RADII": list(radii), "CLEARP": transmission}
-    totals.meta["INPUTS"] = [table.meta.get("FILE", "") for table in tables]
-    return totals
+    return groups
 
 
 def _total(table, psf, radii):
-    """Tell the total count rate, its error, its scatter, and the number of radii."""
+    """Return the total count rate, its error and scatter, and the number of radii."""
     radius = np.asarray(table["radius"])
     energy = psf.energy(radius)
     rate, error = (np.asarray(table[name]) / energy for name in ("count_rate", "error"))
     used = (radius >= radii[0]) & (radius <= radii[1]) & np.isfinite(rate)
     if not used.any():
         raise SkyflatError(f"no radius of {radii[0]:g} to {radii[1]:g} pixels is measured")
-    return np.mean(rate[used]), np.mean(error[used]), np.std(rate[used]), int(used.sum())
+    return np.array([np.mean(rate[used]), np.mean(error[used]), np.std(rate[used])]), used.sum()
 
 
 def compare_rates(expected, totals):
     """
-    Put measured count rates beside those that are expected.
+    Compare measured count rates with expected ones.
 
     Parameters
     ----------
@@ -210,13 +216,14 @@ def compare_rates(expected, totals):
     -------
     table : `~astropy.table.Table`
         The expected rates, with ``measured``, ``measured_error`` (DN/s), ``ratio`` and
-        ``ratio_error``; NaN for what is missing.
+        ``ratio_error``; NaN where one is missing.
     """
     table = expected.copy()
     measured = {str(row["filter"]): (row["count_rate"], row["error"]) for row in totals}
-    pairs = np.array([measured.get(str(name), (np.nan, np.nan)) for name in table["filter"]])
-    table["measured"], table["measured_error"] = pairs.T
+    missing = (np.nan, np.nan)
+    rate, error = np.transpose([measured.get(name, missing) for name in table["filter"]])
+    table["measured"], table["measured_error"] = rate, error
     table["measured"].unit = table["measured_error"].unit = "DN/s"
-    for name, value in zip(("ratio", "ratio_error"), pairs.T, strict=True):
-        table[name] = value / np.asarray(table["count_rate"])
+    predicted = np.asarray(table["count_rate"])
+    table["ratio"], table["ratio_error"] = rate / predicted, error / predicted
     return table

@@ -1,4 +1,4 @@
-"""The step that measures the surface brightness about a star."""
+"""The step that measures the surface brightness around a star."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import numpy as np
 from astropy.table import Table
 
 from soss_background.errors import SkyflatError
-from soss_background.fluxcal.aperture import measure_rings, replace_pixels
+from soss_background.fluxcal.aperture import measure_annuli, replace_pixels
 from soss_background.fluxcal.plots import draw_brightness
 from soss_background.fluxcal.star_step import StarStep
 
@@ -14,15 +14,15 @@ __all__ = ["SurfaceBrightnessStep"]
 
 
 class SurfaceBrightnessStep(StarStep):
-    """Measure the surface brightness in rings about a star in an image of NIRISS."""
+    """Measure the surface brightness in annuli around a star in an image of NIRISS."""
 
     class_alias = "surface_brightness"
 
     spec = """
-    radii = float_list(min=1, default=list(5, 9, 13, 17, 21, 25))  # Middles of the rings [pixels]
+    radii = float_list(min=1, default=list(5, 9, 13, 17, 21, 25))  # Mean radii of the annuli [pixels]
     half_width = float(default=2.0, min=0.1)  # Half of their width [pixels]
-    sky_annulus = float_list(min=2, max=2, default=list(27, 32))  # Radii of the ring that tells the sky [pixels]
-    noclip = boolean(default=False)  # Keep pixels that are below the sky by more than n_sigma
+    sky_annulus = float_list(min=2, max=2, default=list(27, 32))  # Inner and outer radius of the sky annulus [pixels]
+    clip = boolean(default=True)  # Ignore pixels below the sky by more than n_sigma
     suffix = string(default='sb')  # Default suffix for output files
     """  # noqa: E501
 
@@ -38,9 +38,9 @@ class SurfaceBrightnessStep(StarStep):
         Returns
         -------
         table : `~astropy.table.Table`
-            ``radius`` (pixels), ``radius_arcsec``, ``surface_brightness`` and ``error`` (DN/s a
-            pixel, without sky; NaN in a ring without good pixels), ``n_pixels`` and ``n_clipped``.
-            Where the star is, and its sky, is in ``meta``.
+            ``radius`` (pixels), ``radius_arcsec``, ``surface_brightness`` and ``error`` (DN/s per
+            pixel, without sky; NaN without good pixels), ``n_pixels`` and ``n_clipped``. ``meta``
+            holds the position and sky of the star.
 
         Raises
         ------
@@ -51,18 +51,14 @@ class SurfaceBrightnessStep(StarStep):
         if radii[0] <= self.half_width:
             raise SkyflatError(f"half_width must be less than the first of radii, {radii[0]:g}")
         star = self.find(init)
-        # Where the light is steep, a mean without some of its pixels would be another.
+        # The mean of an annulus would change without some of its pixels, where the flux is steep.
         near = star.distance < radii[-1] + self.half_width + 1
-        image, _ = replace_pixels(star.image, star.bad, star.bad & near, "surface")
-        brightness, error, number, clipped = measure_rings(
-            image,
-            ~np.isfinite(image),
-            star.position,
-            [(radius - self.half_width, radius + self.half_width) for radius in radii],
-            star.sky,
-            n_sigma=np.inf if self.noclip else self.n_sigma,
-            gain=self.gain,
-            time=star.time,
+        image, _ = replace_pixels(star.image, star.bad, star.bad & near)
+        annuli = [(radius - self.half_width, radius + self.half_width) for radius in radii]
+        settings = {"n_sigma": self.n_sigma if self.clip else np.inf}
+        settings |= {"gain": self.gain, "time": star.time}
+        brightness, error, number, clipped = measure_annuli(
+            image, star.position, annuli, star.sky, **settings
         )
         table = Table({"radius": radii, "surface_brightness": brightness, "error": error})
         table["n_pixels"], table["n_clipped"] = number, clipped

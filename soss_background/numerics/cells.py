@@ -1,12 +1,11 @@
 """Exposures reduced to cells, blocks of 4 rows and 8 columns of pixels.
 
-An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. Star light and sky are
-much wider than a cell, a cell's noise is already small, and hot pixels and cosmic rays have dropped
-out of it.
+An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. Stars and sky are much
+wider than a cell, and the mean of a cell has little noise and ignores hot pixels and cosmic rays.
 """
 
 import numpy as np
-from astropy.nddata import block_replicate
+from astropy.nddata import block_replicate, reshape_as_blocks
 from bottleneck import nanmean, nanmedian
 from scipy.special import ndtri
 
@@ -23,7 +22,7 @@ __all__ = [
     "subtract_common_sky",
 ]
 
-# Rows and columns of pixels in a cell; cells at the far edges of an image may be smaller.
+# Rows and columns of pixels in a cell; cells at the last row and column may be smaller.
 CELL = (4, 8)
 
 # Rows of pixels that are reduced at a time, a multiple of those of a cell.
@@ -35,7 +34,7 @@ _TRIMMED_NOISE = 1.09
 # Exposures whose levels differ by a larger fraction do not show the same sky.
 _MAX_LEVEL_DIFFERENCE = 0.5
 
-# Rounds in which the levels of exposures and their median are made of each other.
+# Iterations between the levels of exposures and their median.
 _LEVEL_ROUNDS = 4
 
 
@@ -48,13 +47,13 @@ def bin_to_cells(image, err, usable):
     image, err : ndarray of float, shape (ny, nx)
         Count rates and their 1-sigma uncertainties in DN/s.
     usable : ndarray of bool, shape (ny, nx)
-        True for pixels that may be used.
+        True for pixels to use.
 
     Returns
     -------
     means : ndarray of float32, shape (my, mx)
-        Mean of the middle half of the usable pixels of each cell in DN/s: a hot pixel or a cosmic
-        ray does not move it. NaN where fewer than a quarter are usable.
+        Mean of the middle half of the usable pixels of each cell in DN/s, which a hot pixel or a
+        cosmic ray does not change. NaN where fewer than a quarter are usable.
     noise : ndarray of float32, shape (my, mx)
         1-sigma uncertainty of the means in DN/s.
     """
@@ -89,18 +88,18 @@ def covered_cells(mask, usable):
     Parameters
     ----------
     mask, usable : ndarray of bool, shape (ny, nx)
-        The mask, and the pixels that count.
+        The mask, and the pixels to use.
 
     Returns
     -------
     covered : ndarray of bool, shape (my, mx)
-        True where the mask covers more than half of what counts.
+        True where the mask covers more than half of the usable pixels.
     """
     return _count(mask & usable) > 0.5 * _count(usable)
 
 
 def _count(pixels):
-    """Count in each cell the pixels that are True."""
+    """Count the pixels of each cell that are True; `block_reduce` takes four times as long."""
     pixels = _pad_to_blocks(pixels, CELL, False).view(np.uint8)
     rows = sum(pixels[first :: CELL[0]] for first in range(CELL[0]))
     return rows.reshape(len(rows), -1, CELL[1]).sum(axis=-1, dtype=np.uint8)
@@ -120,23 +119,22 @@ def gather_blocks(image, size=CELL):
     Returns
     -------
     blocks : ndarray of float32, shape (my, mx, size[0] * size[1])
-        Values of the blocks; what a block lacks at an edge is NaN.
+        Values of the blocks; NaN in blocks that the image does not fill.
     """
     padded = _pad_to_blocks(image.astype(np.float32), size, np.nan)
-    my, mx = (length // step for length, step in zip(padded.shape, size, strict=True))
-    blocks = padded.reshape(my, size[0], mx, size[1]).swapaxes(1, 2)
-    return blocks.reshape(my, mx, -1)
+    blocks = reshape_as_blocks(padded, size)
+    return blocks.reshape(*blocks.shape[:2], -1)
 
 
 def _pad_to_blocks(image, size, value):
-    """Complete the blocks at the far edges of an image."""
-    pad = [(0, -length % step) for length, step in zip(image.shape, size, strict=True)]
-    return np.pad(image, pad, constant_values=value)
+    """Pad an image to a whole number of blocks."""
+    rows, columns = (-length % side for length, side in zip(image.shape, size, strict=True))
+    return np.pad(image, [(0, rows), (0, columns)], constant_values=value)
 
 
 def expand_cells(cells, shape, size=CELL):
     """
-    Spread the values of cells over their pixels.
+    Copy the values of cells to their pixels.
 
     Parameters
     ----------
@@ -157,7 +155,7 @@ def expand_cells(cells, shape, size=CELL):
 
 def expand_smoothly(cells, shape, size=CELL, rows=slice(None)):
     """
-    Spread the values of cells over their pixels, by bilinear interpolation between their centres.
+    Interpolate the values of cells to pixels, linearly between the centres of the cells.
 
     Parameters
     ----------
@@ -168,27 +166,28 @@ def expand_smoothly(cells, shape, size=CELL, rows=slice(None)):
     size : tuple of int, optional
         Rows and columns of a cell.
     rows : slice, optional
-        Rows of the image that are wanted.
+        Rows of the image to return.
 
     Returns
     -------
     image : ndarray, shape (ny, nx), or fewer rows
-        The interpolated values; beyond the outermost centres those of the outermost cells.
+        The interpolated values; those of the outermost cells beyond their centres.
     """
     pixels = np.arange(shape[0])[rows], np.arange(shape[1])
-    for axis, (wanted, length) in enumerate(zip(pixels, size, strict=True)):
+    for axis, length in enumerate(size):
         last = cells.shape[axis] - 1
-        place = np.clip((wanted + 0.5) / length - 0.5, 0, last)
+        place = np.clip((pixels[axis] + 0.5) / length - 0.5, 0, last)
         below = place.astype(int)
-        share = (place - below).astype(np.float32).reshape([-1, 1] if axis == 0 else [1, -1])
-        low, high = (cells.take(index, axis) for index in (below, np.minimum(below + 1, last)))
+        share = np.expand_dims((place - below).astype(np.float32), 1 - axis)
+        low = cells.take(below, axis)
+        high = cells.take(np.minimum(below + 1, last), axis)
         cells = low + share * (high - low)
     return cells
 
 
 def find_same_level(cells):
     """
-    Find the exposures whose levels are alike enough for them to be compared with each other.
+    Find the exposures whose levels are similar enough to compare them.
 
     Parameters
     ----------
@@ -198,7 +197,7 @@ def find_same_level(cells):
     Returns
     -------
     alike : ndarray of bool, shape (n,)
-        True for exposures whose medians differ by less than half from that of all.
+        True for exposures whose medians differ by less than half from their median.
     """
     levels = np.array([nanmedian(image) for image in cells])
     return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
@@ -206,7 +205,7 @@ def find_same_level(cells):
 
 def subtract_common_sky(cells, noise, sources):
     """
-    Subtract from each exposure the sky of all, at its own level, and what is left in columns.
+    Subtract the common sky from each exposure at its level, and then the median of each column.
 
     Parameters
     ----------
@@ -214,22 +213,22 @@ def subtract_common_sky(cells, noise, sources):
         Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
         is none.
     sources : ndarray of bool, shape (n, my, mx)
-        True where an exposure does not show the sky alone.
+        True where an exposure shows more than the sky.
 
     Returns
     -------
     residuals : ndarray of float32, shape (n, my, mx)
-        What the exposures show beyond the sky, in DN/s at their common level.
+        Exposures without the sky, in DN/s at their common level.
     sky : ndarray of float32, shape (my, mx)
         The mean of the exposures without sources; where there is none, and if no source is
-        given, the mean of the lowest third of the exposures, freed of the bias of noise.
+        given, the mean of the lowest third of the exposures, corrected for the bias by noise.
     levels : ndarray of float32, shape (n, 1, 1)
         Levels of the exposures.
     """
     clean = np.where(sources, np.nan, cells)
     levels = np.ones((len(cells), 1, 1), dtype=np.float32)
     for _ in range(_LEVEL_ROUNDS):
-        # The exposures that show a cell differ from cell to cell, hence their levels come first.
+        # Different exposures show each cell, hence divide by their levels before the median.
         reference = nanmedian(clean / levels, axis=0)
         levels[:, 0, 0] = [nanmedian(image / reference) for image in clean]
     matched = cells / levels
@@ -245,7 +244,7 @@ def subtract_common_sky(cells, noise, sources):
 
 
 def _lowest_third(images, noise):
-    """Average the lowest third of the exposures, freed of the bias that noise gives it."""
+    """Average the lowest third of the exposures, and correct for the bias by noise."""
     n = len(images)
     lowest = max(1, round(n / 3))
     # Blom's approximation to the expected values of ordered normal deviates.

@@ -1,4 +1,4 @@
-"""Smoothing, and filling of gaps."""
+"""Smooth images, and fill gaps."""
 
 import functools
 
@@ -9,13 +9,13 @@ from soss_background.numerics.threads import split_rows
 
 __all__ = ["MIN_COVERAGE", "fill_gaps", "gaussian_filter"]
 
-# Share of a Gaussian that must fall on known pixels for their mean to be trusted.
+# Fraction of a Gaussian that must fall on known pixels for their mean to be used.
 MIN_COVERAGE = 0.01
 
 # Standard deviations at which a Gaussian is cut off.
 _TRUNCATE = 4.0
 
-# Pixels along an axis that are convolved by one product of matrices.
+# Pixels along an axis that one matrix product convolves.
 _BLOCK = 64
 
 
@@ -23,9 +23,8 @@ def gaussian_filter(image, sigma, mode="constant"):
     """
     Smooth an image with a Gaussian.
 
-    The same as `scipy.ndimage.gaussian_filter`, if all values are finite, at about ten times the
-    speed: a convolution is a product with a matrix that is zero off a band, and products of
-    matrices use processors best.
+    Products with banded matrices give the result of `scipy.ndimage.gaussian_filter`, which does not
+    serve because it takes about ten times as long. All values must be finite.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ def gaussian_filter(image, sigma, mode="constant"):
     sigma : tuple of float
         Standard deviation of the Gaussian along columns and rows, in pixels; 0 for none.
     mode : str
-        What is beyond the edges, as `numpy.pad` has it; zeros by default.
+        Mode of `numpy.pad` beyond the borders; zeros by default.
 
     Returns
     -------
@@ -66,7 +65,7 @@ def _convolve(image, sigma, axis, mode):
 
 @functools.lru_cache(maxsize=64)
 def _band_matrix(sigma):
-    """Make the matrix whose rows are a Gaussian, each shifted by one."""
+    """Create the matrix whose rows are a Gaussian, each shifted by one."""
     reach = int(_TRUNCATE * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return convolution_matrix((kernel / kernel.sum()).astype(np.float32), _BLOCK).T
@@ -74,29 +73,29 @@ def _band_matrix(sigma):
 
 def fill_gaps(image, known, *, needless=False, sigma=(8.0, 1.0)):
     """
-    Fill gaps with the mean of their surroundings, first of the nearest ones.
+    Fill gaps with the Gaussian mean of their surroundings, the narrowest gaps first.
 
     Parameters
     ----------
     image : ndarray of float32, shape (ny, nx)
         Values.
     known : ndarray of bool, shape (ny, nx)
-        True where the value is to be kept.
+        True for values to keep.
     needless : ndarray of bool, shape (ny, nx), optional
-        True where it does not matter whether a gap is filled.
+        True for gaps that may stay.
     sigma : tuple of float
-        Standard deviation of the first Gaussian along columns and rows, in pixels; it doubles
-        until nothing is left to fill.
+        Standard deviation of the first Gaussian along columns and rows, in pixels. It doubles
+        until no gap is left.
 
     Returns
     -------
     filled : ndarray of float32, shape (ny, nx)
-        The image without gaps; 0 in those that are left.
+        The image without gaps; 0 in gaps that stay.
 
     Raises
     ------
     ValueError
-        If nothing is known.
+        If no pixel is known.
     """
     if not known.any():
         raise ValueError("an image without known pixels cannot be filled")
