@@ -67,6 +67,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         """
         libraries = self.open_exposures(inputs)
         # Before any work is done.
+        self.skyflat_quality.read_ranges()
         name_products(list_products(libraries))
         self.skyflat_combine.check_excluded(libraries)
         states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]

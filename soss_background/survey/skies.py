@@ -103,13 +103,11 @@ def _measure(skyflat):
         row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
     row["DOY"] = row["DOY"] or np.nan
     row["elongation"] = np.nan if np.isnan(row["mjd"]) else sun_angle(*find_pointing(row))
-    metrics = measure_levels(template.sky, window)
-    measured = {
-        metric.name: np.nan if metric.value is None else float(metric.value) for metric in metrics
-    }
+    levels = measure_levels(template.sky, window)
+    levels = {name: np.nan if value is None else float(value) for name, value in levels.items()}
     block = (max(1, window.ny // _BLOCKS), _BLOCK_COLUMNS)
     binned = bin_sky(template.sky, ~window.reference_pixels(), window.x0, block)
-    return row | measured, binned, window
+    return row | levels, binned, window
 
 
 def _when_and_where(model):
