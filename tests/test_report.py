@@ -1,5 +1,7 @@
-"""A page shows a skyflat: its numbers are those of the file, its figures are there."""
+"""Reports: numbers are those of the file, figures are there, no other file is needed."""
 
+import base64
+import io
 import re
 import shutil
 import subprocess
@@ -42,14 +44,14 @@ def skyflat(visit, flat, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(skyflat, tmp_path_factory):
-    """Write the page of the skyflat."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
+    """Write the report on the skyflat."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
     report_skyflat(skyflat).save_html(path)
     return path
 
 
 class Html(HTMLParser):
-    """What is in a page: cells of its tables, links, ids of its figures."""
+    """Parse a report: cells of its tables, links, ids of its figures."""
 
     def __init__(self, path):
         super().__init__()
@@ -180,7 +182,7 @@ def test_profiles():
     assert_allclose([risen[0], risen[-1]], [0, 1], atol=0.03)
 
 
-def test_a_sky_without_a_step_can_be_drawn():
+def test_a_sky_without_an_edge_can_be_drawn():
     window = Window("FULL", 1824, 1000, 64, 256)
     axes = Figure().subplots(1, 2)
     plots.draw_edge(axes[0], sky_image(window), window)
@@ -199,7 +201,7 @@ def test_vetting_plot():
 
 
 def test_structure():
-    """A star that is left is seen, the step is not."""
+    """A star that remains is seen, the edge is not."""
     sky = sky_image(SUBSTRIP96, structure=0)
     sky[30:32, 1000:1100] *= 1.02
     ax = Figure().subplots()
@@ -209,7 +211,7 @@ def test_structure():
     assert abs(np.ma.median(shown[:, 600:800])) < 0.1
 
 
-# --- the page ----------------------------------------------------------------------------
+# --- the report --------------------------------------------------------------------------
 
 
 def test_numbers_are_those_of_the_file(skyflat, html):
@@ -235,7 +237,10 @@ def test_needs_no_other_file_and_no_network(html):
     assert links
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
     assert not re.search(r"url\((?!#)|@import|<script|<link", text)
-    # Pictures do not share ids, of which the first would stand for all.
+    # Drawn with twice the pixels that they are shown with.
+    data = [link.removeprefix("data:image/png;base64,") for link in links]
+    sizes = {images.imread(io.BytesIO(base64.b64decode(each))).shape[:2] for each in data}
+    assert sizes == {(920, 1160), (370, 740)}
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(ids)) == len(ids)
 
@@ -289,13 +294,13 @@ def test_a_skyflat_with_little_in_it(tmp_path):
 
 
 def test_without_a_stack(visit, flat, tmp_path):
-    """What needs the exposures was measured before they were left out; the page says so."""
+    """What needs the exposures was measured before they were left out; the report says so."""
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
     report = report_skyflat(SkyflatPipeline.call(visit, steps=steps))
     assert "chi2" in [row["name"] for row in report.metrics]
-    report.save_html(tmp_path / "page.html")
-    assert "cannot be shown" in (tmp_path / "page.html").read_text()
-    assert "pulls" not in Html(tmp_path / "page.html").figures
+    report.save_html(tmp_path / "bare.html")
+    assert "cannot be shown" in (tmp_path / "bare.html").read_text()
+    assert "pulls" not in Html(tmp_path / "bare.html").figures
 
 
 def test_a_skyflat_without_a_sky(tmp_path):
@@ -330,7 +335,7 @@ def test_command_line(skyflat, tmp_path, capsys):
 
 
 def test_several_skyflats(skyflat, tmp_path):
-    """A page each, and one that leads to them."""
+    """A report each, and one that links to them."""
     make_skyflat(1, window=SUBSTRIP96).save(tmp_path / "other.fits")
     verdicts = write_reports([skyflat, tmp_path / "other.fits"], tmp_path / "all.html")
     overview = Html(tmp_path / "all.html")
@@ -364,9 +369,9 @@ def test_what_is_no_skyflat(tmp_path, capsys, name, fault):
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not here")
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 500)])
 def test_in_a_browser(html, tmp_path, scheme, width):
-    """It is drawn in light and dark, and no table or picture is wider than a phone."""
+    """It is drawn in light and dark, and no table or figure is wider than a phone."""
     settings = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    screenshot = tmp_path / "page.png"
+    screenshot = tmp_path / "report.png"
     probe = tmp_path / "probe.html"
     script = "<script>document.title = document.documentElement.scrollWidth</script></body>"
     probe.write_text(html.read_text().replace("</body>", script))

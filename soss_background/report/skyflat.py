@@ -133,7 +133,9 @@ def _vetting_figures(table, runs):
     known = [run["parameters"][key] for run in runs for key in keys if key in run["parameters"]]
     caption = "Deviation of each exposure from the sky, median over blocks of 32 x 64 pixels"
     threshold = known[-1] if known else None
-    return [_figure("deviations", caption, plots.draw_vetting, table=table, mad_threshold=threshold)]
+    return [
+        _figure("deviations", caption, plots.draw_vetting, table=table, mad_threshold=threshold)
+    ]
 
 
 def _scatter_figures(views, variation, window):
