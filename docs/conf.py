@@ -16,6 +16,7 @@ extensions = [
     "sphinx_automodapi.automodapi",
     "myst_nb",
     "numpydoc",
+    "metric_table",
     "step_arguments",
 ]
 exclude_patterns = ["_build"]

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,6 +314,11 @@ def test_a_yaml_file_overrides_the_defaults(tmp_path):
     table = flag_metrics(values, DEFINED, ranges, SkyflatModel().get_dtype("qc"))
     assert [flag.decode() for flag in table["flag"]] == ["pass", "fail", "no range"]
     assert np.isnan(table["low"][2])
+
+
+def test_the_example_of_the_docs():
+    ranges = read_ranges(Path(__file__).parents[1] / "docs" / "ranges.yaml", METRICS)
+    assert (ranges["exposures_used"], ranges["stripe_rms"]) == ((5, np.inf), None)
 
 
 def test_an_ecsv_file_overrides_the_defaults(tmp_path, table):
