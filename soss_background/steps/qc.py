@@ -113,7 +113,7 @@ def _check_limits(path, name, limits):
 
 
 def _definition(name, by_name):
-    """Return what belongs to a metric, by its own name or by its name without the row."""
+    """Return the entry of a metric, by its own name or by its name without the row."""
     kind = re.sub(r"_\d+$", "", str(name))
     return by_name[name] if name in by_name else by_name.get(kind)
 
