@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "myst_nb",
     "numpydoc",
+    "metric_table",
     "step_arguments",
     "internal_names",
 ]

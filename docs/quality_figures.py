@@ -1,4 +1,4 @@
-"""Draw the figures of the page on quality: of the demo's skyflat, and of many simulated skies."""
+"""Draw the figures of the docs on quality: of the demo's skyflat, and of many simulated skies."""
 
 import shutil
 import sys
@@ -34,12 +34,12 @@ def main(skyflat):
     draw_skyflat(skyflat).savefig(IMAGES / "quality.png", dpi=80)
     with tempfile.TemporaryDirectory() as folder:
         characterize(list(simulate_skyflats(40)), Path(folder))
-        for picture in Path(folder).glob("*.png"):
-            shutil.copy(picture, IMAGES / f"characterize_{picture.name}")
+        for figure in Path(folder).glob("*.png"):
+            shutil.copy(figure, IMAGES / f"characterize_{figure.name}")
 
 
 def draw_skyflat(path):
-    """Draw what the report shows, with its public functions on axes of our own."""
+    """Draw some figures of the report, with its public functions."""
     figure = Figure(figsize=(14, 8), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     with SkyflatModel(path) as skyflat:
@@ -51,10 +51,10 @@ def draw_skyflat(path):
         plots.draw_exposure(axes[0], views[0], limits)
         plots.draw_residual(axes[1], views[0])
         plots.draw_coverage(axes[2], coverage, FULL)
-        plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=5)
+        plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=0.05)
         plots.draw_variation(axes[4], variation, FULL)
         plots.draw_pulls(axes[5], views)
-    titles = ("An exposure, its mask outlined", "What it shows beyond the sky, -1 to 1 %")
+    titles = ("An exposure, its mask outlined", "Its residual, -1 to 1 % of the sky")
     titles += ("Exposures used at each pixel", "Deviation of the exposures from their sky")
     titles += ("Coefficient of variation", "Residuals in units of their expected scatter")
     for ax, title in zip(axes, titles, strict=True):
@@ -63,22 +63,22 @@ def draw_skyflat(path):
 
 
 def simulate_skyflats(number, seed=1):
-    """Make skyflats whose level follows the zodiacal light, wherever the telescope can look."""
+    """Yield skyflats whose level follows the zodiacal light, within the field of regard."""
     rng = np.random.default_rng(seed)
     while number:
         lon, lat = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-1, 1)))
         time = Time(rng.uniform(59800, 60900), format="mjd")
         frame = BarycentricMeanEcliptic()
         pointing = SkyCoord(lon * u.deg, lat * u.deg, frame=frame, obstime=time)
-        if ELONGATIONS[0] < sun_angle(pointing) < ELONGATIONS[1]:
+        if ELONGATIONS[0] < sun_angle(pointing).value < ELONGATIONS[1]:
             number -= 1
             yield make_skyflat(pointing, rng, number)
 
 
 def make_skyflat(pointing, rng, seed):
-    """Make the skyflat of a pointing."""
+    """Simulate the skyflat of a pointing."""
     pwcpos = rng.uniform(245.65, 245.87)
-    level = 5 * predict_brightness(pointing) * (1 + LEVEL_SCATTER * rng.standard_normal())
+    level = 5 * predict_brightness(pointing).value * (1 + LEVEL_SCATTER * rng.standard_normal())
     contrast = 1 + CONTRAST_SCATTER * rng.standard_normal()
     sky = level * sky_image(SUBSTRIP256, pwcpos=pwcpos, contrast=contrast, seed=seed)
     skyflat = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky)

@@ -39,7 +39,7 @@ def draw_pointings(number, seed=1):
     while number:
         mjd = rng.uniform(59800, 60900)
         lon, lat = rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-1, 1)))
-        if 85 < sun_angle(point(lon, lat, Time(mjd, format="mjd"))) < 135:
+        if 85 < sun_angle(point(lon, lat, Time(mjd, format="mjd"))).value < 135:
             number -= 1
             yield lon, lat, mjd
 
@@ -92,7 +92,7 @@ def test_pointing():
             skyflat.metadata[f"jwst_{axis}_bary"] = unknown
         (row,) = survey_skies([skyflat]).table
         assert find_pointing(row)[1] is None
-        assert row["elongation"] == sun_angle(pointing)
+        assert row["elongation"] == sun_angle(pointing).value
 
 
 def test_a_skyflat_without_a_table():
@@ -240,19 +240,20 @@ def test_components_of_the_same_sky():
 
 def test_elongation():
     """On the day of the equinox the Sun is at longitude 0, but for the precession since 2000."""
-    assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06")), 90, atol=0.4)
-    assert_allclose(sun_angle(point(0, 0, "2024-03-20T03:06")), 0, atol=0.4)
-    assert_allclose(sun_angle(point(123, 90, "2024-03-20T03:06")), 90, atol=0.1)
+    assert sun_angle(point(90, 0, "2024-03-20T03:06")).unit == u.deg
+    assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06")).value, 90, atol=0.4)
+    assert_allclose(sun_angle(point(0, 0, "2024-03-20T03:06")).value, 0, atol=0.4)
+    assert_allclose(sun_angle(point(123, 90, "2024-03-20T03:06")).value, 90, atol=0.1)
     # As seen from a place beside the Earth, that is another day for the Sun.
     place = get_body_barycentric("earth", Time("2024-06-20")).xyz
-    assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06"), place), 0, atol=1.5)
+    assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06"), place).value, 0, atol=1.5)
 
 
 def test_brightness():
     """As zodipy has it for its own L2; brighter in the ecliptic, and nearer to the Sun."""
     zodipy = pytest.importorskip("zodipy")
     pointing = point(9, -2, "2023-11-16")
-    expected = zodipy.Model(1.25 * u.um).evaluate(pointing, obspos="semb-l2").value
+    expected = zodipy.Model(1.25 * u.um).evaluate(pointing, obspos="semb-l2")[0]
     assert_allclose(predict_brightness(pointing), expected, rtol=1e-3)
     assert predict_brightness(point(9, 80, "2023-11-16")) < 0.6 * expected
     place = 0.9 * get_body_barycentric("earth", Time("2023-11-16")).xyz
@@ -264,8 +265,8 @@ def test_pointings_at_objects():
     target = SkyCoord(10, -5, 50, unit="deg, deg, pc")
     near = SkyCoord(target, obstime=Time("2023-11-16"))
     far = SkyCoord(10, -5, unit="deg", obstime=Time("2023-11-16"))
-    assert_allclose(sun_angle(near), sun_angle(far), atol=1e-6)
-    assert_allclose(predict_brightness(near), predict_brightness(far), rtol=1e-6)
+    assert_allclose(sun_angle(near).value, sun_angle(far).value, atol=1e-6)
+    assert_allclose(predict_brightness(near).value, predict_brightness(far).value, rtol=1e-6)
     with pytest.raises(ValueError, match="the pointing has no obstime"):
         predict_brightness(target)
 
@@ -276,6 +277,8 @@ def test_fit_of_levels():
     left = 20 * brightness * np.exp(0.05 * rng.standard_normal(60))
     left[3], brightness[7] = 50 * left[3], np.nan
     fit = fit_levels({"left": left, "right": 30 * brightness}, brightness)
+    in_janskys = brightness * 1e6 * u.Jy / u.sr
+    assert_allclose(fit_levels({"left": left}, in_janskys)["ratio"], fit["ratio"][:1])
     assert list(fit["side"]) == ["left", "right"]
     assert list(fit["number"]) == [58, 59]
     assert_allclose(fit["ratio"], [20, 30], rtol=0.02)
@@ -298,22 +301,22 @@ def test_an_outlier_among_a_few():
 @pytest.mark.parametrize("number", [3, 8, 30])
 def test_uncertainty_of_a_prediction(number, monkeypatch):
     """It holds 68 per cent of further skies, also if it comes from three."""
-    monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2)
+    monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2 * u.MJy / u.sr)
     rng = np.random.default_rng(5)
     inside = 0
     for _ in range(1000):
         ratios = 20 * (1 + 0.05 * rng.standard_normal(number + 1))
         fit = fit_levels({"left": 0.2 * ratios[1:]}, np.full(number, 0.2))
         level, error = predict_levels(fit, None)["left"]
-        inside += abs(0.2 * ratios[0] - level) < error
+        inside += abs(0.2 * ratios[0] - level.value) < error.value
     assert_allclose(inside / 1000, 0.683, atol=0.045)
 
 
 def test_a_fit_of_one_sky_has_no_uncertainty(monkeypatch):
-    monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2)
+    monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2 * u.MJy / u.sr)
     fit = fit_levels({"left": [4.0]}, np.array([0.2]))
     level, error = predict_levels(fit, None)["left"]
-    assert_allclose(level, 4)
+    assert_allclose(level.to_value(u.DN / u.s), 4)
     assert np.isnan(error)
 
 
@@ -325,7 +328,7 @@ def skyflats(tmp_path_factory):
     """Write twelve skyflats that follow the zodiacal light."""
     folder = tmp_path_factory.mktemp("skies")
     for number, (lon, lat, mjd) in enumerate(draw_pointings(12)):
-        level = 5 * predict_brightness(point(lon, lat, Time(mjd, format="mjd")))
+        level = 5 * predict_brightness(point(lon, lat, Time(mjd, format="mjd"))).value
         skyflat = observe(number, lon, lat, mjd, level)
         skyflat.save(folder / f"sky_{number:02d}_skyflat.fits")
     return sorted(folder.glob("*.fits"))
@@ -348,7 +351,8 @@ def test_command_line(skyflats, tmp_path):
     # What was fitted predicts the skies that it was fitted to.
     row = tables["skies"][4]
     level, error = predict_levels(fit, *find_pointing(row))["right"]
-    assert abs(level - row["level_right"]) < 4 * error < 0.1 * level
+    assert level.unit == error.unit == u.DN / u.s
+    assert abs(level.value - row["level_right"]) < 4 * error.value < 0.1 * level.value
 
 
 def test_a_few_skyflats(tmp_path):
@@ -360,7 +364,7 @@ def test_a_few_skyflats(tmp_path):
     assert_array_equal(np.diag(residuals), 0)
     assert np.all(residuals[~np.eye(3, dtype=bool)] > 0)
     assert_allclose(tables["components"]["together"][-1], 1)
-    with pytest.raises(SkyflatError, match="2 different skyflats: .* takes 3 or more"):
+    with pytest.raises(SkyflatError, match="2 different skyflats: a comparison takes 3 or more"):
         characterize(skyflats[:2], tmp_path)
 
 

@@ -101,6 +101,7 @@ def lab(tmp_path_factory):
     shutil.move(association, folder / "asn.json")
     (folder / "sky").symlink_to("data")
     (folder / "bad.csv").write_text("x,y\n1000,100\n")
+    shutil.copy(ROOT / "docs" / "ranges.yaml", folder)
     series = simulate_time_series(home, Simulation(window=SUBSTRIP96, n_integrations=2))
     shutil.move(series, folder / SCIENCE)
     _take_standard(folder)

@@ -84,7 +84,7 @@ def test_hooks_are_named(tmp_path):
 def test_all_parameters(pipeline):
     parameters = list_parameters(pipeline)
     assert parameters["steps.skyflat_combine.n_sigma"] == 5.0
-    assert parameters["steps.skyflat_quality.exposures_used_range"] == [3, np.inf]
+    assert parameters["steps.skyflat_quality.ranges"] is None
     assert "save_results" not in parameters
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,27 +17,40 @@ from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, S
 from soss_background.detector import FULL, SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import (
+    METRICS,
     count_samples,
     measure_exposures,
     measure_sky,
     summarize_exposures,
 )
 from soss_background.simulate import draw_stars, simulate_visit, sky_image, star_image
-from soss_background.steps.qc import Metric, failures, flag_metrics, format_metrics
+from soss_background.steps.qc import (
+    Metric,
+    flag_metrics,
+    format_metrics,
+    list_failures,
+    read_ranges,
+)
 
 STEP = "soss_background.SkyflatQualityStep"
 WINDOW = SUBSTRIP96
 SCIENCE = ~WINDOW.reference_pixels()
 NOISE = 0.1
-
-
-def values(metrics):
-    return {metric.name: metric.value for metric in metrics}
+ECSV = """# %ECSV 1.0
+# ---
+# datatype:
+# - {{name: name, datatype: string}}
+# - {{name: {0}, datatype: float64}}
+# - {{name: high, datatype: float64}}
+name {0} high
+{1} 0 1
+{2} 0 1
+"""
 
 
 def measure(images, masks, bkg, err):
-    """Measure exposures; what there is nothing to measure of is None."""
-    return values(measure_exposures(images, masks, bkg, err, count_samples(masks), SCIENCE))
+    """Measure exposures; None where there is nothing to measure."""
+    return measure_exposures(images, masks, bkg, err, count_samples(masks), SCIENCE)
 
 
 def observe(number=6, seed=1, light=0.0, masked=0.3):
@@ -63,28 +77,28 @@ def test_exposures_table():
     table["scale"] = [0.98, 1.0, np.nan, 1.02]
     vetting = [[1.1, 1.2, np.nan, 1.3], [0.2, 0.8, 9.0, 0.4]]
     table = append_fields(table, ["excess", "deviation"], vetting, usemask=False)
-    found = values(summarize_exposures(table, 0.04))
+    found = summarize_exposures(table, 0.04)
     assert (found["exposures_used"], found["exposures_rejected"]) == (3, 1)
     assert (found["masked_median"], found["masked_worst"]) == (0.3, 0.5)
     assert_allclose(found["level_scatter"], 2)
     assert (found["stripe_rms"], found["excess"]) == (0.04, 1.2)
     assert_allclose([found["deviation_worst"], found["deviation_ratio"]], [0.8, 2])
-    alone = values(summarize_exposures(table[:1], None))
+    alone = summarize_exposures(table[:1], None)
     assert [alone[name] for name in ("level_scatter", "stripe_rms", "excess")] == 3 * [None]
 
 
 def test_a_table_of_exposures_that_were_not_used():
     table = np.zeros(2, dtype=SkyflatModel().get_dtype("metadata"))
-    found = values(summarize_exposures(table, None))
+    found = summarize_exposures(table, None)
     assert (found["exposures_used"], found["exposures_rejected"]) == (0, 2)
     assert (found["masked_median"], found["masked_worst"]) == (None, None)
 
 
 @pytest.mark.parametrize("contrast", [0.9, 1.1])
-def test_levels_and_step(contrast):
+def test_levels_and_edge(contrast):
     sky = 0.7 * sky_image(FULL, contrast=contrast, structure=0)
     flags = np.zeros(sky.shape, dtype=np.uint32)
-    found = values(measure_sky(sky, sky, 0.01 * sky, flags, FULL))
+    found = measure_sky(sky, sky, 0.01 * sky, flags, FULL)
     inside = ~FULL.reference_pixels()
     columns = np.broadcast_to(np.arange(2048), sky.shape)
     left, right = (np.median(sky[inside & side]) for side in (columns < 680, columns > 730))
@@ -97,7 +111,7 @@ def test_levels_and_step(contrast):
     assert 15 < found["step_width_1846"] < 50
     shifted = Window("", FULL.y0, FULL.x0 - 5, *FULL.shape)
     moved = sky_image(shifted, contrast=contrast, structure=0)
-    again = values(measure_sky(moved, moved, sky, flags, FULL))
+    again = measure_sky(moved, moved, sky, flags, FULL)
     assert_allclose(again["step_column_1846"] - found["step_column_1846"], 5, atol=0.2)
     assert_allclose(again["step_width_1846"], found["step_width_1846"], atol=3)
 
@@ -111,41 +125,41 @@ def test_noise_and_flags():
     dq[10:20, 100:200] |= np.uint32(2048)
     dq[30:40, 100:300] |= np.uint32(1)
     bkg[10:40, 100:300] += 50
-    found = values(measure_sky(bkg, sky, err, dq, WINDOW))
+    found = measure_sky(bkg, sky, err, dq, WINDOW)
     assert_allclose(found["noise"], 0.06, rtol=0.03)
     assert_allclose(found["noise_ratio"], 1.2, rtol=0.03)
     assert_allclose(found["hot"], 1000 / SCIENCE.sum())
     assert_allclose(found["filled"], 2000 / SCIENCE.sum())
     assert "step_column_1846" in found
     assert "step_column_768" not in found
-    plain = values(measure_sky(bkg, None, err, dq, WINDOW))
+    plain = measure_sky(bkg, None, err, dq, WINDOW)
     assert "noise" not in plain
     assert_allclose(plain["level_left"], found["level_left"], rtol=0.01)
 
 
-def test_a_window_without_a_step():
+def test_a_window_without_an_edge():
     window = Window("FULL", 1824, 1000, 64, 256)
     sky = sky_image(window, structure=0)
-    found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), window))
+    found = measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), window)
     assert_allclose(found["level_left"], np.median(sky), rtol=1e-3)
     assert (found["level_right"], found["level_ratio"]) == (None, None)
     assert "step_column_1846" not in found
 
 
-def test_a_sky_whose_step_is_not_found():
+def test_a_sky_whose_edge_is_not_found():
     sky = np.full(WINDOW.shape, 5, dtype=np.float32)
-    found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW))
+    found = measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW)
     names = ("level_right", "level_ratio", "step_column_1846", "step_width_1846")
     assert np.isnan([found[name] for name in names]).all()
 
 
-def test_a_step_on_a_noisy_foot():
-    """The foot of the step reaches a tenth of its height here and there."""
+def test_an_edge_on_a_noisy_foot():
+    """The foot of the edge reaches a tenth of its height here and there."""
     sky = sky_image(WINDOW, structure=0)
-    expected = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW))
+    expected = measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW)
     sky[:, 651] += 0.15 * (sky[:, 760] - sky[:, 640])
     sky[:, 766] *= 0.9
-    found = values(measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW))
+    found = measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW)
     for name in ("step_column_1846", "step_width_1846"):
         assert_allclose(found[name], expected[name], atol=1)
 
@@ -244,24 +258,26 @@ def test_noise_of_smoothing_where_coverage_is_uneven():
 
 @pytest.fixture
 def table():
-    metrics = [
-        Metric("step_column_256", 700.0, "pixel", "a column"),
-        Metric("step_column_1846", 730.0, "pixel", "another"),
-        Metric("chi2", 1.5, "", "at the end of its range"),
-        Metric("hot", np.nan, "", "could not be measured"),
-        Metric("star_light", None, "%", "nothing to measure"),
-        Metric("noise", 0.05, "DN/s", "without a range"),
-    ]
-    ranges = {"step_column": [680, 725], "chi2": [0.5, 1.5], "hot": [0, 1], "star_light": [0, 1]}
-    return flag_metrics(metrics, ranges, SkyflatModel().get_dtype("qc"))
+    values = {
+        "step_column_256": 700.0,
+        "step_column_1846": 730.0,
+        "chi2": 1.5,  # at the end of its range
+        "hot": np.nan,  # could not be measured
+        "star_light": None,  # nothing to measure
+        "noise": 0.05,  # without a range
+    }
+    ranges = {name: metric.limits for name, metric in METRICS.items()} | {"chi2": (0.5, 1.5)}
+    return flag_metrics(values, METRICS, ranges, SkyflatModel().get_dtype("qc"))
 
 
 def test_flags(table):
     flags = [flag.decode() for flag in table["flag"]]
     assert flags == ["pass", "fail", "pass", "fail", "no range", "no range"]
-    faults = ["step_column_1846 is 730, not 680 to 725", "hot is nan, not 0 to 1"]
-    assert failures(table) == faults
+    faults = ["step_column_1846 is 730, not 680 to 725", "hot is nan, not 0 to 0.03"]
+    assert list_failures(table) == faults
     assert np.isnan(table["low"][-2:]).all()
+    assert table["unit"][0] == b"pixel"
+    assert table["comment"][2] == METRICS["chi2"].comment.encode()
 
 
 def test_printed_table(table):
@@ -271,6 +287,88 @@ def test_printed_table(table):
     assert "step_column_1846" in lines[1]
     assert "fail" in lines[1]
     assert len({line.index("pixel") for line in lines[:2]}) == 1
+
+
+def write(tmp_path, text, name="ranges.yaml"):
+    """Write a file of ranges; return its name."""
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+DEFINED = {"chi2": Metric("", (0.5, 1.3), "chi2"), "step_column": Metric("pixel", (680, 725), "")}
+
+
+def test_defaults():
+    assert read_ranges(None, DEFINED) == {"chi2": (0.5, 1.3), "step_column": (680, 725)}
+    assert all(
+        low <= high for low, high in filter(None, (metric.limits for metric in METRICS.values()))
+    )
+
+
+def test_a_yaml_file_overrides_the_defaults(tmp_path):
+    """For one row of a metric too; null is no range."""
+    text = "step_column_256: [690, .inf]\nstep_column: [685.5, 720]\nchi2: null\n"
+    ranges = read_ranges(write(tmp_path, text), DEFINED)
+    assert ranges == {"chi2": None, "step_column": (685.5, 720), "step_column_256": (690, np.inf)}
+    values = {"step_column_256": 800.0, "step_column_768": 800.0, "chi2": 9.0}
+    table = flag_metrics(values, DEFINED, ranges, SkyflatModel().get_dtype("qc"))
+    assert [flag.decode() for flag in table["flag"]] == ["pass", "fail", "no range"]
+    assert np.isnan(table["low"][2])
+
+
+def test_the_example_of_the_docs():
+    ranges = read_ranges(Path(__file__).parents[1] / "docs" / "ranges.yaml", METRICS)
+    assert (ranges["exposures_used"], ranges["stripe_rms"]) == ((5, np.inf), None)
+
+
+def test_an_ecsv_file_overrides_the_defaults(tmp_path, table):
+    """The QC of a product is one, and so is a table with gaps."""
+    path = tmp_path / "qc.ecsv"
+    Table(table).write(path, format="ascii.ecsv")
+    ranges = read_ranges(path, METRICS)
+    assert (ranges["chi2"], ranges["noise"]) == ((0.5, 1.5), None)
+    again = flag_metrics({"chi2": 1.4}, METRICS, ranges, table.dtype)
+    assert again["flag"] == b"pass"
+    gaps = Table({"name": ["chi2", "step_column"], "low": [1, 2], "high": [2, 3]}, masked=True)
+    gaps["low"].mask = gaps["high"].mask = [True, False]
+    gaps.write(path, format="ascii.ecsv", overwrite=True)
+    assert read_ranges(path, DEFINED) == {"chi2": None, "step_column": (2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("a.yaml", "chi3: [0, 1]", "a.yaml: there is no metric chi3$"),
+        ("a.yaml", "chi2_256_: [0, 1]", "a.yaml: there is no metric chi2_256_$"),
+        ("a.yaml", "7: [0, 1]", "a.yaml: there is no metric 7$"),
+        ("a.yaml", "chi2: [1.5, 0.5]", "a.yaml: chi2: 1.5 to 0.5 ends before it begins$"),
+        ("a.yaml", "chi2: [0, .nan]", "a.yaml: chi2: 0 to nan ends before it begins$"),
+        ("a.yaml", "chi2: 1", r"a.yaml: chi2: 1 is not \[low, high\] or null$"),
+        ("a.yaml", "chi2: [0, 1, 2]", r"a.yaml: chi2: \[0, 1, 2\] is not \[low, high\] or null$"),
+        ("a.yaml", "chi2: [a, b]", r"a.yaml: chi2: \['a', 'b'\] is not \[low, high\] or null$"),
+        ("a.yml", "chi2: [0, 1", "^[^\n]*a.yml: cannot be read [^\n]*$"),
+        ("a.yaml", "- chi2", "a.yaml: cannot be read .not a mapping of metrics"),
+        ("a.yaml", "", "a.yaml: cannot be read .not a mapping of metrics"),
+        ("a.ecsv", "name low high\nchi2 0 1", "a.ecsv: cannot be read"),
+        ("a.ecsv", ECSV.format("low", "chi2", "chi2"), "a.ecsv: .*a metric is in it twice"),
+        ("a.ecsv", ECSV.format("lowest", "chi2", "hot"), "a.ecsv: cannot be read .'low'.$"),
+        ("a.txt", "chi2: [0, 1]", "a.txt: ranges must come as a .yaml, .yml or .ecsv file"),
+    ],
+)
+def test_faulty_ranges(tmp_path, name, text, fault):
+    with pytest.raises(SkyflatError, match=fault):
+        read_ranges(write(tmp_path, text, name), DEFINED)
+
+
+def test_no_work_is_done_with_faulty_ranges(visit, tmp_path, monkeypatch):
+    """The pipeline finds the fault before it flat-fields."""
+    monkeypatch.setattr(SkyflatPipeline, "_flat_field", None)
+    with pytest.raises(SkyflatError, match="nowhere.yaml: no such file"):
+        strun(
+            "soss_background.SkyflatPipeline",
+            visit,
+            f"--steps.skyflat_quality.ranges={tmp_path / 'nowhere.yaml'}",
+        )
 
 
 # --- step and pipeline -------------------------------------------------------------------
@@ -308,7 +406,8 @@ def test_the_pipeline_measures(skyflat):
 def test_alone(skyflat, tmp_path):
     """On a file, which stays as it is, with a range of the user's own."""
     before = checksums([skyflat])
-    strun(STEP, skyflat, "--level_left_range=1,2", "--output_dir", tmp_path)
+    ranges = write(tmp_path, "level_left: [1, 2]")
+    strun(STEP, skyflat, f"--ranges={ranges}", "--output_dir", tmp_path)
     assert checksums([skyflat]) == before
     (path,) = tmp_path.glob("*_skyflatquality.fits")
     first, again = (Table.read(file, "QC") for file in (skyflat, path))
@@ -317,15 +416,16 @@ def test_alone(skyflat, tmp_path):
     assert (row["name"], row["low"], row["high"]) == ("level_left", 1, 2)
 
 
-def test_what_fails_is_told_of(skyflat, caplog):
-    SkyflatQualityStep.call(str(skyflat), chi2_range=[3.0, 4.0])
+def test_failures_are_logged(skyflat, tmp_path, caplog):
+    SkyflatQualityStep.call(str(skyflat), ranges=write(tmp_path, "chi2: [3, 4]"))
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert f"{skyflat.name}: chi2 is" in warning.getMessage()
     assert "not 3 to 4" in warning.getMessage()
 
 
 def test_fail_on_qc(visit, flat, tmp_path):
-    options = ["--steps.skyflat_quality.fail_on_qc=true", "--steps.skyflat_quality.hot_range=0.5,1"]
+    ranges = write(tmp_path, "hot: [0.5, 1]")
+    options = ["--steps.skyflat_quality.fail_on_qc=1", f"--steps.skyflat_quality.ranges={ranges}"]
     pipeline = "soss_background.SkyflatPipeline"
     with pytest.raises(SkyflatError, match=r"_skyflat.fits: hot is .*, not 0.5 to 1"):
         strun(pipeline, visit, f"--steps.flat_field.override_flat={flat}", *options)
@@ -333,7 +433,8 @@ def test_fail_on_qc(visit, flat, tmp_path):
 
 
 def test_ranges_in_a_parameter_file(skyflat, tmp_path):
-    SkyflatQualityStep(chi2_range=[3.0, 4.0]).export_config(tmp_path / "pars.asdf")
+    ranges = write(tmp_path, "chi2: [3, 4]")
+    SkyflatQualityStep(ranges=ranges).export_config(tmp_path / "pars.asdf")
     strun("pars.asdf", skyflat)
     (path,) = tmp_path.glob("*_skyflatquality.fits")
     qc = Table.read(path, "QC")
@@ -401,14 +502,10 @@ def test_a_glow_in_one_exposure(tmp_path):
 
 
 @pytest.mark.parametrize("flagged", ["noise", "exposures_rejected"])
-def test_a_metric_without_a_default_range(skyflat, flagged):
-    qc = SkyflatQualityStep.call(str(skyflat), **{f"{flagged}_range": [5.0, 6.0]}).qc
+def test_a_metric_without_a_default_range(skyflat, tmp_path, flagged):
+    ranges = write(tmp_path, f"{flagged}: [5, 6]")
+    qc = SkyflatQualityStep.call(str(skyflat), ranges=ranges).qc
     assert [str(row["name"]) for row in qc if row["flag"] == "fail"] == [flagged]
-
-
-def test_a_range_that_ends_before_it_begins(skyflat):
-    with pytest.raises(SkyflatError, match="chi2_range=1.5,0.5 ends before it begins"):
-        SkyflatQualityStep.call(str(skyflat), chi2_range=[1.5, 0.5])
 
 
 def test_star_light_of_a_visit(tmp_path, visit, flat, skyflat):

@@ -1,9 +1,12 @@
-"""A page shows a skyflat: its numbers are those of the file, its pictures are there."""
+"""Reports: numbers are those of the file, figures are there, no other file is needed."""
 
+import base64
+import io
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import count_samples
 from soss_background.report import skyflat_plots as plots
-from soss_background.report.skyflat import Report, write_reports
+from soss_background.report.skyflat import report_skyflat, write_reports
 from soss_background.report.views import PULL_EDGES, view_exposures
 from soss_background.simulate import sky_image
 
@@ -40,19 +43,19 @@ def skyflat(visit, flat, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(skyflat, tmp_path_factory):
-    """Write the page of the skyflat."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    Report(skyflat).save_html(path)
+def html(skyflat, tmp_path_factory):
+    """Write the report on the skyflat."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    report_skyflat(skyflat).save_html(path)
     return path
 
 
-class Page(HTMLParser):
-    """What is in a page: cells of its tables, links, ids of its pictures."""
+class Html(HTMLParser):
+    """Parse a report: cells of its tables, links, ids of its figures."""
 
     def __init__(self, path):
         super().__init__()
-        self.tables, self.links, self.pictures = {}, [], []
+        self.tables, self.links, self.figures = {}, [], []
         self._rows = self._cell = None
         self.feed(path.read_text())
 
@@ -60,7 +63,7 @@ class Page(HTMLParser):
         attrs = dict(attrs)
         self.links += [attrs[key] for key in ("href", "src", "xlink:href") if key in attrs]
         if tag == "figure":
-            self.pictures.append(attrs["id"])
+            self.figures.append(attrs["id"])
         if tag == "table":
             self._rows = self.tables.setdefault(attrs.get("id"), [])
         if tag == "tr":
@@ -171,18 +174,18 @@ def test_profiles():
     assert_array_equal(columns, np.arange(2048))
     assert np.isnan(profile[0])
     plots.draw_row_profiles(axes[1], sky, SUBSTRIP96)
-    assert [line.get_label() for line in axes[1].lines] == ["left of the step", "right of the step"]
+    assert [line.get_label() for line in axes[1].lines] == ["left of the edge", "right of the edge"]
     assert_allclose(np.median(axes[1].lines[0].get_ydata()), 0, atol=1e-5)
-    plots.draw_step(axes[2], sky, SUBSTRIP96)
+    plots.draw_edge(axes[2], sky, SUBSTRIP96)
     columns, risen = axes[2].lines[0].get_data()
     assert_allclose(columns[np.argmin(np.abs(risen - 0.5))], 700, atol=3)
     assert_allclose([risen[0], risen[-1]], [0, 1], atol=0.03)
 
 
-def test_a_sky_without_a_step_can_be_drawn():
+def test_a_sky_without_an_edge_can_be_drawn():
     window = Window("FULL", 1824, 1000, 64, 256)
     axes = Figure().subplots(1, 2)
-    plots.draw_step(axes[0], sky_image(window), window)
+    plots.draw_edge(axes[0], sky_image(window), window)
     plots.draw_row_profiles(axes[1], sky_image(window), window)
     assert len(axes[1].lines) == 1
 
@@ -190,7 +193,7 @@ def test_a_sky_without_a_step_can_be_drawn():
 def test_vetting_plot():
     table = Table({"used": [1, 0, 1], "deviation": [0.3, 8.0, 0.4]}).as_array()
     ax = Figure().subplots()
-    plots.draw_vetting(ax, table, mad_threshold=5.0)
+    plots.draw_vetting(ax, table, mad_threshold=0.05)
     heights = {patch.get_x() + 0.4: patch.get_height() for patch in ax.patches}
     assert_allclose([heights[key] for key in sorted(heights)], [0.3, 8.0, 0.4])
     assert_array_equal(ax.lines[0].get_ydata(), [5, 5])
@@ -198,7 +201,7 @@ def test_vetting_plot():
 
 
 def test_structure():
-    """A star that is left is seen, the step is not."""
+    """A star that remains is seen, the edge is not."""
     sky = sky_image(SUBSTRIP96, structure=0)
     sky[30:32, 1000:1100] *= 1.02
     ax = Figure().subplots()
@@ -208,15 +211,15 @@ def test_structure():
     assert abs(np.ma.median(shown[:, 600:800])) < 0.1
 
 
-# --- the page ----------------------------------------------------------------------------
+# --- the report --------------------------------------------------------------------------
 
 
-def test_numbers_are_those_of_the_file(skyflat, page):
-    found, qc = Page(page).tables["qc"][1:], Table.read(skyflat, "QC")
+def test_numbers_are_those_of_the_file(skyflat, html):
+    found, qc = Html(html).tables["qc"][1:], Table.read(skyflat, "QC")
     assert [row[0] for row in found] == list(qc["name"])
     assert_allclose([float(row[1]) for row in found], qc["value"], rtol=0)
     assert [row[3] for row in found] == list(qc["flag"])
-    exposures, table = Page(page).tables["exposures"], Table.read(skyflat, "METADATA")
+    exposures, table = Html(html).tables["exposures"], Table.read(skyflat, "METADATA")
     columns = exposures.pop(0)
     rows = [dict(zip(columns, row, strict=True)) for row in exposures]
     assert [row["exposure"] for row in rows] == list(table["filename"])
@@ -225,21 +228,24 @@ def test_numbers_are_those_of_the_file(skyflat, page):
         assert row["not used"] == f"{100 * true['masked_fraction']:.1f} %"
     assert [row["decision"] for row in rows[:3]] == ["used", "not used: left out by hand", "used"]
     header = fits.getheader(skyflat)
-    assert f"<dd>{header['LON']:.2f}°</dd>" in page.read_text()
+    assert f"<dd>{header['LON']:.2f}°</dd>" in html.read_text()
 
 
-def test_needs_no_other_file_and_no_network(page):
-    text = page.read_text()
-    links = Page(page).links
+def test_needs_no_other_file_and_no_network(html):
+    text = html.read_text()
+    links = Html(html).links
     assert links
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
     assert not re.search(r"url\((?!#)|@import|<script|<link", text)
-    # Pictures do not share ids, of which the first would stand for all.
+    # Drawn with twice the pixels that they are shown with.
+    data = [link.removeprefix("data:image/png;base64,") for link in links]
+    sizes = {images.imread(io.BytesIO(base64.b64decode(each))).shape[:2] for each in data}
+    assert sizes == {(920, 1160), (370, 740)}
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(ids)) == len(ids)
 
 
-def test_pictures(page):
+def test_figures(html):
     expected = [
         "bkg",
         "bkgdn",
@@ -247,16 +253,16 @@ def test_pictures(page):
         "err",
         "coverage",
         "column_profile",
-        "step",
+        "edge",
         "row_profiles",
     ]
     expected += ["deviations", "variation", "pulls"]
     expected += [f"exposure_{number:03d}" for number in range(1, 6)]
-    assert Page(page).pictures == expected
+    assert Html(html).figures == expected
 
 
-def test_how_it_was_made(skyflat, page):
-    text = page.read_text()
+def test_how_it_was_made(skyflat, html):
+    text = html.read_text()
     assert f"--steps.skyflat_combine.exclude={EXCLUDED}," in text
     assert "soss_background.SkyflatPipeline \\\n" in text
     assert "steps.skyflat_denoise.sigma_rows" in text
@@ -265,11 +271,11 @@ def test_how_it_was_made(skyflat, page):
 
 def test_a_model_is_shown_and_left_open(skyflat, tmp_path):
     with SkyflatModel(skyflat) as model:
-        Report(model).save_html(tmp_path / "a.html")
+        report_skyflat(model).save_html(tmp_path / "a.html")
         assert model.bkg[64, 100] > 0
-    Report(skyflat).save_html(tmp_path / "b.html")
+    report_skyflat(skyflat).save_html(tmp_path / "b.html")
     first, second = ((tmp_path / name).read_text() for name in ("a.html", "b.html"))
-    assert Page(tmp_path / "a.html").tables == Page(tmp_path / "b.html").tables
+    assert Html(tmp_path / "a.html").tables == Html(tmp_path / "b.html").tables
     assert first.count("<figure") == second.count("<figure")
 
 
@@ -279,22 +285,22 @@ def test_a_skyflat_with_little_in_it(tmp_path):
     model.bkgdn = model.metadata = None
     model.meta.target.proposer_name = "<b>&"
     model.save(tmp_path / "plain.fits")
-    report = Report(tmp_path / "plain.fits")
+    report = report_skyflat(tmp_path / "plain.fits")
     assert report.verdict == "The quality has not been measured"
     report.save_html(tmp_path / "plain.html")
-    page = Page(tmp_path / "plain.html")
-    assert page.pictures == ["bkg", "structure", "err", "column_profile", "step", "row_profiles"]
+    html = Html(tmp_path / "plain.html")
+    assert html.figures == ["bkg", "structure", "err", "column_profile", "edge", "row_profiles"]
     assert "&lt;b&gt;&amp;" in (tmp_path / "plain.html").read_text()
 
 
 def test_without_a_stack(visit, flat, tmp_path):
-    """What needs the exposures was measured before they were left out; the page says so."""
+    """What needs the exposures was measured before they were left out; the report says so."""
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
-    report = Report(SkyflatPipeline.call(visit, steps=steps))
-    assert "chi2" in [row["name"] for row in report.qc]
-    report.save_html(tmp_path / "page.html")
-    assert "cannot be shown" in (tmp_path / "page.html").read_text()
-    assert "pulls" not in Page(tmp_path / "page.html").pictures
+    report = report_skyflat(SkyflatPipeline.call(visit, steps=steps))
+    assert "chi2" in [row["name"] for row in report.metrics]
+    report.save_html(tmp_path / "bare.html")
+    assert "cannot be shown" in (tmp_path / "bare.html").read_text()
+    assert "pulls" not in Html(tmp_path / "bare.html").figures
 
 
 def test_a_skyflat_without_a_sky(tmp_path):
@@ -302,14 +308,14 @@ def test_a_skyflat_without_a_sky(tmp_path):
     model.bkg[:] = np.nan
     model.save(tmp_path / "nan.fits")
     with pytest.raises(SkyflatError, match="nan.fits: no sky in it"):
-        Report(tmp_path / "nan.fits")
+        report_skyflat(tmp_path / "nan.fits")
 
 
 def test_nothing_is_read_for_a_place_that_cannot_be_written_to(skyflat, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
-    assert main(["report", str(skyflat), "--png", "taken"]) == 1
+    assert main(["report", str(skyflat), "-o", "taken/report.html"]) == 1
     assert "taken: not a folder" in capsys.readouterr().err
-    assert not (tmp_path / "report.html").exists()
+    assert (tmp_path / "taken").read_text() == "a file"
 
 
 def test_one_of_several_is_broken(skyflat, tmp_path):
@@ -320,30 +326,19 @@ def test_one_of_several_is_broken(skyflat, tmp_path):
     assert not list(tmp_path.glob("*.html"))
 
 
-def test_pdf_and_png(skyflat, tmp_path):
-    report = Report(skyflat)
-    report.save_pdf(tmp_path / "sky.pdf")
-    assert (tmp_path / "sky.pdf").read_bytes().startswith(b"%PDF")
-    report.save_png(tmp_path / "png")
-    names = {path.stem for path in (tmp_path / "png").glob("*.png")}
-    assert {"bkgdn", "pulls", "exposure_005"} <= names
-    assert images.imread(tmp_path / "png" / "bkgdn.png")[..., :3].std() > 0.1
-
-
 def test_command_line(skyflat, tmp_path, capsys):
     before = checksums([skyflat])
-    assert main(["report", str(skyflat), "-o", "new/sky.html", "--pdf", "sky.pdf"]) == 0
+    assert main(["report", str(skyflat), "-o", "new/sky.html"]) == 0
     assert "metrics are within their range" in capsys.readouterr().out
     assert (tmp_path / "new" / "sky.html").is_file()
-    assert (tmp_path / "sky.pdf").is_file()
     assert checksums([skyflat]) == before
 
 
 def test_several_skyflats(skyflat, tmp_path):
-    """A page each, and one that leads to them."""
+    """A report each, and one that links to them."""
     make_skyflat(1, window=SUBSTRIP96).save(tmp_path / "other.fits")
     verdicts = write_reports([skyflat, tmp_path / "other.fits"], tmp_path / "all.html")
-    overview = Page(tmp_path / "all.html")
+    overview = Html(tmp_path / "all.html")
     assert overview.links == [f"all_{skyflat.stem}.html", "all_other.html"]
     assert all((tmp_path / link).is_file() for link in overview.links)
     assert [row[1] for row in overview.tables[None][1:]] == list(verdicts.values())
@@ -352,7 +347,9 @@ def test_several_skyflats(skyflat, tmp_path):
 
 
 def test_a_bad_metric_is_told_of(skyflat, tmp_path):
-    report = Report(SkyflatQualityStep.call(str(skyflat), chi2_range=[3.0, 4.0]))
+    ranges = str(tmp_path / "ranges.yaml")
+    Path(ranges).write_text("chi2: [3, 4]")
+    report = report_skyflat(SkyflatQualityStep.call(str(skyflat), ranges=ranges))
     assert report.flag == "fail"
     assert "chi2 is" in report.verdict
     report.save_html(tmp_path / "bad.html")
@@ -371,13 +368,13 @@ def test_what_is_no_skyflat(tmp_path, capsys, name, fault):
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not here")
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 500)])
-def test_in_a_browser(page, tmp_path, scheme, width):
-    """It is drawn in light and dark, and no table or picture is wider than a phone."""
+def test_in_a_browser(html, tmp_path, scheme, width):
+    """It is drawn in light and dark, and no table or figure is wider than a phone."""
     settings = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    screenshot = tmp_path / "page.png"
+    screenshot = tmp_path / "report.png"
     probe = tmp_path / "probe.html"
     script = "<script>document.title = document.documentElement.scrollWidth</script></body>"
-    probe.write_text(page.read_text().replace("</body>", script))
+    probe.write_text(html.read_text().replace("</body>", script))
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",

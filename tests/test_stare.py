@@ -522,6 +522,8 @@ def test_pipeline(series, skyflat, extracted, tmp_path):
 
 def test_pipeline_in_a_notebook(series, skyflat, tmp_path):
     """A model is left unchanged; what is out of range ends the run if it is asked to."""
+    ranges = tmp_path / "ranges.yaml"
+    ranges.write_text("snr_order_1: [1e6, .inf]")
     with datamodels.open(series.path) as model:
         before = model.data.copy()
         steps = {
@@ -533,10 +535,8 @@ def test_pipeline_in_a_notebook(series, skyflat, tmp_path):
         np.testing.assert_array_equal(model.data, before)
         assert len(spectra.spec) == 3
         with pytest.raises(SkyflatError, match="snr_order_1 is .*, not 1e\\+06 to inf"):
-            SossStarePipeline.call(
-                model, steps=steps, snr_order_1_range=[1e6, np.inf], fail_on_qc=True
-            )
-    assert not list(tmp_path.iterdir())
+            SossStarePipeline.call(model, steps=steps, ranges=str(ranges), fail_on_qc=True)
+    assert list(tmp_path.iterdir()) == [ranges]
 
 
 # --- flux calibration --------------------------------------------------------------------
@@ -640,9 +640,10 @@ def test_what_may_be_left_out(series, traces, tmp_path):
     for name in ("trace_fit", "optimal_extract"):
         with pytest.raises(SkyflatError, match="trace_fit and optimal_extract cannot be skipped"):
             strun(PIPELINE, series.path, flat, sky, f"--steps.{name}.skip=true")
-    for limits in ("2,1", "nan,1"):
-        with pytest.raises(SkyflatError, match=f"snr_range={limits} ends before it begins"):
-            strun(PIPELINE, "nothing.fits", f"--snr_range={limits}")
+    for limits in ("[2, 1]", "[.nan, 1]"):
+        (tmp_path / "ranges.yaml").write_text(f"snr: {limits}")
+        with pytest.raises(SkyflatError, match=r"ranges.yaml: snr: .* ends before it begins"):
+            strun(PIPELINE, "nothing.fits", "--ranges=ranges.yaml")
     page.unlink()
     with pytest.raises(SkyflatError, match="sky_subtracted is 0, not 1 to 1"):
         strun(PIPELINE, series.path, flat, sky, "--fail_on_qc=true")

@@ -499,12 +499,6 @@ def _add_report(commands):
         metavar="FILE",
         help="page to write; several skyflats have a page each beside it (default: %(default)s)",
     )
-    parser.add_argument(
-        "--pdf", type=file_type(".pdf"), metavar="FILE", help="write the pictures as PDF as well"
-    )
-    parser.add_argument(
-        "--png", type=Path, metavar="DIR", help="write the pictures one by one as well"
-    )
     parser.set_defaults(run=_report)
 
 
@@ -512,7 +506,7 @@ def _report(options):
     """Write reports; print how good the skyflats are."""
     report = importlib.import_module("soss_background.report.skyflat")
     skyflats = find_files(options.skyflats)
-    verdicts = report.write_reports(skyflats, options.output, options.pdf, options.png)
+    verdicts = report.write_reports(skyflats, options.output)
     for name, verdict in verdicts.items():
         print(f"{name}: {verdict}")
     print(f"Report: {options.output}")

@@ -1,14 +1,42 @@
-"""Numbers that tell how good the spectra of an exposure are."""
+"""Metrics of the spectra of an exposure, and their definitions."""
 
 import numpy as np
 
 from soss_background.extract.inter_order import free_pixels
 from soss_background.steps.qc import Metric
 
-__all__ = ["measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
+__all__ = ["METRICS", "measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
 
 # Pixels nearer to a trace are not between the orders.
 _FREE = 30
+
+# The default ranges are wide: they find failures.
+METRICS = {
+    "sky_subtracted": Metric("", (1, 1), "1 if the sky was subtracted"),
+    "flat_fielded": Metric("", (1, 1), "1 if the exposure was divided by the flat"),
+    "bad_pixels": Metric("", None, "unusable pixels of all integrations"),
+    "bad_fraction": Metric("", (0, 0.1), "fraction of all pixels that are unusable"),
+    "inter_order_mean": Metric("DN/s", None, "mean between the orders"),
+    "inter_order_sum": Metric("DN/s", None, "sum between the orders"),
+    "orders": Metric("", (2, 3), "orders with a trace"),
+    "slices": Metric("", None, "slices of all orders"),
+    "slices_detected": Metric("", None, "slices that show a trace"),
+    "slices_clipped": Metric("", None, "slices that were clipped from the fit"),
+    "slices_crowded": Metric("", None, "slices near another order"),
+    "detected_fraction": Metric("", (0.4, 1), "fraction of the other slices that show a trace"),
+    "clipped_fraction": Metric("", (0, 0.3), "fraction of the detected slices that were clipped"),
+    "residual_x_min": Metric("pixels", (-1, 0), "trace residuals along x, minimum"),
+    "residual_x_max": Metric("pixels", (0, 1), "trace residuals along x, maximum"),
+    "residual_x_sd": Metric("pixels", (0, 0.3), "trace residuals along x, standard deviation"),
+    "residual_y_min": Metric("pixels", (-2, 0), "trace residuals along y, minimum"),
+    "residual_y_max": Metric("pixels", (0, 2), "trace residuals along y, maximum"),
+    "residual_y_sd": Metric("pixels", (0, 0.5), "trace residuals along y, standard deviation"),
+    "snr": Metric("", (3, np.inf), "median SNR of a column of an integration"),
+    "snr_order_1": Metric("", (5, np.inf), "median SNR of order 1"),
+    "snr_order_2": Metric("", None, "median SNR of order 2"),
+    "snr_order_3": Metric("", None, "median SNR of order 3"),
+    "efficiency": Metric("", None, "median fraction of the photons that is detected"),
+}
 
 
 def measure_steps(exposure):
@@ -22,15 +50,12 @@ def measure_steps(exposure):
 
     Returns
     -------
-    metrics : list of `~soss_background.steps.qc.Metric`
+    values : dict of float
         1 for what was done, 0 for what was not.
     """
     done = exposure.meta.cal_step
     sky, flat = (state == "COMPLETE" for state in (done.bkg_subtract, done.flat_field))
-    return [
-        Metric("sky_subtracted", int(sky), "", "1 if the sky was subtracted"),
-        Metric("flat_fielded", int(flat), "", "1 if the exposure was divided by the flat"),
-    ]
+    return {"sky_subtracted": int(sky), "flat_fielded": int(flat)}
 
 
 def measure_frame(image, good, rows, reference):
@@ -50,7 +75,7 @@ def measure_frame(image, good, rows, reference):
 
     Returns
     -------
-    metrics : list of `~soss_background.steps.qc.Metric`
+    values : dict of float
         The numbers.
     """
     science = good[:, ~reference]
@@ -58,12 +83,12 @@ def measure_frame(image, good, rows, reference):
     free = free_pixels(image.shape, rows, _FREE) & np.isfinite(image) & ~reference
     between = image[free]
     mean = np.mean(between) if between.size else np.nan
-    return [
-        Metric("bad_pixels", bad, "", "pixels of all integrations that cannot be used"),
-        Metric("bad_fraction", bad / science.size, "", "their part of all pixels"),
-        Metric("inter_order_mean", mean, "DN/s", "mean between the orders"),
-        Metric("inter_order_sum", np.sum(between), "DN/s", "sum between the orders"),
-    ]
+    return {
+        "bad_pixels": bad,
+        "bad_fraction": bad / science.size,
+        "inter_order_mean": mean,
+        "inter_order_sum": np.sum(between),
+    }
 
 
 def measure_traces(slices, traces):
@@ -77,28 +102,27 @@ def measure_traces(slices, traces):
 
     Returns
     -------
-    metrics : list of `~soss_background.steps.qc.Metric`
+    values : dict of float
         The numbers. A residual is the shortest way from a centroid to the trace.
     """
     used, detected = slices["used"] == 1, slices["detected"] == 1
     total, found = len(slices), np.count_nonzero(detected)
     alone = np.count_nonzero(slices["crowded"] == 0)
     clipped = np.count_nonzero(detected & ~used)
-    metrics = [
-        Metric("orders", len(set(slices["order"][used])), "", "orders of which a trace was found"),
-        Metric("slices", total, "", "slices of all orders"),
-        Metric("slices_detected", found, "", "slices that show a trace"),
-        Metric("slices_clipped", clipped, "", "slices that were left out of the fit"),
-        Metric("slices_crowded", total - alone, "", "slices that another order comes near"),
-        Metric("detected_fraction", found / max(alone, 1), "", "part of the others with a trace"),
-        Metric("clipped_fraction", clipped / max(found, 1), "", "part of these that was left out"),
-    ]
-    for axis, values in zip("xy", _residuals(slices[used], traces), strict=True):
+    values = {
+        "orders": len(set(slices["order"][used])),
+        "slices": total,
+        "slices_detected": found,
+        "slices_clipped": clipped,
+        "slices_crowded": total - alone,
+        "detected_fraction": found / max(alone, 1),
+        "clipped_fraction": clipped / max(found, 1),
+    }
+    for axis, residuals in zip("xy", _residuals(slices[used], traces), strict=True):
         for name, statistic in (("min", np.min), ("max", np.max), ("sd", np.std)):
-            value = statistic(values) if values.size else np.nan
-            comment = f"trace residuals along {axis}, {name}"
-            metrics.append(Metric(f"residual_{axis}_{name}", value, "pixels", comment))
-    return metrics
+            value = statistic(residuals) if residuals.size else np.nan
+            values[f"residual_{axis}_{name}"] = value
+    return values
 
 
 def _residuals(slices, traces):
@@ -126,20 +150,16 @@ def measure_spectra(orders, efficiency=None):
 
     Returns
     -------
-    metrics : list of `~soss_background.steps.qc.Metric`
+    values : dict of float
         The numbers: signal-to-noise ratios of a column of one integration, and the efficiency.
     """
     ratios = {order: (each.flux / each.error).ravel() for order, each in orders.items()}
     known = {order: ratio[np.isfinite(ratio)] for order, ratio in ratios.items()}
-    metrics = [Metric("snr", _median(np.concatenate(list(known.values()))), "", "median SNR, all")]
-    metrics += [
-        Metric(f"snr_order_{order}", _median(ratio), "", f"median SNR of order {order}")
-        for order, ratio in known.items()
-    ]
-    if efficiency is None:
-        return metrics
-    value = _median(efficiency[np.isfinite(efficiency)])
-    return [*metrics, Metric("efficiency", value, "", "median part of the photons detected")]
+    values = {"snr": _median(np.concatenate(list(known.values())))}
+    values |= {f"snr_order_{order}": _median(ratio) for order, ratio in known.items()}
+    if efficiency is not None:
+        values["efficiency"] = _median(efficiency[np.isfinite(efficiency)])
+    return values
 
 
 def _median(values):

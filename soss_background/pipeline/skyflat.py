@@ -74,6 +74,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
             )
         # Before any work is done.
         describe_products(libraries)
+        self.skyflat_quality.read_ranges()
         self.skyflat_combine.check_excluded(libraries)
         states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]
         if any(state != "COMPLETE" for state in states):

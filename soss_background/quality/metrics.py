@@ -1,4 +1,4 @@
-"""Numbers that tell how good a skyflat is, found in nothing but the skyflat itself."""
+"""Metrics of a skyflat, measured in the skyflat itself, and their definitions."""
 
 import numpy as np
 from astropy.stats import mad_std
@@ -10,41 +10,77 @@ from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.edge import find_edge, has_edge_columns, right_of_edge
 from soss_background.steps.qc import Metric
 
-__all__ = [
-    "STEP_ROWS",
-    "count_samples",
-    "measure_exposures",
-    "measure_levels",
-    "measure_sky",
-    "rows_about",
-    "summarize_exposures",
-]
+__all__ = ["METRICS", "count_samples", "measure_exposures", "measure_levels", "measure_sky"]
 
 _PIXEL = dqflags.pixel
 
-# Full-frame rows at which the step is measured, and half of the rows that are averaged there.
-STEP_ROWS = (256, 768, 1280, 1846)
-_STEP_REACH = 32
+# Full-frame rows at which the edge is measured, and half of the rows that are averaged there.
+EDGE_ROWS = (256, 768, 1280, 1846)
+_EDGE_REACH = 32
 
-# Fewer exposures than these at a pixel tell little of its noise, and nothing of star light.
+# Fewest exposures at a pixel that measure its noise, or separate star light from sky.
 _FEW = 3
 
-# Percentage of the cells on each side whose limits tell of star light, which is bright and rare.
+# Percentage of the cells at either end whose limits measure star light, which is bright and rare.
 _TAIL = 1
 
-# Rows and columns of the blocks that tell large scales, and part of a block that must be known.
+# Rows and columns of the blocks that measure large scales, and least fraction of a block that must
+# be known.
 _LARGE, _KNOWN = (64, 64), 0.5
 
-# Rows that tell a median or a scatter: every fourth.
+# Every fourth row is enough for a median or a scatter.
 _SOME = np.s_[::4]
 
-# Standard deviation of the Gaussian that denoises, away from the step, in pixels.
+# Standard deviation of the Gaussian that denoises, away from the edge, in pixels.
 _DENOISING = (12.0, 12.0)
+
+# Metrics of the table of exposures and of the exposures themselves, in the order of QC.
+_OF_EXPOSURES = (
+    "exposures_used",
+    "exposures_rejected",
+    "masked_median",
+    "masked_worst",
+    "level_scatter",
+    "deviation_worst",
+    "deviation_ratio",
+    "stripe_rms",
+    "excess",
+)
+_OF_RESIDUALS = ("few_samples", "chi2", "star_light", "denoised_ratio", "jackknife")
+
+# The default ranges hold simulated visits of five to ten exposures, sparse to crowded.
+METRICS = {
+    "exposures_used": Metric("", (3, np.inf), "exposures that were combined"),
+    "exposures_rejected": Metric("", None, "exposures that were left out"),
+    "masked_median": Metric("", (0, 0.85), "unused fraction of an exposure, median"),
+    "masked_worst": Metric("", (0, 0.95), "unused fraction of the worst exposure"),
+    "level_scatter": Metric("%", (0, 5), "standard deviation of the levels of the exposures"),
+    "deviation_worst": Metric("%", (0, 5), "largest deviation of a used exposure from the sky"),
+    "deviation_ratio": Metric("", (1, 4), "largest over median deviation from the sky"),
+    "stripe_rms": Metric("DN/s", (0, 1), "1/f stripes of an exposure, rms"),
+    "excess": Metric("", (0.7, 1.5), "scatter of an exposure about the sky over its own ERR"),
+    "filled": Metric("", (0, 0.1), "fraction of the pixels of BKG that are filled"),
+    "hot": Metric("", (0, 0.03), "fraction of the pixels that are flagged HOT"),
+    "noise": Metric("DN/s", None, "scatter of BKG about BKGDN"),
+    "noise_ratio": Metric("", (0.5, 1.25), "scatter of BKG about BKGDN over ERR"),
+    "level_left": Metric("DN/s", (0.5, 20), "median of the sky left of the edge"),
+    "level_right": Metric("DN/s", (0.5, 30), "median of the sky right of the edge"),
+    "level_ratio": Metric("", (1.1, 2.2), "level right over level left of the edge"),
+    "step_column": Metric("pixel", (680, 725), "column at half of the edge, near a row of FULL"),
+    "step_width": Metric("pixel", (10, 80), "10 to 90 % of the edge, near a row of FULL"),
+    "few_samples": Metric("", (0, 0.75), "fraction of the pixels with fewer than three samples"),
+    "chi2": Metric("", (0.5, 1.3), "reduced chi-square of the exposures about BKG"),
+    "star_light": Metric("%", (-0.3, 0.3), "remaining star light: asymmetry of the residuals"),
+    "denoised_ratio": Metric(
+        "", (0.5, 2), "noise of BKGDN over that expected by ERR, from two halves of the exposures"
+    ),
+    "jackknife": Metric("%", (0, 1), "half of the largest large-scale difference of two halves"),
+}
 
 
 def summarize_exposures(table, stripe_rms):
     """
-    Tell what the table of exposures tells of a skyflat.
+    Summarize the table of exposures of a skyflat.
 
     Parameters
     ----------
@@ -55,40 +91,27 @@ def summarize_exposures(table, stripe_rms):
 
     Returns
     -------
-    metrics : list of Metric
+    values : dict of float or None
         Exposures used and rejected, masked fractions, scatter of the levels, deviations from the
         sky, stripes, and scatter about the sky relative to the errors of the exposures.
     """
-    used = table["used"] == 1
-    masked, scale = table["masked_fraction"][used], table["scale"][used]
-    known, several = used.any(), used.sum() > 1
-    told = several and np.mean(scale) > 0
-    scatter = 100 * np.std(scale, ddof=1) / np.mean(scale) if told else None
-    excess, worst, ratio = None, None, None
-    if several and {"excess", "deviation"} <= set(table.dtype.names):
-        excess, worst = np.median(table["excess"][used]), table["deviation"][used].max()
-        ratio = worst / np.median(table["deviation"][used])
-    return [
-        Metric("exposures_used", used.sum(), "", "exposures that were combined"),
-        Metric("exposures_rejected", (~used).sum(), "", "exposures that were left out"),
-        Metric(
-            "masked_median",
-            np.median(masked) if known else None,
-            "",
-            "part of an exposure that is not used",
-        ),
-        Metric(
-            "masked_worst",
-            masked.max() if known else None,
-            "",
-            "part of the worst exposure that is not used",
-        ),
-        Metric("level_scatter", scatter, "%", "scatter of the levels of the exposures"),
-        Metric("deviation_worst", worst, "%", "largest deviation of a used exposure from the sky"),
-        Metric("deviation_ratio", ratio, "", "largest deviation from the sky over a typical one"),
-        Metric("stripe_rms", stripe_rms, "DN/s", "1/f stripes of an exposure, rms"),
-        Metric("excess", excess, "", "scatter of an exposure about the sky over its own ERR"),
-    ]
+    rows = table[table["used"] == 1]
+    values = dict.fromkeys(_OF_EXPOSURES)
+    values["exposures_used"] = len(rows)
+    values["exposures_rejected"] = len(table) - len(rows)
+    values["stripe_rms"] = stripe_rms
+    if len(rows):
+        values["masked_median"] = np.median(rows["masked_fraction"])
+        values["masked_worst"] = rows["masked_fraction"].max()
+    if len(rows) < 2:
+        return values
+    if np.mean(rows["scale"]) > 0:
+        values["level_scatter"] = 100 * np.std(rows["scale"], ddof=1) / np.mean(rows["scale"])
+    if {"excess", "deviation"} <= set(table.dtype.names):
+        values["excess"] = np.median(rows["excess"])
+        values["deviation_worst"] = rows["deviation"].max()
+        values["deviation_ratio"] = values["deviation_worst"] / np.median(rows["deviation"])
+    return values
 
 
 def measure_sky(bkg, bkgdn, err, dq, window):
@@ -103,109 +126,84 @@ def measure_sky(bkg, bkgdn, err, dq, window):
     dq : ndarray of uint32, shape (ny, nx)
         JWST data quality flags.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the sky.
 
     Returns
     -------
-    metrics : list of Metric
-        Filled and hot pixels, levels on both sides of the step and their ratio, place and width of
-        the step at several rows, noise.
+    values : dict of float or None
+        Filled and hot pixels, noise, levels on both sides of the edge and their ratio, position
+        and width of the edge at several rows.
     """
     science = ~window.reference_pixels()
-    metrics = [
-        Metric("filled", _fraction(dq, "DO_NOT_USE", science), "", "part of BKG that is filled"),
-        Metric("hot", _fraction(dq, "HOT", science), "", "part of the pixels found to be hot"),
-    ]
+    values = {
+        "filled": _flagged_fraction(dq, "DO_NOT_USE", science),
+        "hot": _flagged_fraction(dq, "HOT", science),
+    }
     if bkgdn is not None:
         bad = dq & (_PIXEL["DO_NOT_USE"] | _PIXEL["HOT"]) > 0
         found = (science & ~bad & (err > 0))[_SOME]
         noise, err = (bkg - bkgdn)[_SOME][found], err[_SOME][found]
-        metrics += [
-            Metric("noise", _scatter(noise), "DN/s", "scatter of BKG about BKGDN"),
-            Metric("noise_ratio", _scatter(noise / err), "", "scatter of BKG about BKGDN over ERR"),
-        ]
-    return metrics + measure_levels(bkg if bkgdn is None else bkgdn, window)
+        values |= {"noise": _scatter(noise), "noise_ratio": _scatter(noise / err)}
+    return values | measure_levels(bkg if bkgdn is None else bkgdn, window)
 
 
 def measure_levels(sky, window):
     """
-    Measure the levels of a sky, and its step.
+    Measure the levels of a sky, and its edge.
 
     Parameters
     ----------
     sky : ndarray of float32, shape (ny, nx)
         A sky in DN/s.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the sky.
 
     Returns
     -------
-    metrics : list of Metric
-        Levels on both sides of the step and their ratio, place and width of the step at several
-        rows.
+    values : dict of float or None
+        Levels on both sides of the edge and their ratio, position and width of the edge at several
+        rows; None on the side that the window lacks.
     """
-    metrics = _measure_sides(sky[_SOME], ~window.reference_pixels()[_SOME], window)
-    for row in STEP_ROWS:
+    values = _measure_sides(sky[_SOME], ~window.reference_pixels()[_SOME], window)
+    for row in EDGE_ROWS:
         rows = rows_about(row, window)
-        if rows is not None:
-            metrics += _measure_step(sky[rows], window, row)
-    return metrics
+        if rows is not None and has_edge_columns(window.nx, window.x0):
+            values |= _measure_edge(sky[rows], window, row)
+    return values
 
 
 def rows_about(row, window):
-    """
-    Find the rows that are averaged to measure the step.
-
-    Parameters
-    ----------
-    row : int
-        Full-frame row in their middle.
-    window : `~soss_background.detector.Window`
-        The pixels that there are.
-
-    Returns
-    -------
-    rows : slice or None
-        Rows of the window; None if it has less than half of them.
-    """
-    first, last = np.clip(row - window.y0 + np.array([-_STEP_REACH, _STEP_REACH]), 0, window.ny)
-    return slice(first, last) if last - first >= _STEP_REACH else None
+    """Return the rows (slice) of a window to measure the edge at a full-frame row, or None."""
+    first, last = np.clip(row - window.y0 + np.array([-_EDGE_REACH, _EDGE_REACH]), 0, window.ny)
+    return slice(first, last) if last - first >= _EDGE_REACH else None
 
 
 def _measure_sides(sky, science, window):
-    """Measure the levels on both sides of the step."""
+    """Measure the levels on both sides of the edge."""
     right = right_of_edge(np.where(science, sky, np.median(sky[science])), window.x0)
-    # What is not there has no level; what is there and is not found has one that is not known.
-    unknown = np.nan if has_edge_columns(window.nx, window.x0) else None
     left = np.median(sky[science & ~right])
-    beyond = np.median(sky[science & right]) if right.any() else unknown
-    return [
-        Metric("level_left", left, "DN/s", "median of the sky left of the step"),
-        Metric("level_right", beyond, "DN/s", "median of the sky right of the step"),
-        Metric("level_ratio", beyond and beyond / left, "", "level right over that left"),
-    ]
+    if right.any():
+        beyond = np.median(sky[science & right])
+        return {"level_left": left, "level_right": beyond, "level_ratio": beyond / left}
+    # NaN where the window holds an edge that is not found, None where it holds no edge.
+    unknown = np.nan if has_edge_columns(window.nx, window.x0) else None
+    return {"level_left": left, "level_right": unknown, "level_ratio": unknown}
 
 
-def _measure_step(sky, window, row):
-    """Measure place and width of the step at some rows."""
-    if not has_edge_columns(window.nx, window.x0):
-        return []
-    places = [find_edge(sky, window.x0, part) for part in (0.1, 0.5, 0.9)]
-    low, middle, high = (np.nan if place is None else place for place in places)
-    column, at = middle + window.x0, f"at row {row} of FULL"
-    return [
-        Metric(f"step_column_{row}", column, "pixel", f"column of half of the step {at}"),
-        Metric(f"step_width_{row}", high - low, "pixel", f"10 to 90 % of the step {at}"),
-    ]
+def _measure_edge(sky, window, row):
+    """Measure position and width of the edge at some rows."""
+    columns = [find_edge(sky, window.x0, fraction) for fraction in (0.1, 0.5, 0.9)]
+    low, middle, high = (np.nan if column is None else column for column in columns)
+    return {f"step_column_{row}": middle + window.x0, f"step_width_{row}": high - low}
 
 
-def _fraction(dq, flag, science):
-    """Tell which part of the science pixels has a flag."""
+def _flagged_fraction(dq, flag, science):
+    """Return the fraction of the science pixels with a flag."""
     return np.mean(dq[science] & _PIXEL[flag] > 0)
 
 
 def _scatter(values):
-    """Measure the standard deviation of normal values with outliers."""
+    """Return the standard deviation of normal values with outliers."""
     return mad_std(values) if values.size else np.nan
 
 
@@ -233,7 +231,7 @@ def measure_exposures(images, masks, bkg, err, coverage, science):
     Parameters
     ----------
     images : iterable of ndarray of float32, shape (ny, nx)
-        The exposures that were combined, at their common level, DN/s.
+        The combined exposures, at their common level, DN/s.
     masks : iterable of ndarray of uint8, shape (ny, nx)
         1 where a pixel of an exposure was left out.
     bkg, err : ndarray of float32, shape (ny, nx)
@@ -245,8 +243,8 @@ def measure_exposures(images, masks, bkg, err, coverage, science):
 
     Returns
     -------
-    metrics : list of Metric
-        Pixels with few samples, reduced chi-square about the sky, star light that is left, and
+    values : dict of float or None
+        Pixels with few samples, reduced chi-square about the sky, remaining star light, and
         differences between two halves of the exposures.
     """
     level = np.median(bkg[science])
@@ -257,50 +255,30 @@ def measure_exposures(images, masks, bkg, err, coverage, science):
         good = (mask == 0) & np.isfinite(image) & science
         if not good.any():
             continue
-        rest = np.where(good, image - bkg, 0)
-        sums[number % 2] += rest
+        residual = np.where(good, image - bkg, 0)
+        sums[number % 2] += residual
         counts[number % 2] += good
-        squares += rest**2
-        # Of two samples, what one has more the other has less.
-        tails.append(_asymmetry(rest, good & (coverage >= _FEW)))
+        squares += residual**2
+        # The residuals of two samples are antisymmetric whatever the sky.
+        tails.append(_asymmetry(residual, good & (coverage >= _FEW)))
         number += 1
     total = counts.sum(axis=0)
-    several = number > 1
-    few = np.mean(total[science] < _FEW)
-    star_light = 100 * np.nanmean(tails) / level if np.isfinite(tails).any() else None
-    denoised, jackknife = _compare_halves(sums, counts, err) if several else (None, None)
-    return [
-        Metric("few_samples", few, "", f"part of the pixels with fewer than {_FEW} samples"),
-        Metric(
-            "chi2",
-            _chi2(squares, total, err) if several else None,
-            "",
-            "reduced chi-square of the exposures about BKG",
-        ),
-        Metric(
-            "star_light",
-            star_light,
-            "%",
-            "star light that is left: asymmetry of the residuals",
-        ),
-        Metric(
-            "denoised_ratio",
-            denoised,
-            "",
-            "noise of BKGDN over that expected by ERR, by two halves of the exposures",
-        ),
-        Metric(
-            "jackknife",
-            jackknife and 100 * jackknife / level,
-            "%",
-            "half of the largest difference of two halves on large scales",
-        ),
-    ]
+    values = dict.fromkeys(_OF_RESIDUALS)
+    values["few_samples"] = np.mean(total[science] < _FEW)
+    if np.isfinite(tails).any():
+        values["star_light"] = 100 * np.nanmean(tails) / level
+    if number > 1:
+        denoised, difference = _compare_halves(sums, counts, err)
+        values["chi2"] = _chi2(squares, total, err)
+        values |= {"denoised_ratio": denoised, "jackknife": 100 * difference / level}
+    return values
 
 
-def _asymmetry(rest, good):
-    """Tell by how much the brightest cells are farther from the middle than the darkest."""
-    number, total = (gather_blocks(np.where(good, plane, 0)).sum(axis=-1) for plane in (good, rest))
+def _asymmetry(residual, good):
+    """Return how much farther from the median the brightest cells are than the darkest."""
+    number, total = (
+        gather_blocks(np.where(good, plane, 0)).sum(axis=-1) for plane in (good, residual)
+    )
     if not number.any():
         return np.nan
     cells = total[number > 0] / number[number > 0]
@@ -311,7 +289,7 @@ def _asymmetry(rest, good):
 def _chi2(squares, count, err):
     """Compare the scatter of samples with the uncertainty of their mean."""
     several = (count > 1) & (err > 0)
-    # An exposure is part of the sky that it is compared with.
+    # One degree of freedom is lost, since an exposure is part of its own sky.
     freedom = np.sum(count - 1, where=several)
     relative = np.divide(squares, count * err**2, out=np.zeros_like(squares), where=several)
     return np.sum(relative, dtype=float) / freedom if freedom else np.nan
@@ -333,8 +311,13 @@ def _compare_halves(sums, counts, err):
     expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(_DENOISING))
     some = both[_SOME]
     pulls = smooth[_SOME][some] / np.sqrt(expected[_SOME][some])
-    there = np.isfinite(gather_blocks(np.ones_like(err), _LARGE)).sum(axis=-1)
-    blocks = gather_blocks(np.where(both, difference, np.nan), _LARGE)
-    known = np.isfinite(blocks).sum(axis=-1) >= _KNOWN * there
-    large = np.max(np.abs(nanmedian(blocks, axis=-1)[known])) if known.any() else np.nan
-    return _scatter(pulls), large
+    return _scatter(pulls), _largest_median(np.where(both, difference, np.nan))
+
+
+def _largest_median(image):
+    """Return the largest absolute median of the large blocks that hold enough values."""
+    blocks = gather_blocks(image, _LARGE)
+    # Blocks at the border are padded with NaN.
+    size = np.isfinite(gather_blocks(np.ones_like(image), _LARGE)).sum(axis=-1)
+    known = np.isfinite(blocks).sum(axis=-1) >= _KNOWN * size
+    return np.max(np.abs(nanmedian(blocks, axis=-1)[known])) if known.any() else np.nan

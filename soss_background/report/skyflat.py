@@ -1,178 +1,254 @@
-"""A page that shows a skyflat, its quality, and where it comes from."""
+"""Report on a skyflat: its planes, its exposures, its quality, and its provenance."""
 
-import functools
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
-from matplotlib.backends.backend_pdf import PdfPages
+from astropy.time import Time
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
-from soss_background.io.files import check_folder, save_whole
+from soss_background.io.files import check_folder
 from soss_background.io.skyflats import find_place, name_skyflat, open_skyflat
 from soss_background.quality.metrics import count_samples
-from soss_background.report import pictures
-from soss_background.report.descriptions import (
-    describe_exposure,
-    describe_metric,
-    describe_skyflat,
-    judge,
-)
+from soss_background.report import skyflat_plots as plots
+from soss_background.report.figures import ReportFigure
+from soss_background.report.html import Report, Section, write_html
 from soss_background.report.views import view_exposures
-from soss_background.steps.provenance import wrap_command
-from soss_background.steps.qc import failures, format_number
+from soss_background.steps.qc import read_text
 
-__all__ = ["Report", "write_page", "write_reports"]
+__all__ = ["report_skyflat", "write_reports"]
+
+_EXPOSURES = (
+    "Left: the exposure as it was combined, its mask outlined in red. It is scaled to the level of "
+    "the others; stripes and the star light that moves with the dither are subtracted. Right: the "
+    "residual after the sky is subtracted, from \N{MINUS SIGN}1 to 1 % of the sky; unused pixels "
+    "are grey. The edge of a star, a stripe or a glow in the residual is a fault, and partly in "
+    "the sky too. An exposure that was not used is shown with its stars."
+)
+_NO_EXPOSURES = "The exposures are not in the skyflat (save_stack=false) and cannot be shown."
 
 
-class Report:
+def report_skyflat(skyflat):
     """
-    All that a page shows of a skyflat.
+    Create the report on a skyflat.
 
     Parameters
     ----------
     skyflat : str, `~pathlib.Path` or `~soss_background.SkyflatModel`
-        The skyflat; its exposures, if it has them, are read one by one.
+        The skyflat; its exposures, if it holds them, are read one by one. A model stays open.
 
-    Attributes
-    ----------
-    name : str
-        File name of the skyflat.
-    facts, versions : dict of str
-        What it shows, and what it was made of and with.
-    qc, exposures : list of dict
-        Rows of QC and of METADATA, made ready for people; empty if it has none.
-    verdict : str
-        How many metrics are in range, and which are not.
-    flag : {"pass", "fail", "no range"}
-        Whether all are in range.
-    runs : list of dict
-        Commands and parameters that it was made with.
-    has_stack : bool
-        Whether the exposures are in it.
-    pictures : dict of list of `~soss_background.report.pictures.Picture`
-        The pictures of each section.
+    Returns
+    -------
+    report : `~soss_background.report.html.Report`
+        The report, with methods to write it.
 
     Raises
     ------
     SkyflatError
-        If it cannot be read, is no skyflat, or has no sky in it.
+        If the file cannot be read, is no skyflat, or holds no sky.
     """
-
-    def __init__(self, skyflat):
-        path = skyflat if hasattr(skyflat, "meta") else Path(skyflat)
-        with open_skyflat(path) as model:
-            self.name = name_skyflat(path, model)
-            self.facts, self.versions = describe_skyflat(model)
-            self.runs = [run.instance for run in model.meta.skyflat.runs]
-            self.has_stack = model.images is not None and model.masks is not None
-            qc, table = _rows(model.qc), _rows(model.metadata)
-            self.qc = [describe_metric(row) for row in qc]
-            self.verdict, self.flag = judge(self.qc, failures(qc))
-            self.exposures = [describe_exposure(row) for row in table]
-            self.pictures = self._picture(model, table)
-
-    def _picture(self, model, table):
-        """Collect the pictures; the exposures are read one by one."""
-        window = find_place(model, model.bkg.shape, self.name)
-        planes = {"BKG": model.bkg, "BKGDN": model.bkgdn}
-        planes = {key: np.array(plane) for key, plane in planes.items() if plane is not None}
-        bkg = np.where(window.reference_pixels(), np.nan, planes["BKG"])
-        if not np.isfinite(bkg).any():
-            raise SkyflatError(f"{self.name}: no sky in it")
-        err, coverage = np.array(model.err), None
-        vetting, exposures = pictures.picture_vetting(table, self.runs), []
-        if self.has_stack:
-            number = len(model.images)
-            coverage = count_samples(model.masks)
-            images = tqdm(model.images, self.name, number, unit="exposure", disable=None)
-            masks = model.masks
-            views, variation = view_exposures(images, masks, bkg, err, coverage)
-            vetting += pictures.picture_scatter(views, variation, window)
-            limits = np.nanpercentile(bkg, [0.5, 99.5])
-            exposures = pictures.picture_exposures(views, self._captions(number), limits)
-        return {
-            "sky": pictures.picture_sky(planes, err, window, coverage),
-            "profiles": pictures.picture_profiles(planes, window),
-            "vetting": vetting,
-            "exposures": exposures,
-        }
-
-    def _captions(self, number):
-        """Tell the decision on each exposure, if there is one."""
-        if len(self.exposures) != number:
-            return [f"exposure {index + 1}" for index in range(number)]
-        return [f"{row['exposure']}: {row['decision']}" for row in self.exposures]
-
-    def save_html(self, path):
-        """
-        Write a page that needs nothing else: no network, no other file.
-
-        Parameters
-        ----------
-        path : `~pathlib.Path`
-            The page.
-        """
-        write_page(path, "report.html", title=self.name, report=self)
-
-    def save_pdf(self, path):
-        """
-        Write the pictures, one a page.
-
-        Parameters
-        ----------
-        path : `~pathlib.Path`
-            The PDF file.
-        """
-        save_whole(self._draw_pages, path)
-
-    def _draw_pages(self, path):
-        """Write the pages of a PDF file."""
-        with PdfPages(path, metadata={"Title": self.name}) as pages:
-            for picture in self._all_pictures():
-                pages.savefig(pictures.draw(picture, titled=True), dpi=pictures.DPI)
-
-    def save_png(self, folder):
-        """
-        Write the pictures one by one.
-
-        Parameters
-        ----------
-        folder : `~pathlib.Path`
-            Where they go; it is made if need be.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture in self._all_pictures():
-            save = functools.partial(pictures.draw(picture, titled=True).savefig, dpi=pictures.DPI)
-            save_whole(save, folder / f"{picture.name}.png")
-
-    def _all_pictures(self):
-        """List the pictures of all sections."""
-        return [picture for section in self.pictures.values() for picture in section]
+    path = skyflat if hasattr(skyflat, "meta") else Path(skyflat)
+    with open_skyflat(path) as model:
+        name = name_skyflat(path, model)
+        runs = [run.instance for run in model.meta.skyflat.runs]
+        sections = _sections(model, name, runs)
+        return Report(name, _rows(model.qc), sections, runs, _facts(model), _versions(model))
 
 
 def _rows(table):
-    """Take the rows of a table; there are none if there is no table."""
+    """Return the rows of a table; there are none if there is no table."""
     return np.array([] if table is None else table)
 
 
-def write_reports(skyflats, output, pdf=None, png=None):
+def _sections(model, name, runs):
+    """List the sections; the exposures are read one by one."""
+    window = find_place(model, model.bkg.shape, name)
+    planes = {"BKG": model.bkg, "BKGDN": model.bkgdn}
+    planes = {key: np.array(plane) for key, plane in planes.items() if plane is not None}
+    bkg = np.where(window.reference_pixels(), np.nan, planes["BKG"])
+    if not np.isfinite(bkg).any():
+        raise SkyflatError(f"{name}: no sky in it")
+    err, table = np.array(model.err), _rows(model.metadata)
+    rows = [_describe_exposure(row) for row in table]
+    figures, coverage = _vetting_figures(table, runs), None
+    last = Section("Every exposure", [], _NO_EXPOSURES)
+    if model.images is not None and model.masks is not None:
+        number = len(model.images)
+        coverage = count_samples(model.masks)
+        images = tqdm(model.images, name, number, unit="exposure", disable=None)
+        views, variation = view_exposures(images, model.masks, bkg, err, coverage)
+        figures += _scatter_figures(views, variation, window)
+        captions = [f"{row['exposure']}: {row['decision']}" for row in rows]
+        if len(rows) != number:
+            captions = [f"exposure {index + 1}" for index in range(number)]
+        limits = np.nanpercentile(bkg, [0.5, 99.5])
+        last = Section("Every exposure", _exposure_figures(views, captions, limits), _EXPOSURES)
+    return [
+        Section("The sky", _sky_figures(planes, err, window, coverage)),
+        Section("Profiles and edge", _profile_figures(planes, window)),
+        *([Section("Exposures", figures, rows=rows)] if rows or figures else []),
+        last,
+    ]
+
+
+def _sky_figures(planes, err, window, coverage):
+    """List the figures of the planes of a skyflat."""
+    best = list(planes.values())[-1]
+    limits = tuple(np.percentile(best[~window.reference_pixels()], [0.2, 99.8]))
+    captions = {"BKG": "BKG: the empirical sky", "BKGDN": "BKGDN: the denoised sky"}
+    figures = [
+        _figure(key.lower(), captions[key], plots.draw_sky, sky=plane, window=window, limits=limits)
+        for key, plane in planes.items()
+    ]
+    caption = "Structure of the sky about its column profile, including stars that remain"
+    figures.append(_figure("structure", caption, plots.draw_structure, sky=best, window=window))
+    caption = "ERR: 1-sigma uncertainty of BKG"
+    figures.append(_figure("err", caption, plots.draw_sky, sky=err, window=window))
+    if coverage is not None:
+        caption, draw = "Number of exposures used at each pixel", plots.draw_coverage
+        figures.append(_figure("coverage", caption, draw, coverage=coverage, window=window))
+    return figures
+
+
+def _profile_figures(planes, window):
+    """List the figures of profiles and edge."""
+    best = list(planes.values())[-1]
+    column = "Median over the rows"
+    edge = "The edge at some rows, from 0 left of it to 1 right of it; dotted: half of its height"
+    rows = "Medians over the columns left and right of the edge"
+    return [
+        _figure("column_profile", column, plots.draw_column_profile, planes=planes, window=window),
+        _figure("edge", edge, plots.draw_edge, sky=best, window=window),
+        _figure("row_profiles", rows, plots.draw_row_profiles, sky=best, window=window),
+    ]
+
+
+def _vetting_figures(table, runs):
+    """List the figure of the deviations of exposures from the sky, if they are known."""
+    if "deviation" not in (table.dtype.names or ()):
+        return []
+    keys = ("steps.skyflat_combine.mad_threshold", "mad_threshold")
+    known = [run["parameters"][key] for run in runs for key in keys if key in run["parameters"]]
+    caption = "Deviation of each exposure from the sky, median over blocks of 32 x 64 pixels"
+    threshold = known[-1] if known else None
+    return [
+        _figure("deviations", caption, plots.draw_vetting, table=table, mad_threshold=threshold)
+    ]
+
+
+def _scatter_figures(views, variation, window):
+    """List the figures of the scatter of exposures about their sky."""
+    scatter = "Coefficient of variation: scatter of the exposures at each pixel"
+    pulls = (
+        "Residuals of the exposures in units of the scatter expected from ERR, one grey line "
+        "per exposure; star light that remains raises the right wing"
+    )
+    return [
+        _figure("variation", scatter, plots.draw_variation, variation=variation, window=window),
+        _figure("pulls", pulls, plots.draw_pulls, views=views),
+    ]
+
+
+def _exposure_figures(views, captions, limits):
+    """List a small figure for each exposure: with its mask, and its residual."""
+    return [
+        ReportFigure(f"exposure_{number:03d}", caption, partial(_draw_pair, view, limits), True)
+        for number, (view, caption) in enumerate(zip(views, captions, strict=True), 1)
+    ]
+
+
+def _draw_pair(view, limits, axes):
+    """Draw an exposure and its residual."""
+    plots.draw_exposure(axes[0], view, limits)
+    plots.draw_residual(axes[1], view)
+
+
+def _figure(name, caption, function, **kwargs):
+    """Return the figure that a function draws on its first argument."""
+    return ReportFigure(name, caption, partial(function, **kwargs))
+
+
+def _facts(model):
+    """Return what a skyflat shows."""
+    sky, meta = model.meta.skyflat, model.meta
+    return _known(
+        {
+            "Program": meta.observation.program_number,
+            "Target": meta.target.proposer_name,
+            "Observation": meta.observation.observation_number,
+            "Date": meta.observation.date,
+            "Ecliptic longitude": _format(sky.ecliptic_lon, ".2f", "°"),
+            "Ecliptic latitude": _format(sky.ecliptic_lat, ".2f", "°"),
+            "Day of the year": sky.day,
+            "Subarray": meta.subarray.name,
+            "Pupil wheel": _format(meta.instrument.pupil_position, ".3f", "°"),
+            "Exposures combined": sky.n_samples,
+            "Flat-field correction": sky.flat_correction,
+        }
+    )
+
+
+def _versions(model):
+    """Return what a skyflat was created from and with."""
+    sky, meta = model.meta.skyflat, model.meta
+    return _known(
+        {
+            "Association": meta.asn.table_name,
+            "Flat": meta.ref_file.flat.name,
+            "Author": meta.author,
+            "Created (UTC)": meta.date,
+            "soss_background": sky.software_version,
+            "jwst": meta.calibration_software_version,
+            "CRDS": meta.ref_file.crds.sw_version,
+            "CRDS context": meta.ref_file.crds.context_used,
+        }
+    )
+
+
+def _known(values):
+    """Return the values that are not None as text."""
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def _format(value, form, unit=""):
+    """Return a number as text, or None if there is none."""
+    return None if value is None or np.isnan(value) else f"{value:{form}}{unit}"
+
+
+def _describe_exposure(row):
+    """Return a row of METADATA as text by the headings of the report."""
+    names = row.dtype.names
+    decision = "used"
+    if not row["used"]:
+        reason = read_text(row["reason"]) if "reason" in names else ""
+        decision = f"not used: {reason}" if reason else "not used"
+    mid_time = ""
+    if row["mid_time_mjd"] > 0:
+        mid_time = Time(row["mid_time_mjd"], format="mjd").strftime("%Y-%m-%d %H:%M")
+    deviation = _format(row["deviation"], ".2f", " %") if "deviation" in names else None
+    return {
+        "exposure": read_text(row["filename"]),
+        "mid-time (UTC)": mid_time,
+        "integrations": int(row["nints"]),
+        "level": _format(row["scale"], ".4f") or "",
+        "not used": _format(100 * row["masked_fraction"], ".1f", " %") or "",
+        "deviation": deviation or "",
+        "decision": decision,
+    }
+
+
+def write_reports(skyflats, output):
     """
-    Write the reports of skyflats, which are read one by one.
+    Write the reports on skyflats, which are read one by one.
 
     Parameters
     ----------
     skyflats : list of `~pathlib.Path`
         Skyflats.
     output : `~pathlib.Path`
-        The page. Several skyflats have a page each beside it, to which it leads.
-    pdf : `~pathlib.Path`, optional
-        Write the pictures as PDF as well; of several skyflats, a file each beside it.
-    png : `~pathlib.Path`, optional
-        Write the pictures one by one into this folder as well; of several skyflats, into a folder
-        each in it.
+        The report. Several skyflats have a report each beside it, to which it links.
 
     Returns
     -------
@@ -187,48 +263,19 @@ def write_reports(skyflats, output, pdf=None, png=None):
     names = [path.stem for path in skyflats]
     if len(set(names)) < len(names):
         raise SkyflatError(f"{Counter(names).most_common(1)[0][0]}: two skyflats have this name")
-    folders = list(filter(None, (output.parent, pdf and pdf.parent, png)))
-    for folder in folders:
-        check_folder(folder)
+    check_folder(output.parent)
     for path in skyflats:
         open_skyflat(path).close()
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    verdicts, rows, several = {}, [], len(skyflats) > 1
+    output.parent.mkdir(parents=True, exist_ok=True)
+    verdicts, rows = {}, []
     for path in skyflats:
-        report, own = Report(path), f"_{path.stem}" if several else ""
-        page = output.with_stem(output.stem + own)
-        report.save_html(page)
-        if pdf:
-            report.save_pdf(pdf.with_stem(pdf.stem + own))
-        if png:
-            report.save_png(png / path.stem if several else png)
+        report = report_skyflat(path)
+        file = output
+        if len(skyflats) > 1:
+            file = output.with_stem(f"{output.stem}_{path.stem}")
+        report.save_html(file)
         verdicts[report.name] = report.verdict
-        rows.append((page.name, report.name, report.verdict, report.flag))
-    if several:
-        write_page(output, "overview.html", title=f"{len(skyflats)} skyflats", rows=rows)
+        rows.append((file.name, report.name, report.verdict, report.flag))
+    if len(skyflats) > 1:
+        write_html(output, "overview.html", title=f"{len(skyflats)} skyflats", rows=rows)
     return verdicts
-
-
-def write_page(path, template, **content):
-    """
-    Fill in a template.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The page.
-    template : str
-        Name of the template.
-    **content
-        What it shows.
-    """
-    environment = Environment(
-        loader=PackageLoader("soss_background.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    tools = {"embed": pictures.embed, "number": format_number, "wrap": wrap_command}
-    text = environment.get_template(template).render(tools | content)
-    save_whole(functools.partial(Path.write_text, data=text, encoding="utf-8"), path)

@@ -1,10 +1,10 @@
-"""Pictures of a skyflat; each function draws one on axes that it is given."""
+"""Figures of a skyflat; each function draws one on given axes."""
 
 import numpy as np
 from bottleneck import nanmedian
 
 from soss_background.combine.vetting import MUCH_WORSE
-from soss_background.quality.metrics import STEP_ROWS, rows_about
+from soss_background.quality.metrics import EDGE_ROWS, rows_about
 from soss_background.report.views import PULL_EDGES
 from soss_background.sky.edge import find_edge, right_of_edge
 from soss_background.steps.figures import BAD, COLOURS, FAINT, show_image, show_pixels
@@ -17,19 +17,19 @@ __all__ = [
     "draw_residual",
     "draw_row_profiles",
     "draw_sky",
-    "draw_step",
+    "draw_edge",
     "draw_structure",
     "draw_variation",
     "draw_vetting",
 ]
 
-# Lines of two profiles, the first of which is behind the second.
+# Styles of two profiles, the first behind the second.
 _LINES = ({"color": FAINT, "lw": 2}, {"color": COLOURS[0], "lw": 0.9})
 
-# Columns before and after the step that are shown with it.
-_STEP_REACH = 60
+# Columns before and after the edge that are drawn.
+_EDGE_REACH = 60
 
-# Residuals of exposures, and structure of a sky, that are shown in full colour, per cent.
+# Residuals of exposures and structure of a sky at the ends of the colour map, percent.
 _RESIDUAL_LIMIT, _STRUCTURE_LIMIT = 1.0, 2.0
 
 
@@ -40,16 +40,16 @@ def draw_sky(ax, sky, window, label="DN/s", limits=None):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     sky : ndarray of float, shape (ny, nx)
         BKG, BKGDN or ERR, DN/s.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     label : str, optional
-        What the values are, with their unit.
+        Label of the colour bar, with the unit.
     limits : tuple of float, optional
-        Values of the darkest and the brightest colour; by default those of 0.5 and 99.5 per cent
-        of the pixels.
+        Values at the ends of the colour map; by default the percentiles 0.5
+        and 99.5.
     """
     shown = _hide_reference(sky, window)
     low, high = np.nanpercentile(shown, [0.5, 99.5]) if limits is None else limits
@@ -58,16 +58,16 @@ def draw_sky(ax, sky, window, label="DN/s", limits=None):
 
 def draw_structure(ax, sky, window):
     """
-    Draw what a sky has beyond its column profile.
+    Draw the structure of a sky about its column profile.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     sky : ndarray of float, shape (ny, nx)
         BKG or BKGDN, DN/s.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     """
     shown = _hide_reference(sky, window)
     relative = 100 * (shown / nanmedian(shown, axis=0) - 1)
@@ -76,22 +76,22 @@ def draw_structure(ax, sky, window):
 
 
 def _hide_reference(plane, window):
-    """Take NaN for reference pixels."""
+    """Replace reference pixels by NaN."""
     return np.where(window.reference_pixels(), np.nan, plane)
 
 
 def draw_coverage(ax, coverage, window):
     """
-    Draw how many exposures were used at each pixel.
+    Draw the number of exposures used at each pixel.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     coverage : ndarray of int, shape (ny, nx)
         Number of exposures, see `soss_background.quality.metrics.count_samples`.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     """
     highest = max(1, coverage.max())
     stretch = {"vmin": 0, "vmax": highest, "cmap": "cividis", "extent": window.extent}
@@ -105,11 +105,11 @@ def draw_variation(ax, variation, window):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     variation : ndarray of float, shape (ny, nx)
-        In per cent, see `soss_background.report.views.view_exposures`.
+        In percent, see `soss_background.report.views.view_exposures`.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     """
     known = variation[np.isfinite(variation)]
     high = np.percentile(known, 99) if known.size else 1
@@ -124,11 +124,11 @@ def draw_exposure(ax, view, limits):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     view : `~soss_background.report.views.View`
         The exposure.
     limits : tuple of float
-        Values of the darkest and the brightest colour, DN/s.
+        Values at the ends of the colour map, DN/s.
     """
     _draw_small(ax, view.image, "viridis", *limits)
     if 0 < view.masked.mean() < 1:
@@ -137,36 +137,36 @@ def draw_exposure(ax, view, limits):
 
 def draw_residual(ax, view):
     """
-    Draw what an exposure shows beyond the sky, small; what is masked is grey.
+    Draw the residual of an exposure, small; masked pixels are grey.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     view : `~soss_background.report.views.View`
-        The exposure. The colours end at -1 and 1 per cent of the sky.
+        The exposure. The colours end at -1 and 1 % of the sky.
     """
     _draw_small(ax, view.residual, "RdBu_r", -_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
 
 
 def _draw_small(ax, image, cmap, low, high):
-    """Show an image and nothing else."""
+    """Draw an image without ticks."""
     show_pixels(ax, image, cmap, vmin=low, vmax=high)
     ax.set(xticks=[], yticks=[])
 
 
 def draw_column_profile(ax, planes, window):
     """
-    Draw how skies run along the columns.
+    Draw the medians of skies over the rows.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     planes : dict of ndarray, shape (ny, nx)
         Skies by their name, DN/s.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     """
     for (name, sky), style in zip(planes.items(), _LINES, strict=False):
         profile = nanmedian(_hide_reference(sky, window), axis=0)
@@ -177,16 +177,16 @@ def draw_column_profile(ax, planes, window):
 
 def draw_row_profiles(ax, sky, window):
     """
-    Draw how a sky runs along the rows, left and right of the step.
+    Draw the medians of a sky over the columns left and right of the edge.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     sky : ndarray of float, shape (ny, nx)
         A sky, DN/s.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     """
     right, science = right_of_edge(sky, window.x0), ~window.reference_pixels()
     for side, name, colour in ((~right, "left", COLOURS[0]), (right, "right", COLOURS[1])):
@@ -194,38 +194,38 @@ def draw_row_profiles(ax, sky, window):
             profile = nanmedian(np.where(side & science, sky, np.nan), axis=1)
             relative = 100 * (profile / nanmedian(profile) - 1)
             rows = window.y0 + np.arange(len(profile))
-            ax.plot(rows, relative, color=colour, lw=0.8, label=f"{name} of the step")
+            ax.plot(rows, relative, color=colour, lw=0.8, label=f"{name} of the edge")
     ax.set(xlabel="row", ylabel="median over columns, from their median [%]")
     ax.legend(frameon=False)
 
 
-def draw_step(ax, sky, window):
+def draw_edge(ax, sky, window):
     """
-    Draw the step at the rows where it is measured, each from 0 left of it to 1 right of it.
+    Draw the edge at the rows where it is measured, each from 0 left of it to 1 right of it.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     sky : ndarray of float, shape (ny, nx)
         A sky without gaps, DN/s.
     window : `~soss_background.detector.Window`
-        The pixels that these are.
+        Detector pixels of the images.
     """
-    for row, colour in zip(STEP_ROWS, COLOURS, strict=True):
+    for row, colour in zip(EDGE_ROWS, COLOURS, strict=True):
         rows = rows_about(row, window)
         middle = None if rows is None else find_edge(sky[rows], window.x0)
         if middle is None:
             continue
-        columns = np.arange(round(middle) - _STEP_REACH, round(middle) + _STEP_REACH)
+        columns = np.arange(round(middle) - _EDGE_REACH, round(middle) + _EDGE_REACH)
         profile = np.median(sky[rows][:, columns], axis=0)
-        low, high = np.median(profile[: _STEP_REACH // 2]), np.median(profile[-_STEP_REACH // 2 :])
+        low, high = np.median(profile[: _EDGE_REACH // 2]), np.median(profile[-_EDGE_REACH // 2 :])
         ax.plot(
             window.x0 + columns, (profile - low) / (high - low), color=colour, label=f"row {row}"
         )
         ax.axvline(window.x0 + middle, color=colour, lw=0.6, ls=":")
     ax.axhline(0.5, color=FAINT, lw=0.6)
-    ax.set(xlabel="column", ylabel="part of the step's light")
+    ax.set(xlabel="column", ylabel="fraction of the edge's height")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False)
 
@@ -237,7 +237,7 @@ def draw_pulls(ax, views):
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     views : list of `~soss_background.report.views.View`
         The exposures.
     """
@@ -257,17 +257,17 @@ def draw_pulls(ax, views):
 
 def draw_vetting(ax, table, mad_threshold=None):
     """
-    Draw by how much exposures deviate from their sky, and which were left out.
+    Draw the deviations of exposures from their sky, and which were left out.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     table : ndarray, shape (n,)
         METADATA of a skyflat, with ``deviation``.
     mad_threshold : float, optional
-        Deviation above which an exposure is left out, per cent, if it is also three times that of
-        a typical one.
+        Deviation above which an exposure is left out, as a fraction of the sky, if it is also three
+        times that of a typical one.
     """
     number = np.arange(len(table)) + 1
     for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):
@@ -275,7 +275,7 @@ def draw_vetting(ax, table, mad_threshold=None):
         if which.any():
             ax.bar(number[which], table["deviation"][which], color=colour, label=label)
     if mad_threshold is not None:
-        ax.axhline(mad_threshold, color=FAINT, ls="--", label="mad_threshold")
+        ax.axhline(100 * mad_threshold, color=FAINT, ls="--", label="mad_threshold")
     if np.any(table["used"] == 1):
         much_worse = MUCH_WORSE * nanmedian(table["deviation"][table["used"] == 1].astype(float))
         label = f"{MUCH_WORSE:g} times a typical one"

@@ -1,28 +1,26 @@
-"""A page that shows the spectra of an exposure, their quality, and where they come from."""
+"""Report on the spectra of an exposure: traces, spectra, quality, and provenance."""
 
 from functools import partial
 
 import numpy as np
 
 from soss_background.report import stare_plots as plots
-from soss_background.report.descriptions import describe_metric, judge
-from soss_background.report.pictures import Picture
-from soss_background.report.skyflat import write_page
-from soss_background.steps.qc import failures
+from soss_background.report.figures import ReportFigure
+from soss_background.report.html import Report, Section
 
-__all__ = ["StareReport"]
+__all__ = ["report_spectra"]
 
 
-class StareReport:
+def report_spectra(name, frames, traces, orders, merged, qc, run):
     """
-    All that a page shows of the spectra of an exposure.
+    Create the report on the spectra of an exposure.
 
     Parameters
     ----------
     name : str
         Name of the exposure.
     frames : dict of ndarray, shape (ny, nx)
-        By their captions the images that are shown, DN/s.
+        Images to show by their captions, DN/s; the last is shown with the traces.
     traces : `~soss_background.SossTracesModel`
         Its traces.
     orders : dict
@@ -30,103 +28,62 @@ class StareReport:
     merged : `~astropy.table.Table`
         The spectrum of all orders.
     qc : ndarray
-        The metrics with their ranges.
+        QC.
     run : dict
         ``command`` and ``parameters`` of the run.
 
-    Attributes
-    ----------
-    qc : list of dict
-        Metrics, made ready for people.
-    verdict, flag : str
-        How many metrics are in range, and whether all are.
-    pictures : list of `~soss_background.report.pictures.Picture`
-        The pictures.
-    """
-
-    def __init__(self, name, frames, traces, orders, merged, qc, run):
-        self.name, self.run = name, run
-        self.qc = [describe_metric(row) for row in qc]
-        self.verdict, self.flag = judge(self.qc, failures(qc))
-        rows = [each.row for each in orders.values()]
-        self.pictures = [*picture_frames(frames, rows), *picture_spectra(traces, orders, merged)]
-
-    def save_html(self, path):
-        """
-        Write a page that needs nothing else: no network, no other file.
-
-        Parameters
-        ----------
-        path : `~pathlib.Path`
-            The page.
-        """
-        write_page(path, "stare.html", title=self.name, report=self)
-
-
-def picture_frames(frames, rows):
-    """
-    Show images of the detector.
-
-    Parameters
-    ----------
-    frames : dict of ndarray, shape (ny, nx)
-        The images by their captions, DN/s; the last is shown with the traces.
-    rows : sequence of ndarray, shape (nx,)
-        Rows of the traces.
-
     Returns
     -------
-    pictures : list of `~soss_background.report.pictures.Picture`
-        The pictures.
+    report : `~soss_background.report.html.Report`
+        The report, with methods to write it.
     """
-    pictures = []
+    figures = _frame_figures(frames, [each.row for each in orders.values()])
+    figures += _spectrum_figures(traces, orders, merged)
+    return Report(name, qc, [Section("Traces and spectra", figures)], [run])
+
+
+def _frame_figures(frames, rows):
+    """List the figures of images of the detector, the last of which shows the traces."""
+    figures = []
     for number, (caption, image) in enumerate(frames.items(), 1):
         limits = tuple(np.nanpercentile(image, [1, 90]))
         shown = rows if number == len(frames) else ()
         draw = partial(plots.draw_frame, image=image, limits=limits, rows=shown)
-        pictures.append(Picture(f"frame{number}", caption, draw))
-    return pictures
+        figures.append(ReportFigure(f"frame{number}", caption, draw))
+    return figures
 
 
-def picture_spectra(traces, orders, merged):
-    """
-    Show traces and spectra.
-
-    Parameters
-    ----------
-    traces : `~soss_background.SossTracesModel`
-        The traces.
-    orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
-    merged : `~astropy.table.Table`
-        The spectrum of all orders.
-
-    Returns
-    -------
-    pictures : list of `~soss_background.report.pictures.Picture`
-        The pictures.
-    """
-    shown = {
-        "residuals": (
-            "Centroids of slices about the fitted traces; crosses were left out",
+def _spectrum_figures(traces, orders, merged):
+    """List the figures of traces and spectra."""
+    return [
+        ReportFigure(
+            "residuals",
+            "Centroids of slices about the fitted traces; crosses were clipped",
             partial(plots.draw_trace_residuals, slices=np.array(traces.slices)),
         ),
-        "orders": (
-            "Median spectra of the orders: thin by optimal extraction, broad by the box",
+        ReportFigure(
+            "orders",
+            "Median spectra of the orders: optimal extraction (thin), box extraction (broad)",
             partial(plots.draw_orders, orders=orders),
         ),
-        "merged": (
-            "All orders: of each wavelength the order that shows it best",
+        ReportFigure(
+            "merged",
+            "Merged spectrum: at each wavelength the order with the higher signal-to-noise ratio",
             partial(plots.draw_merged, table=merged),
         ),
-        "merged_log": (
-            "The same in a logarithmic scale",
+        ReportFigure(
+            "merged_log",
+            "Merged spectrum, logarithmic scale",
             partial(plots.draw_merged, table=merged, scale="log"),
         ),
-        "snr": ("Its signal-to-noise ratio", partial(plots.draw_snr, table=merged)),
-        "white_light": (
-            "Light of all columns in each integration",
+        ReportFigure(
+            "snr",
+            "Signal-to-noise ratio of the merged spectrum",
+            partial(plots.draw_snr, table=merged),
+        ),
+        ReportFigure(
+            "white_light",
+            "Flux of all columns in each integration",
             partial(plots.draw_white_light, orders=orders),
         ),
-    }
-    return [Picture(name, *content) for name, content in shown.items()]
+    ]

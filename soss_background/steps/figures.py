@@ -1,27 +1,27 @@
-"""How images are shown, in all pictures of the package."""
+"""Colours and images of all figures of the package."""
 
 import matplotlib as mpl
 
 __all__ = ["BAD", "COLOURS", "FAINT", "show_image", "show_pixels"]
 
-# Colours of lines that are readable on white and on black; of what is bad, and of what is less.
+# Colours of lines, of bad data, and of lines in the background.
 COLOURS, BAD, FAINT = ("#2a8fbd", "#e07b00", "#3a9d5d", "#b052c0"), "#d1495b", "0.6"
 
 
 def show_image(ax, image, label, title="", cmap="viridis", **stretch):
     """
-    Show an image of the detector with its colour bar; what is NaN is grey.
+    Draw an image of the detector with its colour bar; NaN is grey.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     image : ndarray, shape (ny, nx)
         The image.
     label : str
-        What its values are, with their unit.
+        Label of the colour bar, with the unit.
     title : str, optional
-        What it is.
+        Title of the axes.
     cmap : str, optional
         Name of a colour map.
     **stretch
@@ -34,12 +34,12 @@ def show_image(ax, image, label, title="", cmap="viridis", **stretch):
 
 def show_pixels(ax, image, cmap, **stretch):
     """
-    Show an image of the detector by itself; what is NaN is grey.
+    Draw an image of the detector alone; NaN is grey.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
+        Axes to draw on.
     image : ndarray, shape (ny, nx)
         The image.
     cmap : str
@@ -50,7 +50,7 @@ def show_pixels(ax, image, cmap, **stretch):
     Returns
     -------
     shown : `~matplotlib.image.AxesImage`
-        What a colour bar is made of.
+        The image, for a colour bar.
     """
     colours = mpl.colormaps[cmap].with_extremes(bad=FAINT)
     return ax.imshow(image, origin="lower", cmap=colours, aspect="auto", **stretch)

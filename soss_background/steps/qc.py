@@ -1,46 +1,136 @@
-"""Which numbers are good: metrics beside their acceptable ranges."""
+"""Quality metrics: their definitions, their acceptable ranges, and the table QC."""
 
 import logging
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 from astropy.table import Table
 
 from soss_background.errors import SkyflatError
+from soss_background.io.files import tell_of_fault
 
-__all__ = [
-    "FAIL",
-    "NO_RANGE",
-    "PASS",
-    "collect_ranges",
-    "failures",
-    "flag_metrics",
-    "format_metrics",
-    "format_number",
-    "judge_metrics",
-    "read_text",
-    "tell_of_failures",
-]
+__all__ = ["Metric", "read_ranges"]
 
 log = logging.getLogger(__name__)
 
 PASS, FAIL, NO_RANGE = "pass", "fail", "no range"
 
-# What the parameters of a step that are ranges end with.
-_RANGE = "_range"
 
-
-def flag_metrics(metrics, ranges, dtype):
+class Metric(NamedTuple):
     """
-    Put metrics beside their ranges.
+    Definition of a metric.
+
+    Attributes
+    ----------
+    unit : str
+        Its unit, empty for counts, fractions and ratios.
+    limits : tuple of float or None
+        Lowest and highest acceptable value by default, both inclusive; None for no range.
+    comment : str
+        What it measures.
+    """
+
+    unit: str
+    limits: tuple[float, float] | None
+    comment: str
+
+
+def read_ranges(path, metrics):
+    """
+    Read the acceptable ranges of metrics.
 
     Parameters
     ----------
-    metrics : list of `~soss_background.steps.qc.Metric`
-        The numbers.
-    ranges : dict of tuple of float
-        Lowest and highest acceptable value, by name, with or without the row of a metric.
+    path : str, `~pathlib.Path` or None
+        YAML file that maps names to ``[low, high]`` or null, or ECSV table with the columns name,
+        low and high (NaN for no range); None for the defaults.
+    metrics : dict of Metric
+        Definitions of the metrics by name. The row number at the end of a measured name, as in
+        ``step_column_256``, is optional.
+
+    Returns
+    -------
+    ranges : dict of tuple of float, or None
+        Lowest and highest acceptable value by name; None for no range.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be read, names an unknown metric, or holds no valid range for one.
+    """
+    ranges = {name: metric.limits for name, metric in metrics.items()}
+    if path is None:
+        return ranges
+    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".ecsv": _read_ecsv}
+    reader = readers.get(Path(path).suffix)
+    if reader is None:
+        raise SkyflatError(f"{path}: ranges must come as a .yaml, .yml or .ecsv file")
+    with tell_of_fault(path):
+        given = reader(path)
+    for name, limits in given.items():
+        if _definition(name, metrics) is None:
+            raise SkyflatError(f"{path}: there is no metric {name}")
+        ranges[name] = None if limits is None else _check_limits(path, name, limits)
+    return ranges
+
+
+def _read_yaml(path):
+    """Read a mapping of names to limits."""
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as err:
+        raise ValueError(" ".join(str(err).split())) from err
+    if not isinstance(given, dict):
+        raise TypeError("not a mapping of metrics to [low, high]")
+    return given
+
+
+def _read_ecsv(path):
+    """Read a table with the columns name, low and high."""
+    table = Table.read(path, format="ascii.ecsv")
+    names = [str(name) for name in table["name"]]
+    if len(set(names)) < len(names):
+        raise ValueError("a metric is in it twice")
+    ends = (np.ma.filled(np.ma.asarray(table[end], float), np.nan) for end in ("low", "high"))
+    ranges = {}
+    for name, low, high in zip(names, *ends, strict=True):
+        ranges[name] = None if np.isnan(low) and np.isnan(high) else (low, high)
+    return ranges
+
+
+def _check_limits(path, name, limits):
+    """Return the limits as two numbers in order."""
+    try:
+        low, high = (float(limit) for limit in limits)
+    except (TypeError, ValueError):
+        raise SkyflatError(f"{path}: {name}: {limits} is not [low, high] or null") from None
+    if not low <= high:
+        raise SkyflatError(f"{path}: {name}: {low:g} to {high:g} ends before it begins")
+    return low, high
+
+
+def _definition(name, by_name):
+    """Return the entry of a metric, by its own name or by its name without the row."""
+    kind = re.sub(r"_\d+$", "", str(name))
+    return by_name[name] if name in by_name else by_name.get(kind)
+
+
+def flag_metrics(values, metrics, ranges, dtype):
+    """
+    Compare metrics with their ranges.
+
+    Parameters
+    ----------
+    values : dict of float or None
+        Measured values by name: NaN if a value could not be measured, None if there is nothing to
+        measure.
+    metrics : dict of Metric
+        Definitions.
+    ranges : dict of tuple of float, or None
+        See `read_ranges`.
     dtype : dtype
         Columns of QC.
 
@@ -49,118 +139,49 @@ def flag_metrics(metrics, ranges, dtype):
     table : ndarray, shape (n,)
         QC: name, value, unit, comment, low, high (NaN if there is no range) and flag.
     """
-    table = np.zeros(len(metrics), dtype=dtype)
-    for row, metric in zip(table, metrics, strict=True):
-        given = ranges.get(metric.name) or ranges.get(_kind(metric.name))
-        low, high = given if given and metric.value is not None else (np.nan, np.nan)
-        value = np.nan if metric.value is None else metric.value
-        row["name"], row["value"], row["unit"] = metric.name, value, metric.unit
-        row["comment"], row["low"], row["high"] = metric.comment, low, high
-        # What should be there and could not be measured is no good.
-        judged = PASS if low <= value <= high else FAIL
-        row["flag"] = NO_RANGE if np.isnan(low) else judged
+    table = np.zeros(len(values), dtype=dtype)
+    for row, (name, value) in zip(table, values.items(), strict=True):
+        metric, limits = _definition(name, metrics), _definition(name, ranges)
+        row["name"], row["unit"], row["comment"] = name, metric.unit, metric.comment
+        row["value"] = np.nan if value is None else value
+        row["low"] = row["high"] = np.nan
+        row["flag"] = NO_RANGE
+        if limits is not None and value is not None:
+            row["low"], row["high"] = limits
+            # NaN fails.
+            row["flag"] = PASS if limits[0] <= value <= limits[1] else FAIL
     return table
 
 
-def _kind(name):
-    """Take the row off the name of a metric."""
-    return re.sub(r"_\d+$", "", name)
-
-
-def judge_metrics(step, metrics, dtype):
+def log_metrics(table, name, *, fail):
     """
-    Put metrics beside the ranges that a step has.
+    Log metrics, and warn of those that are out of range.
 
     Parameters
     ----------
-    step : `~stpipe.Step`
-        The step, whose parameters that end with ``_range`` are the ranges.
-    metrics : list of `~soss_background.steps.qc.Metric`
-        The numbers.
-    dtype : dtype
-        Columns of QC.
-
-    Returns
-    -------
-    table : ndarray, shape (n,)
-        QC, see `flag_metrics`.
-
-    Raises
-    ------
-    SkyflatError
-        If a range ends before it begins.
-    """
-    table = flag_metrics(metrics, collect_ranges(step.get_pars()), dtype)
-    for line in format_metrics(table):
-        log.info("%s", line)
-    return table
-
-
-def tell_of_failures(step, table, name):
-    """
-    Tell of the metrics that are out of range.
-
-    Parameters
-    ----------
-    step : `~stpipe.Step`
-        The step, whose ``fail_on_qc`` tells whether they are an error.
     table : ndarray, shape (n,)
         QC.
     name : str
-        What was measured.
+        File that was measured.
+    fail : bool
+        Raise an error instead of a warning.
 
     Raises
     ------
     SkyflatError
-        If there are any, and ``fail_on_qc`` is set.
+        If a metric is out of range and ``fail`` is set.
     """
-    faults = [f"{name}: {fault}" for fault in failures(table)]
-    if faults and step.fail_on_qc:
+    for line in format_metrics(table):
+        log.info("%s", line)
+    faults = [f"{name}: {fault}" for fault in list_failures(table)]
+    if faults and fail:
         raise SkyflatError("; ".join(faults))
     for fault in faults:
         log.warning("%s", fault)
 
 
-def collect_ranges(parameters):
-    """
-    Collect the acceptable ranges of metrics.
-
-    Parameters
-    ----------
-    parameters : dict
-        Parameters of a step.
-
-    Returns
-    -------
-    ranges : dict of list of float, or None
-        Lowest and highest value by the name of the metric.
-
-    Raises
-    ------
-    SkyflatError
-        If a range ends before it begins.
-    """
-    given = {key: parameters[key] for key in parameters if key.endswith(_RANGE)}
-    for key, limits in given.items():
-        if limits and not limits[0] <= limits[1]:
-            raise SkyflatError(f"{key}={limits[0]:g},{limits[1]:g} ends before it begins")
-    return {key.removesuffix(_RANGE): limits for key, limits in given.items()}
-
-
-def failures(table):
-    """
-    List the metrics that are out of range.
-
-    Parameters
-    ----------
-    table : ndarray, shape (n,)
-        QC.
-
-    Returns
-    -------
-    messages : list of str
-        Name, value and range of each.
-    """
+def list_failures(table):
+    """List the metrics that are out of range, with their values and ranges."""
     return [
         f"{read_text(row['name'])} is {format_number(row['value'])}, "
         f"not {row['low']:g} to {row['high']:g}"
@@ -170,19 +191,7 @@ def failures(table):
 
 
 def format_metrics(table):
-    """
-    Align metrics for people.
-
-    Parameters
-    ----------
-    table : ndarray, shape (n,)
-        QC.
-
-    Returns
-    -------
-    lines : list of str
-        A head, and one line a metric.
-    """
+    """Return QC as aligned lines: a header, and one line per metric."""
     columns = ("name", "value", "unit", "low", "high", "flag", "comment")
     shown = Table({column: table[column] for column in columns})
     for column in ("value", "low", "high"):
@@ -195,7 +204,7 @@ def format_metrics(table):
 
 def format_number(value):
     """
-    Write a number as briefly as it can be read.
+    Format a number briefly.
 
     Parameters
     ----------
@@ -205,8 +214,8 @@ def format_number(value):
     Returns
     -------
     text : str
-        Four digits; all of a whole number of less than ten digits, such as a count; dashes for
-        what is masked.
+        Four digits; all digits of a whole number below a billion, such as a count; dashes for a
+        masked value.
     """
     if np.ma.is_masked(value):
         return str(value)
@@ -215,39 +224,5 @@ def format_number(value):
 
 
 def read_text(value):
-    """
-    Read a text of a table, in memory or from a file.
-
-    Parameters
-    ----------
-    value : bytes or str
-        The text.
-
-    Returns
-    -------
-    text : str
-        The same.
-    """
+    """Return a string of a table as str; tables read from a file hold bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-class Metric(NamedTuple):
-    """
-    A number that tells how good a skyflat is.
-
-    Attributes
-    ----------
-    name : str
-        What it is called.
-    value : float or None
-        The number; NaN if it could not be measured, None if there is nothing to measure.
-    unit : str
-        Its unit, empty for numbers and ratios.
-    comment : str
-        What it means.
-    """
-
-    name: str
-    value: float | None
-    unit: str
-    comment: str

@@ -1,4 +1,4 @@
-"""Tables and pictures of how the sky changes."""
+"""Tables and figures of how the sky changes."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ __all__ = ["characterize"]
 
 log = logging.getLogger(__name__)
 
-# Fewest skies that tell how the sky changes.
+# Fewest skies to compare.
 _FEWEST = 3
 
 # Components whose maps are drawn.
@@ -31,22 +31,22 @@ _DPI = 120
 
 def characterize(skyflats, folder):
     """
-    Describe how the sky changes from skyflat to skyflat, in tables and pictures.
+    Describe how the sky changes from skyflat to skyflat, in tables and figures.
 
     Parameters
     ----------
     skyflats : list of SkyflatModel or `~pathlib.Path`
         At least three skyflats of the same pixels; one is open at a time.
     folder : `~pathlib.Path`
-        Where the tables (ECSV) and pictures (PNG) go; it is made if need be.
+        Folder of the tables (ECSV) and figures (PNG); it is created if needed.
 
     Returns
     -------
     tables : dict of `~astropy.table.Table`
-        By the names of their files: ``skies`` (one row a skyflat), ``trends`` (see
-        `soss_background.survey.trends.fit_trends`), ``residuals`` (what each sky leaves of each,
-        per cent), ``components`` (variance explained), and ``zodiacal_light`` (see
-        `soss_background.survey.zodi.fit_levels`), which is not there without zodipy.
+        By the names of their files: ``skies`` (one row per skyflat), ``trends`` (see
+        `soss_background.survey.trends.fit_trends`), ``residuals`` (rms residual of each sky after
+        each other is subtracted, percent), ``components`` (variance explained), and, if zodipy is
+        installed, ``zodiacal_light`` (see `soss_background.survey.zodi.fit_levels`).
 
     Raises
     ------
@@ -54,46 +54,54 @@ def characterize(skyflats, folder):
         If there are too few skyflats, one cannot be read, or they are not of the same pixels.
     """
     check_folder(folder)
-    table, skies, window = survey_skies(skyflats)
-    if len(skies) < _FEWEST:
+    survey = survey_skies(skyflats)
+    if len(survey.skies) < _FEWEST:
         raise SkyflatError(
-            f"{len(skies)} different skyflats: to tell how the sky changes takes {_FEWEST} or more"
+            f"{len(survey.skies)} different skyflats: a comparison takes {_FEWEST} or more"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    tables, figures = _compare(survey)
+    try:
+        brightness = _predict(survey.table)
+    except ImportError as err:
+        log.warning('No zodiacal light: %s (pip install "soss_background[zodi]")', err)
+    else:
+        table = tables["skies"]
+        table["zodiacal_light"] = Column(brightness, unit="MJy / sr")
+        sides = {side: table[f"level_{side}"] for side in ("left", "right")}
+        fit = tables["zodiacal_light"] = fit_levels(sides, brightness)
+        figures["zodiacal_light"] = _draw(survey_plots.draw_zodiacal_light, table, fit)
+    for name, content in tables.items():
+        write = functools.partial(content.write, format="ascii.ecsv")
+        save_whole(write, folder / f"{name}.ecsv")
+    for name, figure in figures.items():
+        save_whole(functools.partial(figure.savefig, dpi=_DPI), folder / f"{name}.png")
+    return tables
+
+
+def _compare(survey):
+    """Compare skies; return tables and figures by the names of their files."""
+    table, skies, window = survey
     residuals, components = cross_residuals(skies), find_components(skies)
     for number, scores in enumerate(components.scores.T, 1):
-        table[f"score_{number}"] = scores
-        table[f"score_{number}"].unit = "%"
+        table[f"score_{number}"] = Column(scores, unit="%")
     tables = {
         "skies": table,
         "trends": fit_trends(table, _list_quantities(table)),
         "residuals": _label(residuals, table["FILE"]),
         "components": _describe_components(components),
     }
-    pictures = {
+    figures = {
         "trends": _draw_trends(table),
         "map": _draw(survey_plots.draw_map, table, projection="mollweide"),
         "residuals": _draw(survey_plots.draw_residuals, residuals),
         "components": _draw_components(components, window),
     }
-    try:
-        table["zodiacal_light"] = Column(_predict(table), unit="MJy / sr")
-    except ImportError as err:
-        log.warning('No zodiacal light: %s (pip install "soss_background[zodi]")', err)
-    else:
-        sides = {side: table[f"level_{side}"] for side in ("left", "right")}
-        fit = tables["zodiacal_light"] = fit_levels(sides, table["zodiacal_light"])
-        pictures["zodiacal_light"] = _draw(survey_plots.draw_zodiacal_light, table, fit)
-    for name, content in tables.items():
-        write = functools.partial(content.write, format="ascii.ecsv")
-        save_whole(write, folder / f"{name}.ecsv")
-    for name, figure in pictures.items():
-        save_whole(functools.partial(figure.savefig, dpi=_DPI), folder / f"{name}.png")
-    return tables
+    return tables, figures
 
 
 def _list_quantities(table):
-    """List the columns that may change with the pointing; those that do so relatively are True."""
+    """List the columns that may change with the pointing, True for relative changes."""
     return {
         name: name.startswith("level_")
         for name in table.colnames
@@ -102,7 +110,7 @@ def _list_quantities(table):
 
 
 def _label(residuals, names):
-    """Make a table of the matrix of residuals: a row a sky, a column a sky that is subtracted."""
+    """Return the residuals as a table: one row per sky, one column per subtracted sky."""
     table = Table(residuals, names=[f"sky_{number}" for number in range(1, len(names) + 1)])
     for column in table.columns.values():
         column.unit = "%"
@@ -111,7 +119,7 @@ def _label(residuals, names):
 
 
 def _describe_components(components):
-    """Make a table of the variance that components explain."""
+    """Return a table of the variance that components explain."""
     explained = components.explained
     table = Table({"component": np.arange(len(explained)) + 1, "explained": explained})
     table["together"] = np.cumsum(explained)
@@ -119,23 +127,24 @@ def _describe_components(components):
 
 
 def _predict(table):
-    """Predict the zodiacal light of all skies whose time and pointing are known."""
-    rows = tqdm(table, "Predicting", unit="sky", disable=None)
-    return [
-        predict_brightness(*find_pointing(row)) if np.isfinite(row["elongation"]) else np.nan
-        for row in rows
-    ]
+    """Predict the zodiacal light of the skies, MJy/sr; NaN where time or pointing is unknown."""
+    brightness = np.full(len(table), np.nan)
+    for index in tqdm(range(len(table)), "Predicting", unit="sky", disable=None):
+        if np.isfinite(table["elongation"][index]):
+            pointing = find_pointing(table[index])
+            brightness[index] = predict_brightness(*pointing).to_value("MJy / sr")
+    return brightness
 
 
 def _draw(draw, *args, projection=None):
-    """Draw a picture of one panel."""
+    """Draw a figure of one panel."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     draw(figure.add_subplot(projection=projection), *args)
     return figure
 
 
 def _draw_trends(table):
-    """Draw all quantities against all that they may depend on."""
+    """Draw all quantities against all variables."""
     quantities, variables = survey_plots.QUANTITIES, survey_plots.VARIABLES
     figure = Figure(figsize=(15, 9), layout="constrained")
     axes = figure.subplots(len(quantities), len(variables), sharex="col", sharey="row")

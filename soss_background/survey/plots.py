@@ -1,4 +1,4 @@
-"""Pictures of many skyflats; each function draws one on axes that it is given."""
+"""Figures of many skyflats, each drawn on given axes; tables are those of `survey_skies`."""
 
 import numpy as np
 from astropy import units as u
@@ -18,7 +18,7 @@ __all__ = [
     "draw_zodiacal_light",
 ]
 
-# What the sky may depend on, and what depends on it: columns of the table and their names.
+# Variables and the quantities that may depend on them: columns of the table and their labels.
 VARIABLES = {
     "LON": "ecliptic longitude [deg]",
     "LAT": "ecliptic latitude [deg]",
@@ -29,28 +29,15 @@ VARIABLES = {
 QUANTITIES = {
     "level [DN/s]": {"level_left": "left", "level_right": "right"},
     "right / left": {"level_ratio": None},
-    "step's column [pixel]": {"step_column_": "row"},
-    "step's width [pixel]": {"step_width_": "row"},
+    "edge column [pixel]": {"step_column_": "row"},
+    "edge width [pixel]": {"step_width_": "row"},
 }
 
 
 def draw_trend(ax, table, variable, quantity):
-    """
-    Draw a quantity against what it may depend on.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    table : `~astropy.table.Table`
-        See `soss_background.survey.skies.survey_skies`.
-    variable : str
-        Column that it may depend on, one of ``VARIABLES``.
-    quantity : str
-        What is drawn, one of ``QUANTITIES``.
-    """
+    """Draw one of the ``QUANTITIES`` against one of the ``VARIABLES``."""
     for (column, label), colour in zip(_columns(table, quantity), COLOURS, strict=False):
-        # Differences that are none would make long numbers.
+        # Rounding errors would lengthen the labels.
         place = np.round(np.asarray(table[variable], dtype=float), 3)
         ax.plot(place, table[column], "o", ms=3.5, color=colour, label=label)
     ax.set(xlabel=VARIABLES[variable], ylabel=quantity)
@@ -59,7 +46,7 @@ def draw_trend(ax, table, variable, quantity):
 
 
 def _columns(table, quantity):
-    """List the columns of a quantity with their labels; there is one a row for the step."""
+    """List the columns of a quantity with their labels; the edge has one for each row."""
     found = []
     for start, label in QUANTITIES[quantity].items():
         names = [name for name in table.colnames if name.startswith(start)]
@@ -70,16 +57,7 @@ def _columns(table, quantity):
 
 
 def draw_map(ax, table):
-    """
-    Draw where skies lie, in ecliptic coordinates, coloured by their level.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn, of the projection ``mollweide``.
-    table : `~astropy.table.Table`
-        See `soss_background.survey.skies.survey_skies`.
-    """
+    """Draw the ecliptic positions of skies, coloured by level, on Mollweide axes."""
     plane = SkyCoord(np.linspace(0, 360, 721) * u.deg, 0 * u.deg, frame=Galactic())
     plane = plane.transform_to(BarycentricMeanEcliptic())
     ax.plot(*_project(plane.lon.deg, plane.lat.deg), ".", ms=1, color=FAINT, label="Galactic plane")
@@ -95,41 +73,23 @@ def draw_map(ax, table):
 
 
 def _project(lon, lat):
-    """Bring longitudes to the map, on which they grow towards the left as on the sky."""
+    """Return map coordinates; longitudes increase to the left, as on the sky."""
     wrapped = (np.asarray(lon, dtype=float) + 180) % 360 - 180
     return -np.radians(wrapped), np.radians(np.asarray(lat, dtype=float))
 
 
 def draw_residuals(ax, residuals):
-    """
-    Draw how well each sky is fitted by each other.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    residuals : ndarray of float, shape (n, n)
-        In per cent, see `soss_background.sky.match.cross_residuals`.
-    """
+    """Draw the residuals (percent) of each sky after each other is subtracted."""
     shown = np.where(np.eye(len(residuals), dtype=bool), np.nan, residuals)
     edges = np.tile([0.5, len(residuals) + 0.5], 2)
     show_image(ax, shown, "residual, rms [%]", cmap="magma_r", vmin=0, extent=edges)
-    ax.set(xlabel="sky that is subtracted", ylabel="sky that is fitted", aspect="equal")
+    ax.set(xlabel="subtracted sky", ylabel="fitted sky", aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def draw_explained(ax, components):
-    """
-    Draw the part of the variance that principal components explain.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    components : `~soss_background.survey.trends.Components`
-        The components.
-    """
+    """Draw the fraction of the variance that principal components explain."""
     number = np.arange(len(components.explained)) + 1
     ax.bar(number, components.explained, color=COLOURS[0], label="each")
     ax.plot(number, np.cumsum(components.explained), "o-", color=COLOURS[1], label="together")
@@ -140,20 +100,7 @@ def draw_explained(ax, components):
 
 
 def draw_component(ax, components, index, window):
-    """
-    Draw a principal component.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    components : `~soss_background.survey.trends.Components`
-        The components.
-    index : int
-        Number of the component, counted from 0.
-    window : `~soss_background.detector.Window`
-        The pixels of the skies.
-    """
+    """Draw a principal component, counted from 0."""
     image = components.maps[index]
     high = np.nanpercentile(np.abs(image), 99)
     title = f"Component {index + 1}: {components.explained[index]:.0%} of the variance"
@@ -162,18 +109,7 @@ def draw_component(ax, components, index, window):
 
 
 def draw_zodiacal_light(ax, table, fit):
-    """
-    Draw measured levels beside the prediction.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    table : `~astropy.table.Table`
-        See `soss_background.survey.skies.survey_skies`, with the column ``zodiacal_light``.
-    fit : `~astropy.table.Table`
-        See `soss_background.survey.zodi.fit_levels`.
-    """
+    """Draw measured levels against the prediction, with the fit of `fit_levels`."""
     brightness = np.asarray(table["zodiacal_light"], dtype=float)
     line = np.array([0, 1.05 * np.nanmax(brightness, initial=0)])
     for row, colour in zip(fit, COLOURS, strict=False):

@@ -1,4 +1,4 @@
-"""What many skyflats show together: a table of their levels and steps, and their binned skies."""
+"""Survey of many skyflats: a table of their levels and edges, and their binned skies."""
 
 from typing import NamedTuple
 
@@ -23,12 +23,12 @@ from soss_background.quality.metrics import measure_levels
 from soss_background.sky.match import bin_sky
 from soss_background.survey.zodi import sun_angle
 
-__all__ = ["Survey", "find_pointing", "survey_skies"]
+__all__ = ["find_pointing", "survey_skies"]
 
 # Blocks along the columns, and columns of a block, of the skies that are compared.
 _BLOCKS, _BLOCK_COLUMNS = 64, 4
 
-# Columns of the telescope's place.
+# Columns of the telescope's position.
 _PLACE = ("jwst_x", "jwst_y", "jwst_z")
 
 
@@ -39,7 +39,7 @@ class Survey(NamedTuple):
     Attributes
     ----------
     table : `~astropy.table.Table`
-        One row a skyflat, see `survey_skies`.
+        One row per skyflat, see `survey_skies`.
     skies : list of `~soss_background.sky.match.BinnedSky`
         The skies in blocks.
     window : `~soss_background.detector.Window`
@@ -63,11 +63,11 @@ def survey_skies(skyflats):
     Returns
     -------
     survey : Survey
-        The table has a row a skyflat: FILE, PROGRAM, TARGPROP, LON, LAT, DOY, PWCPOS and NSAMPS as
-        in the headers, ``mjd`` (mean mid-time), ``elongation`` (angle to the Sun, degrees),
-        ``jwst_x`` ... ``jwst_z`` (the telescope's mean place, barycentric, ICRS, km; NaN if it is
-        not known), and the levels, the step's columns and its widths, see
-        `soss_background.quality.metrics.measure_levels`. The denoised skies are measured.
+        The table has one row per skyflat: FILE, PROGRAM, TARGPROP, LON, LAT, DOY, PWCPOS and
+        NSAMPS as in the headers, ``mjd`` (mean mid-time), ``elongation`` (angle to the Sun,
+        degrees), ``jwst_x`` ... ``jwst_z`` (mean barycentric position of the telescope, ICRS, km;
+        NaN if it is unknown), and the levels, columns and widths of the edge of the denoised sky,
+        see `soss_background.quality.metrics.measure_levels`.
 
     Raises
     ------
@@ -95,25 +95,25 @@ def survey_skies(skyflats):
 
 
 def _measure(skyflat):
-    """Measure a skyflat: a row of the table, its sky in blocks, its pixels."""
+    """Measure a skyflat; return a row of the table, its sky in blocks, and its pixels."""
     with open_skyflat(skyflat) as model:
         name = name_skyflat(skyflat, model)
         window = find_place(model, model.bkg.shape, name)
         template = from_skyflat(model, window, name)
         row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
     row["DOY"] = row["DOY"] or np.nan
-    row["elongation"] = np.nan if np.isnan(row["mjd"]) else sun_angle(*find_pointing(row))
-    metrics = measure_levels(template.sky, window)
-    measured = {
-        metric.name: np.nan if metric.value is None else float(metric.value) for metric in metrics
-    }
+    row["elongation"] = np.nan
+    if np.isfinite(row["mjd"]):
+        row["elongation"] = sun_angle(*find_pointing(row)).to_value(u.deg)
+    levels = measure_levels(template.sky, window)
+    levels = {name: np.nan if value is None else float(value) for name, value in levels.items()}
     block = (max(1, window.ny // _BLOCKS), _BLOCK_COLUMNS)
     binned = bin_sky(template.sky, ~window.reference_pixels(), window.x0, block)
-    return row | measured, binned, window
+    return row | levels, binned, window
 
 
 def _when_and_where(model):
-    """Find mean time and mean place of the exposures."""
+    """Return mean time and mean position of the exposures."""
     used = used_exposures(model)
     if used is None:
         mjd = model.meta.exposure.mid_time
@@ -125,7 +125,7 @@ def _when_and_where(model):
 
 def find_pointing(row):
     """
-    Tell where and when a sky was observed, and from where.
+    Return the pointing of a sky, and the position of the telescope.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def find_pointing(row):
     pointing : `~astropy.coordinates.SkyCoord`
         The pointing with its time.
     place : `~astropy.units.Quantity`, shape (3,), or None
-        The telescope's place; None if it is not known.
+        The telescope's position; None if it is unknown.
     """
     time = Time(row["mjd"], format="mjd", scale="utc")
     frame = BarycentricMeanEcliptic()

@@ -1,4 +1,4 @@
-"""How skies change: with pointing and season, and among themselves."""
+"""Trends of skies with pointing and season, and their principal components."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ __all__ = ["Components", "find_components", "fit_trends"]
 # Days of a year.
 _YEAR = 365.25
 
-# Skies beyond the number of unknowns that a fit needs.
+# Degrees of freedom that a fit needs.
 _SPARE = 2
 
 # Largest number of components.
 _MOST = 5
 
-# Terms of a fit that come together, and the range over which each must vary for its effect to be
-# seen: degrees, or part of a year's wave.
+# Terms that are fitted together, and the least range over which each must vary: degrees, or a
+# fraction of the yearly wave.
 _TERMS = {("latitude",): 1.0, ("cos", "sin"): 0.1, ("pwcpos",): 0.01}
 
 
@@ -30,14 +30,14 @@ class Components(NamedTuple):
     Attributes
     ----------
     mean : ndarray of float32, shape (my, mx)
-        Mean of the skies, each with a median of 1 on either side of its step.
+        Mean of the skies, each with a median of 1 on either side of its edge.
     maps : ndarray of float, shape (k, my, mx)
         The components, deviations from the mean as fractions of it; their rms is 1. NaN where
         there is no sky.
     scores : ndarray of float, shape (n, k)
-        How much of each component a sky has, in per cent.
+        Amplitude of each component in each sky, in percent.
     explained : ndarray of float, shape (k,)
-        Part of the variance of the skies that each component explains.
+        Fraction of the variance of the skies that each component explains.
     """
 
     mean: np.ndarray
@@ -48,7 +48,7 @@ class Components(NamedTuple):
 
 def find_components(skies):
     """
-    Find the principal components of skies whose levels left and right of the step are the same.
+    Find the principal components of skies whose levels left and right of the edge are the same.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def find_components(skies):
     Returns
     -------
     components : Components
-        The strongest first, at most five and one less than there are skies.
+        The strongest first, at most five, and fewer than there are skies.
     """
     first = skies[0]
     shapes = np.array([sky.sky / at_sides(match_levels(sky, first), first) for sky in skies])
@@ -79,18 +79,18 @@ def find_components(skies):
 
 def fit_trends(table, columns):
     """
-    Fit how quantities change with ecliptic latitude, season and pupil wheel position, together.
+    Fit the trends of quantities with ecliptic latitude, season and pupil wheel position together.
 
     A least-squares fit of ``mean + latitude * (|LAT| - mean) + a cos(day) + b sin(day) +
-    pwcpos * (PWCPOS - mean)``. It describes the skies that there are, and is no model of the
-    interplanetary dust. What does not vary among the skies is left out.
+    pwcpos * (PWCPOS - mean)``. It describes these skies and is no model of the interplanetary
+    dust. Terms that do not vary among the skies are left out.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
         See `soss_background.survey.skies.survey_skies`.
     columns : dict of bool
-        Columns to fit; True for those that are fitted relative to their mean, in per cent.
+        Columns to fit; True for those that are fitted relative to their mean, in percent.
 
     Returns
     -------
@@ -100,8 +100,8 @@ def fit_trends(table, columns):
         amplitude ``season`` of the yearly change (unit), the day of the year of its maximum
         ``peak``, the change with ``pwcpos`` (unit per degree), the ``scatter`` about the fit
         (unit), and the 1-sigma uncertainties ``..._err`` of those (that of the amplitude holds if
-        it is larger than it). NaN for what could not be fitted: that takes two skies more than
-        there are unknowns.
+        the amplitude is larger). NaN for terms that could not be fitted: a fit needs two skies more
+        than it has unknowns.
     """
     return Table([_fit_trend(table, *item) for item in columns.items()])
 
@@ -118,25 +118,32 @@ def _fit_trend(table, column, relative):
     }
     good = np.isfinite(values) & np.all([np.isfinite(term) for term in terms.values()], axis=0)
     mean = np.mean(values[good]) if good.any() else np.nan
-    row = {
-        "quantity": column,
-        "unit": "%" if relative else str(table[column].unit),
-        "number": int(good.sum()),
-        "mean": mean,
-    }
-    y = (100 * (values / mean - 1) if relative else values - mean)[good]
-    used = {
-        name: terms[name][good] - terms[name][good].mean()
-        for names, least in _TERMS.items()
-        if good.any() and all(np.ptp(terms[other][good]) > least for other in names)
-        for name in names
-    }
-    found, covariance, scatter = _least_squares(y, used)
+    row = {"quantity": column, "unit": str(table[column].unit), "number": int(good.sum())}
+    row["mean"] = mean
+    if relative:
+        row["unit"], values = "%", 100 * values / mean
+    terms = {name: term[good] for name, term in terms.items()}
+    found, covariance, scatter = _least_squares(_center(values[good]), _varying(terms))
     return row | _read_terms(found, covariance) | {"scatter": scatter}
 
 
+def _center(values):
+    """Subtract the mean."""
+    return values - values.mean() if values.size else values
+
+
+def _varying(terms):
+    """Return the terms that vary enough for a fit, without their means."""
+    varying = {}
+    for names, least in _TERMS.items():
+        ranges = [np.ptp(terms[name]) if terms[name].size else 0 for name in names]
+        if min(ranges) > least:
+            varying |= {name: _center(terms[name]) for name in names}
+    return varying
+
+
 def _least_squares(y, terms):
-    """Fit terms without a mean; return their factors, the covariance, and the scatter."""
+    """Fit terms without a mean; return their factors, their covariance, and the scatter."""
     names, freedom = list(terms), len(y) - len(terms) - 1
     if not names or freedom < _SPARE:
         return {}, {}, np.nan
@@ -151,17 +158,17 @@ def _least_squares(y, terms):
 
 
 def _read_terms(found, covariance):
-    """Tell the terms of a fit, those of the season as amplitude and day."""
+    """Return the terms of a fit, those of the season as amplitude and day."""
     row = {}
     for name in ("latitude", "pwcpos"):
         row[name] = found.get(name, np.nan)
         row[f"{name}_err"] = np.sqrt(covariance.get((name, name), np.nan))
     a, b = found.get("cos", np.nan), found.get("sin", np.nan)
     row["season"] = np.hypot(a, b)
-    slopes = {"cos": a, "sin": b}
-    square = sum(
-        slopes[i] * slopes[j] * covariance.get((i, j), np.nan) for i in slopes for j in slopes
-    )
-    row["season_err"] = np.sqrt(square) / row["season"] if row["season"] > 0 else np.nan
+    row["season_err"] = np.nan
+    if row["season"] > 0:
+        cross = 2 * a * b * covariance["cos", "sin"]
+        square = a**2 * covariance["cos", "cos"] + b**2 * covariance["sin", "sin"] + cross
+        row["season_err"] = np.sqrt(square) / row["season"]
     row["peak"] = (np.arctan2(b, a) / (2 * np.pi) * _YEAR) % _YEAR
     return row

@@ -1,4 +1,4 @@
-"""The level of the sky beside the zodiacal light that a model of the dust predicts."""
+"""Levels of the sky compared with the zodiacal light predicted by a model of the dust."""
 
 import functools
 
@@ -26,13 +26,16 @@ __all__ = [
 # (1998, ApJ 508, 44).
 WAVELENGTH = 1.25 * u.micron
 
+# Units of surface brightness, of levels, and of their ratio.
+_BRIGHTNESS, _LEVEL = u.MJy / u.sr, u.DN / u.s
+
 # Distance of L2 from the Sun, in that of the Earth.
 _L2 = 1.01
 
-# Ratios farther from the others are outliers, robust sigma; and the fewest that can tell.
+# Distance of an outlier from the other ratios, in robust sigma, and fewest ratios that have one.
 _CLIP, _ENOUGH = 5.0, 8
 
-# Part of a normal distribution below one standard deviation.
+# Fraction of a normal distribution below one standard deviation.
 _ONE_SIGMA = 0.8413
 
 
@@ -43,14 +46,14 @@ def sun_angle(pointing, place=None):
     Parameters
     ----------
     pointing : `~astropy.coordinates.SkyCoord`
-        Where the telescope looks, with its ``obstime``.
+        The pointing of the telescope, with its ``obstime``.
     place : `~astropy.units.Quantity`, shape (3,), optional
-        The telescope's barycentric place, ICRS; by default the Lagrange point L2.
+        Barycentric position of the telescope, ICRS; by default the Lagrange point L2.
 
     Returns
     -------
-    angle : float
-        Elongation in degrees.
+    angle : `~astropy.units.Quantity`
+        Elongation.
 
     Raises
     ------
@@ -60,13 +63,13 @@ def sun_angle(pointing, place=None):
     pointing = _direction(pointing)
     away = _telescope(pointing.obstime, place).represent_as(UnitSphericalRepresentation)
     cosine = -pointing.cartesian.dot(away.to_cartesian())
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).value)
+    return np.arccos(np.clip(cosine, -1, 1)).to(u.deg)
 
 
 def _direction(pointing):
-    """Turn a pointing, however far its object, into a direction in the ecliptic frame."""
+    """Return a pointing as a direction in the ecliptic frame, without its distance."""
     if pointing.obstime is None:
-        raise ValueError("the pointing has no obstime, which tells when the telescope looks there")
+        raise ValueError("the pointing has no obstime, the time of the observation")
     direction = pointing.represent_as(UnitSphericalRepresentation)
     turned = SkyCoord(direction, frame=pointing.frame.replicate_without_data())
     ecliptic = turned.transform_to(BarycentricMeanEcliptic())
@@ -74,13 +77,13 @@ def _direction(pointing):
 
 
 def _telescope(time, place):
-    """Find the telescope as seen from the Sun, in the ecliptic frame."""
+    """Return the position of the telescope relative to the Sun, in the ecliptic frame."""
     sun = get_body_barycentric("sun", time).xyz
     if place is None:
         from_sun = _L2 * (get_body_barycentric("earth", time).xyz - sun)
     else:
         from_sun = place - sun
-    # Only turned: the frame's origin is of no account to a vector.
+    # A rotation only: a difference of positions does not depend on the origin.
     turned = SkyCoord(*from_sun, frame="icrs", representation_type="cartesian")
     return turned.transform_to(BarycentricMeanEcliptic()).cartesian
 
@@ -92,19 +95,19 @@ def predict_brightness(pointing, place=None):
     Parameters
     ----------
     pointing : `~astropy.coordinates.SkyCoord`
-        Where the telescope looks, with its ``obstime``.
+        The pointing of the telescope, with its ``obstime``.
     place : `~astropy.units.Quantity`, shape (3,), optional
-        The telescope's barycentric place, ICRS; by default the Lagrange point L2.
+        Barycentric position of the telescope, ICRS; by default the Lagrange point L2.
 
     Returns
     -------
-    brightness : float
-        Surface brightness in MJy/sr.
+    brightness : `~astropy.units.Quantity`
+        Surface brightness.
 
     Raises
     ------
     ImportError
-        If zodipy, which has the model, is not installed.
+        If zodipy, which provides the model, is not installed.
     ValueError
         If the pointing has no ``obstime``.
 
@@ -115,13 +118,13 @@ def predict_brightness(pointing, place=None):
     """
     pointing = _direction(pointing)
     position = _telescope(pointing.obstime, place).xyz.to(u.AU)
-    return _model().evaluate(pointing, obspos=position).to_value(u.MJy / u.sr).item()
+    return _model().evaluate(pointing, obspos=position)[0].to(_BRIGHTNESS)
 
 
 @functools.cache
 def _model():
-    """Make the model once."""
-    # Here, since it is optional.
+    """Create the model once."""
+    # zodipy is optional.
     import zodipy
 
     return zodipy.Model(WAVELENGTH, name="dirbe")
@@ -134,31 +137,32 @@ def fit_levels(levels, brightness):
     Parameters
     ----------
     levels : dict of ndarray, shape (n,)
-        Levels of n skies in DN/s, by the side of the step.
-    brightness : ndarray, shape (n,)
-        Predictions in MJy/sr, see `predict_brightness`; NaN where there is none.
+        Levels of n skies in DN/s, by the side of the edge.
+    brightness : `~astropy.units.Quantity` or ndarray, shape (n,)
+        Predictions, in MJy/sr if they have no unit, see `predict_brightness`; NaN where there is
+        none.
 
     Returns
     -------
     fit : `~astropy.table.Table`
         For each ``side``: ``ratio`` (DN/s per MJy/sr, geometric mean of the ratios), ``scatter``
-        (their standard deviation, per cent), and their ``number``. Of eight or more, those that
-        are off by more than five robust sigma are left out. The scatter of fewer than two is NaN.
+        (their standard deviation, percent), and their ``number``. Outliers by more than five robust
+        sigma are left out of eight or more. The scatter of fewer than two is NaN.
     """
-    rows = []
+    brightness, rows = u.Quantity(brightness, _BRIGHTNESS).value, []
     for side, level in levels.items():
         ratios = np.asarray(level, dtype=float) / brightness
         kept = _without_outliers(np.log(ratios[ratios > 0]))
         scatter = 100 * np.std(kept, ddof=1) if kept.size > 1 else np.nan
         ratio = np.exp(np.mean(kept)) if kept.size else np.nan
         rows.append({"side": side, "ratio": ratio, "scatter": scatter, "number": kept.size})
-    fit = Table(rows, units={"ratio": "DN sr / (s MJy)", "scatter": "%"})
+    fit = Table(rows, units={"ratio": _LEVEL / _BRIGHTNESS, "scatter": "%"})
     fit.meta["wavelength"] = str(WAVELENGTH)
     return fit
 
 
 def _without_outliers(values):
-    """Leave out what is far from the rest, if there are enough to tell."""
+    """Return the values without outliers, if there are enough to identify them."""
     if len(values) < _ENOUGH:
         return values
     return sigma_clip(values, _CLIP, stdfunc="mad_std", masked=False)
@@ -173,28 +177,29 @@ def predict_levels(fit, pointing, place=None):
     fit : `~astropy.table.Table`
         See `fit_levels`; ``soss-background characterize`` writes it to ``zodiacal_light.ecsv``.
     pointing : `~astropy.coordinates.SkyCoord`
-        Where the telescope looks, with its ``obstime``.
+        The pointing of the telescope, with its ``obstime``.
     place : `~astropy.units.Quantity`, shape (3,), optional
-        The telescope's barycentric place, ICRS; by default the Lagrange point L2.
+        Barycentric position of the telescope, ICRS; by default the Lagrange point L2.
 
     Returns
     -------
-    levels : dict of tuple of float
-        Level and its uncertainty in DN/s, by the side of the step. The uncertainty is half of the
-        interval that holds 68 per cent of further skies: the scatter about the fit, and that of
-        the ratio itself, by Student's distribution if the fit is of few skies.
+    levels : dict of tuple of `~astropy.units.Quantity`
+        Level and its uncertainty, by the side of the edge. The uncertainty is half of the interval
+        that holds 68 % of further skies: the scatter about the fit and that of the ratio itself,
+        by Student's distribution.
 
     Raises
     ------
     ImportError
-        If zodipy, which has the model, is not installed.
+        If zodipy, which provides the model, is not installed.
     ValueError
         If the pointing has no ``obstime``.
     """
-    brightness = predict_brightness(pointing, place)
+    brightness = predict_brightness(pointing, place).to_value(_BRIGHTNESS)
     levels = {}
     for row in fit:
-        level, number = row["ratio"] * brightness, row["number"]
-        width = stdtrit(number - 1, _ONE_SIGMA) * np.sqrt(1 + 1 / number) if number > 1 else np.nan
-        levels[str(row["side"])] = (float(level), float(level * row["scatter"] / 100 * width))
+        level, number, width = row["ratio"] * brightness * _LEVEL, row["number"], np.nan
+        if number > 1:
+            width = stdtrit(number - 1, _ONE_SIGMA) * np.sqrt(1 + 1 / number)
+        levels[str(row["side"])] = (level, level * row["scatter"] / 100 * width)
     return levels
