@@ -1,15 +1,12 @@
 """Empirical sky models (skyflats) for JWST NIRISS SOSS exposures."""
 
 from importlib import import_module
-from importlib.metadata import version
 
-from soss_background.datamodels import SkyflatModel, SossTracesModel
-
-__version__ = version("soss_background")
-
-# The steps import the whole of jwst (seconds), and asdf imports this package for every one of its
-# users: they are loaded when first asked for.
-_STEPS = {
+# Data models and steps import jwst (seconds), and asdf imports this package for each of its users:
+# they are loaded when first asked for.
+_MODULES = {
+    "SkyflatModel": "soss_background.datamodels",
+    "SossTracesModel": "soss_background.datamodels",
     "EncircledEnergyStep": "soss_background.fluxcal.encircled_energy_step",
     "SurfaceBrightnessStep": "soss_background.fluxcal.surface_brightness_step",
     "InterOrderBackgroundStep": "soss_background.extract.inter_order_background_step",
@@ -45,9 +42,11 @@ __all__ = [
 
 
 def __getattr__(name):
-    """Load a step when it is first asked for (PEP 562)."""
-    if name in _STEPS:
-        return getattr(import_module(_STEPS[name]), name)
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    if name == "__version__":
+        return import_module("importlib.metadata").version("soss_background")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,15 +9,7 @@ from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.dates import parse_date
 
-__all__ = [
-    "BLANK_SKY_PROGRAMS",
-    "clean_columns",
-    "expand_tables",
-    "query_index",
-    "read_table",
-    "require_columns",
-    "select_exposures",
-]
+__all__ = ["BLANK_SKY_PROGRAMS", "query_index", "read_table", "select_exposures"]
 
 # Calibration programs that observed blank sky.
 BLANK_SKY_PROGRAMS = (1541, 4479, 6658)

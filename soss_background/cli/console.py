@@ -1,54 +1,30 @@
-"""What the subcommands of the console script share."""
+"""What subcommands print, and a check of what they write."""
 
-import argparse
 from pathlib import Path
 
-__all__ = ["check_no_input", "file_type", "print_table", "round_table"]
+__all__ = ["check_no_input", "print_table", "round_table"]
 
 
 def check_no_input(output, inputs, what="the inputs"):
     """
-    Make sure that nothing is written over what it is made of.
+    Make sure that an output file does not replace an input file.
 
     Parameters
     ----------
     output : `~pathlib.Path`
-        What will be written.
+        File to write.
     inputs : sequence of str or `~pathlib.Path`
-        What it is made of.
+        Files to read.
     what : str, optional
-        What these are.
+        What the message calls these.
 
     Raises
     ------
     ValueError
-        If it is one of them.
+        If the output is one of the inputs.
     """
     if output.resolve() in [Path(path).resolve() for path in inputs]:
         raise ValueError(f"{output} is one of {what}")
-
-
-def file_type(extension):
-    """
-    Make what reads the name of a file with an extension.
-
-    Parameters
-    ----------
-    extension : str
-        What the name ends with.
-
-    Returns
-    -------
-    read : callable
-        The ``type`` of an argument of `argparse`.
-    """
-
-    def read(text):
-        if not text.endswith(extension):
-            raise argparse.ArgumentTypeError(f"{text} does not end in {extension}")
-        return Path(text)
-
-    return read
 
 
 def print_table(table):
@@ -65,14 +41,14 @@ def print_table(table):
 
 def round_table(table, digits=4):
     """
-    Copy a table for people, who need few digits.
+    Copy a table and round its floats for display.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
         The table.
     digits : int, optional
-        How many they need.
+        Number of significant digits.
 
     Returns
     -------

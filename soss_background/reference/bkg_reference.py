@@ -28,6 +28,9 @@ _USEAFTER = "2022-01-01T00:00:00"
 # What CRDS takes for a pedigree, without dates and with them.
 _PEDIGREES = {1: ("GROUND", "MODEL", "DUMMY", "SIMULATION"), 3: ("INFLIGHT", "MODEL")}
 
+# Largest residual that can be asked for, as a fraction of the sky.
+_MOST = 0.5
+
 _UNITS = {"LON": "deg", "LAT": "deg", "DOY": "d", "PWCPOS": "deg"}
 
 
@@ -37,8 +40,8 @@ def make_reference(
     *,
     plane="BKGDN",
     flat=None,
-    merge_below=0.25,
-    max_residual=5.0,
+    merge_below=0.0025,
+    max_residual=0.05,
     max_templates=None,
     useafter=_USEAFTER,
     author=None,
@@ -62,10 +65,10 @@ def make_reference(
     flat : str or `~pathlib.Path`, optional
         FLAT reference file; by default the one that each skyflat was made with.
     merge_below : float
-        Skies are merged if none leaves more of another, rms in per cent of the sky.
+        Skies are merged if the rms residual of each pair is below this fraction of the sky.
     max_residual : float
-        A sky is left out if every other leaves more of it, rms in per cent of the sky, and three
-        times as much as the best other leaves of a typical sky.
+        A sky is omitted if its rms residual with every other sky exceeds this fraction of the sky,
+        and three times the smallest residual of a typical sky.
     max_templates : int, optional
         Largest number of templates, see `soss_background.reference.selection.select_skies`.
     useafter, author, pedigree, description : str, optional
@@ -79,8 +82,8 @@ def make_reference(
         where they come from.
     table : `~astropy.table.Table`
         A row for each skyflat: its number (``SKY``), the flat that it is multiplied by (``FLAT``),
-        which of the others fits it best (``FITTED_BY``, 0 for none), what that leaves of it
-        (``RESIDUAL``, rms in per cent), the template that it went into (``TEMPLATE``, 0 for none),
+        the other sky that fits it best (``FITTED_BY``, 0 for none), the rms residual with that one
+        (``RESIDUAL``, with the unit %), the template that contains it (``TEMPLATE``, 0 for none),
         and why it is no template of its own (``REASON``).
 
     Raises
@@ -91,7 +94,7 @@ def make_reference(
         and no flat is given.
     """
     _check_choices(subarray, plane, max_templates)
-    _check_thresholds(merge_below, max_residual)
+    _check_fractions(merge_below=merge_below, max_residual=max_residual)
     texts = {
         "useafter": _check_useafter(useafter),
         "author": _check_text(author),
@@ -156,11 +159,13 @@ def _check_choices(subarray, plane, max_templates):
         raise SkyflatError("A library has one template at least")
 
 
-def _check_thresholds(*thresholds):
-    """Refuse what is no percentage."""
-    for threshold in thresholds:
-        if not threshold >= 0:
-            raise SkyflatError(f"{threshold} is no residual in per cent")
+def _check_fractions(**thresholds):
+    """Refuse residuals that are not fractions; values in percent are larger."""
+    for name, value in thresholds.items():
+        if not 0 <= value <= _MOST:
+            raise SkyflatError(
+                f"{name} is {value}, not a fraction of the sky from 0 to {_MOST} (0.05 is 5 %)"
+            )
 
 
 def _check_text(text):
@@ -201,7 +206,7 @@ def _tabulate(skies, selection):
     table["FLAT"] = [sky.flat or "" for sky in skies]
     alone = ~np.isfinite(selection.left)
     table["FITTED_BY"] = np.where(alone, 0, selection.nearest + 1)
-    table["RESIDUAL"] = np.where(alone, np.nan, selection.left)
+    table["RESIDUAL"] = np.where(alone, np.nan, 100 * selection.left)
     table["TEMPLATE"] = 0
     for number, group in enumerate(selection.groups, 1):
         table["TEMPLATE"][group] = number

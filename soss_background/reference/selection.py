@@ -26,7 +26,7 @@ class Selection(NamedTuple):
         For each sky the other one that leaves least of it; means nothing where ``left`` is
         infinite.
     left : ndarray of float, shape (n,)
-        What that one leaves in per cent; infinite if there is none.
+        Residual with that one, as a fraction of the sky; infinite if there is none.
     """
 
     groups: list
@@ -35,7 +35,9 @@ class Selection(NamedTuple):
     left: np.ndarray
 
 
-def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, max_templates=None):
+def select_skies(
+    residuals, exposures, *, merge_below=0.0025, max_residual=0.05, max_templates=None
+):
     """
     Choose the skies of a library.
 
@@ -47,14 +49,14 @@ def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, ma
     Parameters
     ----------
     residuals : ndarray of float, shape (n, n)
-        Per cent of sky i that sky j leaves, see `soss_background.sky.match.cross_residuals`.
+        Residuals of sky i with sky j, see `soss_background.sky.match.cross_residuals`.
     exposures : list of set
         Exposures that each sky is made of.
     merge_below : float
-        Residual in per cent below which skies are the same.
+        Residual, as a fraction of the sky, below which skies are the same.
     max_residual : float
-        Residual in per cent which, if also three times that of the others, makes a sky that none
-        of the others fits an outlier.
+        Residual, as a fraction of the sky, above which a sky that no other sky fits is an outlier,
+        if it is also three times that of a typical sky.
     max_templates : int, optional
         Largest number of templates.
 
@@ -107,7 +109,7 @@ def _drop_outliers(kept, others, max_residual, reasons):
         typical = np.median(others[np.ix_(rest, rest)].min(axis=1))
         if left[worst] <= max(max_residual, _MUCH_WORSE * typical):
             break
-        reasons[kept[worst]] = f"no other sky fits it: {left[worst]:.1f} % left"
+        reasons[kept[worst]] = f"no other sky fits it: {100 * left[worst]:.1f} % left"
         kept = rest
     return kept
 
@@ -119,7 +121,7 @@ def _take_best(residuals, groups, number, reasons):
     for left_out in set(range(len(groups))) - set(chosen):
         for index in groups[left_out]:
             left = min(residuals[index, firsts[other]] for other in chosen)
-            reasons[index] = f"others stand for it: {left:.1f} % left"
+            reasons[index] = f"others stand for it: {100 * left:.1f} % left"
     return [groups[index] for index in sorted(chosen)]
 
 

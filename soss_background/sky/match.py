@@ -145,7 +145,7 @@ def cross_residuals(skies):
     Returns
     -------
     residuals : ndarray of float, shape (n, n)
-        Row i, column j: rms of what sky j leaves of sky i, in per cent of the median of sky i.
+        Row i, column j: rms residual of sky i minus sky j, as a fraction of the median of sky i.
     """
     residuals = np.zeros((len(skies), len(skies)))
     for i, sky in enumerate(tqdm(skies, "Comparing skies", unit="sky", disable=None)):
@@ -156,6 +156,6 @@ def cross_residuals(skies):
 
 
 def _residual(sky, template):
-    """Subtract a template from a sky; return the rms in per cent."""
+    """Subtract a template from a sky; return the rms as a fraction of the sky."""
     rest = sky.sky - template.sky * at_sides(match_levels(sky, template), template)
-    return 100 * np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)
+    return np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)

@@ -60,7 +60,7 @@ def characterize(skyflats, folder):
             f"{len(skies)} different skyflats: to tell how the sky changes takes {_FEWEST} or more"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    residuals, components = cross_residuals(skies), find_components(skies)
+    residuals, components = 100 * cross_residuals(skies), find_components(skies)
     for number, scores in enumerate(components.scores.T, 1):
         table[f"score_{number}"] = scores
         table[f"score_{number}"].unit = "%"

@@ -109,7 +109,7 @@ def draw_residuals(ax, residuals):
     ax : `~matplotlib.axes.Axes`
         Where it is drawn.
     residuals : ndarray of float, shape (n, n)
-        In per cent, see `soss_background.sky.match.cross_residuals`.
+        Percent of the sky, see `soss_background.sky.match.cross_residuals`.
     """
     shown = np.where(np.eye(len(residuals), dtype=bool), np.nan, residuals)
     edges = np.tile([0.5, len(residuals) + 0.5], 2)
