@@ -260,16 +260,7 @@ class _Archive(MastMissionsClass):
                 raise SkyflatError(f"{conf.server}: {one_line(err)} (set MAST_API_TOKEN)") from err
 
     def get_column_list(self):
-        """
-        List the columns by which exposures can be found.
-
-        The method of astroquery asks in a session of its own, without a time limit.
-
-        Returns
-        -------
-        table : `~astropy.table.Table`
-            The column ``name`` has their names.
-        """
+        """List the columns of the archive; astroquery's own method has no time limit."""
         if self.mission not in self.columns:
             url = f"{conf.server}/search/util/api/v0.1/column_list"
             response = self._session.get(url, params={"mission": self.mission})
@@ -279,15 +270,7 @@ class _Archive(MastMissionsClass):
         return self.columns[self.mission]
 
     def find_exposures(self):
-        """
-        Find all SOSS exposures of the full detector.
-
-        Returns
-        -------
-        table : `~astropy.table.Table`
-            A row for each exposure, with DATASET, the archive's name of it, and those columns of a
-            table of exposures that the archive has.
-        """
+        """Return a table of all SOSS exposures of the full detector."""
         known = set(self.get_column_list()["name"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoResultsWarning)
@@ -307,21 +290,7 @@ class _Archive(MastMissionsClass):
         return table
 
     def find_files(self, datasets, product):
-        """
-        Find the files of exposures.
-
-        Parameters
-        ----------
-        datasets : list of str
-            The exposures.
-        product : {"rateints", "rate"}
-            Kind of file.
-
-        Returns
-        -------
-        table : `~astropy.table.Table`
-            DATASET, FILENAME, SIZE (bytes), URI and ACCESS of each file.
-        """
+        """Return DATASET, FILENAME, SIZE (bytes), URI and ACCESS of the files of exposures."""
         columns = ("dataset", "filename", "size", "uri", "access")
         # MAST repeats a file for each product that it belongs to.
         rows = {
@@ -334,21 +303,9 @@ class _Archive(MastMissionsClass):
 
     def fetch(self, uri, partial, size):
         """
-        Download a file, or the rest of it.
+        Download a file of a size, or the rest of it; return an error message, empty if complete.
 
-        Parameters
-        ----------
-        uri : str
-            The archive's name of the file.
-        partial : `~pathlib.Path`
-            Output file. An existing one is continued unless the archive has a newer file.
-        size : int
-            Size of the complete file, bytes.
-
-        Returns
-        -------
-        message : str
-            What went wrong; empty if the file is complete.
+        A partial file is continued unless the archive has a newer one.
         """
         start = _measure(partial, size)
         if start == size:

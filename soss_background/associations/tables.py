@@ -70,15 +70,7 @@ def read_table(path):
 
 
 def clean_columns(table):
-    """
-    Make texts of the columns of which something is asked.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        The exposures, changed in place: what is missing becomes an empty text, and PROGRAM and
-        OBSERVTN get the zeros that they have in headers.
-    """
+    """Convert columns to strings in place; missing values become empty strings."""
     for column in set(_TEXTS) & set(table.colnames):
         texts = ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
         if column in _DIGITS:
@@ -87,47 +79,14 @@ def clean_columns(table):
 
 
 def require_columns(table, columns, name):
-    """
-    Make sure that a table has columns.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        The table.
-    columns : iterable of str
-        What it must have.
-    name : str or `~pathlib.Path`
-        What messages call it.
-
-    Raises
-    ------
-    SkyflatError
-        If a column is missing.
-    """
+    """Raise SkyflatError if a table, which messages call by a name, lacks a column."""
     for column in columns:
         if column not in table.colnames:
             raise SkyflatError(f"{name}: column {column} is missing")
 
 
 def expand_tables(paths):
-    """
-    Put the files that a table lists in its place.
-
-    Parameters
-    ----------
-    paths : str, `~pathlib.Path` or iterable of these
-        Files, some of which may be tables of exposures, CSV or ECSV.
-
-    Returns
-    -------
-    paths : list of `~pathlib.Path`
-        The files.
-
-    Raises
-    ------
-    SkyflatError
-        If a table cannot be read.
-    """
+    """List files; those that a table of exposures (CSV, ECSV) lists stand for the table."""
     files = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         is_table = path.suffix.lower() in _FORMATS

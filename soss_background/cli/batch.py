@@ -8,8 +8,6 @@ from pathlib import Path
 from soss_background.cli.console import print_table
 from soss_background.cli.options import add_output_dir, import_extra, positive_integer
 
-__all__ = ["INTERRUPTED", "add_parser", "run"]
-
 # Exit status of programs that are interrupted.
 INTERRUPTED = 130
 

@@ -3,8 +3,6 @@
 from soss_background.cli.console import print_table, round_table
 from soss_background.cli.options import add_output_dir, add_skyflats
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands):
     """Add the subcommand that describes how the sky varies."""

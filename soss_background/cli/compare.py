@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands):
     """Add the subcommand that compares a skyflat with the truth."""

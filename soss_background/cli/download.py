@@ -8,8 +8,6 @@ from pathlib import Path
 
 from soss_background.cli.options import add_login, add_output_dir, import_extra
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands):
     """Add the subcommand that downloads exposures."""

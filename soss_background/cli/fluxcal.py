@@ -7,8 +7,6 @@ from pathlib import Path
 from soss_background.cli.console import check_no_input, print_table, round_table
 from soss_background.cli.options import add_output, file_type
 
-__all__ = ["add_parser"]
-
 
 def add_parser(commands):
     """Add the subcommands of the flux calibration."""

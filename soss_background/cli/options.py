@@ -46,19 +46,7 @@ def add_login(parser):
 
 
 def file_type(extension):
-    """
-    Return the type of an option whose value is a file name with an extension.
-
-    Parameters
-    ----------
-    extension : str
-        What the name must end with.
-
-    Returns
-    -------
-    read : callable
-        The ``type`` of an argument of `argparse`.
-    """
+    """Return the type of an option whose value is a file name with an extension."""
 
     def read(text):
         if not text.endswith(extension):
@@ -77,46 +65,13 @@ def positive_integer(text):
 
 
 def given(options, *names):
-    """
-    Select the options that are given, so that the defaults of a function apply to the others.
-
-    Parameters
-    ----------
-    options : `argparse.Namespace`
-        The options.
-    *names : str
-        Names of those to look at.
-
-    Returns
-    -------
-    settings : dict
-        Their values, unless they are None or missing.
-    """
+    """Select the options that are given; the defaults of a function apply to the others."""
     values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def import_extra(module, extra):
-    """
-    Import a module that needs an extra of the package.
-
-    Parameters
-    ----------
-    module : str
-        Name of the module, without that of the package.
-    extra : str
-        The extra.
-
-    Returns
-    -------
-    module : module
-        The module.
-
-    Raises
-    ------
-    LookupError
-        If something is not installed.
-    """
+    """Import a module of the package that needs an extra; raise LookupError without it."""
     try:
         return import_module(f"soss_background.{module}")
     except ImportError as err:

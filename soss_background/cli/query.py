@@ -8,8 +8,6 @@ from soss_background.cli.console import print_table
 from soss_background.cli.options import add_login, add_output, import_extra
 from soss_background.io.dates import parse_date
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands):
     """Add the subcommand that finds exposures."""

@@ -4,8 +4,6 @@ from soss_background.cli.console import check_no_input, print_table
 from soss_background.cli.options import add_skyflats, file_type, given, positive_integer
 from soss_background.detector import SUBARRAYS
 
-__all__ = ["add_parser", "run"]
-
 # What a reference file must not replace.
 _INPUTS = "the skyflats, or their flat"
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from soss_background.cli.options import add_output, add_skyflats, file_type
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands):
     """Add the subcommand that writes reports of skyflats."""

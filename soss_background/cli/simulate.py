@@ -5,8 +5,6 @@ from pathlib import Path
 
 from soss_background.detector import PWCPOS, SUBARRAYS
 
-__all__ = ["add_parser", "run"]
-
 # Settings of `soss_background.simulate.Simulation` that can be given, and their defaults. The class
 # is slow to import; a test compares the defaults.
 SETTINGS = {
