@@ -1,4 +1,4 @@
-"""From files and archives to associations of exposures that make a skyflat together."""
+"""Associations of the exposures of a skyflat, and tables of exposures in archives."""
 
 from soss_background.associations.association import make_associations, make_background_associations
 

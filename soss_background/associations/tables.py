@@ -1,4 +1,4 @@
-"""Tables of exposures: what a query finds, what an index lists, what other commands read."""
+"""Tables of exposures: results of queries, indices of files."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ _NO_SCIENCE = ("CAL", "COM", "ENG")
 
 _FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
 
-# What makes an exposure one of SOSS with the full detector.
+# Keywords of SOSS exposures of the full detector.
 _FULL_SOSS = {"SUBARRAY": FULL.name, "FILTER": "CLEAR", "PUPIL": "GR700XD"}
 
 # Digits of the numbers, as headers have them.
 _DIGITS = {"PROGRAM": 5, "OBSERVTN": 3}
 
-# Columns of which something is asked, all of them texts.
-_TEXTS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG", "CATEGORY")
+# Columns of strings that are compared or used.
+_STRINGS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG", "CATEGORY")
 
 
 def read_table(path):
@@ -41,7 +41,7 @@ def read_table(path):
     Returns
     -------
     table : `~astropy.table.Table`
-        One row an exposure. FILEPATH is the whole path of the file.
+        One row per exposure. FILEPATH is the complete path of the file.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def read_table(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        # Spreadsheets begin a file with a mark.
+        # Spreadsheets write a byte order mark first.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         table = Table.read(
             lines, format=_FORMATS[path.suffix.lower()], converters={"TARGPROP": str}
@@ -71,11 +71,11 @@ def read_table(path):
 
 def clean_columns(table):
     """Convert columns to strings in place; missing values become empty strings."""
-    for column in set(_TEXTS) & set(table.colnames):
-        texts = ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
+    for column in set(_STRINGS) & set(table.colnames):
+        strings = ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
         if column in _DIGITS:
-            texts = [_pad(column, text) for text in texts]
-        table[column] = np.array(texts, dtype=str)
+            strings = [_pad(column, string) for string in strings]
+        table[column] = np.array(strings, dtype=str)
 
 
 def require_columns(table, columns, name):
@@ -142,14 +142,14 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     programs : iterable of int, optional
         Numbers of the programs, None for all.
     after, before : `datetime.datetime`, optional
-        First DATE-BEG, UTC, and the first that is too late.
+        DATE-BEG is at or after the first and before the second, UTC.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        The rows that fit. The column SET tells what they are for: calibration
-        (programs that observed blank sky), validation (others that are no science), science, or
-        unknown where the category of the program is.
+        The rows that match. The column SET is their use: calibration (programs that observed blank
+        sky), validation (others that are not science), science, or unknown where the category of
+        the program is unknown.
     """
     keep = np.ones(len(table), dtype=bool)
     for column, value in _FULL_SOSS.items():
@@ -168,7 +168,7 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
 
 
 def _begins_between(after, before, text):
-    """Tell whether a date is in an interval; if there is no date, it is not."""
+    """Return whether a date is in an interval; a missing date is not."""
     try:
         date = parse_date(text)
     except ValueError:
@@ -182,7 +182,7 @@ def _place(path, name):
 
 
 def _pad(column, number):
-    """Write a number as headers have it, if it is one."""
+    """Pad a number as headers do; return other values unchanged."""
     try:
         return f"{int(float(number)):0{_DIGITS[column]}d}"
     except (OverflowError, ValueError):
@@ -190,7 +190,7 @@ def _pad(column, number):
 
 
 def _purpose(program, category):
-    """Tell what an exposure is for."""
+    """Return the use of an exposure."""
     if program in {_pad("PROGRAM", number) for number in BLANK_SKY_PROGRAMS}:
         return "calibration"
     if not category:

@@ -1,4 +1,4 @@
-"""Dates as headers, tables and users write them."""
+"""Dates in headers, tables and options."""
 
 from datetime import UTC, datetime
 

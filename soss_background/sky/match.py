@@ -131,11 +131,11 @@ def at_sides(levels, template):
 
 def cross_residuals(skies):
     """
-    Measure what is left of each sky when each of the others is subtracted.
+    Measure the residual of each sky after subtraction of each other sky.
 
-    As in jwst's ``bkg_subtract``, a template gets a level on each side of its step, and stays where
-    it is. That step, which has to find the sky between stars, takes the levels from the darker half
-    of the pixels, and right of the step from columns up to 950.
+    As in jwst's ``bkg_subtract``, a template gets a level on each side of its edge and is not
+    shifted. That step, which must find the sky between stars, measures the levels in the darker
+    half of the pixels, and right of the edge in columns up to 950.
 
     Parameters
     ----------
