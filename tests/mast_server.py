@@ -191,10 +191,12 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(content) > 0:
             return self._send(416, b"")
         extra = {} if fault == "no ranges" else {"Accept-Ranges": "bytes"}
+        end = len(content)
+        if fault == "another part" and start:
+            start, end = 1, 1 + len(content) - start
         if start:
-            said = 0 if fault == "another part" else start
-            extra["Content-Range"] = f"bytes {said}-{len(content) - 1}/{len(content)}"
-        return self._send(206 if start else 200, content[start:], fault, extra)
+            extra["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+        return self._send(206 if start else 200, content[start:end], fault, extra)
 
     def _send_json(self, path, answer):
         """Send an answer; a query that makes no sense has none."""

@@ -290,6 +290,14 @@ def test_another_part_than_was_asked_for(mast, table, tmp_path):
     assert received(mast, tmp_path) == [True] * 3
 
 
+def test_a_truncated_file_instead_of_the_rest(mast, table, tmp_path):
+    """The sizes add up to that of the file."""
+    (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:2500])
+    mast.faults[FILES[0]] = [None, "truncated whole"]
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
+    assert received(mast, tmp_path) == [True] * 3
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_no_faults_in_a_row_give_a_wrong_file(mast, table, tmp_path, seed):
     """A file is right or missing, and right in the end."""

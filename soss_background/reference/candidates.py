@@ -109,7 +109,7 @@ class Candidates:
         return candidates
 
     def read_planes(self, index, plane):
-        """Return finite sky, uncertainty and flags of a skyflat before the flat-field correction."""
+        """Return sky, uncertainty and flags of a skyflat before the flat-field correction."""
         with open_skyflat(self._items[index]) as skyflat:
             name = name_skyflat(self._items[index], skyflat)
             planes = (getattr(skyflat, plane.lower()), skyflat.err, skyflat.dq)
