@@ -25,7 +25,8 @@ from soss_background.numerics.integrations import average_integrations, usable_p
 from soss_background.simulate import Simulation, draw_stars, star_image
 from soss_background.simulate.detector_effects import draw_defects
 from soss_background.simulate.exposures import split_variance
-from soss_background.simulate.scene import Stars, _structure, get_trace, sky_image
+from soss_background.simulate.scene import Stars, _structure, sky_image
+from soss_background.simulate.traces import get_trace
 from soss_background.simulate.visit import observe, transit_curve
 from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance

@@ -6,10 +6,34 @@ noise makes vertical stripes.
 
 from dataclasses import dataclass
 
-__all__ = ["FULL", "PWCPOS", "SUBARRAYS", "SUBSTRIP96", "SUBSTRIP256", "Window"]
+__all__ = [
+    "BEHIND_CLEARP",
+    "COLLECTING_AREA",
+    "FILTERS",
+    "FULL",
+    "GAIN",
+    "PIXEL_SCALE",
+    "PWCPOS",
+    "PWCPOS_REACH",
+    "SUBARRAYS",
+    "SUBSTRIP96",
+    "SUBSTRIP256",
+    "Window",
+    "imaging_filter",
+]
 
-# Commanded position of the pupil wheel, degrees.
-PWCPOS = 245.76
+# Electrons per DN (JWST User Documentation, NIRISS Detector Performance).
+GAIN = 1.6
+
+# Collecting area of the telescope, m^2 (JWST User Documentation, JWST Telescope).
+COLLECTING_AREA = 25.4
+
+# Side of a pixel, arcsec (JWST User Documentation, NIRISS Detector Overview).
+PIXEL_SCALE = 0.0656
+
+# Nominal position of the pupil wheel for GR700XD, degrees, and the largest offset that a header can
+# have: the wheel repeats to 0.15 degrees.
+PWCPOS, PWCPOS_REACH = 245.76, 0.3
 
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4
@@ -48,7 +72,7 @@ class Window:
 
     @property
     def extent(self):
-        """Outer edges of the window in a picture: left, right, bottom, top."""
+        """Outer edges of the window in a figure: left, right, bottom, top."""
         return (self.x0 - 0.5, self.x0 + self.nx - 0.5, self.y0 - 0.5, self.y0 + self.ny - 0.5)
 
     def reference_pixels(self):
@@ -80,18 +104,16 @@ FILTERS = (
     "F277W", "F356W", "F380M", "F430M", "F444W", "F480M",
 )  # fmt: skip
 
-
-# What the other wheel holds; old headers do not tell.
+# Content of the wheel without the filter; old headers lack it.
 _EMPTY = ("CLEAR", "CLEARP", None)
 
-
-# Those in the filter wheel, which are used with CLEARP in the pupil wheel.
+# Filters of the filter wheel, used with CLEARP in the pupil wheel.
 BEHIND_CLEARP = FILTERS[6:]
 
 
 def imaging_filter(wheels):
     """
-    Tell the filter of an image.
+    Return the filter of an image.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
-"""Entry points: what stpipe and asdf ask of the package."""
+"""Entry points of stpipe and asdf."""
 
+import sys
+from importlib import import_module
 from importlib.resources import files
 
 __all__ = ["get_resource_mappings", "get_steps"]
@@ -33,7 +35,10 @@ def get_steps():
 
 def get_resource_mappings():
     """
-    Tell asdf where the package's schemas are.
+    Locate the package's schemas for asdf.
+
+    asdf asks before it reads its first file. If the models of jwst are loaded by then, so are those
+    of this package, which `stdatamodels.jwst.datamodels.open` recognizes from there on.
 
     Returns
     -------
@@ -42,6 +47,9 @@ def get_resource_mappings():
     """
     from asdf.resource import DirectoryResourceMapping
 
+    if hasattr(sys.modules.get("stdatamodels.jwst.datamodels"), "_defined_models"):
+        for name in ("skyflat", "traces"):
+            import_module(f"soss_background.datamodels.{name}")
     return [
         DirectoryResourceMapping(
             files("soss_background.datamodels") / "schemas",

@@ -9,7 +9,7 @@ from jwst.pipeline import Spec2Pipeline
 from stdatamodels.jwst import datamodels
 
 from soss_background.detector import FULL, SUBSTRIP256
-from soss_background.simulate.scene import get_trace
+from soss_background.simulate.traces import get_trace
 
 ORDERS = (1, 2, 3)
 # Column at which the trace of each order ends.

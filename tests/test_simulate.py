@@ -35,8 +35,9 @@ from soss_background.simulate.detector_effects import (
 )
 from soss_background.simulate.detector_effects import flat_field as draw_flat
 from soss_background.simulate.headers import Clock, Pointing
-from soss_background.simulate.scene import dither_offsets, get_trace, step_shift
+from soss_background.simulate.scene import dither_offsets, step_shift
 from soss_background.simulate.streams import random_stream
+from soss_background.simulate.traces import get_trace
 
 PIXEL = dqflags.pixel
 REAL = Path(__file__).parents[2] / "shared" / "real"

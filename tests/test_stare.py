@@ -30,7 +30,7 @@ from soss_background.extract.inter_order import fit_light
 from soss_background.extract.spectra import merge_orders
 from soss_background.report.stare_plots import draw_white_light
 from soss_background.simulate import Simulation, scene, simulate_time_series
-from soss_background.simulate.scene import get_trace
+from soss_background.simulate.traces import get_trace
 from soss_background.sky.traces import ORDERS
 
 PIPELINE = "soss_background.SossStarePipeline"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from soss_background.cli.console import check_no_input, print_table, round_table
 from soss_background.cli.options import add_output, file_type
+from soss_background.detector import COLLECTING_AREA, GAIN
 
 
 def add_parser(commands):
@@ -107,8 +108,8 @@ def _add_expected(parts):
         help="folder of throughput curves, named after their filters",
     )  # fmt: skip
     for name, default, meaning in (
-        ("area", 25.4, "collecting area [m^2]"),
-        ("gain", 1.6, "gain [electrons/DN]"),
+        ("area", COLLECTING_AREA, "collecting area [m^2]"),
+        ("gain", GAIN, "gain [electrons/DN]"),
     ):
         parser.add_argument(
             f"--{name}", type=_positive, default=default, metavar="NUMBER",

@@ -7,12 +7,15 @@ import numpy as np
 from astropy.io import fits
 from stdatamodels.jwst.datamodels import JwstDataModel
 
+from soss_background.datamodels.registry import register
+
 __all__ = ["SkyflatModel"]
 
 # Cubes, which may be larger than memory, and their extensions.
 _CUBES = {"images": "SCI", "masks": "MASKS"}
 
 
+@register
 class SkyflatModel(JwstDataModel):
     """
     An empirical sky model of NIRISS SOSS exposures.

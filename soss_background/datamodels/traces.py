@@ -3,9 +3,12 @@
 import numpy as np
 from stdatamodels.jwst.datamodels import JwstDataModel
 
+from soss_background.datamodels.registry import register
+
 __all__ = ["SossTracesModel"]
 
 
+@register
 class SossTracesModel(JwstDataModel):
     """
     Traces of a NIRISS SOSS exposure.

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 from bottleneck import nanmedian
 
-from soss_background.datamodels import SossTracesModel
+from soss_background.datamodels.traces import SossTracesModel
 from soss_background.errors import SkyflatError
 from soss_background.extract.contamination import estimate_contamination, measure_wings
 from soss_background.extract.frames import as_cubes, mean_image

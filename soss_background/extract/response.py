@@ -6,6 +6,7 @@ from astropy import units as u
 from astropy.table import Table, vstack
 from bottleneck import nanmedian
 
+from soss_background.detector import COLLECTING_AREA
 from soss_background.errors import SkyflatError
 from soss_background.io.curves import FLUX, read_curve
 from soss_background.numerics.polynomial import fit_clipped
@@ -13,7 +14,7 @@ from soss_background.numerics.polynomial import fit_clipped
 __all__ = ["measure_response", "read_standard"]
 
 # Collecting area of the telescope.
-_AREA = 25.4 * u.m**2
+_AREA = COLLECTING_AREA * u.m**2
 _CLIP, _ITERATIONS = 3.0, 5
 
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from astropy.table import Table, vstack
 
-from soss_background.datamodels import SossTracesModel
+from soss_background.datamodels.traces import SossTracesModel
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
 from soss_background.io.exposures import find_pwcpos, find_window
@@ -53,8 +53,6 @@ class TraceFitStep(SkyflatStep):
         exposure = self.open_exposure(init)
         name, window = exposure.meta.filename, find_window(exposure)
         pwcpos = find_pwcpos(exposure)
-        if exposure.meta.instrument.pupil_position is None:
-            log.warning("%s: keyword PWCPOS is missing, taken as %.4f", name, pwcpos)
         data, _, good = as_cubes(exposure)
         image = mean_image(data, good)
         model = SossTracesModel()

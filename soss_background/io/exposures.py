@@ -8,7 +8,7 @@ from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
-from soss_background.detector import FULL, PWCPOS, SUBARRAYS, Window
+from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
@@ -270,7 +270,7 @@ def find_window(model):
 
 def find_pwcpos(model):
     """
-    Tell where the pupil wheel was.
+    Return the position of the pupil wheel, and warn where the header has none to rely on.
 
     Parameters
     ----------
@@ -280,9 +280,15 @@ def find_pwcpos(model):
     Returns
     -------
     pwcpos : float
-        Position of the pupil wheel, degrees; the commanded one if the header lacks it.
+        Position of the pupil wheel, degrees; the nominal one if PWCPOS is missing, 0, or too far
+        from it for GR700XD to be in the beam.
     """
-    return model.meta.instrument.pupil_position or PWCPOS
+    pwcpos = model.meta.instrument.pupil_position
+    if pwcpos and abs(pwcpos - PWCPOS) <= PWCPOS_REACH:
+        return pwcpos
+    fault = "is missing" if pwcpos is None else f"is {pwcpos:g}"
+    log.warning("%s: PWCPOS %s, %.2f degrees are used instead", model.meta.filename, fault, PWCPOS)
+    return PWCPOS
 
 
 def identities(header):

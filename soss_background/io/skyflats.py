@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.files import tell_of_fault

@@ -6,7 +6,7 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.files import tell_of_fault
 from soss_background.io.skyflats import find_place, look_into

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table
 from stdatamodels.jwst.datamodels import JwstDataModel
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.extract.frames import as_cubes, mean_image
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep

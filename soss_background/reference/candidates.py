@@ -11,7 +11,7 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst.datamodels import dqflags
 from tqdm import tqdm
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import REQUIRED, find_fault, root_name
 from soss_background.io.skyflats import (

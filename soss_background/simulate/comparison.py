@@ -12,7 +12,7 @@ from scipy import ndimage
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import read_header
 from soss_background.io.library import as_image

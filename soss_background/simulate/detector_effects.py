@@ -6,11 +6,10 @@ import numpy as np
 from scipy.interpolate import BSpline
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.detector import FULL
+from soss_background.detector import FULL, GAIN
 from soss_background.simulate.streams import DETECTOR_COLUMNS, detector_rows, random_stream
 
 __all__ = [
-    "GAIN",
     "Defects",
     "Hits",
     "cosmic_rays",
@@ -25,7 +24,6 @@ __all__ = [
 
 PIXEL = dqflags.pixel
 # Electrons per DN.
-GAIN = 1.6
 # Counts (DN) above which a pixel saturates.
 SATURATION = 60000.0
 # Fraction of pixels without a usable flat field.

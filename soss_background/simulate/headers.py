@@ -7,12 +7,10 @@ from astropy import units as u
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord, get_body_barycentric
 from astropy.time import Time, TimeDelta
 
-from soss_background.detector import FULL
+from soss_background.detector import FULL, PIXEL_SCALE
 
 __all__ = ["Clock", "Pointing", "exposure_name", "header", "integration_times"]
 
-# Arcseconds per pixel.
-PIXEL_SCALE = 0.0656
 # Seconds from the end of an exposure to the start of the next: slew, settle, reset.
 OVERHEAD = 60.0
 # Distance of the telescope from the Earth, away from the Sun, km: the second Lagrange point.

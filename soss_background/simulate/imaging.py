@@ -6,14 +6,14 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.detector import BEHIND_CLEARP
+from soss_background.detector import BEHIND_CLEARP, GAIN, PIXEL_SCALE
 
 __all__ = ["StarImage", "simulate_star"]
 
 # Side of an image, and of the parts of a pixel in which the PSF is evaluated, pixels.
 _SIDE, _PARTS = 101, 11
 # Place of the target, degrees, and side of a pixel, arcsec.
-_TARGET, _PIXEL_SCALE = (269.3, 68.1), 0.0656
+_TARGET = (269.3, 68.1)
 _BAD = dqflags.pixel["DO_NOT_USE"] | dqflags.pixel["DEAD"]
 
 
@@ -55,7 +55,7 @@ class StarImage:
     gradient: float = 0.0
     noise: float = 0.05
     time: float = 100.0
-    gain: float = 1.6
+    gain: float = GAIN
     bad_fraction: float = 0.0
     neighbour: tuple = (0.0, 0.0, 0.0)
     seed: int = 1
@@ -125,7 +125,7 @@ def _describe(image, settings):
     info = {"crpix1": settings.x + 1, "crpix2": settings.y + 1, "ctype1": "RA---TAN"}
     info |= {"ctype2": "DEC--TAN", "cunit1": "deg", "cunit2": "deg"}
     info |= {"crval1": _TARGET[0], "crval2": _TARGET[1]}
-    info |= {"cdelt1": _PIXEL_SCALE / 3600, "cdelt2": _PIXEL_SCALE / 3600}
+    info |= {"cdelt1": PIXEL_SCALE / 3600, "cdelt2": PIXEL_SCALE / 3600}
     info |= {"pc1_1": -1.0, "pc1_2": 0.0, "pc2_1": 0.0, "pc2_2": 1.0, "wcsaxes": 2}
     for key, value in info.items():
         setattr(image.meta.wcsinfo, key, value)

@@ -7,23 +7,19 @@ and then evaluated inside a window, so that a subarray or a small window is a tr
 from typing import NamedTuple
 
 import numpy as np
-import pastasoss
 from scipy.interpolate import BSpline, PchipInterpolator, RectBivariateSpline
 from scipy.signal import fftconvolve
-from scipy.special import gamma
+from scipy.special import expit, gamma
 
-from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
+from soss_background.detector import FULL, PWCPOS
 from soss_background.simulate.streams import random_stream
+from soss_background.simulate.traces import ORDERS, get_trace
 from soss_background.sky.commissioning import SKY_COLUMNS, SKY_RATES, commissioning_profile
-from soss_background.sky.traces import third_order
 
 __all__ = [
-    "PWCPOS",
     "Stars",
-    "Trace",
     "draw_stars",
     "dither_offsets",
-    "get_trace",
     "sky_image",
     "star_image",
     "step_shift",
@@ -33,7 +29,7 @@ __all__ = [
 # --- the sky -----------------------------------------------------------------------------
 # The columns between which the order's light rises from nothing to its full strength.
 STEP_FOOT, STEP_TOP = 680.0, 756.0
-# The row at which the numbers above hold. pastasoss turns the traces about this row too.
+# The row at which the numbers above hold, and about which traces rotate too.
 SKY_ROW = 1846.0
 # The edge leans by 0.025 columns a row there (measured in the template and in a SUBSTRIP256
 # frame); a sine of this amplitude (columns) and period (rows) keeps it near column 700.
@@ -147,18 +143,6 @@ def _structure(window, seed):
 
 
 # --- the stars ---------------------------------------------------------------------------
-# Traces: wavelength of the peak (micron), width (in the logarithm of the wavelength), band
-# edges (micron) and height of the throughput; so that a star of 9400 K looks like the hot
-# star of a real SUBSTRIP256 frame (program 1512).
-ORDERS = {
-    "1": (1.20, 0.60, 0.62, 2.90, 1.0),
-    "2": (0.74, 0.22, 0.56, 1.38, 0.27),
-    "3": (0.80, 0.20, 0.66, 1.10, 0.011),
-}
-# Wavelength (micron) at which the flux of a star is given; second radiation constant (micron K).
-REFERENCE_WAVELENGTH, RADIATION = 1.25, 14387.77
-# Columns beyond the tabulated traces that the band edges can reach.
-EXTENSION = 400
 # The zeroth order: where the wavelength of the first order extrapolates to 0, full frame.
 ORDER0_COLUMN, ORDER0_ROW = 2920.0, 1970.0
 # Its peak relative to the star's flux, and how many columns of a trace hold as much light.
@@ -200,91 +184,11 @@ class Stars(NamedTuple):
     temperature: np.ndarray
 
 
-class Trace(NamedTuple):
-    """
-    The trace of one order of an undithered target.
-
-    Attributes
-    ----------
-    x : ndarray, shape (n,)
-        Full-frame columns, one pixel apart, ascending.
-    y : ndarray, shape (n,)
-        Full-frame row of the centre.
-    wavelength : ndarray, shape (n,)
-        Wavelength, micron.
-    throughput : ndarray, shape (n,)
-        Relative to that of order 1 at 1.25 micron.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    wavelength: np.ndarray
-    throughput: np.ndarray
-
-    def spectrum(self, flux, temperature):
-        """Return the peak across the trace in every column, DN/s."""
-        photons = _photons(self.wavelength, temperature)
-        return flux * self.throughput * photons / _photons(REFERENCE_WAVELENGTH, temperature)
-
-
-def _photons(wavelength, temperature):
-    """Return the photons of a black body per micron, in arbitrary units."""
-    return wavelength**-4 / np.expm1(RADIATION / (wavelength * temperature))
-
-
-def get_trace(order, pwcpos=PWCPOS):
-    """
-    Take a trace from pastasoss and continue it to the edges of its band.
-
-    Parameters
-    ----------
-    order : {"1", "2", "3"}
-        Spectral order.
-    pwcpos : float, optional
-        Position of the pupil wheel, degrees.
-
-    Returns
-    -------
-    trace : `Trace`
-        Where the light goes, and how much of it.
-    """
-    x = np.arange(-EXTENSION, FULL.nx + EXTENSION, dtype=float)
-    table = pastasoss.get_soss_traces(pwcpos, "2" if order == "2" else "1", interp=False)
-    wavelength = _extend(x, table.x, table.wavelength)
-    if order == "3":
-        wavelength /= 3  # at any column, the product of order and wavelength is the same
-        y = SUBSTRIP256.y0 + third_order(x, pwcpos)
-    else:
-        y = SUBSTRIP256.y0 + _extend(x, table.x, table.y)
-    scale = _throughput("1", REFERENCE_WAVELENGTH)
-    return Trace(x, y, wavelength, _throughput(order, wavelength) / scale)
-
-
-def _extend(x, known_x, known):
-    """Interpolate, and continue with the parabola through the outermost 200 points."""
-    values = np.interp(x, known_x, known)
-    for end, beyond in ((slice(200), x < known_x[0]), (slice(-200, None), x > known_x[-1])):
-        parabola = np.polynomial.Polynomial.fit(known_x[end], known[end], 2)
-        values[beyond] = parabola(x[beyond])
-    return values
-
-
-def _throughput(order, wavelength):
-    """Return the blaze of an order between its band edges."""
-    peak, width, blue, red, height = ORDERS[order]
-    blaze = height * np.exp(-((np.log(wavelength / peak) / width) ** 2))
-    return blaze * _sigmoid((wavelength - blue) / 0.01) * _sigmoid((red - wavelength) / 0.02)
-
-
-def _sigmoid(x):
-    return 0.5 * (1 + np.tanh(x))
-
-
 def _trace_profile(radius):
     """Return the defocused cross-dispersion profile: two horns 16 pixels apart, soft edges."""
     horns = 0.45 + 0.42 * np.exp(-(((radius - 8) / 2) ** 2)) + 0.05 * np.cos(np.pi * radius / 2)
     skirt = 0.2 * np.exp(-np.clip(radius - 11, 0, None) / 4)
-    return horns * _sigmoid((11 - radius) / 1.6) + skirt
+    return horns * expit((11 - radius) / 0.8) + skirt
 
 
 # The profile as a table, OVERSAMPLING points a pixel.
@@ -436,7 +340,7 @@ def _order0_shape(x, y):
     """Return the image of order 0: a body of 8 by 20 pixels, two horns upwards, a halo."""
     half = 2.0 + 0.4 * np.clip(y - 2, 0, None)
     ridges = np.exp(-(((x - half) / 2.2) ** 2)) + np.exp(-(((x + half) / 2.2) ** 2))
-    body = _sigmoid((y + 13) / 2.5) * (0.8 + 0.2 * np.cos(np.pi * (y - 4) / 7))
+    body = expit((y + 13) / 1.25) * (0.8 + 0.2 * np.cos(np.pi * (y - 4) / 7))
     fading = np.exp(-np.clip(y - 4, 0, None) / 5)
     halo = 0.1 * np.exp(-(x**2 + (y / 1.5) ** 2) / 64)
     return 0.8 * ridges * body * fading + halo

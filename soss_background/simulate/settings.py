@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from soss_background.detector import FULL, Window
+from soss_background.detector import FULL, PWCPOS, Window
 
 __all__ = ["Simulation"]
 
@@ -86,7 +86,7 @@ class Simulation:
     level_scatter: float = 0.004
     colour_scatter: float = 0.001
     sky_profile: np.ndarray | None = field(default=None, compare=False)
-    pwcpos: float = 245.76
+    pwcpos: float = PWCPOS
     star_density: float = 1.0
     stripes: float = 0.05
     flagged_hot: float = 0.003

@@ -1,24 +1,35 @@
-"""Where the traces of a SOSS target are expected."""
+"""
+Expected SOSS traces of a target.
 
+Orders 1 and 2 come from a PASTASOSS reference file where there is one, else from a table that was
+created from the same public data (``benchmarks/trace_table.py``).
+"""
+
+import functools
+import json
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
-import pastasoss
-from pastasoss.soss_traces import rotate
+from numpy.polynomial import polynomial
+from scipy.interpolate import CubicSpline
 
-from soss_background.detector import SUBSTRIP256
+from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 
-__all__ = ["ORDERS", "Trace", "expected_trace", "third_order", "trace_distance"]
+__all__ = ["ORDERS", "Trace", "expected_trace", "trace_distance"]
 
-# Orders that SUBSTRIP256 holds.
+# Orders that fall on SUBSTRIP256.
 ORDERS = (1, 2, 3)
 
-# pastasoss knows no third order: columns and SUBSTRIP256 rows of its centre in a real frame of a
+# Highest row of SUBSTRIP256 up to which a trace is followed, as PASTASOSS does.
+_HIGHEST_ROW = 255
+
+# No public model has a third order: columns and SUBSTRIP256 rows of its centre in a real frame of a
 # hot star (program 1512), the position of the pupil wheel there (degrees), and the point about
 # which traces turn.
 _ORDER3_COLUMNS = np.arange(20.0, 861.0, 120.0)
 _ORDER3_ROWS = np.array([145.0, 146.5, 149.5, 154.0, 160.5, 169.0, 181.5, 197.5])
-_ORDER3_PWCPOS, _TURNING_POINT = 245.7787, (1887.0, 54.0)
+_ORDER3_PWCPOS, _ORDER3_ORIGIN = 245.7787, (1887.0, 54.0)
 _ORDER3_END = 880
 
 
@@ -29,8 +40,8 @@ class Trace(NamedTuple):
     Attributes
     ----------
     row : ndarray of float, shape (nx,)
-        Row of the centre in every column of a window, pixels of the window, which it may leave; NaN
-        beyond the trace.
+        Row of the centre in every column of a window, in pixels of the window; it may lie outside.
+        NaN beyond the trace.
     wavelength : ndarray of float, shape (nx,)
         Wavelength there, micron; NaN beyond the trace.
     """
@@ -39,19 +50,22 @@ class Trace(NamedTuple):
     wavelength: np.ndarray
 
 
-def expected_trace(order, window, pwcpos):
+def expected_trace(order, window, pwcpos, reference=None):
     """
-    Tell where pastasoss expects the trace of a target.
+    Predict the trace of a target from the position of the pupil wheel.
 
     Parameters
     ----------
     order : {1, 2, 3}
-        Spectral order. Of the third, pastasoss does not know: its rows are those of a real frame,
-        turned with the pupil wheel, and its wavelengths a third of those of order 1 times 1.
+        Spectral order. The rows of order 3 are those of a real frame, rotated with the pupil
+        wheel; its wavelengths are a third of those of order 1.
     window : `~soss_background.detector.Window`
         The pixels.
     pwcpos : float
         Position of the pupil wheel, degrees.
+    reference : `~stdatamodels.jwst.datamodels.PastasossModel`, optional
+        Reference file of the traces; by default the table of this package is used. The table holds
+        its wavelengths at the range of wheel positions that they were calibrated for.
 
     Returns
     -------
@@ -59,40 +73,75 @@ def expected_trace(order, window, pwcpos):
         Rows and wavelengths in every column of the window.
     """
     columns = window.x0 + np.arange(window.nx, dtype=float)
-    known = pastasoss.get_soss_traces(pwcpos, "2" if order == 2 else "1", interp=True)
-    ends = {"left": np.nan, "right": np.nan}
-    wavelength = np.interp(columns, known.x, known.wavelength, **ends)
+    predict = _predict_from_table if reference is None else functools.partial(_predict, reference)
+    known, rows, wavelengths = predict(2 if order == 2 else 1, pwcpos)
+    wavelength = np.interp(columns, known, wavelengths, left=np.nan, right=np.nan)
     if order == 3:
         # At any column, the product of order and wavelength is the same.
         wavelength = np.where(columns < _ORDER3_END, wavelength / 3, np.nan)
-        row = np.where(columns < _ORDER3_END, third_order(columns, pwcpos), np.nan)
+        row = np.where(columns < _ORDER3_END, _third_order(columns, pwcpos), np.nan)
     else:
-        row = np.interp(columns, known.x, known.y, **ends)
+        row = np.interp(columns, known, rows, left=np.nan, right=np.nan)
     return Trace(row + SUBSTRIP256.y0 - window.y0, wavelength)
 
 
-def third_order(columns, pwcpos):
-    """
-    Tell where the third order is.
+def _predict(reference, order, pwcpos):
+    """Return columns, SUBSTRIP256 rows and wavelengths of an order from a reference file."""
+    # A dependency as large as jwst is imported when it is needed.
+    from jwst.extract_1d.soss_extract.pastasoss import get_soss_traces
 
-    Parameters
-    ----------
-    columns : ndarray of float
-        Full-frame columns.
-    pwcpos : float
-        Position of the pupil wheel, degrees.
+    low, high = reference.meta.pwcpos_bounds
+    _, columns, rows, wavelengths = get_soss_traces(
+        min(max(pwcpos, low), high), order, refmodel=reference
+    )
+    return columns, rows, wavelengths
 
-    Returns
-    -------
-    rows : ndarray of float
-        SUBSTRIP256 rows of the centre, from a cubic through those of a real frame.
-    """
+
+def _predict_from_table(order, pwcpos):
+    """Return columns, SUBSTRIP256 rows and wavelengths of an order from the table."""
+    table = _read_table()[str(order)]
+    nodes, offset = np.array(table["columns"]), pwcpos - PWCPOS
+    columns = np.arange(nodes[0], nodes[-1] + 1)
+    rows = CubicSpline(nodes, table["rows"])(columns)
+    rows = _resample(columns, *_rotate(columns, rows, offset, table["origin"]))
+    inside = rows <= _HIGHEST_ROW
+    columns = columns[inside]
+    held = np.clip(offset, *table["offsets"])
+    along = polynomial.polyval(held, np.transpose(table["wavelength"]))
+    wavelengths = polynomial.polyval(columns / FULL.nx, along)
+    return columns, rows[inside], wavelengths
+
+
+@functools.cache
+def _read_table():
+    """Read the table of traces."""
+    return json.loads((files("soss_background.sky") / "soss_traces.json").read_text())
+
+
+def _third_order(columns, pwcpos):
+    """Return SUBSTRIP256 rows of order 3 from a cubic through those of a real frame."""
     turn = pwcpos - _ORDER3_PWCPOS
-    known = rotate(_ORDER3_COLUMNS, _ORDER3_ROWS, turn, _TURNING_POINT, interp=False)
+    known = _rotate(_ORDER3_COLUMNS, _ORDER3_ROWS, turn, _ORDER3_ORIGIN)
     return np.polynomial.Polynomial.fit(*known, 3)(columns)
 
 
-def trace_distance(window, pwcpos):
+def _rotate(columns, rows, angle, origin):
+    """Rotate points by an angle in degrees about an origin (column, row)."""
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    x, y = columns - origin[0], rows - origin[1]
+    return cosine * x - sine * y + origin[0], sine * x + cosine * y + origin[1]
+
+
+def _resample(columns, known, values):
+    """Interpolate linearly, and continue the outermost segments."""
+    resampled = np.interp(columns, known, values)
+    for end, beyond in (([0, 1], columns < known[0]), ([-2, -1], columns > known[-1])):
+        (x0, x1), (y0, y1) = known[end], values[end]
+        resampled[beyond] = y0 + (columns[beyond] - x0) * (y1 - y0) / (x1 - x0)
+    return resampled
+
+
+def trace_distance(window, pwcpos, reference=None):
     """
     Measure how far pixels are from the target's first two orders.
 
@@ -102,15 +151,17 @@ def trace_distance(window, pwcpos):
         The pixels.
     pwcpos : float
         Position of the pupil wheel, degrees.
+    reference : `~stdatamodels.jwst.datamodels.PastasossModel`, optional
+        Reference file of the traces, see `expected_trace`.
 
     Returns
     -------
     distance : ndarray of float, shape (ny, nx)
-        Distance along the column from the nearest trace that pastasoss knows, pixels; infinite
-        where a column has none.
+        Distance along the column from the nearest trace, pixels; infinite where a column has none.
     """
     rows = np.arange(window.ny)[:, np.newaxis]
     distance = np.full(window.shape, np.inf)
     for order in (1, 2):
-        distance = np.fmin(distance, np.abs(rows - expected_trace(order, window, pwcpos).row))
+        row = expected_trace(order, window, pwcpos, reference).row
+        distance = np.fmin(distance, np.abs(rows - row))
     return distance

@@ -12,7 +12,7 @@ from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
 
-from soss_background.datamodels import SkyflatModel
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import member_paths, open_libraries, read_header
 from soss_background.io.files import ignore_file_warnings, save_whole

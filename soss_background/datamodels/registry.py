@@ -1,0 +1,25 @@
+"""Data models that `stdatamodels.jwst.datamodels.open` recognizes."""
+
+from stdatamodels.jwst import datamodels
+
+__all__ = ["register"]
+
+
+def register(model):
+    """
+    Let ``open`` return a class of the package for files of its ``DATAMODL``.
+
+    Parameters
+    ----------
+    model : type
+        A data model.
+
+    Returns
+    -------
+    model : type
+        The same.
+    """
+    # There is no public registry: `open` looks up this private table, `read_metadata` an attribute.
+    datamodels._defined_models[model.__name__] = model  # noqa: SLF001
+    setattr(datamodels, model.__name__, model)
+    return model

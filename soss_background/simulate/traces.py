@@ -1,0 +1,138 @@
+"""
+Traces of a simulated star.
+
+The simulator has traces of its own, smooth polynomials, and not the table that the algorithms look
+up. At the nominal position of the pupil wheel they follow those of pastasoss to 0.05 pixels and
+1e-7 micron; those of order 3 follow a real frame of a hot star (program 1512).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
+from scipy.special import expit
+
+from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
+
+__all__ = ["ORDERS", "SimulatedTrace", "get_trace"]
+
+# Wavelength of the peak (micron), width (in the logarithm of the wavelength), band
+# edges (micron) and height of the throughput; so that a star of 9400 K looks like the hot
+# star of a real SUBSTRIP256 frame (program 1512).
+ORDERS = {
+    "1": (1.20, 0.60, 0.62, 2.90, 1.0),
+    "2": (0.74, 0.22, 0.56, 1.38, 0.27),
+    "3": (0.80, 0.20, 0.66, 1.10, 0.011),
+}
+# Wavelength (micron) at which the flux of a star is given; second radiation constant (micron K).
+REFERENCE_WAVELENGTH, RADIATION = 1.25, 14387.77
+# Columns beyond the detector that the band edges can reach, and columns at each end of a known
+# trace whose parabola continues it.
+EXTENSION, ENDS = 400, 200
+
+# Columns and SUBSTRIP256 rows of orders 1 and 2 with the pupil wheel at its nominal position: first
+# and last column, point about which they rotate, and polynomials over FULL of row and wavelength.
+ROWS = {
+    "1": (4, 2043, (1887.0, 54.0), [
+        60.89255, -12.02678, 16.74871, 6.6544, 2.49835, 0.87844, 0.30196, 0.097, 0.01961, -0.00685,
+    ]),
+    "2": (0, 2047, (1677.0, 200.0), [171.01043, 120.81694, 75.12243, 27.94692, 9.0634, 2.00377]),
+}  # fmt: skip
+WAVELENGTHS = {
+    "1": [1.8293808, -0.997126, 0.0089058, 0.0034076, 0.0013197, 0.0005023],
+    "2": [0.9377631, -0.4727788, 0.0116183, 0.0037448],
+}
+# Change of the wavelength at a column with the position of the wheel, micron per degree.
+WAVELENGTH_SLOPES = {"1": -0.0095, "2": -0.0043}
+# SUBSTRIP256 row of order 3 as a polynomial of the column in thousands.
+ORDER3_ROWS = [145.2510, 11.9728, 11.2301, 53.3315]
+
+
+class SimulatedTrace(NamedTuple):
+    """
+    Trace of one order of an undithered target.
+
+    Attributes
+    ----------
+    x : ndarray, shape (n,)
+        Full-frame columns, one pixel apart, ascending.
+    y : ndarray, shape (n,)
+        Full-frame row of the centre.
+    wavelength : ndarray, shape (n,)
+        Wavelength, micron.
+    throughput : ndarray, shape (n,)
+        Relative to that of order 1 at 1.25 micron.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    wavelength: np.ndarray
+    throughput: np.ndarray
+
+    def spectrum(self, flux, temperature):
+        """Return the peak across the trace in every column, DN/s."""
+        photons = _count_photons(self.wavelength, temperature)
+        return flux * self.throughput * photons / _count_photons(REFERENCE_WAVELENGTH, temperature)
+
+
+def _count_photons(wavelength, temperature):
+    """Return the photons of a black body per micron, in arbitrary units."""
+    return wavelength**-4 / np.expm1(RADIATION / (wavelength * temperature))
+
+
+def get_trace(order, pwcpos=PWCPOS):
+    """
+    Return the trace of an order, continued to the edges of its band.
+
+    Parameters
+    ----------
+    order : {"1", "2", "3"}
+        Spectral order.
+    pwcpos : float, optional
+        Position of the pupil wheel, degrees.
+
+    Returns
+    -------
+    trace : SimulatedTrace
+        Positions, wavelengths and throughput.
+    """
+    x = np.arange(-EXTENSION, FULL.nx + EXTENSION, dtype=float)
+    if order == "3":
+        # At any column, the product of order and wavelength is the same.
+        wavelength = get_trace("1", pwcpos).wavelength / 3
+        known_x, known_y = _rotate(x, Polynomial(ORDER3_ROWS)(x / 1000), pwcpos, ROWS["1"][2])
+        y = np.interp(x, known_x, known_y)
+    else:
+        first, last, origin, coefficients = ROWS[order]
+        columns = np.arange(first, last + 1.0)
+        domain = [0, FULL.nx]
+        known_x, known_y = _rotate(
+            columns, Chebyshev(coefficients, domain=domain)(columns), pwcpos, origin
+        )
+        y = _extend(x, known_x, known_y)
+        known = Chebyshev(WAVELENGTHS[order], domain=domain)(known_x)
+        wavelength = _extend(x, known_x, known + WAVELENGTH_SLOPES[order] * (pwcpos - PWCPOS))
+    scale = _throughput("1", REFERENCE_WAVELENGTH)
+    return SimulatedTrace(x, SUBSTRIP256.y0 + y, wavelength, _throughput(order, wavelength) / scale)
+
+
+def _rotate(x, y, pwcpos, origin):
+    """Rotate points with the pupil wheel about an origin."""
+    rotated = (x - origin[0] + 1j * (y - origin[1])) * np.exp(1j * np.radians(pwcpos - PWCPOS))
+    return rotated.real + origin[0], rotated.imag + origin[1]
+
+
+def _extend(x, known_x, known):
+    """Interpolate, and continue with parabolas through the outermost points."""
+    values = np.interp(x, known_x, known)
+    for end, beyond in ((slice(ENDS), x < known_x[0]), (slice(-ENDS, None), x > known_x[-1])):
+        parabola = Polynomial.fit(known_x[end], known[end], 2)
+        values[beyond] = parabola(x[beyond])
+    return values
+
+
+def _throughput(order, wavelength):
+    """Return the blaze of an order between its band edges."""
+    peak, width, blue, red, height = ORDERS[order]
+    blaze = height * np.exp(-((np.log(wavelength / peak) / width) ** 2))
+    return blaze * expit((wavelength - blue) / 0.005) * expit((red - wavelength) / 0.01)
