@@ -54,7 +54,7 @@ def measure(scene, skies, rng, folder):
     science = ~scene.window.reference_pixels()
     binned = [bin_sky(sky, science) for sky in (scene.sky, removed)]
     error = (removed - scene.sky)[science] / np.median(scene.sky[science])
-    return 100 * np.sqrt(np.mean(error**2)), cross_residuals(binned)[0, 1]
+    return 100 * np.sqrt(np.mean(error**2)), 100 * cross_residuals(binned)[0, 1]
 
 
 def compare(n_seeds):

@@ -6,8 +6,6 @@ noise makes vertical stripes.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 __all__ = [
     "BEHIND_CLEARP",
     "COLLECTING_AREA",
@@ -70,7 +68,7 @@ class Window:
     @property
     def slices(self):
         """Slices that cut the window out of a full frame."""
-        return np.s_[self.y0 : self.y0 + self.ny, self.x0 : self.x0 + self.nx]
+        return slice(self.y0, self.y0 + self.ny), slice(self.x0, self.x0 + self.nx)
 
     @property
     def extent(self):
@@ -86,6 +84,8 @@ class Window:
         reference : ndarray of bool, shape (ny, nx)
             True for reference pixels.
         """
+        import numpy as np  # the console script, which needs names only, starts without it
+
         border = np.ones(FULL.shape, dtype=bool)
         science = slice(REFERENCE_BORDER, -REFERENCE_BORDER)
         border[science, science] = False

@@ -49,9 +49,10 @@ class MastServer(ThreadingHTTPServer):
     files : dict
         For each file name its bytes, and the exposure it belongs to; private ones in ``private``.
     faults : dict
-        For each path or file name what goes wrong with the next requests, one after the other: a
-        status, ``"truncated"``, ``"cut"``, ``"silent"``, ``"slow"``, ``"whole"``,
-        ``"another part"``, or bytes that come instead.
+        For each path or file name what goes wrong with the next requests, one after the other:
+        None, a status, ``"truncated"``, ``"cut"``, ``"silent"``, ``"slow"``, ``"whole"``,
+        ``"truncated whole"``, ``"truncated page"``, ``"another part"``, ``"no ranges"``, or bytes
+        that come instead.
     sizes, changed : dict
         For each file name the size that is told if it is not the true one, and when it was changed.
     requests : list of str
@@ -183,15 +184,19 @@ class _Handler(BaseHTTPRequestHandler):
         changed, begun = self.server.changed.get(name), self.headers["If-Unmodified-Since"]
         if changed and begun and changed > parsedate_to_datetime(begun):
             return self._send(412, b"")
-        if fault == "whole":
+        if fault in ("whole", "truncated whole", "truncated page"):
             start = 0
+        if fault == "truncated page":
+            content = b"<html>down for maintenance</html>" * 20
         if start >= len(content) > 0:
             return self._send(416, b"")
-        extra = {}
+        extra = {} if fault == "no ranges" else {"Accept-Ranges": "bytes"}
+        end = len(content)
+        if fault == "another part" and start:
+            start, end = 1, 1 + len(content) - start
         if start:
-            said = 0 if fault == "another part" else start
-            extra["Content-Range"] = f"bytes {said}-{len(content) - 1}/{len(content)}"
-        return self._send(206 if start else 200, content[start:], fault, extra)
+            extra["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+        return self._send(206 if start else 200, content[start:end], fault, extra)
 
     def _send_json(self, path, answer):
         """Send an answer; a query that makes no sense has none."""
@@ -220,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         # Without a length the end of the connection is that of the answer.
         if fault != "cut":
             self.send_header("Content-Length", str(len(content)))
-        if fault in ("cut", "truncated"):
+        if fault in ("cut", "truncated", "truncated whole", "truncated page"):
             self.send_header("Connection", "close")
             self.close_connection = True
             content = content[: len(content) // 2]
@@ -252,4 +257,5 @@ def ask(server):
     """Let astroquery, in this process, ask a server."""
     with pytest.MonkeyPatch.context() as patch, conf.set_temp("server", server.url):
         patch.setattr(ServiceAPI, "SERVICE_URL", server.url)
+        patch.setattr(ServiceAPI, "MISSIONS_DOWNLOAD_URL", f"{server.url}/search/")
         yield

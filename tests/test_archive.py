@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from astropy.table import Table
+from astropy.utils.data import conf
 from helpers import BIN, run_program, write_small_exposures
 from mast_server import TOKEN, ask, run_server
 
@@ -34,12 +35,11 @@ def mast(monkeypatch):
     rng = np.random.default_rng(1)
     with run_server() as server:
         for name in NAMES:
-            server.add(name, rng.bytes(5000))
-        monkeypatch.setattr(archive, "_RETRY", archive._RETRY | {"backoff_factor": 0.01})
-        monkeypatch.setattr(archive, "_BLOCK", 500)
+            server.add(name, b"SIMPLE  =" + rng.bytes(4991))
         monkeypatch.setattr(archive, "_PAUSE", 0.01)
+        monkeypatch.setattr(archive, "_LOOK", 0.01)
         monkeypatch.delenv("MAST_API_TOKEN", raising=False)
-        with ask(server):
+        with ask(server), conf.set_temp("download_block_size", 500):
             yield server
 
 
@@ -228,47 +228,53 @@ def test_a_download_goes_on_where_it_was(mast, table, tmp_path):
     (tmp_path / f"{FILES[1]}.part").write_bytes(mast.files[FILES[1]][:3000])
     (tmp_path / f"{FILES[2]}.part").write_bytes(mast.files[FILES[2]])
     download_exposures(table, tmp_path)
-    assert mast.requests == [f"{FILES[0]} from 0", f"{FILES[1]} from 3000"]
+    # The first of the two requests asks for the size, and is dropped.
+    assert mast.requests == [f"{FILES[0]} from 0", f"{FILES[1]} from 0", f"{FILES[1]} from 3000"]
     assert received(mast, tmp_path) == [True] * 3
 
 
 @pytest.mark.parametrize(
-    ("fault", "start"), [("truncated", 2500), ("cut", 0), ("slow", None), (503, 0), (500, 0)]
+    ("fault", "starts"),
+    [("truncated", [0, 2500]), ("cut", [0]), ("slow", []), (503, [0]), (500, [0])],
 )
-def test_a_failed_download_is_tried_again(mast, table, tmp_path, fault, start):
+def test_a_failed_download_is_tried_again(mast, table, tmp_path, fault, starts):
     mast.faults[FILES[1]] = [fault]
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
     assert received(mast, tmp_path) == [True] * 3
-    again = [] if start is None else [f"{FILES[1]} from {start}"]
     assert mast.requests == [
         *(f"{name} from 0" for name in FILES[:2]),
-        *again,
+        *(f"{FILES[1]} from {start}" for start in starts),
         f"{FILES[2]} from 0",
     ]
     assert list(tmp_path.glob("*.part")) == []
 
 
 def test_a_server_that_sends_the_whole_file_again(mast, table, tmp_path):
-    (tmp_path / f"{FILES[0]}.part").write_bytes(b"x" * 3000)
-    mast.faults[FILES[0]] = ["whole"]
-    mast.faults[FILES[1]] = ["truncated", "whole"]
+    """Or knows no ranges at all: the file comes whole, and once."""
+    (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:3000])
+    mast.faults[FILES[0]] = [None, "whole"]
+    mast.faults[FILES[1]] = ["truncated", None, "whole"]
+    (tmp_path / f"{FILES[2]}.part").write_bytes(mast.files[FILES[2]][:3000])
+    mast.faults[FILES[2]] = ["no ranges"]
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
     assert received(mast, tmp_path) == [True] * 3
 
 
 def test_a_beginning_that_does_not_fit(mast, table, tmp_path):
-    """It is longer than the file, or than the file is on the server."""
-    (tmp_path / f"{FILES[0]}.part").write_bytes(b"x" * 6000)
-    (tmp_path / f"{FILES[1]}.part").write_bytes(b"x" * 5500)
+    """It is longer than the file, or than the file is on the server, or no FITS file."""
+    (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]] + bytes(1000))
+    (tmp_path / f"{FILES[1]}.part").write_bytes(mast.files[FILES[1]] + bytes(500))
+    (tmp_path / f"{FILES[2]}.part").write_bytes(b"x" * 5000)
     table["SIZE"][1] = 6000
     results = download_exposures(table, tmp_path)
     assert list(results["STATUS"]) == ["fetched", "failed", "fetched"]
-    assert (tmp_path / FILES[0]).read_bytes() == mast.files[FILES[0]]
+    for name in FILES[::2]:
+        assert (tmp_path / name).read_bytes() == mast.files[name]
 
 
 def test_a_beginning_of_an_older_file(mast, table, tmp_path):
     """Of the same size: its end would make a file of nothing that ever was."""
-    mast.faults[FILES[1]] = ["truncated"] * 3
+    mast.faults[FILES[1]] = ["truncated"] * 6
     download_exposures(table, tmp_path)
     assert (tmp_path / f"{FILES[1]}.part").stat().st_size > 0
     mast.files[FILES[1]] = mast.files[FILES[1]][::-1]
@@ -279,8 +285,37 @@ def test_a_beginning_of_an_older_file(mast, table, tmp_path):
 
 def test_another_part_than_was_asked_for(mast, table, tmp_path):
     (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:2500])
-    mast.faults[FILES[0]] = ["another part"]
+    mast.faults[FILES[0]] = [None, "another part"]
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
+    assert received(mast, tmp_path) == [True] * 3
+
+
+def test_a_truncated_file_instead_of_the_rest(mast, table, tmp_path):
+    """The sizes add up to that of the file."""
+    (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:2500])
+    mast.faults[FILES[0]] = [None, "truncated whole"]
+    assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
+    assert received(mast, tmp_path) == [True] * 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_faults_in_a_row_give_a_wrong_file(mast, table, tmp_path, seed):
+    """A file is right or missing, and right in the end."""
+    faults = [None, "truncated", "cut", "whole", "truncated whole", "truncated page", "no ranges"]
+    faults += ["another part", 500, 412, b"<html>login</html>"]
+    rng = np.random.default_rng(seed)
+    for number in (2, 4, 6):
+        for name in FILES:
+            mast.faults[name] = [faults[index] for index in rng.integers(len(faults), size=number)]
+        statuses = download_exposures(table, tmp_path)["STATUS"]
+        for name, status in zip(FILES, statuses, strict=True):
+            assert (tmp_path / name).exists() == (status != "failed")
+            if status != "failed":
+                assert (tmp_path / name).read_bytes() == mast.files[name]
+        mast.faults.clear()
+        again = FILES[rng.integers(3)]
+        (tmp_path / again).unlink(missing_ok=True)
+    download_exposures(table, tmp_path)
     assert received(mast, tmp_path) == [True] * 3
 
 
@@ -288,7 +323,7 @@ def test_a_page_that_excuses_the_server_costs_nothing(mast, table, tmp_path):
     (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:4900])
     mast.faults[FILES[0]] = [b"<html>down for maintenance</html>"]
     download_exposures(table, tmp_path)
-    assert mast.requests[:2] == [f"{FILES[0]} from 4900"] * 2
+    assert mast.requests[1:3] == [f"{FILES[0]} from 0", f"{FILES[0]} from 4900"]
     assert received(mast, tmp_path) == [True] * 3
 
 
@@ -410,7 +445,7 @@ def test_downloads_that_fail_are_told(mast, table, capsys):
 
 
 def test_an_interrupted_download_goes_on(mast, table, tmp_path):
-    content = np.random.default_rng(2).bytes(200_000)
+    content = b"SIMPLE  =" + np.random.default_rng(2).bytes(200_000)
     mast.files[FILES[0]] = content
     table["SIZE"][0] = len(content)
     table.write(tmp_path / "sky.ecsv")
@@ -430,7 +465,8 @@ def test_an_interrupted_download_goes_on(mast, table, tmp_path):
     assert 0 < partial.stat().st_size < len(content)
     download_exposures(table, tmp_path)
     assert received(mast, tmp_path) == [True] * 3
-    assert mast.requests[-3] != f"{FILES[0]} from 0"
+    size = int(mast.requests[-3].removeprefix(f"{FILES[0]} from "))
+    assert 0 < size < len(content)
 
 
 def test_index(tmp_path, capsys):

@@ -1,19 +1,113 @@
 """The console script."""
 
-import pytest
+import dataclasses
+import json
+import subprocess
+import sys
+
 from astropy.io import fits
 from helpers import run_program
 
 from soss_background import SkyflatPipeline, __version__
-from soss_background.cli import main
+from soss_background.cli import main, simulate
+from soss_background.simulate import Simulation
 
 SMALL = ["--n-exposures=2", "--n-integrations=2", "--star-density=0", "--subarray=SUBSTRIP96"]
 
 
-def test_version(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
-    assert capsys.readouterr().out.strip() == __version__
+# Options of each subcommand besides --help.
+OPTIONS = {
+    "simulate": [f"--{name.replace('_', '-')}" for name in simulate.SETTINGS]
+    + ["--subarray", "--time-series"],
+    "compare": ["--output"],
+    "query": "--programs --all --after --before --product --index --login --output".split(),
+    "download": ["--output-dir", "--login"],
+    "asn": "--output-dir --gap-days --by-pwcpos --product-name --background".split(),
+    "batch": "--output-dir --workers --scheduler --overwrite".split(),
+    "reference": "--output --subarray --plane --flat --max-templates --merge-below --max-residual "
+    "--useafter --author --pedigree --description".split(),
+    "report": ["--output"],
+    "characterize": ["--output-dir"],
+    "fluxcal": ["mean", "total", "expected"],
+    "fluxcal mean": ["--psf", "--output", "--plot"],
+    "fluxcal total": ["--psf", "--radii", "--clearp", "--output"],
+    "fluxcal expected": ["--throughputs", "--area", "--gain", "--measured", "--output", "--plot"],
+}
+
+# Usage errors and what their messages say.
+USAGE = {
+    "": "the following arguments are required: COMMAND",
+    "paint": "invalid choice: 'paint'",
+    "simulate": "the following arguments are required: directory",
+    "simulate visit --subarray SUB80": "invalid choice: 'SUB80'",
+    "simulate visit --seed one": "invalid int value: 'one'",
+    "simulate visit -- --seed": "unrecognized arguments: --seed",
+    "query --product cal": "invalid choice: 'cal'",
+    "query --programs 1 --all": "argument --all: not allowed with argument --programs",
+    "query --before soon": "soon is no date",
+    "batch a_asn.json --workers 0": "0 is not positive",
+    "reference s.fits -o library.asdf": "library.asdf does not end in .fits",
+    "reference s.fits -o library.fits --plane ERR": "invalid choice: 'ERR'",
+    "fluxcal expected s.fits --throughputs dir --gain 0": "0 is not positive",
+}
+
+# What help texts and usage errors must not import, since it is slow.
+SLOW = ("asdf", "astropy", "dask", "jwst", "matplotlib", "numpy", "scipy", "stdatamodels", "stpipe")
+
+# Run several commands in one process; print the texts, and the slow modules that are imported.
+SCRIPT = """
+import contextlib, io, json, sys
+from soss_background.cli import main
+texts = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        try:
+            status = main(arguments)
+        except SystemExit as err:
+            status = err.code
+    texts.append([status, out.getvalue()])
+print(json.dumps([texts, sorted(set(sys.modules) & set(sys.argv[2:]))]))
+"""
+
+
+def run_light(commands):
+    """Run commands in one process; make sure that nothing slow is imported."""
+    arguments = [json.dumps([command.split() for command in commands]), *SLOW]
+    printed = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, check=True, text=True
+    ).stdout
+    answers, slow = json.loads(printed)
+    assert slow == []
+    return answers
+
+
+def test_help_is_complete_and_light():
+    commands = ["--help", *(f"{command} --help" for command in OPTIONS)]
+    (status, overview), *answers = run_light(commands)
+    assert status == 0
+    assert [name for name in OPTIONS if " " not in name and name not in overview] == []
+    for (name, options), (status, text) in zip(OPTIONS.items(), answers, strict=True):
+        assert status == 0
+        assert text.startswith(f"usage: soss-background {name} ")
+        assert [option for option in options if option not in text] == []
+
+
+def test_usage_errors_are_light():
+    for (command, message), (status, text) in zip(USAGE.items(), run_light(USAGE), strict=True):
+        assert status == 2, command
+        assert message in text
+        assert text.startswith("usage: soss-background")
+
+
+def test_version_is_light():
+    assert run_light(["--version"]) == [[0, f"{__version__}\n"]]
+
+
+def test_defaults_of_the_simulation():
+    """The help shows them without importing the class."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Simulation)}
+    shown = {name: default for name, (default, _) in simulate.SETTINGS.items()}
+    assert shown == {name: defaults[name] for name in shown}
 
 
 def test_simulate_run_compare(tmp_path, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soss_background.associations import Exposure, group_exposures
+from soss_background.associations.grouping import Exposure, group_exposures
 
 START = datetime(2023, 12, 31, 18)
 

@@ -294,7 +294,8 @@ def test_leave_one_out():
     inside = ~SUBSTRIP256.reference_pixels()
     skies = [bin_sky(read.bkgdn + 5 * ~inside, inside) for read in skyflats]
     residuals = cross_residuals(skies) + np.diag([np.inf] * 4)
-    assert_allclose(table["RESIDUAL"], residuals.min(axis=1), rtol=0.01)
+    assert_allclose(table["RESIDUAL"], 100 * residuals.min(axis=1), rtol=0.01)
+    assert table["RESIDUAL"].unit == "%"
     assert_array_equal(table["FITTED_BY"], residuals.argmin(axis=1) + 1)
     _, alone = make_reference(skyflats[:1])
     assert alone["FITTED_BY"][0] == 0
@@ -371,7 +372,7 @@ def removed_by(result, path):
 
 def jwst_leaves(path, sky, window, **settings):
     """
-    Run jwst's step; return what it leaves of the sky, rms in per cent, and its shape.
+    Run jwst's step; return what it leaves of the sky, rms as a fraction, and its shape.
 
     NaN if it finds no template.
     """
@@ -382,7 +383,7 @@ def jwst_leaves(path, sky, window, **settings):
     inside = np.isfinite(removed) & ~window.reference_pixels()
     skies = [bin_sky(np.where(inside, image, 1), inside) for image in (sky, removed)]
     rms = np.sqrt(np.mean((removed - sky)[inside] ** 2)) / np.median(sky)
-    return 100 * rms, cross_residuals(skies)[0, 1]
+    return rms, cross_residuals(skies)[0, 1]
 
 
 # The smaller subarray has fewer dark pixels for jwst's step to find levels in.
@@ -493,8 +494,10 @@ def test_faults(library, tmp_path):
         r"SUBSTRIP80 is none of the subarrays": {"subarray": "SUBSTRIP80"},
         r"ERR is not BKGDN or BKG": {"plane": "ERR"},
         r"one template at least": {"max_templates": 0},
-        r"nan is no residual": {"max_residual": float("nan")},
-        r"-1 is no residual": {"merge_below": -1},
+        r"max_residual is nan, not a fraction": {"max_residual": float("nan")},
+        r"max_residual is 5, not a fraction of the sky from 0 to 0.5": {"max_residual": 5},
+        r"merge_below is -1, not a fraction": {"merge_below": -1},
+        r"merge_below is 0.51, not a fraction": {"merge_below": 0.51},
     }
     (tmp_path / "bad.fits").write_bytes(b"nothing")
     for message, settings in faults.items():
@@ -558,6 +561,7 @@ def test_command_line(library, tmp_path):
     [
         (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
         (["-o", "{skyflat}"], "is one of the skyflats, or their flat"),
+        (["-o", "bkg.fits", "--max-residual", "5"], "max_residual is 5.0, not a fraction"),
         (["-o", "bkg.fits", "--subarray", "FULL"], "its SUBSTRIP256 has not the pixels of FULL"),
     ],
 )

@@ -1,21 +1,21 @@
 """Exposures in MAST, the archive of JWST."""
 
 import contextlib
-import functools
 import logging
+import re
+import threading
 import time
 import warnings
 from email.utils import formatdate
-from http import HTTPStatus
 from pathlib import Path
 
+import astroquery
 import requests
 from astropy.table import Table, join, unique
 from astroquery.exceptions import NoResultsWarning
-from astroquery.mast import MastMissionsClass
+from astroquery.mast import MastMissionsClass, conf
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.util import Retry
 
 from soss_background.associations.tables import clean_columns, require_columns, select_exposures
 from soss_background.detector import FULL
@@ -25,33 +25,21 @@ __all__ = ["download_exposures", "query_archive"]
 
 log = logging.getLogger(__name__)
 
-# Seconds after which a server that says nothing is given up.
-_PATIENCE = 120
+# Seconds after which a silent server is given up, and between two looks at a growing file.
+_PATIENCE, _LOOK = 120, 1.0
 
-# A query is asked again if the server is not reached or is busy.
-_RETRY = {
-    "total": 2,
-    "backoff_factor": 0.5,
-    "status_forcelist": (429, 502, 503, 504),
-    "allowed_methods": None,
-}
-
-# How often a file is asked for, and the seconds before it is asked for again; each time goes on
-# where the one before it broke off.
+# Number of requests for an answer or a file, and the seconds between them.
 _ATTEMPTS, _PAUSE = 3, 2.0
 
-# Requests for files that find no server, one after the other, after which no more are made.
-_LOST = 2 * _ATTEMPTS
+# Successive files without an answer, after which no more files are requested.
+_LOST = 2
 
-# Answers to a request for a file that will not change: it is not for us, or not there.
-_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
-_FINAL = (*_REFUSED, HTTPStatus.NOT_FOUND)
+# HTTP errors that another request does not change, and those of a partial file that the archive
+# cannot complete because it has replaced the file.
+_FORBIDDEN, _FINAL, _REPLACED = map(re.compile, ("40[13] ", "40[134] ", "41[26] "))
 
-# Answers that tell that what is there is not the beginning of the file as it is now.
-_OUTDATED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-
-# Bytes that are read at a time.
-_BLOCK = 2**16
+# The first bytes of a FITS file.
+_FITS = b"SIMPLE  ="
 
 # More exposures than there will ever be; the archive's default is 5000.
 _LIMIT = 1_000_000
@@ -90,22 +78,21 @@ def query_archive(product="rateints", *, login=False, **criteria):
     table : `~astropy.table.Table`
         A row for each file, in order of time: FILENAME, PROGRAM, TARGPROP, OBSERVTN, SUBARRAY,
         FILTER, PUPIL, PWCPOS (deg), DATE-BEG, CATEGORY, SET (see ``select_exposures``), SIZE
-        (bytes), and URI, by which the archive knows the file.
+        (bytes), and URI, the archive's name of the file.
 
     Raises
     ------
     SkyflatError
-        If the archive does not answer, or has no exposure that fits.
+        If the archive does not answer, or no exposure matches.
     """
-    archive = _open_archive(login)
-    with _tell_of_failure():
-        exposures = archive.find_exposures()
+    archive = _Archive(login)
+    exposures = _ask(archive.find_exposures)
     if len(exposures):
+        require_columns(exposures, ["PROGRAM", "DATE-BEG"], "The archive's answer")
         exposures = select_exposures(exposures, **criteria)
     if not len(exposures):
-        raise SkyflatError(f"{archive.server}: no exposure fits")
-    with _tell_of_failure():
-        files = archive.find_files(list(exposures["DATASET"]), product)
+        raise SkyflatError(f"{conf.server}: no exposure fits")
+    files = _ask(archive.find_files, list(exposures["DATASET"]), product)
     if not login:
         public = files["ACCESS"] == "PUBLIC"
         if not public.all():
@@ -115,7 +102,7 @@ def query_archive(product="rateints", *, login=False, **criteria):
     if missing:
         log.warning("Left out: exposures without a _%s file (%d)", product, missing)
     if not len(files):
-        raise SkyflatError(f"{archive.server}: no exposure fits")
+        raise SkyflatError(f"{conf.server}: no exposure fits")
     found = join(exposures, files, "DATASET")
     found.remove_columns(["DATASET", "ACCESS"])
     found.sort(["DATE-BEG", "FILENAME"])
@@ -126,15 +113,15 @@ def download_exposures(table, directory=".", *, login=False):
     """
     Download exposures from MAST.
 
-    What is there already and has the right size is not fetched again; what was broken off goes on
-    where it was. Files come to their name when they are complete.
+    Files that exist and have the right size are kept. Files are downloaded under names that end in
+    ``.part`` and get their own names when they are complete; an interrupted download is continued.
 
     Parameters
     ----------
     table : `~astropy.table.Table`
         The exposures, see `query_archive`.
     directory : str or `~pathlib.Path`
-        Where the files go.
+        Output folder.
     login : bool
         Whether to log in, for files that are not public, see `query_archive`.
 
@@ -146,28 +133,27 @@ def download_exposures(table, directory=".", *, login=False):
     Raises
     ------
     SkyflatError
-        If the table lacks a column or has a row that makes no sense, or if the login fails.
-    OSError
-        If nothing can be written.
+        If the table lacks a column or has an invalid row, if the login fails, or if a file cannot
+        be written.
     """
     require_columns(table, ["FILENAME", "SIZE", "URI"], "The table of exposures")
     # Whatever a table says, nothing is written outside of the folder.
     names = [Path(name).name for name in table["FILENAME"]]
     sizes = [_read_size(*row) for row in zip(names, table["SIZE"], strict=True)]
-    archive = _open_archive(login)
+    archive = _Archive(login)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, lost = [], 0
     bar = {"desc": "Downloading", "unit": "B", "unit_scale": True, "disable": None}
-    with tqdm(total=sum(sizes), **bar) as progress:
+    with tqdm(total=sum(sizes), **bar) as progress, _quiet_astroquery():
         for name, uri, size in zip(names, table["URI"], sizes, strict=True):
-            report = functools.partial(_advance, progress, progress.n)
-            if archive.is_lost():
-                outcome = "failed", "not asked for: the archive does not answer any more"
-            else:
-                outcome = _download(archive, uri, directory / name, size, report)
-            rows.append((name, *outcome))
-            report(size)
+            status, message = "failed", "not asked for: the archive does not answer any more"
+            with _follow(progress, directory / f"{name}.part", size):
+                if lost < _LOST:
+                    status, message = _download(archive, uri, directory / name, size)
+            is_answered = status != "failed" or message[:3].isdigit()
+            lost = 0 if is_answered else lost + 1
+            rows.append((name, status, message))
     return Table(rows=rows, names=["FILENAME", "STATUS", "MESSAGE"])
 
 
@@ -182,85 +168,101 @@ def _read_size(name, size):
     return size
 
 
-def _advance(progress, start, received):
-    """Show how much of a file is there."""
-    progress.update(start + received - progress.n)
+@contextlib.contextmanager
+def _quiet_astroquery():
+    """Silence astroquery, which draws a progress bar for each file and logs each failure."""
+    level = astroquery.log.level
+    astroquery.log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        astroquery.log.setLevel(level)
 
 
-def _download(archive, uri, path, size, report):
-    """Get a file unless it is there; return what became of it, and why."""
+@contextlib.contextmanager
+def _follow(progress, path, size):
+    """Show the progress of a growing file, which astroquery does not report."""
+    start, done = progress.n, threading.Event()
+
+    def look():
+        while not done.wait(_LOOK):
+            with contextlib.suppress(OSError):
+                progress.update(start + path.stat().st_size - progress.n)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        progress.update(start + size - progress.n)
+
+
+def _download(archive, uri, path, size):
+    """Download a file unless it exists; return its status, and a message if it failed."""
     if path.is_file() and path.stat().st_size == size:
         return "kept", ""
     partial = path.with_name(f"{path.name}.part")
     for attempt in range(_ATTEMPTS):
         time.sleep(attempt * _PAUSE)
         try:
-            archive.fetch(uri, partial, size, report)
-            archive.unreachable = 0
-        except requests.RequestException as err:
-            archive.unreachable += isinstance(err, requests.ConnectionError)
-            message = one_line(err)
-            status = getattr(err.response, "status_code", None)
-            if status in _REFUSED:
-                message = "not public, or not for the owner of this token: log in"
-            if status in _FINAL:
-                break
-        except OSError as err:  # of this machine: a full disk, say
+            message = archive.fetch(uri, partial, size)
+        except OSError as err:  # a full disk, for example
             raise SkyflatError(f"{partial}: {err}") from err
-        else:
+        if not message:
             partial.replace(path)
             return "fetched", ""
+        if _FORBIDDEN.match(message):
+            message += " (not public, or not for the owner of this token: log in)"
+        if _FINAL.match(message):
+            break
     return "failed", message
 
 
-def _open_archive(login):
-    """Begin a session."""
-    archive = _Archive()
-    if login:
+def _measure(partial, size):
+    """Return the size of a partial file; remove it if it cannot be the beginning of the file."""
+    if not partial.exists():
+        return 0
+    length = partial.stat().st_size
+    with partial.open("rb") as file:
+        is_usable = length <= size and file.read(len(_FITS)) == _FITS
+    if not is_usable:
+        partial.unlink()
+        return 0
+    return length
+
+
+def _ask(question, *arguments):
+    """Ask the archive, again if it is busy."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE)
         try:
-            archive.login()
-        except Exception as err:  # astroquery and keyring raise many kinds
-            raise SkyflatError(f"{archive.server}: {one_line(err)} (set MAST_API_TOKEN)") from err
-    return archive
-
-
-@contextlib.contextmanager
-def _tell_of_failure():
-    """Say whose failure it is."""
-    try:
-        yield
-    except Exception as err:  # astroquery raises many kinds
-        raise SkyflatError(f"{_Archive().server}: no answer that helps ({one_line(err)})") from err
+            return question(*arguments)
+        except Exception as err:  # astroquery raises many kinds
+            failure = err
+    raise SkyflatError(f"{conf.server}: no useful answer ({one_line(failure)})") from failure
 
 
 class _Archive(MastMissionsClass):
-    """MAST, asked by a session that waits for a slow server but not for a silent one."""
+    """MAST, asked in a session that gives up a silent server."""
 
-    def __init__(self):
+    def __init__(self, login):
         super().__init__(mission="jwst")
-        self.server = self._service_api_connection.SERVICE_URL
-        self.files = f"{self.server}/search/jwst/api/v0.1/retrieve_product"
-        self._session.mount(self.server, _Adapter(max_retries=Retry(**_RETRY)))
-        self._session.mount(self.files, _Adapter())
-        self.unreachable = 0
-
-    def is_lost(self):
-        """Tell whether the last requests for files have found no server."""
-        return self.unreachable >= _LOST
+        # astroquery offers no other way to set headers and time limits than its private session.
+        self._session.mount(conf.server, _Adapter())
+        # An answer that is compressed on its way could not be continued.
+        self._session.headers["Accept-Encoding"] = "identity"
+        if login:
+            try:
+                self.login()
+            except Exception as err:  # astroquery and keyring raise many kinds
+                raise SkyflatError(f"{conf.server}: {one_line(err)} (set MAST_API_TOKEN)") from err
 
     def get_column_list(self):
-        """
-        List the columns by which exposures can be found.
-
-        The method of astroquery asks in a session of its own, which waits for ever.
-
-        Returns
-        -------
-        table : `~astropy.table.Table`
-            The column ``name`` has their names.
-        """
+        """List the columns of the archive; astroquery's own method has no time limit."""
         if self.mission not in self.columns:
-            url = f"{self.server}/search/util/api/v0.1/column_list"
+            url = f"{conf.server}/search/util/api/v0.1/column_list"
             response = self._session.get(url, params={"mission": self.mission})
             response.raise_for_status()
             names = [column["column_name"] for column in response.json()]
@@ -268,15 +270,7 @@ class _Archive(MastMissionsClass):
         return self.columns[self.mission]
 
     def find_exposures(self):
-        """
-        Find all SOSS exposures of the full detector.
-
-        Returns
-        -------
-        table : `~astropy.table.Table`
-            A row for each exposure, with DATASET, by which the archive knows it, and those columns
-            of a table of exposures that the archive has.
-        """
+        """Return a table of all SOSS exposures of the full detector."""
         known = set(self.get_column_list()["name"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoResultsWarning)
@@ -293,25 +287,10 @@ class _Archive(MastMissionsClass):
         table = unique(found[[name for name in _COLUMNS if name in found.colnames]], "fileSetName")
         table.rename_columns(table.colnames, [_COLUMNS[name] for name in table.colnames])
         clean_columns(table)
-        require_columns(table, ["PROGRAM", "DATE-BEG"], "The archive's answer")
         return table
 
     def find_files(self, datasets, product):
-        """
-        Find the files of exposures.
-
-        Parameters
-        ----------
-        datasets : list of str
-            The exposures.
-        product : {"rateints", "rate"}
-            Kind of file.
-
-        Returns
-        -------
-        table : `~astropy.table.Table`
-            DATASET, FILENAME, SIZE (bytes), URI and ACCESS of each file.
-        """
+        """Return DATASET, FILENAME, SIZE (bytes), URI and ACCESS of the files of exposures."""
         columns = ("dataset", "filename", "size", "uri", "access")
         # MAST repeats a file for each product that it belongs to.
         rows = {
@@ -322,68 +301,47 @@ class _Archive(MastMissionsClass):
         names = ["DATASET", "FILENAME", "SIZE", "URI", "ACCESS"]
         return Table(rows=list(rows.values()), names=names, dtype=[str, str, int, str, str])
 
-    def fetch(self, uri, path, size, report):
+    def fetch(self, uri, partial, size):
         """
-        Get a file, or the rest of it.
+        Download a file of a size, or the rest of it; return an error message, empty if complete.
 
-        The method of astroquery goes on where it was only while it prints, and waits for ever.
-
-        Parameters
-        ----------
-        uri : str
-            The file, as the archive knows it.
-        path : `~pathlib.Path`
-            Where it goes; what is there is taken for its beginning, unless the archive has a newer
-            file, and is removed if it turns out to be none.
-        size : int
-            Its size, bytes.
-        report : callable
-            Is told how many bytes are there, again and again.
-
-        Raises
-        ------
-        requests.RequestException
-            If the file, or its rest, does not come.
+        A partial file is continued unless the archive has a newer one.
         """
-        start = path.stat().st_size if path.exists() else 0
+        start = _measure(partial, size)
         if start == size:
-            return
-        # A file that is compressed on the way could not be gone on with.
-        headers = {"Accept-Encoding": "identity"}
-        if 0 < start < size:
-            begun = formatdate(path.stat().st_mtime, usegmt=True)
-            headers |= {"Range": f"bytes={start}-", "If-Unmodified-Since": begun}
-        asked = {"params": {"product_name": uri}, "headers": headers, "stream": True}
-        with self._session.get(self.files, **asked) as response:
-            if response.status_code in _OUTDATED:
-                path.unlink()
-            response.raise_for_status()
-            goes_on = _goes_on(response, start)
-            rest = size - start if goes_on else size
-            # Else it is another file, or a page that excuses the server.
-            if int(response.headers.get("Content-Length", rest)) != rest:
-                raise requests.RequestException(f"what came is not a file of {size} bytes")
-            with path.open("ab" if goes_on else "wb") as file:
-                for block in response.iter_content(_BLOCK):
-                    file.write(block)
-                    report(file.tell())
-        if path.stat().st_size != size:
-            path.unlink()
-            raise requests.RequestException(f"what came is not a file of {size} bytes")
+            return ""
+        headers = self._session.headers
+        if start:
+            headers["If-Unmodified-Since"] = formatdate(partial.stat().st_mtime, usegmt=True)
+        try:
+            # `download_products` calls this method for each file, but ends at a broken connection.
+            message = self.download_file(uri, local_path=partial)[1] or ""
+            message = message.removeprefix("HTTPError: ")
+            length = partial.stat().st_size if partial.exists() else 0
+            is_wrong = _REPLACED.match(message) or (not message and length not in (start, size))
+        except requests.RequestException as err:
+            message, length, is_wrong = one_line(err), 0, isinstance(err, _WrongRangeError)
+        finally:
+            # astroquery forgets to remove its own header when a request fails.
+            for name in ("If-Unmodified-Since", "Range"):
+                headers.pop(name, None)
+        if is_wrong:
+            partial.unlink(missing_ok=True)
+        if not message and length != size:
+            message = f"what came is not a file of {size} bytes"
+        return message
 
 
-def _goes_on(response, start):
-    """Tell whether an answer is the rest of a file; raise if it is another part."""
-    if response.status_code != HTTPStatus.PARTIAL_CONTENT:
-        return False
-    part = response.headers.get("Content-Range", "")
-    if not part.startswith(f"bytes {start}-"):
-        raise requests.RequestException(f"not the part that was asked for came ({part})")
-    return True
+class _WrongRangeError(requests.RequestException):
+    """Raised for an answer that is not the requested rest of a file."""
 
 
 class _Adapter(HTTPAdapter):
-    """Sends requests that are given up if the server falls silent."""
+    """Sends requests that have a time limit, and checks ranges before astroquery appends them."""
 
-    def send(self, request, timeout=None, **kwargs):
-        return super().send(request, timeout=timeout or _PATIENCE, **kwargs)
+    def send(self, request, timeout=None, **settings):
+        response = super().send(request, timeout=timeout or _PATIENCE, **settings)
+        wanted = request.headers.get("Range", "").replace("=", " ")
+        if response.status_code < 300 and wanted not in response.headers.get("Content-Range", ""):
+            raise _WrongRangeError(f"the archive did not send {wanted}")
+        return response

@@ -29,7 +29,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# What an exposure must say of itself to find its group: metadata path, keyword, value.
+# Keywords that an exposure needs to be grouped: metadata path, keyword, value.
 _GROUPED_BY = {
     **REQUIRED,
     "meta.subarray.name": ("SUBARRAY", FULL.name),
@@ -44,18 +44,18 @@ _RATES = ("CubeModel", "ImageModel")
 
 def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, product_name=None):
     """
-    Write associations of the exposures that make a skyflat together.
+    Write an association for each group of exposures that belong to one skyflat.
 
-    Only headers are read. What is not a NIRISS SOSS exposure (CLEAR, GR700XD) of the full detector
-    is left out, with a warning that tells why; of an exposure that is given as _rate and as
-    _rateints the latter is taken.
+    Only headers are read. Files that are not NIRISS SOSS exposures (CLEAR, GR700XD) of the full
+    detector are ignored with a warning that names the reason; if an exposure is given as _rate and
+    as _rateints, the latter is used.
 
     Parameters
     ----------
     files : str, `~pathlib.Path` or iterable of these
         Exposures, _rate or _rateints, or tables that list them.
     directory : str or `~pathlib.Path`
-        Where the associations go; those of the same name are replaced.
+        Output folder; associations of the same name are replaced.
     gap_days : float
         Longest time from the start of an exposure to that of the next, days.
     by_pwcpos : float, optional
@@ -75,8 +75,7 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     Raises
     ------
     SkyflatError
-        If a table cannot be read, if there is no exposure to take, or if a parameter makes no
-        sense.
+        If a table cannot be read, if no exposure can be used, or if a parameter is not valid.
     """
     for name, value, largest in (
         ("gap_days", gap_days, timedelta.max.days),
@@ -111,8 +110,8 @@ def make_background_associations(science, background, directory="."):
     """
     Write level-2 associations of science exposures and the background that was observed with them.
 
-    Only headers are read. What is no exposure in CLEAR and GR700XD is left out, with a warning
-    that tells why.
+    Only headers are read. Files that are not exposures in CLEAR and GR700XD are ignored with a
+    warning that names the reason.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ def make_background_associations(science, background, directory="."):
         Exposures of blank sky, all of the full detector or of the subarray of the science
         exposures.
     directory : str or `~pathlib.Path`
-        Where the associations go; those of the same name are replaced.
+        Output folder; associations of the same name are replaced.
 
     Returns
     -------
@@ -133,7 +132,7 @@ def make_background_associations(science, background, directory="."):
     Raises
     ------
     SkyflatError
-        If a table cannot be read, if there is no exposure to take, or if the subarrays do not fit.
+        If a table cannot be read, if no exposure can be used, or if the subarrays differ.
     """
     sciences = _collect(science, _read_rate)
     backgrounds = _collect(background, _read_rate, besides=sciences)
@@ -201,7 +200,7 @@ def _save_group(directory, group, headers, product):
 
 
 def _describe(headers, product):
-    """Find the mean ecliptic position and the name of a skyflat."""
+    """Return the mean ecliptic position and the name of a skyflat."""
     summary = summarize(describe_exposures(headers))
     return summary, product_name(summary, headers, product)
 
@@ -214,7 +213,7 @@ def _warn_of_twins(rows):
 
 
 def _warn_of_strays(rows):
-    """Warn of associations that are left from another grouping."""
+    """Warn of associations of another grouping in the same folder."""
     written = {Path(row["association"]) for row in rows}
     for path in written:
         stem = path.name.removesuffix("_skyflat_asn.json")[:-3]
@@ -224,7 +223,7 @@ def _warn_of_strays(rows):
 
 
 def _collect(files, read, besides=()):
-    """Read the headers of files; tell of what is unfit or given twice."""
+    """Read the headers of files; warn of files that are unfit or given twice."""
     paths = {path.resolve(): path for path in expand_tables(files)}
     headers, left_out = [], []
     for path in tqdm(paths.values(), "Reading headers", unit="file", disable=None):
@@ -241,7 +240,7 @@ def _collect(files, read, besides=()):
 
 
 def _part_twins(headers, besides):
-    """Take every exposure once, with all its integrations if there is a choice."""
+    """Keep every exposure once, with all its integrations if there is a choice."""
     seen = {identity: header["name"] for header in besides for identity in identities(header)}
     taken, reasons = [], []
     for header in sorted(headers, key=_preference):
@@ -256,12 +255,12 @@ def _part_twins(headers, besides):
 
 
 def _preference(header):
-    """Sort integrations before their mean, whatever the order they are given in."""
+    """Sort integrations before their mean, in whatever order they are given."""
     return _RATES.index(header["meta.model_type"]), str(header["path"])
 
 
 def _read_rate(path, required=REQUIRED):
-    """Read the header of a SOSS exposure; raise if it is none."""
+    """Read the header of a file; raise if it is not a SOSS exposure."""
     header = read_header(path) | {"name": str(path), "path": path}
     kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
     fault = find_fault(header, required)
@@ -273,7 +272,7 @@ def _read_rate(path, required=REQUIRED):
 
 
 def _read_blank_sky(path, required):
-    """Read the header of an exposure; raise if it does not tell where it belongs."""
+    """Read the header of an exposure; raise if it cannot be grouped."""
     header = _read_rate(path, required)
     try:
         _as_exposure(header)
@@ -286,7 +285,7 @@ def _read_blank_sky(path, required):
 
 
 def _as_exposure(header):
-    """Pick what decides where an exposure belongs."""
+    """Return the keywords that assign an exposure to a group."""
     observation = tuple(str(header[key]) for key in OBSERVATION)
     start = parse_date(str(header["meta.observation.date_beg"]))
     pwcpos = header.get("meta.instrument.pupil_position")

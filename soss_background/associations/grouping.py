@@ -1,4 +1,4 @@
-"""Which exposures belong together."""
+"""Group exposures that belong together."""
 
 import itertools
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ _DIGITS = 6
 
 class Exposure(NamedTuple):
     """
-    What decides where an exposure belongs.
+    The keywords that assign an exposure to a group.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Exposure(NamedTuple):
 
 class Group(NamedTuple):
     """
-    Exposures that make one skyflat.
+    The exposures of one skyflat.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Group(NamedTuple):
 
 def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
     """
-    Find out which exposures belong together.
+    Group exposures that belong together.
 
     Exposures belong together if program, target and observation agree and if none begins more than
     ``gap_days`` after the one before it; if asked, also the pupil wheel position must agree. The
@@ -90,7 +90,7 @@ def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
 
 
 def _split_by_pwcpos(exposures, tolerance):
-    """Part exposures whose pupil wheel positions differ; each part in order of time."""
+    """Separate exposures whose pupil wheel positions differ; sort each part by time."""
     if tolerance is None:
         return [exposures]
     parts = _split(
@@ -101,12 +101,12 @@ def _split_by_pwcpos(exposures, tolerance):
 
 
 def _split_by_time(exposures, gap):
-    """Part exposures, which are in order of time, at gaps."""
+    """Split exposures, sorted by time, at gaps."""
     return _split(exposures, lambda part, exposure: exposure.start - part[-1].start > gap)
 
 
 def _split(exposures, is_apart):
-    """Cut a list before each exposure that is apart from the part before it."""
+    """Split a list before each exposure that is apart from the part before it."""
     parts = []
     for exposure in exposures:
         if not parts or is_apart(parts[-1], exposure):

@@ -1,4 +1,4 @@
-"""Tables of exposures: what a query finds, what an index lists, what other commands read."""
+"""Tables of exposures: results of queries, indices of files."""
 
 from pathlib import Path
 
@@ -9,15 +9,7 @@ from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.dates import parse_date
 
-__all__ = [
-    "BLANK_SKY_PROGRAMS",
-    "clean_columns",
-    "expand_tables",
-    "query_index",
-    "read_table",
-    "require_columns",
-    "select_exposures",
-]
+__all__ = ["BLANK_SKY_PROGRAMS", "query_index", "read_table", "select_exposures"]
 
 # Calibration programs that observed blank sky.
 BLANK_SKY_PROGRAMS = (1541, 4479, 6658)
@@ -27,14 +19,14 @@ _NO_SCIENCE = ("CAL", "COM", "ENG")
 
 _FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
 
-# What makes an exposure one of SOSS with the full detector.
+# Keywords of SOSS exposures of the full detector.
 _FULL_SOSS = {"SUBARRAY": FULL.name, "FILTER": "CLEAR", "PUPIL": "GR700XD"}
 
 # Digits of the numbers, as headers have them.
 _DIGITS = {"PROGRAM": 5, "OBSERVTN": 3}
 
-# Columns of which something is asked, all of them texts.
-_TEXTS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG", "CATEGORY")
+# Columns of strings that are compared or used.
+_STRINGS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG", "CATEGORY")
 
 
 def read_table(path):
@@ -49,7 +41,7 @@ def read_table(path):
     Returns
     -------
     table : `~astropy.table.Table`
-        One row an exposure. FILEPATH is the whole path of the file.
+        One row per exposure. FILEPATH is the complete path of the file.
 
     Raises
     ------
@@ -59,7 +51,7 @@ def read_table(path):
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        # Spreadsheets begin a file with a mark.
+        # Spreadsheets write a byte order mark first.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         table = Table.read(
             lines, format=_FORMATS[path.suffix.lower()], converters={"TARGPROP": str}
@@ -78,64 +70,23 @@ def read_table(path):
 
 
 def clean_columns(table):
-    """
-    Make texts of the columns of which something is asked.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        The exposures, changed in place: what is missing becomes an empty text, and PROGRAM and
-        OBSERVTN get the zeros that they have in headers.
-    """
-    for column in set(_TEXTS) & set(table.colnames):
-        texts = ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
+    """Convert columns to strings in place; missing values become empty strings."""
+    for column in set(_STRINGS) & set(table.colnames):
+        strings = ["" if value is np.ma.masked else str(value).strip() for value in table[column]]
         if column in _DIGITS:
-            texts = [_pad(column, text) for text in texts]
-        table[column] = np.array(texts, dtype=str)
+            strings = [_pad(column, string) for string in strings]
+        table[column] = np.array(strings, dtype=str)
 
 
 def require_columns(table, columns, name):
-    """
-    Make sure that a table has columns.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        The table.
-    columns : iterable of str
-        What it must have.
-    name : str or `~pathlib.Path`
-        What messages call it.
-
-    Raises
-    ------
-    SkyflatError
-        If a column is missing.
-    """
+    """Raise SkyflatError if a table, which messages call by a name, lacks a column."""
     for column in columns:
         if column not in table.colnames:
             raise SkyflatError(f"{name}: column {column} is missing")
 
 
 def expand_tables(paths):
-    """
-    Put the files that a table lists in its place.
-
-    Parameters
-    ----------
-    paths : str, `~pathlib.Path` or iterable of these
-        Files, some of which may be tables of exposures, CSV or ECSV.
-
-    Returns
-    -------
-    paths : list of `~pathlib.Path`
-        The files.
-
-    Raises
-    ------
-    SkyflatError
-        If a table cannot be read.
-    """
+    """List files; those that a table of exposures (CSV, ECSV) lists stand for the table."""
     files = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         is_table = path.suffix.lower() in _FORMATS
@@ -191,14 +142,14 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     programs : iterable of int, optional
         Numbers of the programs, None for all.
     after, before : `datetime.datetime`, optional
-        First DATE-BEG, UTC, and the first that is too late.
+        DATE-BEG is at or after the first and before the second, UTC.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        The rows that fit. The column SET tells what they are for: calibration
-        (programs that observed blank sky), validation (others that are no science), science, or
-        unknown where the category of the program is.
+        The rows that match. The column SET is their use: calibration (programs that observed blank
+        sky), validation (others that are not science), science, or unknown where the category of
+        the program is unknown.
     """
     keep = np.ones(len(table), dtype=bool)
     for column, value in _FULL_SOSS.items():
@@ -217,7 +168,7 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
 
 
 def _begins_between(after, before, text):
-    """Tell whether a date is in an interval; if there is no date, it is not."""
+    """Return whether a date is in an interval; a missing date is not."""
     try:
         date = parse_date(text)
     except ValueError:
@@ -231,7 +182,7 @@ def _place(path, name):
 
 
 def _pad(column, number):
-    """Write a number as headers have it, if it is one."""
+    """Pad a number as headers do; return other values unchanged."""
     try:
         return f"{int(float(number)):0{_DIGITS[column]}d}"
     except (OverflowError, ValueError):
@@ -239,7 +190,7 @@ def _pad(column, number):
 
 
 def _purpose(program, category):
-    """Tell what an exposure is for."""
+    """Return the use of an exposure."""
     if program in {_pad("PROGRAM", number) for number in BLANK_SKY_PROGRAMS}:
         return "calibration"
     if not category:

@@ -22,9 +22,9 @@ def save_association(path, exposures, name, *, program, target, observation, **p
     name : str
         Name of the product.
     program, target, observation : str
-        What the exposures belong to.
+        Program, target and observation of the exposures.
     **product : dict
-        More about the product.
+        Other entries of the product.
     """
     names = [_member_name(exposure, path.parent) for exposure in exposures]
     association = asn_from_list(names, rule=DMS_Level3_Base, product_name=name)
@@ -62,6 +62,6 @@ def _write(path, association):
 
 
 def _member_name(exposure, folder):
-    """Name an exposure so that the association finds it wherever the pipeline is run."""
+    """Return the path of an exposure, relative to the folder if the exposure is below it."""
     exposure, folder = exposure.parent.resolve() / exposure.name, folder.resolve()
     return str(exposure.relative_to(folder) if exposure.is_relative_to(folder) else exposure)

@@ -1,4 +1,4 @@
-"""Dates as headers, tables and users write them."""
+"""Dates in headers, tables and options."""
 
 from datetime import UTC, datetime
 
@@ -6,23 +6,6 @@ __all__ = ["parse_date"]
 
 
 def parse_date(text):
-    """
-    Read a date of a header, a table or a user.
-
-    Parameters
-    ----------
-    text : str
-        Date or date and time, ISO 8601.
-
-    Returns
-    -------
-    date : `datetime.datetime`
-        Without a time zone, which is UTC.
-
-    Raises
-    ------
-    ValueError
-        If the text is no date.
-    """
+    """Read an ISO 8601 date; return it in UTC, without a time zone."""
     date = datetime.fromisoformat(text)
     return date.astimezone(UTC).replace(tzinfo=None) if date.tzinfo else date

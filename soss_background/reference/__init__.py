@@ -1,4 +1,4 @@
-"""Libraries of skies that jwst's own pipeline reads."""
+"""Libraries of skies in the format of jwst's own pipeline."""
 
 from soss_background.reference.bkg_reference import make_reference, write_reference
 

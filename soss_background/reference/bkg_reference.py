@@ -1,4 +1,4 @@
-"""Skyflats become the BKG reference file that jwst's ``bkg_subtract`` reads."""
+"""Write skyflats as the BKG reference file that jwst's ``bkg_subtract`` reads."""
 
 import time
 from pathlib import Path
@@ -22,11 +22,14 @@ from soss_background.sky.match import cross_residuals
 
 __all__ = ["make_reference", "write_reference"]
 
-# Before the first SOSS exposure: the sky knows no date.
+# Before the first SOSS exposure: the library is valid at any time.
 _USEAFTER = "2022-01-01T00:00:00"
 
-# What CRDS takes for a pedigree, without dates and with them.
+# Values of PEDIGREE that CRDS accepts, by their number of words.
 _PEDIGREES = {1: ("GROUND", "MODEL", "DUMMY", "SIMULATION"), 3: ("INFLIGHT", "MODEL")}
+
+# Largest residual that can be asked for, as a fraction of the sky.
+_MOST = 0.5
 
 _UNITS = {"LON": "deg", "LAT": "deg", "DOY": "d", "PWCPOS": "deg"}
 
@@ -37,8 +40,8 @@ def make_reference(
     *,
     plane="BKGDN",
     flat=None,
-    merge_below=0.25,
-    max_residual=5.0,
+    merge_below=0.0025,
+    max_residual=0.05,
     max_templates=None,
     useafter=_USEAFTER,
     author=None,
@@ -46,7 +49,7 @@ def make_reference(
     description=None,
 ):
     """
-    Make a BKG reference file of skyflats.
+    Create a BKG reference file of skyflats.
 
     jwst subtracts the sky before it divides by the flat, so flat-fielded skies are multiplied by
     the flat again.
@@ -56,42 +59,42 @@ def make_reference(
     skyflats : str, `~pathlib.Path`, SkyflatModel, or list of these
         Skyflats, or their files, wildcards allowed.
     subarray : {"SUBSTRIP256", "SUBSTRIP96", "FULL"}
-        Pixels of the library. jwst cuts SUBSTRIP96 out of SUBSTRIP256 itself.
+        Pixels of the library. jwst itself cuts SUBSTRIP96 from SUBSTRIP256.
     plane : {"BKGDN", "BKG"}
         Plane of the skyflats that becomes the template: the denoised sky, or the plain one.
     flat : str or `~pathlib.Path`, optional
-        FLAT reference file; by default the one that each skyflat was made with.
+        FLAT reference file; by default that of each skyflat.
     merge_below : float
-        Skies are merged if none leaves more of another, rms in per cent of the sky.
+        Skies are merged if the rms residual of each pair is below this fraction of the sky.
     max_residual : float
-        A sky is left out if every other leaves more of it, rms in per cent of the sky, and three
-        times as much as the best other leaves of a typical sky.
+        A sky is omitted if its rms residual with every other sky exceeds this fraction of the sky,
+        and three times the smallest residual of a typical sky.
     max_templates : int, optional
         Largest number of templates, see `soss_background.reference.selection.select_skies`.
     useafter, author, pedigree, description : str, optional
-        What the header says. By default a date before all SOSS exposures, the authors of the
+        Values of keywords. By default a date before all SOSS exposures, the authors of the
         skyflats, INFLIGHT with the dates of their exposures, and how many skies there are.
 
     Returns
     -------
     reference : `~stdatamodels.jwst.datamodels.SossBkgModel`
-        The library, one plane a template, in DN/s. Its extension TEMPLATES and its HISTORY tell
-        where they come from.
+        The library, one plane for each template, in DN/s. Its extension TEMPLATES and its HISTORY
+        list the sources.
     table : `~astropy.table.Table`
-        A row for each skyflat: its number (``SKY``), the flat that it is multiplied by (``FLAT``),
-        which of the others fits it best (``FITTED_BY``, 0 for none), what that leaves of it
-        (``RESIDUAL``, rms in per cent), the template that it went into (``TEMPLATE``, 0 for none),
+        A row for each skyflat: its number (``SKY``), the flat that multiplies it (``FLAT``),
+        the other sky that fits it best (``FITTED_BY``, 0 for none), the rms residual with that one
+        (``RESIDUAL``, with the unit %), the template that contains it (``TEMPLATE``, 0 for none),
         and why it is no template of its own (``REASON``).
 
     Raises
     ------
     SkyflatError
-        If a parameter is not valid, if a skyflat cannot be read or has not these pixels, if its
-        flat is not known or cannot be had, or if some skyflats are flat-fielded, others are not,
+        If a parameter is not valid, if a skyflat cannot be read or does not have these pixels, if
+        its flat is unknown or not available, or if some skyflats are flat-fielded, others are not,
         and no flat is given.
     """
     _check_choices(subarray, plane, max_templates)
-    _check_thresholds(merge_below, max_residual)
+    _check_fractions(merge_below=merge_below, max_residual=max_residual)
     texts = {
         "useafter": _check_useafter(useafter),
         "author": _check_text(author),
@@ -119,7 +122,7 @@ def make_reference(
     _describe(reference, SUBARRAYS[subarray], plane)
     for key, text in texts.items():
         setattr(reference.meta, key, text)
-    _tell_history(reference, skies, selection, {"plane": plane, **settings})
+    _add_history(reference, skies, selection, {"plane": plane, **settings})
     return reference, _tabulate(skies, selection)
 
 
@@ -132,7 +135,7 @@ def write_reference(reference, path):
     reference : `~stdatamodels.jwst.datamodels.SossBkgModel`
         The library.
     path : str or `~pathlib.Path`
-        Where it goes, FITS; what is there is replaced when the new file is complete.
+        Output file, FITS; an existing one is replaced when the new file is complete.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def write_reference(reference, path):
 
 
 def _check_choices(subarray, plane, max_templates):
-    """Refuse what is no choice."""
+    """Raise unless the parameters are valid."""
     if subarray not in SUBARRAYS:
         raise SkyflatError(f"{subarray} is none of the subarrays {', '.join(SUBARRAYS)}")
     if plane not in ("BKGDN", "BKG"):
@@ -156,22 +159,24 @@ def _check_choices(subarray, plane, max_templates):
         raise SkyflatError("A library has one template at least")
 
 
-def _check_thresholds(*thresholds):
-    """Refuse what is no percentage."""
-    for threshold in thresholds:
-        if not threshold >= 0:
-            raise SkyflatError(f"{threshold} is no residual in per cent")
+def _check_fractions(**thresholds):
+    """Raise unless residuals are fractions; values in percent are larger."""
+    for name, value in thresholds.items():
+        if not 0 <= value <= _MOST:
+            raise SkyflatError(
+                f"{name} is {value}, not a fraction of the sky from 0 to {_MOST} (0.05 is 5 %)"
+            )
 
 
 def _check_text(text):
-    """Make sure that a header can hold a text."""
+    """Return a string; raise unless a header can hold it."""
     if text is not None and not (text.isascii() and text.isprintable()):
         raise SkyflatError(f"{text}: a FITS header holds ASCII text of one line only")
     return text
 
 
 def _check_useafter(text):
-    """Read a date, and write it as CRDS wants it."""
+    """Return a date in the format of CRDS."""
     try:
         return parse_date(text).isoformat(timespec="seconds")
     except ValueError as err:
@@ -179,7 +184,7 @@ def _check_useafter(text):
 
 
 def _check_pedigree(text):
-    """Make sure that CRDS takes a pedigree."""
+    """Return a pedigree; raise unless CRDS accepts it."""
     if text is None:
         return None
     kind, *dates = text.split() or [""]
@@ -196,12 +201,12 @@ def _check_pedigree(text):
 
 
 def _tabulate(skies, selection):
-    """Tell of each skyflat how well the others fit it, and what became of it."""
-    table = _make_table([{"SKY": number} | sky.row for number, sky in enumerate(skies, 1)])
+    """List how well the others fit each skyflat, and its template."""
+    table = _tabulate_rows([{"SKY": number} | sky.row for number, sky in enumerate(skies, 1)])
     table["FLAT"] = [sky.flat or "" for sky in skies]
     alone = ~np.isfinite(selection.left)
     table["FITTED_BY"] = np.where(alone, 0, selection.nearest + 1)
-    table["RESIDUAL"] = np.where(alone, np.nan, selection.left)
+    table["RESIDUAL"] = np.where(alone, np.nan, 100 * selection.left)
     table["TEMPLATE"] = 0
     for number, group in enumerate(selection.groups, 1):
         table["TEMPLATE"][group] = number
@@ -213,7 +218,7 @@ def _tabulate(skies, selection):
 
 
 def _build(skyflats, skies, groups, plane):
-    """Make the planes of a library, and the table of its templates."""
+    """Build the planes of a library, and the table of its templates."""
     planes, rows = None, []
     for number, group in enumerate(groups):
         template = average_skies(
@@ -227,12 +232,12 @@ def _build(skyflats, skies, groups, plane):
         samples = sum(skies[index].row["NSAMPS"] for index in group)
         rows.append(skies[group[0]].row | {"NSAMPS": samples})
     reference = datamodels.SossBkgModel(**dict(zip(("data", "err", "dq"), planes, strict=True)))
-    reference.extra_fits = {"TEMPLATES": {"data": fits.table_to_hdu(_make_table(rows)).data}}
+    reference.extra_fits = {"TEMPLATES": {"data": fits.table_to_hdu(_tabulate_rows(rows)).data}}
     return reference
 
 
-def _make_table(rows):
-    """Make a table of rows of skyflats, with units."""
+def _tabulate_rows(rows):
+    """Return a table of rows of skyflats, with units."""
     table = Table(rows)
     for column, unit in _UNITS.items():
         table[column].unit = unit
@@ -240,7 +245,7 @@ def _make_table(rows):
 
 
 def _describe(reference, window, plane):
-    """Write the keywords that CRDS and jwst match on, and which pixels these are."""
+    """Set the keywords that CRDS and jwst match on, and those of the pixels."""
     meta = reference.meta
     meta.reftype, meta.telescope = "BKG", "JWST"
     for key, (_, value) in MATCH.items():
@@ -250,12 +255,12 @@ def _describe(reference, window, plane):
     meta.subarray.xsize, meta.subarray.ysize = window.nx, window.ny
     meta.subarray.fastaxis, meta.subarray.slowaxis = -2, -1
     meta.bunit_data = meta.bunit_err = "DN/s"
-    card = [PLANE_KEYWORD, plane, "plane of the skyflats that SCI is made of"]
+    card = [PLANE_KEYWORD, plane, "plane of the skyflats that SCI contains"]
     reference.extra_fits.PRIMARY = {"header": [card]}
 
 
 def _date_pedigree(skies):
-    """Tell between which days the exposures were taken."""
+    """Return the pedigree with the first and the last day of the exposures."""
     times = [time for sky in skies for time in sky.times]
     if not times:
         raise SkyflatError("No skyflat tells when it was taken: give the pedigree (--pedigree)")
@@ -263,8 +268,8 @@ def _date_pedigree(skies):
     return f"INFLIGHT {first} {last}"
 
 
-def _tell_history(reference, skies, selection, settings):
-    """Tell where each template comes from, and which skyflats are not in the library."""
+def _add_history(reference, skies, selection, settings):
+    """Record the skyflats of each template, and those that are not in the library."""
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
     lines = [f"Made of skyflats by soss_background {__version__}", f"  {chosen}"]
     for number, group in enumerate(selection.groups, 1):

@@ -14,7 +14,13 @@ from tqdm import tqdm
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import REQUIRED, find_fault, root_name
-from soss_background.io.skyflats import describe_skyflat, find_files, open_skyflat, used_exposures
+from soss_background.io.skyflats import (
+    describe_skyflat,
+    find_files,
+    name_skyflat,
+    open_skyflat,
+    used_exposures,
+)
 from soss_background.io.templates import cut_planes, from_skyflat, read_flat
 from soss_background.numerics.smoothing import fill_gaps
 from soss_background.sky.match import BinnedSky, bin_sky
@@ -32,22 +38,22 @@ MATCH["meta.instrument.detector"] = ("DETECTOR", "NIS")
 @dataclass
 class Candidate:
     """
-    What is known of a skyflat.
+    Description of a skyflat.
 
     Attributes
     ----------
     row : dict
         Its row in the table of templates.
     exposures : frozenset of tuple
-        Name and time of the exposures that it is made of.
+        Name and time of its exposures.
     times : list of float
-        First and last mid-time of these, MJD; empty if they are not known.
+        First and last mid-time of these, MJD; empty if unknown.
     author : str
-        Who made it.
+        Its AUTHOR.
     flat : str or None
-        The flat that it has to be multiplied by.
+        The flat to multiply it by.
     binned : `~soss_background.sky.match.BinnedSky`
-        The sky, flat-fielded, and denoised if it was, in blocks.
+        The sky in blocks, flat-fielded, and denoised if the skyflat is.
     """
 
     row: dict
@@ -60,7 +66,7 @@ class Candidate:
 
 class Candidates:
     """
-    Skyflats, of which one is open at a time.
+    Skyflats, opened one at a time.
 
     Parameters
     ----------
@@ -88,23 +94,9 @@ class Candidates:
         self._read_flat = functools.cache(lambda path: read_flat(path, window))
 
     def survey(self):
-        """
-        Look at all of them.
-
-        Returns
-        -------
-        candidates : list of Candidate
-            One for each skyflat.
-
-        Raises
-        ------
-        SkyflatError
-            If a skyflat cannot be read, is not of SOSS, or has not these pixels, if its flat is
-            not known or cannot be had, or if some are flat-fielded and others are not and
-            no flat is given.
-        """
+        """Describe each skyflat; raise SkyflatError for those that cannot be compared."""
         indices = tqdm(range(len(self._items)), "Reading skyflats", unit="skyflat", disable=None)
-        candidates = [self._look_at(index) for index in indices]
+        candidates = [self._describe(index) for index in indices]
         fielded = {bool(each.flat): each.row["FILE"] for each in candidates}
         if len(fielded) > 1 and not self._given_flat:
             raise SkyflatError(
@@ -117,31 +109,9 @@ class Candidates:
         return candidates
 
     def read_planes(self, index, plane):
-        """
-        Read the planes of a skyflat.
-
-        Parameters
-        ----------
-        index : int
-            Its number.
-        plane : {"BKGDN", "BKG"}
-            The denoised sky or the plain one.
-
-        Returns
-        -------
-        sky, err : ndarray of float32, shape (ny, nx)
-            The sky and its 1-sigma uncertainty in DN/s, as they are before the flat-field
-            correction. The sky is finite, and 0 on reference pixels.
-        dq : ndarray of uint32, shape (ny, nx)
-            Its flags; DO_NOT_USE where the sky had to be filled.
-
-        Raises
-        ------
-        SkyflatError
-            If it has no such plane, or nothing in it.
-        """
+        """Return sky, uncertainty and flags of a skyflat before the flat-field correction."""
         with open_skyflat(self._items[index]) as skyflat:
-            name = self._name(index)
+            name = name_skyflat(self._items[index], skyflat)
             planes = (getattr(skyflat, plane.lower()), skyflat.err, skyflat.dq)
             if planes[0] is None:
                 raise SkyflatError(f"{name}: no {plane} in it, see --plane")
@@ -153,11 +123,11 @@ class Candidates:
             sky, dq = _fill(sky, dq, self._window.reference_pixels())
             return sky * factor, err * factor, dq.copy()
 
-    def _look_at(self, index):
-        """Learn what is known of a skyflat."""
+    def _describe(self, index):
+        """Describe a skyflat."""
         with open_skyflat(self._items[index]) as skyflat:
-            name, header = self._name(index), skyflat.to_flat_dict()
-            # What a skyflat does not tell it has from its kind.
+            name, header = name_skyflat(self._items[index], skyflat), skyflat.to_flat_dict()
+            # A skyflat without a keyword is of SOSS by its kind.
             fault = find_fault(
                 header, {key: pair for key, pair in MATCH.items() if header.get(key)}
             )
@@ -181,15 +151,8 @@ class Candidates:
                 binned=bin_sky(template.sky / divisor, science, self._window.x0),
             )
 
-    def _name(self, index):
-        """Name a skyflat."""
-        item = self._items[index]
-        if isinstance(item, SkyflatModel):
-            return item.meta.filename or f"skyflat {index + 1}"
-        return item.name
-
     def _flat_of(self, skyflat, name):
-        """Tell which flat a skyflat has to be multiplied by, None if it is not flat-fielded."""
+        """Return the flat to multiply a skyflat by, None if it is not flat-fielded."""
         state, own = skyflat.meta.skyflat.flat_correction, skyflat.meta.ref_file.flat.name
         if state == "SKIPPED":
             return None
@@ -215,7 +178,7 @@ def _read_exposures(skyflat):
 
 
 def _locate_flat(flat, name):
-    """Find the file of the flat of a skyflat."""
+    """Return the path of the flat of a skyflat."""
     path = Path(flat)
     if flat.startswith("crds://"):
         if not crds_reachable():
@@ -230,7 +193,7 @@ def _locate_flat(flat, name):
 
 
 def _fill(sky, dq, reference):
-    """Fill and flag what is not finite: jwst smooths its templates."""
+    """Fill and flag pixels that are not finite: jwst smooths its templates."""
     bad = ~np.isfinite(sky)
     if bad.any():
         filled = fill_gaps(np.where(bad, 0, sky), ~bad & ~reference)

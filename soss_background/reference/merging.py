@@ -1,4 +1,4 @@
-"""Average skies that are the same."""
+"""Average identical skies."""
 
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
@@ -24,10 +24,10 @@ def average_skies(planes, binned):
     Returns
     -------
     sky, err : ndarray of float32, shape (ny, nx)
-        The mean and its 1-sigma uncertainty, 0 where that of no sky is known.
+        The mean and its 1-sigma uncertainty, 0 where no sky has one.
     dq : ndarray of uint32, shape (ny, nx)
-        Flags of the skies that a pixel is made of: those that are not DO_NOT_USE and have an
-        error, or all.
+        Flags of the skies that enter a pixel: those that are not DO_NOT_USE and have an
+        uncertainty, or all.
     """
     if len(planes) == 1:
         return planes[0]
@@ -51,7 +51,7 @@ def average_skies(planes, binned):
 
 
 def _weigh(errors):
-    """Weigh skies by their typical errors; alike if one of them has none."""
+    """Weigh skies by their typical errors; equally if one of them has none."""
     known = [plane[np.isfinite(plane) & (plane > 0)] for plane in errors]
     if any(plane.size == 0 for plane in known):
         return np.ones(len(known))

@@ -1,4 +1,4 @@
-"""Choose the skies that a library is made of, by how well they fit each other."""
+"""Select the skies of a library by how well they fit each other."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from scipy.spatial.distance import squareform
 
 __all__ = ["Selection", "select_skies"]
 
-# What an outlier leaves, relative to what is left of the other skies.
+# Residual of an outlier relative to the median residual of the other skies.
 _MUCH_WORSE = 3.0
 
 
@@ -23,10 +23,9 @@ class Selection(NamedTuple):
     reasons : list of str
         Why a sky is no template of its own; empty if it is one.
     nearest : ndarray of int, shape (n,)
-        For each sky the other one that leaves least of it; means nothing where ``left`` is
-        infinite.
+        For each sky the other one that fits it best; meaningless where ``left`` is infinite.
     left : ndarray of float, shape (n,)
-        What that one leaves in per cent; infinite if there is none.
+        Residual with that one, as a fraction of the sky; infinite if there is none.
     """
 
     groups: list
@@ -35,26 +34,27 @@ class Selection(NamedTuple):
     left: np.ndarray
 
 
-def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, max_templates=None):
+def select_skies(
+    residuals, exposures, *, merge_below=0.0025, max_residual=0.05, max_templates=None
+):
     """
-    Choose the skies of a library.
+    Select the skies of a library.
 
-    Of skies that are the same and share exposures one is taken. Outliers are left out, skies that
-    are the same are merged, and if these are still too many, those are taken which together leave
-    least of all skies: greedily from every start, then by exchanging one for another as long as
-    that helps [1]_.
+    Of identical skies that share exposures one is kept. Outliers are omitted and identical skies
+    are merged. If too many remain, those that together fit all skies best are selected: greedily
+    from every start, then by exchanging one for another as long as that helps [1]_.
 
     Parameters
     ----------
     residuals : ndarray of float, shape (n, n)
-        Per cent of sky i that sky j leaves, see `soss_background.sky.match.cross_residuals`.
+        Residuals of sky i with sky j, see `soss_background.sky.match.cross_residuals`.
     exposures : list of set
-        Exposures that each sky is made of.
+        Exposures of each sky.
     merge_below : float
-        Residual in per cent below which skies are the same.
+        Residual, as a fraction of the sky, below which skies are the same.
     max_residual : float
-        Residual in per cent which, if also three times that of the others, makes a sky that none
-        of the others fits an outlier.
+        Residual, as a fraction of the sky, above which a sky that no other sky fits is an outlier,
+        if it is also three times that of a typical sky.
     max_templates : int, optional
         Largest number of templates.
 
@@ -69,10 +69,10 @@ def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, ma
     """
     same = np.maximum(residuals, residuals.T) <= merge_below
     repeated = same & [[bool(one & other) for other in exposures] for one in exposures]
-    # A sky does not tell how good it is itself, nor does another made of the same exposures.
+    # A sky cannot be judged by itself, nor by another of the same exposures.
     others = np.where(repeated | np.eye(len(same), dtype=bool), np.inf, residuals)
     reasons = [""] * len(same)
-    # The sky of most exposures comes first, and stands for the others.
+    # The sky of most exposures comes first, and represents the others.
     order = sorted(range(len(same)), key=lambda index: -len(exposures[index]))
     kept = _drop_repeated(order, repeated, reasons)
     kept = _drop_outliers(kept, others, max_residual, reasons)
@@ -86,7 +86,7 @@ def select_skies(residuals, exposures, *, merge_below=0.25, max_residual=5.0, ma
 
 
 def _drop_repeated(order, repeated, reasons):
-    """Take each measurement once."""
+    """Keep one of the skies that share exposures."""
     kept = []
     for index in order:
         twin = next((other for other in kept if repeated[index, other]), None)
@@ -98,8 +98,8 @@ def _drop_repeated(order, repeated, reasons):
 
 
 def _drop_outliers(kept, others, max_residual, reasons):
-    """Drop the sky that the others fit worst, as long as there is one that they do not fit."""
-    # Of two that differ nobody knows which is right.
+    """Drop the sky that the others fit worst, while there is an outlier."""
+    # With two skies, the outlier is ambiguous.
     while len(kept) > 2:
         left = others[np.ix_(kept, kept)].min(axis=1)
         worst = int(np.argmax(left))
@@ -107,24 +107,24 @@ def _drop_outliers(kept, others, max_residual, reasons):
         typical = np.median(others[np.ix_(rest, rest)].min(axis=1))
         if left[worst] <= max(max_residual, _MUCH_WORSE * typical):
             break
-        reasons[kept[worst]] = f"no other sky fits it: {left[worst]:.1f} % left"
+        reasons[kept[worst]] = f"no other sky fits it: {100 * left[worst]:.1f} % left"
         kept = rest
     return kept
 
 
 def _take_best(residuals, groups, number, reasons):
-    """Take the groups that together leave least of all skies."""
+    """Keep the groups that together fit all skies best."""
     skies, firsts = np.concatenate(groups), [group[0] for group in groups]
     chosen = _span(residuals[np.ix_(skies, firsts)], number)
     for left_out in set(range(len(groups))) - set(chosen):
         for index in groups[left_out]:
             left = min(residuals[index, firsts[other]] for other in chosen)
-            reasons[index] = f"others stand for it: {left:.1f} % left"
+            reasons[index] = f"others stand for it: {100 * left:.1f} % left"
     return [groups[index] for index in sorted(chosen)]
 
 
 def _group_alike(residuals, indices, merge_below):
-    """Group skies any two of which are the same."""
+    """Group skies that are pairwise identical."""
     if len(indices) == 1 or merge_below <= 0:
         return [[index] for index in indices]
     distances = residuals[np.ix_(indices, indices)]
@@ -137,9 +137,9 @@ def _group_alike(residuals, indices, merge_below):
 
 
 def _span(residuals, number):
-    """Choose columns such that the least value of each row is small on average."""
+    """Choose columns that minimize the mean of the smallest value of each row."""
     squares = residuals**2
-    # The end depends on the start.
+    # The result depends on the start.
     choices = (_improve(squares, [first], number) for first in range(squares.shape[1]))
     return min(choices, key=lambda columns: _cost(squares, columns))
 

@@ -131,11 +131,11 @@ def at_sides(levels, template):
 
 def cross_residuals(skies):
     """
-    Measure what is left of each sky when each of the others is subtracted.
+    Measure the residual of each sky after subtraction of each other sky.
 
-    As in jwst's ``bkg_subtract``, a template gets a level on each side of its step, and stays where
-    it is. That step, which has to find the sky between stars, takes the levels from the darker half
-    of the pixels, and right of the step from columns up to 950.
+    As in jwst's ``bkg_subtract``, a template gets a level on each side of its edge and is not
+    shifted. That step, which must find the sky between stars, measures the levels in the darker
+    half of the pixels, and right of the edge in columns up to 950.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def cross_residuals(skies):
     Returns
     -------
     residuals : ndarray of float, shape (n, n)
-        Row i, column j: rms of what sky j leaves of sky i, in per cent of the median of sky i.
+        Row i, column j: rms residual of sky i minus sky j, as a fraction of the median of sky i.
     """
     residuals = np.zeros((len(skies), len(skies)))
     for i, sky in enumerate(tqdm(skies, "Comparing skies", unit="sky", disable=None)):
@@ -156,6 +156,6 @@ def cross_residuals(skies):
 
 
 def _residual(sky, template):
-    """Subtract a template from a sky; return the rms in per cent."""
+    """Subtract a template from a sky; return the rms as a fraction of the sky."""
     rest = sky.sky - template.sky * at_sides(match_levels(sky, template), template)
-    return 100 * np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)
+    return np.sqrt(np.nanmean(rest**2)) / nanmedian(sky.sky)

@@ -82,7 +82,7 @@ def characterize(skyflats, folder):
 def _compare(survey):
     """Compare skies; return tables and figures by the names of their files."""
     table, skies, window = survey
-    residuals, components = cross_residuals(skies), find_components(skies)
+    residuals, components = 100 * cross_residuals(skies), find_components(skies)
     for number, scores in enumerate(components.scores.T, 1):
         table[f"score_{number}"] = Column(scores, unit="%")
     tables = {

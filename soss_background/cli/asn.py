@@ -1,0 +1,58 @@
+"""The subcommand ``soss-background asn``."""
+
+from soss_background.cli.console import print_table
+from soss_background.cli.options import add_output_dir, given
+
+
+def add_parser(commands):
+    """Add the subcommand that writes associations."""
+    parser = commands.add_parser(
+        "asn",
+        help="write associations of exposures that belong together",
+        description="Write an association for each group of SOSS exposures of the full detector "
+        "that belong to one skyflat: of one program, target and observation, without a gap. "
+        "Only headers are read.",
+    )
+    parser.add_argument(
+        "files", nargs="+", help="exposures, _rate or _rateints, or tables of them (CSV, ECSV)"
+    )
+    add_output_dir(parser, "associations")
+    parser.add_argument(
+        "--gap-days",
+        type=float,
+        metavar="DAYS",
+        help="longest time from the start of an exposure to that of the next (default: 1)",
+    )
+    parser.add_argument(
+        "--by-pwcpos",
+        type=float,
+        metavar="TOL",
+        help="separate exposures whose pupil wheel positions differ by more than this [deg]",
+    )
+    parser.add_argument(
+        "--product-name",
+        metavar="NAME",
+        help="name of the skyflat, numbered if there are several (default: the pipeline's)",
+    )
+    parser.add_argument(
+        "--background",
+        nargs="+",
+        metavar="FILE",
+        help="write a level-2 association for each of the exposures instead, with these exposures "
+        "of blank sky as its background",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Write associations; print a table of them."""
+    settings = given(options, "gap_days", "by_pwcpos", "product_name")
+    if options.background and settings:
+        raise ValueError(f"--background groups nothing, and takes no {', '.join(settings)}")
+    from soss_background.associations import make_associations, make_background_associations
+
+    if options.background:
+        table = make_background_associations(options.files, options.background, options.output_dir)
+    else:
+        table = make_associations(options.files, options.output_dir, **settings)
+    print_table(table)

@@ -1,0 +1,59 @@
+"""The subcommand ``soss-background batch``."""
+
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+from soss_background.cli.console import print_table
+from soss_background.cli.options import add_output_dir, import_extra, positive_integer
+
+# Exit status of programs that are interrupted.
+INTERRUPTED = 130
+
+
+def add_parser(commands):
+    """Add the subcommand that runs the pipeline on many associations."""
+    parser = commands.add_parser(
+        "batch",
+        help="make the skyflats of many associations on a Dask cluster",
+        description="Make the skyflats of many associations, several at a time. A failed "
+        "association does not stop the others; finished products are skipped.",
+        epilog="Arguments after -- are for the pipeline, as strun takes them.",
+    )
+    parser.add_argument("associations", type=Path, nargs="+", help="association files")
+    add_output_dir(parser, "products")
+    cluster = parser.add_mutually_exclusive_group()
+    cluster.add_argument(
+        "--workers", type=positive_integer, help="visits at a time on this machine"
+    )
+    cluster.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a running cluster, or its scheduler file"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace finished products")
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Make the skyflats of many associations; print and write a table of them."""
+    from soss_background.io.files import check_folder
+
+    batch = import_extra("batch", "batch")
+    folder = options.output_dir
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A job that a user or a queue ends still reports what it has done.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    settings = {"overwrite": options.overwrite, "stop": stop}
+    with batch.open_client(options.scheduler, options.workers) as client:
+        table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
+        print_table(table)
+        table.write(folder / "batch.ecsv", overwrite=True)
+    counts = Counter(table["status"])
+    summary = ", ".join(f"{number} {status}" for status, number in counts.items())
+    print(f"{summary}; see {folder / 'batch.ecsv'}")
+    if counts["not done"]:
+        return INTERRUPTED
+    return 1 if counts["failed"] else 0

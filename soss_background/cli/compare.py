@@ -1,0 +1,27 @@
+"""The subcommand ``soss-background compare``."""
+
+from pathlib import Path
+
+
+def add_parser(commands):
+    """Add the subcommand that compares a skyflat with the truth."""
+    parser = commands.add_parser(
+        "compare",
+        help="compare a skyflat with the truth of its simulation",
+        description="Print how well a skyflat agrees with the truth of its simulation, and draw "
+        "a figure of it.",
+    )
+    parser.add_argument("skyflat", type=Path, help="skyflat, with the exposures in it")
+    parser.add_argument("truth", type=Path, help="truth.fits of the simulation")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="figure to write, PNG")
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Print and draw how well a skyflat agrees with the truth."""
+    from soss_background.simulate import comparison
+
+    result = comparison.compare_with_truth(options.skyflat, options.truth)
+    print(comparison.format_table(result))
+    comparison.draw_comparison(result).savefig(options.output, dpi=80)
+    print(f"Figure: {options.output}")

@@ -1,0 +1,78 @@
+"""Options that several subcommands share, and the types of their values."""
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+__all__ = [
+    "add_login",
+    "add_output",
+    "add_output_dir",
+    "add_skyflats",
+    "file_type",
+    "given",
+    "import_extra",
+    "positive_integer",
+]
+
+
+def add_output_dir(parser, what):
+    """Add the option for the output folder."""
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path(), help=f"folder of the {what}"
+    )
+
+
+def add_output(parser, what, default):
+    """Add the option for the output file, which has the extension of its default."""
+    parser.add_argument(
+        "-o", "--output", type=file_type(Path(default).suffix), default=Path(default),
+        metavar="FILE", help=f"{what} (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_skyflats(parser, what="skyflats"):
+    """Add the skyflats."""
+    parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help=what)
+
+
+def add_login(parser):
+    """Add the option to log in to MAST."""
+    parser.add_argument(
+        "--login",
+        action="store_true",
+        help="log in to MAST; the token comes from MAST_API_TOKEN, the keyring or the terminal",
+    )
+
+
+def file_type(extension):
+    """Return the type of an option whose value is a file name with an extension."""
+
+    def read(text):
+        if not text.endswith(extension):
+            raise argparse.ArgumentTypeError(f"{text} does not end in {extension}")
+        return Path(text)
+
+    return read
+
+
+def positive_integer(text):
+    """Read a positive integer."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def given(options, *names):
+    """Select the options that are given; the defaults of a function apply to the others."""
+    values = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def import_extra(module, extra):
+    """Import a module of the package that needs an extra; raise LookupError without it."""
+    try:
+        return import_module(f"soss_background.{module}")
+    except ImportError as err:
+        raise LookupError(f'{err}: pip install "soss_background[{extra}]"') from err

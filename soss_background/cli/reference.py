@@ -1,0 +1,101 @@
+"""The subcommand ``soss-background reference``."""
+
+from soss_background.cli.console import check_no_input, print_table
+from soss_background.cli.options import add_skyflats, file_type, given, positive_integer
+from soss_background.detector import SUBARRAYS
+
+# What a reference file must not replace.
+_INPUTS = "the skyflats, or their flat"
+
+
+def add_parser(commands):
+    """Add the subcommand that writes a reference file."""
+    parser = commands.add_parser(
+        "reference",
+        help="write the BKG reference file of jwst's bkg_subtract",
+        description="Write a library of skyflats that jwst's own bkg_subtract reads. Identical "
+        "skies are merged and outliers are omitted; a table lists how well the best of the other "
+        "skies fits each sky.",
+    )
+    add_skyflats(parser)
+    parser.add_argument(
+        "-o", "--output", type=file_type(".fits"), required=True, metavar="FILE", help="output file"
+    )
+    parser.add_argument(
+        "--subarray",
+        choices=SUBARRAYS,
+        default="SUBSTRIP256",
+        help="pixels of the library; jwst uses SUBSTRIP256 for SUBSTRIP96 too, and the others "
+        "for their own subarray only (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--plane",
+        choices=["BKGDN", "BKG"],
+        default="BKGDN",
+        help="the denoised sky or the plain one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flat", metavar="FILE", help="multiply by this flat (default: the flat of each skyflat)"
+    )
+    _add_selection(parser)
+    _add_keywords(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_selection(parser):
+    """Add the options that select the skies of the library."""
+    parser.add_argument(
+        "--max-templates",
+        type=positive_integer,
+        metavar="N",
+        help="use the N skies that together fit all of them best",
+    )
+    parser.add_argument(
+        "--merge-below",
+        type=float,
+        metavar="FRACTION",
+        help="merge skies if the rms residual of each pair is below this fraction of the sky "
+        "(default: 0.0025)",
+    )
+    parser.add_argument(
+        "--max-residual",
+        type=float,
+        metavar="FRACTION",
+        help="omit a sky if the rms residual with every other exceeds this fraction of the sky, "
+        "and three times that of a typical sky (default: 0.05)",
+    )
+
+
+def _add_keywords(parser):
+    """Add the options for keywords of the header."""
+    parser.add_argument(
+        "--useafter", metavar="DATE", help="USEAFTER (default: before the first SOSS exposure)"
+    )
+    parser.add_argument("--author", metavar="NAME", help="AUTHOR (default: that of the skyflats)")
+    parser.add_argument(
+        "--pedigree",
+        metavar="TEXT",
+        help="PEDIGREE (default: INFLIGHT with the first and the last day of the exposures)",
+    )
+    parser.add_argument(
+        "--description", metavar="TEXT", help="DESCRIP (default: number of skies and subarray)"
+    )
+
+
+def run(options):
+    """Write a reference file; print how well its skies fit each other."""
+    from soss_background.io.skyflats import find_files
+    from soss_background.reference import make_reference, write_reference
+
+    settings = given(
+        options, "flat", "max_templates", "merge_below", "max_residual", "useafter", "author",
+        "pedigree", "description",
+    )  # fmt: skip
+    skyflats = find_files(options.skyflats)
+    check_no_input(options.output, skyflats, _INPUTS)
+    reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
+    check_no_input(options.output, table["FLAT"], _INPUTS)
+    write_reference(reference, options.output)
+    table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
+    print_table(table)
+    print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")

@@ -1,0 +1,50 @@
+"""The subcommand ``soss-background simulate``."""
+
+import argparse
+from pathlib import Path
+
+from soss_background.detector import PWCPOS, SUBARRAYS
+
+# Settings of `soss_background.simulate.Simulation` that can be given, and their defaults. The class
+# is slow to import; a test compares the defaults.
+SETTINGS = {
+    "seed": (1, "random seed"),
+    "n_exposures": (10, "number of dithered exposures"),
+    "n_integrations": (3, "integrations per exposure"),
+    "exposure_time": (300.0, "time of an exposure [s]"),
+    "sky_level": (1.0, "level of the sky relative to that of commissioning"),
+    "step_contrast": (1.0, "sky right of its edge relative to that of commissioning"),
+    "star_density": (1.0, "0 none, 1 moderate, 3 crowded"),
+    "stripes": (0.05, "rms of the 1/f stripes of an integration [DN/s]"),
+    "pwcpos": (PWCPOS, "pupil wheel position [deg]"),
+}
+
+
+def add_parser(commands):
+    """Add the subcommand that simulates exposures."""
+    parser = commands.add_parser(
+        "simulate",
+        help="simulate dithered exposures with known truth",
+        description="Write simulated _rateints exposures of blank sky, their association, a flat "
+        "and the truth.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("directory", type=Path, help="folder to write to")
+    for name, (default, meaning) in SETTINGS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), help=meaning, default=default)
+    parser.add_argument("--subarray", default="FULL", help="pixels read out", choices=SUBARRAYS)
+    parser.add_argument(
+        "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Simulate a visit or a time series."""
+    from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
+
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    simulation = Simulation(window=SUBARRAYS[options.subarray], **settings)
+    simulate = simulate_time_series if options.time_series else simulate_visit
+    print(simulate(options.directory, simulation))
