@@ -13,6 +13,10 @@ __all__ = ["FULL", "PWCPOS", "SUBARRAYS", "SUBSTRIP96", "SUBSTRIP256", "Window"]
 # Commanded position of the pupil wheel, degrees.
 PWCPOS = 245.76
 
+# Electrons per DN, side of a pixel in arcsec, collecting area of the telescope in m^2 (JWST user
+# documentation, NIRISS detector overview and JWST telescope).
+GAIN, PIXEL_SCALE, COLLECTING_AREA = 1.6, 0.0656, 25.4
+
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4
 
