@@ -48,9 +48,7 @@ def extract(scene, sky):
     meta.instrument.filter, meta.instrument.pupil = "CLEAR", "GR700XD"
     meta.instrument.pupil_position, meta.subarray.name = PWCPOS, scene.window.name
     meta.subarray.xstart, meta.subarray.ystart = scene.window.x0 + 1, scene.window.y0 + 1
-    step = OptimalExtractStep()
-    step.run(model)
-    return step.orders
+    return OptimalExtractStep().extract(model).orders
 
 
 def depth_bias(order, scene, left_over):

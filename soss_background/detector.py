@@ -35,6 +35,10 @@ PIXEL_SCALE = 0.0656
 # have: the wheel repeats to 0.15 degrees.
 PWCPOS, PWCPOS_REACH = 245.76, 0.3
 
+# Electrons per DN, side of a pixel in arcsec, collecting area of the telescope in m^2 (JWST user
+# documentation, NIRISS detector overview and JWST telescope).
+GAIN, PIXEL_SCALE, COLLECTING_AREA = 1.6, 0.0656, 25.4
+
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4
 

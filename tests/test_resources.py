@@ -33,7 +33,8 @@ def two_threads(monkeypatch):
         gc.freeze()
 
 
-def test_nothing_remains_after_a_run(two_threads):
+@pytest.mark.usefixtures("two_threads")
+def test_nothing_remains_after_a_run():
     before = blas_threads()
     with limit_resources():
         assert set(blas_threads()) == {1}
@@ -42,14 +43,16 @@ def test_nothing_remains_after_a_run(two_threads):
     assert gc.get_freeze_count() == 0
 
 
-def test_nothing_remains_after_an_error(two_threads):
+@pytest.mark.usefixtures("two_threads")
+def test_nothing_remains_after_an_error():
     before = blas_threads()
     with pytest.raises(ValueError, match="in the run"), limit_resources():
         raise ValueError("in the run")
     assert (blas_threads(), gc.get_freeze_count()) == (before, 0)
 
 
-def test_runs_in_two_threads_that_end_in_the_order_they_began(two_threads):
+@pytest.mark.usefixtures("two_threads")
+def test_runs_in_two_threads_that_end_in_the_order_they_began():
     before, entered, leave = blas_threads(), threading.Event(), threading.Event()
 
     def run():
@@ -69,7 +72,8 @@ def test_runs_in_two_threads_that_end_in_the_order_they_began(two_threads):
     assert (blas_threads(), gc.get_freeze_count()) == (before, 0)
 
 
-def test_what_was_frozen_stays_frozen(two_threads):
+@pytest.mark.usefixtures("two_threads")
+def test_what_was_frozen_stays_frozen():
     gc.freeze()
     with limit_resources():
         pass

@@ -1,4 +1,4 @@
-"""Take the sky out of science exposures."""
+"""Subtract the sky from science exposures."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,13 @@ from helpers import checksums, strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatModel, SkyflatSubtractStep
+from soss_background import SkyflatModel, SkyflatSubtractStep, SossStarePipeline
+from soss_background.associations import make_background_associations
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import find_files
 from soss_background.io.templates import read_templates
+from soss_background.pipeline.background import find_skyflats
 from soss_background.simulate import (
     Simulation,
     draw_stars,
@@ -34,7 +36,7 @@ STEP = "soss_background.SkyflatSubtractStep"
 
 
 def make_sky(window=SUBSTRIP256, level=1.0, contrast=1.0, shift=0.0):
-    """Make a sky with a step somewhere else."""
+    """Simulate a sky with a shifted edge."""
     moved = Window(window.name, window.y0, window.x0 - shift, window.ny, window.nx)
     return level * sky_image(moved, contrast=contrast, structure=0)
 
@@ -53,13 +55,13 @@ def fit(image, err, templates, window=SUBSTRIP256):
 
 
 def errors(found, sky, window=SUBSTRIP256):
-    """Measure the errors left and right, the rms, and that at the step, per cent of the sky."""
+    """Measure the errors left and right, the rms, and that at the edge, per cent of the sky."""
     science = ~window.reference_pixels()
     error = 100 * (found - sky) / np.median(sky[science])
     columns = np.arange(window.nx)
     left, right = science & (columns < 670), science & (columns > 760)
-    step = science & (abs(columns - 705) < 20)
-    rms = [np.sqrt(np.mean(error[part] ** 2)) for part in (science, step)]
+    edge = science & (abs(columns - 705) < 20)
+    rms = [np.sqrt(np.mean(error[part] ** 2)) for part in (science, edge)]
     return [np.median(error[left]), np.median(error[right]), *rms]
 
 
@@ -81,7 +83,7 @@ def test_shift():
 
 
 def test_aligned_templates_are_one_sky(templates):
-    """Whatever their levels, contrasts and places of the step."""
+    """Whatever their levels, contrasts and edge positions."""
     assert np.abs(templates.deviations).max() < 0.02
     assert np.abs(templates.deviations).mean() < 0.002
     left, right = templates.shifted(0.0)
@@ -98,7 +100,7 @@ def test_a_single_template(templates):
     assert_allclose(single.sky, templates.sky, rtol=0.06)
 
 
-def test_a_window_without_a_step():
+def test_a_window_without_an_edge():
     window = Window("FULL", 1800, 1000, 64, 256)
     templates = align_templates([make_sky(window)], [np.zeros(window.shape)], window.x0)
     assert not templates.right.any()
@@ -115,9 +117,10 @@ def test_faint_light_does_not_bias_a_level(share):
     rng = np.random.default_rng(3)
     residual = 0.01 * rng.standard_normal(20_000)
     residual += rng.exponential(0.04, residual.size) * (rng.random(residual.size) < share)
-    statistics, level, sigma = FaintLight(5.0), 0.0, np.full(residual.size, 0.01)
+    statistics, level, sigma = FaintLight.guess(5.0), 0.0, np.full(residual.size, 0.01)
     for _ in range(60):
         lit, light = statistics.expect(residual - level, sigma)
+        statistics = statistics.update(lit, light)
         score = (1 - lit) * (residual - level) + lit * (residual - level - light)
         level += score.sum() / np.maximum(1 - lit, 0.02).sum()
     assert abs(level) < 0.0012
@@ -139,11 +142,11 @@ def test_wings_are_spread_light():
 def test_level_contrast_and_shift(templates, level, contrast, shift):
     sky = make_sky(level=level, contrast=contrast, shift=shift)
     found = fit(*observe(sky), templates)
-    left, right, rms, step = errors(found.sky, sky)
+    left, right, rms, edge = errors(found.sky, sky)
     assert abs(left) < 0.3
     assert abs(right) < 0.3
     assert rms < 0.4
-    assert step < 0.5
+    assert edge < 0.5
     assert_allclose(found.shift, shift, atol=0.3)
     assert_allclose(found.level_left, 4.7 * level, rtol=0.03)
     assert found.chi2 < 1.5
@@ -157,12 +160,12 @@ def test_light_of_stars(templates, flux):
     target = Stars(*(np.array([value]) for value in (0.0, 0.0, flux, 9400.0)))
     light = star_image(SUBSTRIP256, target) + star_image(SUBSTRIP256, draw_stars(1.0, 5))
     found = fit(*observe(sky, light), templates)
-    left, right, rms, step = errors(found.sky, sky)
+    left, right, rms, edge = errors(found.sky, sky)
     # The darkest tenth of the pixels has more light than that.
     assert abs(left) < 0.9
     assert abs(right) < 1.5
     assert rms < 1.6
-    assert step < 2.5
+    assert edge < 2.5
     assert np.median(light[found.used] / sky[found.used]) < 0.15
 
 
@@ -203,22 +206,16 @@ def test_traces():
     assert_allclose(trace_distance(FULL, 245.76)[1792:], distance)
 
 
-@pytest.mark.parametrize("mode", ["exposure", "integration", "smooth"])
-def test_scales(mode):
+def test_scales():
     rng = np.random.default_rng(1)
     sky = np.full((40, 50), 5.0)
     truth = 1 + 0.02 * np.linspace(-1, 1, 12) + 0.01 * (np.arange(12) % 2 - 0.5)
     light = rng.exponential(3.0, sky.shape)
     data = truth[:, None, None] * sky + light + 0.1 * rng.standard_normal((12, *sky.shape))
-    scales = measure_scales(data, truth.mean() * sky, np.ones(sky.shape, dtype=bool), mode)
+    scales = measure_scales(data, truth.mean() * sky, np.ones(sky.shape, dtype=bool))
     assert_allclose(scales.mean(), 1)
-    expected = {
-        "exposure": np.ones(12),
-        "integration": truth / truth.mean(),
-        "smooth": 1 + 0.02 * np.linspace(-1, 1, 12),
-    }[mode]
-    assert_allclose(scales, expected, atol=0.002)
-    assert np.all(measure_scales(data[:1], sky, sky > 0, mode) == 1)
+    assert_allclose(scales, truth / truth.mean(), atol=0.002)
+    assert np.all(measure_scales(data[:1], sky, sky > 0) == 1)
 
 
 # --- files -------------------------------------------------------------------------------
@@ -265,7 +262,7 @@ def call(path, flat, **settings):
 
 
 def test_standalone(series, skyflat, tmp_path):
-    """By strun: the sky comes out, is saved if asked, and the header tells of it."""
+    """By strun: the sky is subtracted, saved if asked, and recorded in the header."""
     path, flat, truth = series
     before = checksums([path, skyflat, flat])
     options = ["--save_background=true", "--save_mask=true", f"--override_flat={flat}"]
@@ -391,23 +388,56 @@ def test_files_of_templates(skyflat, series, tmp_path):
     assert not list(tmp_path.glob("*.fits"))
 
 
-def test_background_exposures(series, tmp_path):
-    """Contemporaneous exposures of blank sky make the template."""
+# jwst warns of associations whose members are elsewhere.
+@pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
+def test_background_exposures(series, skyflat, tmp_path):
+    """A pipeline combines exposures of blank sky into the template; the step alone does not."""
     path, flat, truth = series
     settings = Simulation(
         window=SUBSTRIP256, seed=4, n_exposures=3, n_integrations=1, star_density=0.0
     )
     visit = simulate_visit(tmp_path / "visit", replace(settings, sky_level=0.8))
     background = sorted(visit.parent.glob("*_rateints.fits"))
+    (row,) = make_background_associations([path], background, tmp_path)
+    ways = "Run SkyflatSpec2Pipeline or SossStarePipeline, .*skyflat=FILE"
     step = SkyflatSubtractStep()
-    step.override_flat = str(flat)
-    result = step.run(str(path), [str(exposure) for exposure in background])
+    with pytest.raises(SkyflatError, match=ways):
+        step.run(row["association"])
+    with pytest.raises(SkyflatError, match=f"{path.name}: this step does not combine .*{ways}"):
+        step.run(str(path), [str(exposure) for exposure in background])
+    assert not list(tmp_path.glob("*.fits"))
+    step.skyflat, step.override_flat = [str(skyflat)], str(flat)
+    result = step.run(row["association"])
+    assert result.meta.skyflat_subtract.instance["templates"] == [skyflat.name]
+    pipeline = SossStarePipeline()
+    pipeline.skyflat_subtract.override_flat = pipeline.flat_field.override_flat = str(flat)
+    members = [str(exposure) for exposure in background]
+    pipeline.skyflat_subtract.skyflat = find_skyflats(pipeline.skyflat_subtract, path, members)
+    result = pipeline.skyflat_subtract.run(str(path))
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+    (template,) = result.meta.skyflat_subtract.instance["templates"]
+    assert template.startswith("nis_clear_gr700xd_LON")
     with datamodels.open(path) as original:
         removed = np.nanmean(original.data - result.data, axis=0) / truth["FLAT"]
     science = ~SUBSTRIP256.reference_pixels()
     error = (removed - truth["SKY"])[science] / np.median(truth["SKY"])
     assert abs(np.nanmedian(error)) < 0.02
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"skip": True}, {"skyflat": ["a_skyflat.fits"]}, {"override_bkg": "bkg.fits"}, {}],
+)
+def test_no_skyflat_is_made_that_is_not_needed(series, settings):
+    """Of an exposure whose sky is given, left in, or subtracted already."""
+    step = SkyflatSubtractStep()
+    for key, value in settings.items():
+        setattr(step, key, value)
+    with datamodels.open(series[0]) as model:
+        model.meta.cal_step.bkg_subtract = None if settings else "COMPLETE"
+        assert find_skyflats(step, model, ["no_such_file.fits"]) == settings.get("skyflat")
+        model.meta.cal_step.bkg_subtract, model.meta.exposure.type = None, "NIS_WFSS"
+        assert find_skyflats(step, model, ["no_such_file.fits"]) == settings.get("skyflat")
 
 
 @pytest.mark.parametrize(
@@ -440,38 +470,36 @@ def test_not_twice(series, skyflat, caplog):
     assert "has been subtracted already" in caplog.text
 
 
-def test_a_single_image(series, skyflat):
+def test_a_single_image(series, skyflat, tmp_path):
     path, flat, _ = series
     with datamodels.open(path) as cube:
         image = datamodels.ImageModel(data=cube.data[1], err=cube.err[1], dq=cube.dq[1])
         image.update(cube)
-        result = call(image, flat, skyflat=[str(skyflat)], scale_mode="integration")
+        settings = {"scale_mode": "integration", "save_residual": True}
+        result = call(image, flat, skyflat=[str(skyflat)], **settings)
+        expected = result.data / image.err
     assert result.data.shape == SUBSTRIP256.shape
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
     assert abs(np.nanmedian(result.data[210:250, 100:600])) < 0.05
+    residual = fits.getdata(next(tmp_path.glob("*_skyflatresidual.fits")))
+    assert_allclose(residual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scales_and_wings_of_a_drifting_series(series, skyflat, tmp_path):
-    """The sky drifts, stars and their wings stand still."""
+def test_scales_of_a_drifting_series(series, skyflat, tmp_path):
+    """The sky drifts, stars do not."""
     path, flat, truth = series
     sky, flat_field = truth["SKY"], truth["FLAT"]
     levels = np.array([0.94, 0.98, 1.02, 1.06])
     with datamodels.open(path) as model:
         model.data += ((levels - 1)[:, None, None] * sky * flat_field).astype(np.float32)
-        plain = call(model, flat, skyflat=[str(skyflat)])
-        result = call(
-            model, flat, skyflat=[str(skyflat)], scale_mode="integration", subtract_wings=True,
-            save_mask=True,
-        )  # fmt: skip
+        settings = {"scale_mode": "integration", "save_mask": True}
+        result = call(model, flat, skyflat=[str(skyflat)], **settings)
         removed = (model.data - result.data) / flat_field
     assert_allclose(result.meta.skyflat_subtract.instance["scales"], levels, atol=0.006)
-    assert result.meta.skyflat_subtract.instance["subtract_wings"] is True
     assert result.meta.skyflat_subtract.instance["scale_mode"] == "integration"
-    # Wings are the same in all integrations.
-    science = ~SUBSTRIP256.reference_pixels() & np.isfinite(model.data).all(axis=0)
-    wings = [plane - level * sky for plane, level in zip(removed, levels, strict=True)]
-    assert np.median(np.abs(wings[0] - wings[3])[science]) < 0.01 * np.median(sky)
-    assert np.nanmean(plain.data) > np.nanmean(result.data)
+    science = ~SUBSTRIP256.reference_pixels() & np.isfinite(removed).all(axis=0)
+    for plane, level in zip(removed, levels, strict=True):
+        assert abs(np.median((plane - level * sky)[science])) < 0.01 * np.median(sky)
     with datamodels.open(next(tmp_path.glob("*_skyflatused.fits"))) as used:
         assert 0.05 < used.mask.mean() < 0.95
         assert not used.mask[SUBSTRIP256.reference_pixels()].any()
@@ -480,7 +508,7 @@ def test_scales_and_wings_of_a_drifting_series(series, skyflat, tmp_path):
 
 def test_parameters_are_saved_and_used_again(series, skyflat, tmp_path):
     path, flat, _ = series
-    options = [f"--skyflat={skyflat}", f"--override_flat={flat}", "--scale_mode=smooth"]
+    options = [f"--skyflat={skyflat}", f"--override_flat={flat}", "--scale_mode=integration"]
     strun(STEP, path, *options, "--save-parameters=pars.asdf")
     first = next(tmp_path.glob("*_skyflatsubtract.fits"))
     data = fits.getdata(first)
@@ -524,10 +552,10 @@ def test_inputs_that_are_no_exposures(series, skyflat, tmp_path):
             SkyflatSubtractStep.call(tmp_path / "two_asn.json", skyflat=[str(skyflat)])
 
 
-def test_templates_with_and_without_a_step(series, tmp_path):
+def test_templates_with_and_without_an_edge(series, tmp_path):
     skies = np.array([make_sky(), np.full(SUBSTRIP256.shape, 5.0)])
     datamodels.SossBkgModel(data=skies).save(tmp_path / "odd.fits")
-    with pytest.raises(SkyflatError, match=r"odd.fits\[1\].*sky number 2 has no step"):
+    with pytest.raises(SkyflatError, match=r"odd.fits\[1\].*sky number 2 has no edge"):
         SkyflatSubtractStep.call(series[0], skyflat=["odd.fits"])
     datamodels.SossBkgModel(data=skies[1:]).save(tmp_path / "plain.fits")
     result = SkyflatSubtractStep.call(series[0], skyflat=["plain.fits"])

@@ -1,1 +1,1 @@
-"""From an exposure without its sky to spectra."""
+"""Extract spectra from exposures without sky."""

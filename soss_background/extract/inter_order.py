@@ -8,20 +8,21 @@ from scipy.linalg import solve
 from scipy.ndimage import gaussian_filter
 
 from soss_background.numerics.cells import gather_blocks
+from soss_background.numerics.robust import MAD_TO_SIGMA
 
 __all__ = ["free_pixels", "fit_light"]
 
-# Rows and columns of the cells whose medians are fitted, and part of a cell that must be seen.
+# Rows and columns of the cells whose medians are fitted, and least usable fraction of a cell.
 _CELL, _SEEN = (8, 32), 0.3
-# Distance of the knots, pixels, and what a second difference costs.
+# Distance of the knots, pixels, and weight of squared second differences.
 _KNOTS, _STIFFNESS = 64, 0.1
-# Cells brighter than the fit by this many standard deviations hold light of stars.
+# Cells brighter than the fit by this many standard deviations are rejected as stars.
 _CLIP, _ITERATIONS = 3.0, 4
 
 
 def free_pixels(shape, rows, distance):
     """
-    Find the pixels that no order comes near.
+    Find the pixels far from all orders.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ def free_pixels(shape, rows, distance):
     rows : sequence of ndarray, shape (nx,)
         Rows of the traces; NaN beyond them.
     distance : float
-        How near is near, pixels.
+        Least distance from a trace, pixels.
 
     Returns
     -------
@@ -47,10 +48,9 @@ def fit_light(image, free, *, degree, smoothing):
     """
     Fit a smoothing B-spline to the light between the orders.
 
-    Medians of cells of 8 x 32 pixels are fitted by B-splines whose knots are some 64 pixels apart;
-    second differences of neighbouring coefficients cost, so that the spline goes on smoothly below
-    the traces (Eilers & Marx 1996, Stat. Sci. 11, 89). Cells that stand out are stars, and left
-    out.
+    The B-splines have knots about 64 pixels apart and are fitted to medians of cells of 8 x 32
+    pixels. A penalty on second differences of neighbouring coefficients keeps the spline smooth
+    below the traces (Eilers & Marx 1996, Stat. Sci. 11, 89). Bright cells are rejected as stars.
 
     Parameters
     ----------
@@ -97,20 +97,19 @@ def fit_light(image, free, *, degree, smoothing):
 
 
 def _basis(place, length, degree):
-    """Make the B-splines of an axis."""
+    """Compute the B-splines of an axis."""
     number = max(round(length / _KNOTS), 1)
-    step = (length - 1) / number
-    knots = np.arange(-degree, number + degree + 1) * step
+    knots = np.arange(-degree, number + degree + 1) * ((length - 1) / number)
     # The last knot may be a rounding error short of the last pixel.
     place = np.clip(place, 0, knots[number + degree])
     return BSpline.design_matrix(place, knots, degree).toarray()
 
 
 def _penalty(rows, columns):
-    """Make the cost of second differences of neighbouring coefficients."""
+    """Compute the penalty on second differences of neighbouring coefficients."""
     along_y, along_x = (np.diff(np.eye(n), 2, axis=0) for n in (rows, columns))
-    cost = np.kron(along_y.T @ along_y, np.eye(columns))
-    return cost + np.kron(np.eye(rows), along_x.T @ along_x) + 1e-6 * np.eye(rows * columns)
+    penalty = np.kron(along_y.T @ along_y, np.eye(columns))
+    return penalty + np.kron(np.eye(rows), along_x.T @ along_x) + 1e-6 * np.eye(rows * columns)
 
 
 def _bin(image):
@@ -120,7 +119,7 @@ def _bin(image):
     number = np.sum(np.isfinite(cells), axis=2)
     seen = number > _SEEN * high * wide
     value = nanmedian(cells, axis=2)
-    scatter = 1.4826 * nanmedian(np.abs(cells - value[..., np.newaxis]), axis=2)
+    scatter = MAD_TO_SIGMA * nanmedian(np.abs(cells - value[..., np.newaxis]), axis=2)
     # A median is noisier than a mean.
     error = np.sqrt(np.pi / 2) * scatter / np.sqrt(np.maximum(number, 1))
     seen &= error > 0

@@ -1,13 +1,12 @@
-"""The step that removes smooth light between the orders."""
+"""The step that subtracts smooth light between the orders."""
 
 import logging
 
 import numpy as np
 
 from soss_background.errors import SkyflatError
-from soss_background.extract.frames import as_cubes, mean_image
+from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order import fit_light, free_pixels
-from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
 
@@ -17,22 +16,22 @@ log = logging.getLogger(__name__)
 
 
 class InterOrderBackgroundStep(SkyflatStep):
-    """Remove smooth light that is left between the orders."""
+    """Subtract residual smooth light between the orders."""
 
     class_alias = "inter_order_background"
 
     spec = """
     degree = integer(default=3, min=1, max=5)  # Degree of the smoothing B-spline
-    distance = float(default=30.0, min=0.0)  # Pixels nearer to the trace of an order are left out [pixels]
-    smoothing = float(default=0.0, min=0.0)  # Standard deviation of a Gaussian that smooths the light [pixels; 0: none]
-    each_integration = boolean(default=False)  # Fit every integration, instead of their mean
-    skip = boolean(default=True)  # Skip this step, unless it runs alone
+    distance = float(default=30.0, min=0.0)  # Pixels nearer to the trace of an order are ignored [pixels]
+    smoothing = float(default=0.0, min=0.0)  # Standard deviation of the Gaussian that smooths the light [pixels; 0: none]
+    each_integration = boolean(default=False)  # Fit every integration instead of their mean
+    skip = boolean(default=True)  # Skip this step unless it runs alone
     suffix = string(default='interorder')  # Default suffix for output files
     """  # noqa: E501
 
     def process(self, init):
         """
-        Fit and remove the light.
+        Fit and subtract the light.
 
         Parameters
         ----------
@@ -48,21 +47,21 @@ class InterOrderBackgroundStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If a file cannot be read, or too few pixels lie between the orders.
+            If a file cannot be read, or there are too few pixels between the orders.
         """
         exposure = self.prepare_output(self.open_exposure(init))
-        name, window = exposure.meta.filename, find_window(exposure)
-        pwcpos = find_pwcpos(exposure)
-        rows = [expected_trace(order, window, pwcpos).row for order in ORDERS]
+        frames = read_frames(exposure)
+        window, data = frames.window, frames.data
+        rows = [expected_trace(order, window, frames.pwcpos).row for order in ORDERS]
         free = free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
-        data, _, good = as_cubes(exposure)
-        frames = np.where(good, data, np.nan) if self.each_integration else [mean_image(data, good)]
+        images = np.where(frames.good, data, np.nan) if self.each_integration else [frames.mean]
         try:
             settings = {"degree": self.degree, "smoothing": self.smoothing}
-            light = np.array([fit_light(frame, free, **settings) for frame in frames])
+            light = np.array([fit_light(image, free, **settings) for image in images])
         except ValueError as err:
-            raise SkyflatError(f"{name}: {err}") from err
+            raise SkyflatError(f"{frames.name}: {err}") from err
         removed = np.where(window.reference_pixels(), 0, light)
         exposure.data = (data - removed).reshape(exposure.data.shape)
-        log.info("%s: %.3g DN/s between the orders removed (median)", name, np.median(light))
+        median = np.median(light)
+        log.info("%s: subtracted %.3g DN/s between the orders (median)", frames.name, median)
         return exposure

@@ -1,25 +1,24 @@
 """The step that extracts spectra."""
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 from bottleneck import nanmedian
 
 from soss_background.datamodels.traces import SossTracesModel
+from soss_background.detector import GAIN
 from soss_background.errors import SkyflatError
-from soss_background.extract.contamination import estimate_contamination, measure_wings
-from soss_background.extract.frames import as_cubes, mean_image
-from soss_background.extract.optimal import Order, extract_order
-from soss_background.extract.profile import cut_band
+from soss_background.extract.frames import read_frames
+from soss_background.extract.orders import extract_orders
 from soss_background.extract.response import measure_response, read_standard
 from soss_background.extract.spectra import make_spectra, merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
 from soss_background.io.exposures import read_header
-from soss_background.sky.traces import ORDERS
 from soss_background.steps.base import SkyflatStep
 from soss_background.steps.provenance import wrap_command
 
@@ -27,40 +26,45 @@ __all__ = ["OptimalExtractStep"]
 
 log = logging.getLogger(__name__)
 
-# Pixels nearer to the trace of a fainter and of a brighter order tell nothing of the profile.
-_NEAR, _BRIGHT_NEAR = 18, 40
 
-
-class OptimalExtractStep(SkyflatStep):
+@dataclass(frozen=True, repr=False)
+class Extracted:
     """
-    Extract the spectra of a SOSS exposure.
+    Extraction results for an exposure.
 
     Attributes
     ----------
     orders : dict
-        After a run, all that is known of each order, see `~soss_background.extract.optimal.Order`.
+        For each order its `~soss_background.extract.optimal.Order`.
+    merged : `~astropy.table.Table`
+        Median spectrum of all orders, see `~soss_background.extract.spectra.merge_orders`.
     response : `~astropy.table.Table` or None
-        After a run on a standard star, see `~soss_background.extract.response.measure_response`.
+        Of a standard star, see `~soss_background.extract.response.measure_response`.
     """
+
+    orders: dict
+    merged: Table
+    response: Table | None
+
+
+class OptimalExtractStep(SkyflatStep):
+    """Extract the spectra of a SOSS exposure."""
 
     class_alias = "optimal_extract"
 
-    spec = """
+    spec = f"""
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
     half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
     n_sigma = float(default=6.0, min=1.0)  # Significance above which a pixel is a cosmic ray [sigma]
-    max_contamination = float(default=0.01, min=0.0)  # Columns of which a larger part of the light is of other orders are flagged
+    max_contamination = float(default=0.01, min=0.0, max=1.0)  # Columns in which other orders contribute a larger fraction of the flux are flagged
     standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
-    gain = float(default=1.6, min=0.0)  # Gain, for the efficiency [electrons/DN]
+    gain = float(default={GAIN}, min=0.0)  # Gain, for the efficiency [electrons/DN]
     save_box = boolean(default=False)  # Save the spectra of the box too
-    save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as text
+    save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as ECSV
     suffix = string(default='x1dints')  # Default suffix for output files
     """  # noqa: E501
-
-    orders: ClassVar = {}
-    response = None
 
     def process(self, init, traces=None):
         """
@@ -70,8 +74,8 @@ class OptimalExtractStep(SkyflatStep):
         ----------
         init : str, `~pathlib.Path` or data model
             The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
-        traces : str, `~pathlib.Path` or `~soss_background.SossTracesModel`, optional
-            Its traces; they are fitted if they are not given.
+        traces : str, `~pathlib.Path`, `~soss_background.SossTracesModel` or Extracted, optional
+            Its traces, which are fitted by default, or what `extract` returned for the exposure.
 
         Returns
         -------
@@ -83,52 +87,65 @@ class OptimalExtractStep(SkyflatStep):
         SkyflatError
             If a file cannot be read, or no pixel can be used.
         """
-        standard = read_standard(self.standard) if self.standard else None
         exposure = self.open_exposure(init)
-        done = {"its sky is in it": "bkg_subtract", "not flat-fielded": "flat_field"}
-        for fault, key in done.items():
-            if getattr(exposure.meta.cal_step, key) != "COMPLETE":
-                log.warning("%s: %s", exposure.meta.filename, fault)
-        traces = self._find_traces(exposure, traces or self.traces)
-        _check_subarray(exposure, traces)
-        data, err, good = as_cubes(exposure)
-        places = {order: traces.rows(order, data.shape[-1]) for order in ORDERS}
-        rows = {order: row for order, (row, _) in places.items() if self._is_seen(row, good)}
-        if not rows:
-            raise SkyflatError(f"{exposure.meta.filename}: no order has a usable pixel")
-        extractions = {order: self._extract(order, rows, data, err, good) for order in rows}
-        contamination = self._contamination(mean_image(data, good), rows, extractions)
-        self.orders = {}
-        for order, each in extractions.items():
-            wavelength = places[order][1][each.band.columns]
-            self.orders[order] = Order(rows[order], wavelength, each, contamination[order])
-        self._report(exposure.meta.filename)
-        spectra = make_spectra(exposure, self.orders, self.max_contamination)
+        extracted = traces if isinstance(traces, Extracted) else self.extract(exposure, traces)
         if self.save_box:
-            box = make_spectra(exposure, self.orders, self.max_contamination, box=True)
+            box = make_spectra(exposure, extracted.orders, self.max_contamination, box=True)
             self.save_model(box, suffix="x1dboxints", force=True)
         if self.save_merged:
-            merged = merge_orders(self.orders, self.max_contamination)
-            self._save_table(merged, exposure, "spectrum")
+            self._save_table(extracted.merged, exposure, "spectrum")
+        if extracted.response is not None:
+            self._save_table(extracted.response, exposure, "response")
+        return make_spectra(exposure, extracted.orders, self.max_contamination)
+
+    def extract(self, init, traces=None, frames=None):
+        """
+        Extract an exposure without saving anything.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or data model
+            The exposure without its sky, unchanged.
+        traces : str, `~pathlib.Path` or `~soss_background.SossTracesModel`, optional
+            Its traces; they are fitted by default.
+        frames : `~soss_background.extract.frames.Frames`, optional
+            Its integrations; by default they are read from the exposure.
+
+        Returns
+        -------
+        extracted : Extracted
+            Spectra, profiles and contamination of all orders.
+
+        Raises
+        ------
+        SkyflatError
+            If a file cannot be read, or no pixel can be used.
+        """
+        standard = read_standard(self.standard) if self.standard else None
+        exposure = self.open_exposure(init)
+        name, done = exposure.meta.filename, exposure.meta.cal_step
+        if done.bkg_subtract != "COMPLETE":
+            log.warning("%s: its sky is not subtracted", name)
+        if done.flat_field != "COMPLETE":
+            log.warning("%s: not flat-fielded", name)
+        frames = frames or read_frames(exposure)
+        traces = self._find_traces(exposure, frames, traces or self.traces)
+        _check_subarray(exposure, traces)
+        settings = {key: getattr(self, key) for key in ("half_width", "degree", "n_sigma")}
+        orders = extract_orders(frames, traces, **settings)
+        if not orders:
+            raise SkyflatError(f"{name}: no order has a usable pixel")
+        self._report(name, orders)
+        limit = self.max_contamination
+        response = None
         if standard:
-            self.response = measure_response(
-                self.orders,
-                standard,
-                gain=self.gain,
-                degree=self.response_degree,
-                max_contamination=self.max_contamination,
-            )
-            self._save_table(self.response, exposure, "response")
-        return spectra
+            settings = {"gain": self.gain, "degree": self.response_degree}
+            response = measure_response(orders, standard, max_contamination=limit, **settings)
+        return Extracted(orders, merge_orders(orders, limit), response)
 
-    def _is_seen(self, row, good):
-        """Tell whether an order has a usable pixel."""
-        band = cut_band(row, good.shape[-2:], self.half_width)
-        return bool(np.any(band.take(good) & (band.weight > 0)))
-
-    def _report(self, name):
-        """Tell how good the spectra are."""
-        for order, (_, _, extraction, contamination) in self.orders.items():
+    def _report(self, name, orders):
+        """Log signal-to-noise ratios and contamination."""
+        for order, (_, _, extraction, contamination) in orders.items():
             snr = nanmedian(extraction.flux / extraction.error)
             share = 1 - np.mean(contamination <= self.max_contamination)
             log.info(
@@ -136,40 +153,16 @@ class OptimalExtractStep(SkyflatStep):
                 name, order, snr, 100 * share,
             )  # fmt: skip
 
-    def _find_traces(self, exposure, traces):
+    def _find_traces(self, exposure, frames, traces):
         """Open the traces that are given, or fit them."""
         if traces is None:
-            return TraceFitStep().run(exposure)
+            return TraceFitStep().run(exposure, frames)
         if isinstance(traces, SossTracesModel):
             return traces
         return open_traces(Path(traces))
 
-    def _extract(self, order, rows, data, err, good):
-        """Extract an order."""
-        band = cut_band(rows[order], data.shape[-2:], self.half_width)
-        free = np.ones(band.rows.shape, dtype=bool)
-        for other, row in rows.items():
-            if other != order:
-                reach = _NEAR if other > order else _BRIGHT_NEAR
-                free &= ~(np.abs(band.rows - row[band.columns, np.newaxis]) < reach)
-        settings = {"degree": self.degree, "n_sigma": self.n_sigma, "profile_mask": free}
-        return extract_order(data, err, good, band, progress=f"Order {order}", **settings)
-
-    def _contamination(self, image, rows, extractions):
-        """Estimate the part of the light that is of other orders; NaN if nothing tells it."""
-        first = min(rows)
-        flux = np.full(image.shape[1], np.nan)
-        flux[extractions[first].band.columns] = nanmedian(extractions[first].flux, axis=0)
-        others = [row for order, row in rows.items() if order != first]
-        wings = measure_wings(image, rows[first], others, flux)
-        if wings is None:
-            log.warning("The light of other orders cannot be told: no column shows one alone")
-            unknown = {key: len(each.band.columns) for key, each in extractions.items()}
-            return {key: np.full(number, np.nan) for key, number in unknown.items()}
-        return estimate_contamination(rows, extractions, wings)
-
     def _save_table(self, table, exposure, suffix):
-        """Write a table as FITS and as text."""
+        """Write a table as FITS and as ECSV."""
         name, target = exposure.meta.filename, exposure.meta.target.catalog_name
         command = wrap_command(self.describe_run()["command"])
         table.meta = {"EXPOSURE": name, "TARGNAME": target, "HISTORY": command}
@@ -180,7 +173,7 @@ class OptimalExtractStep(SkyflatStep):
 
 
 def _write_fits(table, path):
-    """Write a table with its units as they are: FITS itself knows no DN."""
+    """Write a table with its units unchanged: the FITS standard has no DN."""
     plain = table.copy()
     for column in plain.columns.values():
         column.unit = None
@@ -192,7 +185,7 @@ def _write_fits(table, path):
 
 
 def _check_subarray(exposure, traces):
-    """Make sure that traces are those of the pixels of an exposure."""
+    """Raise unless traces and exposure have the same pixels."""
     keys = ("name", "xstart", "ystart")
     mine, theirs = (
         [getattr(model.meta.subarray, key) for key in keys] for model in (exposure, traces)
@@ -210,7 +203,7 @@ def open_traces(path):
     Parameters
     ----------
     path : `~pathlib.Path`
-        A file as TraceFitStep saves it.
+        A product of TraceFitStep.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How much of a standard star's light is detected."""
+"""Response and efficiency from the spectrum of a standard star."""
 
 import numpy as np
 from astropy import constants
@@ -15,6 +15,7 @@ __all__ = ["measure_response", "read_standard"]
 
 # Collecting area of the telescope.
 _AREA = COLLECTING_AREA * u.m**2
+# Columns that deviate from the polynomial by more standard deviations are clipped, and how often.
 _CLIP, _ITERATIONS = 3.0, 5
 
 
@@ -25,8 +26,8 @@ def read_standard(path):
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        A FITS file as those of CALSPEC, or a table that astropy reads, with the columns WAVELENGTH
-        (Angstrom unless it tells its unit) and FLUX (erg/s/cm^2/Angstrom).
+        A FITS file in the format of CALSPEC, or a table that astropy reads, with the columns
+        WAVELENGTH (Angstrom unless the column has a unit) and FLUX (erg/s/cm^2/Angstrom).
 
     Returns
     -------
@@ -58,45 +59,45 @@ def measure_response(orders, standard, *, gain, degree, max_contamination):
     standard : `~astropy.table.Table`
         The model, see `read_standard`.
     gain : float
-        Electrons of a DN.
+        Electrons per DN.
     degree : int
         Degree of the polynomial through the logarithm of the response of an order; columns that
-        deviate by more than three standard deviations, such as lines, are left out.
+        deviate by more than three standard deviations, such as lines, are clipped.
     max_contamination : float
-        Columns of which a larger part of the light is of other orders are left out too.
+        Columns in which other orders contribute a larger fraction of the flux are ignored too.
 
     Returns
     -------
     table : `~astropy.table.Table`
         ``order``, ``wavelength`` (micron), ``response`` (DN/s for 1 W/m^2/micron), ``fit`` (its
-        polynomial; NaN beyond the columns that were used) and ``efficiency`` (electrons for a
+        polynomial; NaN beyond the columns that were used) and ``efficiency`` (electrons per
         photon that arrives at the telescope) of each column.
     """
-    parts = []
+    tables = []
     for order, each in orders.items():
         flux = nanmedian(each.extraction.flux, axis=0)
         model = np.interp(
             each.wavelength, standard["wavelength"], standard["flux"], left=np.nan, right=np.nan
         )
         width = np.abs(np.gradient(each.wavelength))
-        power = model * width * u.W / u.m**2 * _AREA
+        power = model * width * u.W / u.m**2 * (COLLECTING_AREA * u.m**2)
         photon = constants.h * constants.c / (each.wavelength * u.micron)
         photons = (power / photon).to_value(1 / u.s)
         response = flux / np.where(model > 0, model, np.nan)
-        part = Table({"wavelength": each.wavelength, "response": response})
+        table = Table({"wavelength": each.wavelength, "response": response})
         clean = (response > 0) & (each.contamination <= max_contamination)
-        part["fit"] = _fit(each.wavelength, response, clean, degree)
-        part["efficiency"] = gain * flux / np.where(photons > 0, photons, np.nan)
-        part["order"] = order
-        parts.append(part["order", "wavelength", "response", "fit", "efficiency"])
-    table = vstack(parts)
+        table["fit"] = _fit(each.wavelength, response, clean, degree)
+        table["efficiency"] = gain * flux / np.where(photons > 0, photons, np.nan)
+        table["order"] = order
+        tables.append(table["order", "wavelength", "response", "fit", "efficiency"])
+    table = vstack(tables)
     table["wavelength"].unit = "um"
     table["response"].unit = table["fit"].unit = "DN m2 um / (s W)"
     return table
 
 
 def _fit(wavelength, response, used, degree):
-    """Fit a polynomial to the logarithm of a response, in the columns that may be used."""
+    """Fit a polynomial to the logarithm of a response in the usable columns."""
     values = np.log(np.where(response > 0, response, 1))
     settings = {"degree": degree, "n_sigma": _CLIP, "iterations": _ITERATIONS}
     fit, used = fit_clipped(wavelength, values, used, **settings)

@@ -1,4 +1,4 @@
-"""Spectra as products: jwst's own model of time series, and a median spectrum of all orders."""
+"""Spectra as products: jwst's model of time series, and a median spectrum of all orders."""
 
 import numpy as np
 from astropy.table import Table, vstack
@@ -11,29 +11,29 @@ from stdatamodels.jwst.datamodels import dqflags
 __all__ = ["make_spectra", "merge_orders"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
-# What jwst's flags have for light that is not all the target's.
+# The flag of jwst that comes closest to contamination.
 _CONTAMINATED = dqflags.pixel["OTHER_BAD_PIXEL"]
 
 
 def make_spectra(exposure, orders, max_contamination, *, box=False):
     """
-    Put extracted spectra into the model that jwst has for time series.
+    Convert extracted spectra to jwst's model of time series.
 
     Parameters
     ----------
     exposure : data model
-        The exposure, whose metadata and times are taken.
+        The exposure, for its metadata and times.
     orders : dict
         For each order its `~soss_background.extract.optimal.Order`.
     max_contamination : float
-        Columns of which a larger part is of other orders are flagged OTHER_BAD_PIXEL.
+        Columns in which other orders contribute a larger fraction are flagged OTHER_BAD_PIXEL.
     box : bool, optional
         True for the spectra of the box.
 
     Returns
     -------
     spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-        The spectra, an item an order and a row an integration, sorted by wavelength; DN/s.
+        The spectra, one item per order with one row per integration, sorted by wavelength; DN/s.
     """
     spectra = datamodels.TSOMultiSpecModel()
     spectra.update(exposure, only="PRIMARY", extra_fits=True)
@@ -64,12 +64,12 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
 
 
 def _spectrum(order, wavelength):
-    """Make the model of a spectrum that is yet to be filled."""
+    """Create the model of an empty spectrum."""
     dtype = datamodels.SpecModel().get_dtype("spec_table")
     table = np.zeros(len(wavelength), dtype=dtype)
     for name in dtype.names:
         if dtype[name].kind == "f":
-            table[name] = np.nan  # of what is not measured
+            table[name] = np.nan
     table["WAVELENGTH"] = wavelength
     spectrum = datamodels.SpecModel(spec_table=table)
     spectrum.spectral_order = order
@@ -82,20 +82,20 @@ def merge_orders(orders, max_contamination):
     """
     Merge the median spectra of all orders.
 
-    Where two orders show the same wavelength, the one with the higher signal-to-noise ratio is
-    taken, of those that are free of the others' light.
+    Where two orders show the same wavelength, the one with the higher signal-to-noise ratio wins
+    among those with little contamination.
 
     Parameters
     ----------
     orders : dict
         For each order its `~soss_background.extract.optimal.Order`.
     max_contamination : float
-        Columns with more are left out where another order shows the wavelength.
+        Columns with more are ignored where another order shows the wavelength.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        ``wavelength`` (micron), ``flux`` and ``error`` (of the median of the integrations, DN/s a
+        ``wavelength`` (micron), ``flux`` and ``error`` (of the median of the integrations, DN/s per
         column), ``snr``, ``order``, ``contamination``, sorted by wavelength.
     """
     parts = []
@@ -124,7 +124,7 @@ def merge_orders(orders, max_contamination):
 
 
 def _is_best(part, parts, max_contamination):
-    """Find the columns of an order that no other order shows better."""
+    """Find the columns of an order whose wavelengths no other order shows better."""
     best = np.isfinite(part["snr"])
     for other in parts:
         if other is part:
@@ -138,6 +138,6 @@ def _is_best(part, parts, max_contamination):
         clean = part["contamination"] <= max_contamination
         rival_clean = contamination <= max_contamination
         better = (clean & ~rival_clean) | ((clean == rival_clean) & (part["snr"] >= snr))
-        # What the other order does not show, in a gap of it or beyond it, it does not show better.
+        # The other order has no measurement in its gaps or beyond its ends.
         best &= better | ~np.isfinite(snr)
     return best

@@ -1,7 +1,7 @@
-"""Where the traces of an exposure are: centroids in slices, and a polynomial through them."""
+"""Centroids of the traces of an exposure in slices, and a polynomial through them."""
 
 import numpy as np
-from astropy.stats import mad_std
+from astropy.stats import median_absolute_deviation
 from astropy.table import Table
 from bottleneck import nanmax, nanmedian
 from scipy.ndimage import map_coordinates
@@ -10,10 +10,10 @@ from soss_background.numerics.polynomial import fit_clipped
 
 __all__ = ["fit_deviation", "measure_slices", "straighten"]
 
-# Half of the rows that tell a centroid, pixels: the trace is 22 pixels wide.
+# Half of the rows that enter a centroid, pixels: the trace is 22 pixels wide.
 _CORE = 15
-# Parts of a slice, on both sides, that tell the background.
-_EDGE = 0.15
+# Fraction of a slice, on each side, in which the background is measured.
+_END = 0.15
 _ITERATIONS = 8
 
 
@@ -49,25 +49,25 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
     """
     Measure the centroids of a trace in slices along the dispersion.
 
-    A slice is the median of the columns around its own, straightened along the expected trace, so
-    that stars and bad pixels drop out. The centroid is that of the light above the edges of the
-    slice, within 15 pixels of the centroid itself (found by iteration).
+    A slice is the median of neighbouring columns, straightened along the expected trace, which
+    rejects stars and bad pixels. The centroid is that of the flux above the ends of the slice,
+    within 15 pixels of the centroid itself (found by iteration).
 
     Parameters
     ----------
     image : ndarray of float, shape (ny, nx)
-        The light of the target, DN/s; NaN where there is no measurement.
+        Count rates of the target, DN/s; NaN where there is no measurement.
     row : ndarray of float, shape (nx,)
         Expected row of the trace; NaN beyond it.
     crowded : ndarray of bool, shape (nx,)
-        True for columns in which the light of another order is too near.
+        True for columns in which another order is too near.
     number : int
         Number of slices.
     length, width : int
         Columns and rows of a slice.
     n_mad : float
         The highest value of a slice with a trace exceeds its background by this many median
-        absolute deviations of its edges.
+        absolute deviations of its ends.
 
     Returns
     -------
@@ -82,8 +82,8 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
     samples = straighten(image, row, half)
     rows = []
     for centre in centres:
-        part = samples[:, max(centre - length // 2, 0) : centre + length // 2 + 1]
-        offset, peak = _centroid(nanmedian(part, axis=1), n_mad)
+        near = samples[:, max(centre - length // 2, 0) : centre + length // 2 + 1]
+        offset, peak = _centroid(nanmedian(near, axis=1), n_mad)
         found = np.isfinite(offset) and not crowded[centre]
         measured = row[centre] + offset if found else np.nan
         rows.append((centre, row[centre], measured, peak, crowded[centre], found))
@@ -92,14 +92,14 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
 
 
 def _centroid(profile, n_mad):
-    """Find the centroid of a slice relative to its middle, and how high it stands out."""
+    """Return the centroid of a slice relative to its middle, and the height of its peak."""
     half = len(profile) // 2
-    edge = max(round(_EDGE * len(profile)), 2)
-    edges = np.concatenate([profile[:edge], profile[-edge:]])
-    if not np.isfinite(edges).any() or not np.isfinite(profile).any():
+    number = max(round(_END * len(profile)), 2)
+    ends = np.concatenate([profile[:number], profile[-number:]])
+    if not np.isfinite(ends).any() or not np.isfinite(profile).any():
         return np.nan, np.nan
-    background = nanmedian(edges)
-    noise = mad_std(edges, ignore_nan=True) / 1.4826
+    background = nanmedian(ends)
+    noise = median_absolute_deviation(ends, ignore_nan=True)
     peak = (nanmax(profile) - background) / noise if noise > 0 else np.nan
     if not peak >= n_mad:
         return np.nan, peak
@@ -107,7 +107,7 @@ def _centroid(profile, n_mad):
     place = np.arange(-half, half + 1)
     centre = 0.0
     for _ in range(_ITERATIONS):
-        # Rows on the edge of the core count in part, so that the centroid moves smoothly.
+        # Fractional weights at the border of the core let the centroid move smoothly.
         weights = light * np.clip(_CORE + 0.5 - np.abs(place - centre), 0, 1)
         centre = np.sum(weights * place) / np.sum(weights)
         if not abs(centre) < half - 2:
@@ -118,23 +118,23 @@ def _centroid(profile, n_mad):
 
 def fit_deviation(slices, *, degree, n_sigma, iterations):
     """
-    Fit how far a trace is from where it was expected.
+    Fit the deviation of a trace from its expected row.
 
     Parameters
     ----------
     slices : `~astropy.table.Table`
-        Slices with ``column``, ``expected``, ``row`` and ``detected``; gets the columns ``used``
-        and ``residual`` (of the row from the fit, pixels).
+        Slices with ``column``, ``expected``, ``row`` and ``detected``; the function
+        adds the columns ``used`` and ``residual`` (row minus fit, pixels).
     degree : int
         Degree of the polynomial.
     n_sigma : float
-        Slices that deviate by more standard deviations are left out.
+        Slices that deviate by more standard deviations are clipped.
     iterations : int
-        Number of times that is done.
+        Number of clippings.
 
     Returns
     -------
-    deviation : `~numpy.polynomial.Polynomial` or None
+    deviation : `~astropy.modeling.models.Polynomial1D` or None
         Row minus expected row as a function of the column; None if there are too few slices, fewer
         than twice the number of coefficients.
     """

@@ -6,9 +6,8 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from soss_background.datamodels.traces import SossTracesModel
-from soss_background.extract.frames import as_cubes, mean_image
+from soss_background.extract.frames import read_frames
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
-from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.sky.traces import ORDERS, Trace, expected_trace
 from soss_background.steps.base import SkyflatStep
 
@@ -16,7 +15,7 @@ __all__ = ["TraceFitStep"]
 
 log = logging.getLogger(__name__)
 
-# Distances at which a fainter and a brighter order would shift a centroid, pixels.
+# Distances within which a fainter and a brighter order shift a centroid, pixels.
 _NEAR, _BRIGHT_NEAR = 30, 45
 
 
@@ -30,49 +29,49 @@ class TraceFitStep(SkyflatStep):
     slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
     slice_width = integer(default=60, min=40)  # Rows of a slice [pixels]
     n_mad = float(default=8.0, min=0.0)  # A slice with a trace stands above its background by this many median absolute deviations
-    degree = integer(default=5, min=0)  # Degree of the polynomial through the distances from where pastasoss expects the trace
-    n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are left out
-    iterations = integer(default=5, min=0)  # Number of times that is done
+    degree = integer(default=5, min=0)  # Degree of the polynomial through the deviations from the expected trace
+    n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are clipped
+    iterations = integer(default=5, min=0)  # Number of clippings
     suffix = string(default='sosstraces')  # Default suffix for output files
     """  # noqa: E501
 
-    def process(self, init):
+    def process(self, init, frames=None):
         """
-        Find the traces of orders 1 and 2, and of 3 where it is seen.
+        Find the traces of orders 1 and 2, and of order 3 where it is bright enough.
 
         Parameters
         ----------
         init : str, `~pathlib.Path` or data model
             The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
+        frames : `~soss_background.extract.frames.Frames`, optional
+            Its integrations; by default they are read from the exposure.
 
         Returns
         -------
         `~soss_background.SossTracesModel`
-            The traces. Of an order that is too faint, the trace is where pastasoss expects it.
+            The traces. An order that is too faint has the expected trace.
         """
         exposure = self.open_exposure(init)
-        name, window = exposure.meta.filename, find_window(exposure)
-        pwcpos = find_pwcpos(exposure)
-        data, _, good = as_cubes(exposure)
-        image = mean_image(data, good)
+        frames = frames or read_frames(exposure)
+        name, window, pwcpos = frames.name, frames.window, frames.pwcpos
         model = SossTracesModel()
         model.update(exposure)
         everywhere = {order: expected_trace(order, window, pwcpos) for order in ORDERS}
-        expected = {order: cut_trace(trace, window) for order, trace in everywhere.items()}
+        expected = {order: _cut_trace(trace, window) for order, trace in everywhere.items()}
         expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
         traces, slices = [], []
         for order, trace in expected.items():
-            mine, deviation = self._fit(image, trace.row, find_crowded(order, everywhere))
-            report(name, order, mine)
-            traces.append(tabulate(order, trace, deviation))
+            mine, deviation = self._fit(frames.mean, trace.row, _find_crowded(order, everywhere))
+            _report(name, order, mine)
+            traces.append(_tabulate(order, trace, deviation))
             mine["order"] = order
             slices.append(mine)
-        model.traces = as_array(vstack(traces), model.get_dtype("traces"))
-        model.slices = as_array(vstack(slices), model.get_dtype("slices"))
+        model.traces = _as_array(vstack(traces), model.get_dtype("traces"))
+        model.slices = _as_array(vstack(slices), model.get_dtype("slices"))
         return model
 
     def _fit(self, image, row, crowded):
-        """Measure and fit an order; return its slices and how far it is from where expected."""
+        """Measure and fit an order; return its slices and its deviation from the expected trace."""
         slices = measure_slices(
             image,
             row,
@@ -86,19 +85,19 @@ class TraceFitStep(SkyflatStep):
         fit = fit_deviation(slices, **settings)
         if fit is None:
             return slices, np.zeros(len(row))
-        # A polynomial tells nothing beyond the slices that it was fitted to.
+        # A polynomial is constrained only by the slices that it was fitted to.
         ends = slices["column"][slices["used"]]
         return slices, fit(np.clip(np.arange(len(row)), ends.min(), ends.max()))
 
 
-def cut_trace(trace, window):
-    """Keep of a trace what is in a window."""
+def _cut_trace(trace, window):
+    """Return the trace inside a window, NaN outside."""
     inside = (trace.row >= 0) & (trace.row <= window.ny - 1)
     return Trace(*(np.where(inside, values, np.nan) for values in trace))
 
 
-def find_crowded(order, traces):
-    """Find the columns in which another order is too near; a brighter one reaches further."""
+def _find_crowded(order, traces):
+    """Find the columns in which another order is too near; brighter orders reach further."""
     crowded = np.zeros(len(traces[order].row), dtype=bool)
     for other, trace in traces.items():
         reach = _NEAR if other > order else _BRIGHT_NEAR
@@ -107,12 +106,12 @@ def find_crowded(order, traces):
     return crowded
 
 
-def report(name, order, slices):
-    """Tell how well a trace was found."""
+def _report(name, order, slices):
+    """Log how well a trace was found."""
     used = slices["used"]
     if not used.any():
         log.warning(
-            "%s: order %d: %d of %d slices show it alone, too few: its trace is that of pastasoss",
+            "%s: order %d: %d of %d slices show it alone, too few: its trace is the expected one",
             name, order, np.count_nonzero(slices["detected"]), len(slices),
         )  # fmt: skip
         return
@@ -123,8 +122,8 @@ def report(name, order, slices):
     )  # fmt: skip
 
 
-def tabulate(order, trace, deviation):
-    """List the columns of a trace."""
+def _tabulate(order, trace, deviation):
+    """Return a table of the columns of a trace."""
     columns = np.flatnonzero(np.isfinite(trace.row) & np.isfinite(trace.wavelength))
     names = ("column", "row", "expected", "wavelength")
     planes = (trace.row + deviation, trace.row, trace.wavelength)
@@ -133,8 +132,8 @@ def tabulate(order, trace, deviation):
     return table
 
 
-def as_array(table, dtype):
-    """Bring a table to the columns of a data model."""
+def _as_array(table, dtype):
+    """Convert a table to the columns of a data model."""
     array = np.zeros(len(table), dtype=dtype)
     for column in dtype.names:
         array[column] = table[column]

@@ -1,7 +1,8 @@
-"""The pipeline calwebb_spec2 with this package's step in the place of bkg_subtract."""
+"""The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
 from jwst.pipeline import Spec2Pipeline
 
+from soss_background.pipeline.background import find_skyflats
 from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
@@ -12,7 +13,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     """
     Calibrate a SOSS exposure: jwst's Spec2Pipeline, whose ``bkg_subtract`` is SkyflatSubtractStep.
 
-    Background members of an association, which jwst leaves aside for SOSS, make its template.
+    The pipeline combines background members of an association, which jwst ignores for SOSS, into a
+    skyflat for this step.
     """
 
     class_alias = "skyflat_spec2"
@@ -40,12 +42,17 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         `~stdatamodels.jwst.datamodels.JwstDataModel`
             The calibrated exposure.
         """
-        members = exp_product["members"]
-        background = [
-            each["expname"] for each in members if each["exptype"].lower() == "background"
-        ]
-        self.bkg_subtract.background = background
-        result = super().process_exposure_product(exp_product, *args, **kwargs)
+        members = {"science": [], "background": []}
+        for member in exp_product["members"]:
+            members.setdefault(member["exptype"].lower(), []).append(member["expname"])
+        step = self.bkg_subtract
+        given = step.skyflat
+        if members["science"]:
+            step.skyflat = find_skyflats(step, members["science"][0], members["background"])
+        try:
+            result = super().process_exposure_product(exp_product, *args, **kwargs)
+        finally:
+            step.skyflat = given
         if result is not None and result.meta.cal_step.bkg_subtract is None:
             result.meta.cal_step.bkg_subtract = "SKIPPED"
         return result

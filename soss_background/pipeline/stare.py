@@ -10,7 +10,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.extract.frames import as_cubes, mean_image
+from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
 from soss_background.extract.metrics import (
     METRICS,
@@ -20,16 +20,15 @@ from soss_background.extract.metrics import (
     measure_traces,
 )
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
-from soss_background.extract.spectra import merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.io.exposures import find_window
+from soss_background.pipeline.background import find_skyflats
 from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
 from soss_background.steps.crds_access import crds_reachable
 from soss_background.steps.jwst_steps import FlatFieldStep, PhotomStep
 from soss_background.steps.provenance import name_log_files, wrap_command
 from soss_background.steps.qc import flag_metrics, log_metrics, read_ranges
-from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
+from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, sort_members
 
 __all__ = ["SossStarePipeline"]
 
@@ -38,7 +37,7 @@ log = logging.getLogger(__name__)
 
 class SossStarePipeline(SkyflatPipelineBase):
     """
-    Make vetted quick-look spectra of a SOSS exposure.
+    Extract vetted quick-look spectra of a SOSS exposure.
 
     The steps are skyflat_subtract, flat_field, inter_order_background (off by default), trace_fit,
     optimal_extract and photom.
@@ -61,15 +60,15 @@ class SossStarePipeline(SkyflatPipelineBase):
         "photom": PhotomStep,
     }
 
-    # Each step looks for its own.
+    # Each step finds its own reference files.
     prefetch_references = False
 
-    # Keeps no exposure in files while it works.
+    # No temporary files.
     in_memory = True
 
     def process(self, init):
         """
-        Take an exposure through all steps.
+        Run all steps on an exposure.
 
         Parameters
         ----------
@@ -91,45 +90,59 @@ class SossStarePipeline(SkyflatPipelineBase):
         if self.trace_fit.skip or self.optimal_extract.skip:
             raise SkyflatError("trace_fit and optimal_extract cannot be skipped")
         ranges = read_ranges(self.ranges, METRICS)  # before any work is done
-        exposure = self.skyflat_subtract.run(
-            init.copy() if isinstance(init, JwstDataModel) else init
-        )
-        if not isinstance(exposure, JwstDataModel):
-            exposure = self.trace_fit.open_exposure(exposure)
-        frames = self._frames(exposure)
+        exposure, images = self._subtract_sky(init)
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
         exposure = self.inter_order_background.run(exposure)
+        frames = read_frames(exposure)
         if self.optimal_extract.traces:
             traces = open_traces(Path(self.optimal_extract.traces))
         else:
-            traces = self.trace_fit.run(exposure)
-        spectra = self.optimal_extract.run(exposure, traces)
+            traces = self.trace_fit.run(exposure, frames)
+        extracted = self.optimal_extract.extract(exposure, traces, frames)
+        spectra = self.optimal_extract.run(exposure, extracted)
         spectra = self._calibrate(self.photom, "photom", spectra)
-        self._judge(exposure, frames, traces, ranges)
+        self._judge(exposure, images, frames, traces, extracted, ranges)
         return spectra
 
+    def _subtract_sky(self, init):
+        """Subtract the sky; return the exposure, and images for the report by their captions."""
+        if isinstance(init, JwstDataModel):
+            init = init.copy()
+        step, images = self.skyflat_subtract, {}
+        members = sort_members(self.load_as_level2_asn(init), init)
+        (science,) = members["science"]
+        step.skyflat = find_skyflats(step, science, members["background"])
+
+        def keep(subtraction):
+            images["The exposure, mean of the integrations"] = subtraction.image
+            images["The sky"] = subtraction.sky
+
+        exposure = step.run(science, [], keep)
+        if not isinstance(exposure, JwstDataModel):
+            exposure = self.trace_fit.open_exposure(exposure)
+        return exposure, images
+
     def default_suffix(self):
-        """Name the suffix of products."""
+        """Return the suffix of products."""
         return "x1dints"
 
     def _calibrate(self, step, kind, model):
-        """Run a step of jwst, if its reference file can be had."""
+        """Run a step of jwst if its reference file is available."""
         if step.get_ref_override(kind) is None and not crds_reachable():
-            log.warning("%s is left out: CRDS cannot be reached", type(step).__name__)
+            log.warning("%s is skipped: CRDS cannot be reached", type(step).__name__)
             return model
         return step.run(model)
 
-    def _judge(self, exposure, frames, traces, ranges):
+    def _judge(self, exposure, images, frames, traces, extracted, ranges):
         """Measure the quality, log it, and write the report."""
-        name, orders = exposure.meta.filename, self.optimal_extract.orders
-        data, _, good = as_cubes(exposure)
-        image, reference = mean_image(data, good), find_window(exposure).reference_pixels()
+        name, orders, response = exposure.meta.filename, extracted.orders, extracted.response
+        reference = frames.window.reference_pixels()
+        rows = [each.row for each in orders.values()]
         values = measure_steps(exposure)
-        values |= measure_frame(image, good, [each.row for each in orders.values()], reference)
+        values |= measure_frame(frames.mean, frames.good, rows, reference)
         values |= measure_traces(traces.slices, traces.traces)
-        response = self.optimal_extract.response
-        # Columns without a fit have light of other orders too.
+        # Columns without a fit are contaminated by other orders.
         known = None if response is None else np.isfinite(response["fit"])
         efficiency = None if response is None else response["efficiency"][known]
         extractions = {order: each.extraction for order, each in orders.items()}
@@ -137,10 +150,9 @@ class SossStarePipeline(SkyflatPipelineBase):
         qc = flag_metrics(values, METRICS, ranges, SkyflatModel().get_dtype("qc"))
         run = self.describe_run()
         if self.save_results and self.save_report:
-            caption = "The exposure without its sky" if frames else "The exposure"
-            frames[f"{caption}, and the traces"] = np.where(reference, np.nan, image)
-            merged = merge_orders(orders, self.optimal_extract.max_contamination)
-            report = report_spectra(name, frames, traces, orders, merged, qc, run)
+            caption = "The exposure without its sky" if images else "The exposure"
+            images[f"{caption}, and the traces"] = np.where(reference, np.nan, frames.mean)
+            report = report_spectra(name, images, traces, orders, extracted.merged, qc, run)
             self.save_product(report.save_html, name, "stare", "html")
             as_text = partial(Table(qc).write, format="ascii.ecsv")
             self.save_product(as_text, name, "stareqc", "ecsv")
@@ -149,14 +161,3 @@ class SossStarePipeline(SkyflatPipelineBase):
             log.info("The log is kept in %s", path)
         for line in ("To repeat it:", *wrap_command(run["command"])):
             log.info("%s", line)
-
-    def _frames(self, exposure):
-        """Show the exposure as it came, and its sky, if that was subtracted."""
-        sky = self.skyflat_subtract.sky
-        if sky is None:
-            return {}
-        data, _, good = as_cubes(exposure)
-        return {
-            "The exposure, mean of the integrations": mean_image(data, good) + sky,
-            "The sky": sky,
-        }

@@ -1,4 +1,4 @@
-"""The edge of the sky near column 700: where it is, and its shape."""
+"""Position and shape of the edge of the sky near column 700."""
 
 import numpy as np
 
@@ -6,25 +6,22 @@ from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["find_edge", "has_edge_columns", "right_of_edge"]
 
-# Full-frame columns between which the step lies, wherever the pupil wheel stands.
+# Full-frame columns between which the edge lies, at any position of the pupil wheel.
 _EDGE_RANGE = (650, 770)
 
-
-# Columns that the step takes before and after the one where half of its light has come.
+# Extent of the edge before and after the column of half of its rise, columns.
 _BEFORE, _AFTER = 20, 50
 
+# Least rise of an edge, as a fraction of the sky left of it.
+_LEAST_RISE = 0.05
 
-# Least rise of a sky that is a step, as a fraction of what is left of it.
-_LEAST_STEP = 0.05
-
-
-# Rows over which the shape of the step is averaged.
+# Rows over which the shape of the edge is averaged.
 _EDGE_ROWS = 4.0
 
 
 def has_edge_columns(columns, first_column=0):
     """
-    Tell whether an image has the columns in which the step lies.
+    Return whether an image has the columns in which the edge lies.
 
     Parameters
     ----------
@@ -44,7 +41,7 @@ def has_edge_columns(columns, first_column=0):
 
 def find_edge(sky, first_column=0, part=0.5):
     """
-    Find the column where some part of the step's light has come.
+    Find the column where the sky has risen by a fraction of the edge's height.
 
     Parameters
     ----------
@@ -53,23 +50,23 @@ def find_edge(sky, first_column=0, part=0.5):
     first_column : int
         Full-frame column of its first column.
     part : float
-        Part of the light.
+        The fraction.
 
     Returns
     -------
     column : float or None
-        The column, counted from the first; None if the step is not in the image.
+        The column, counted from the first; None if the edge is not in the image.
     """
     low, high = (column - first_column for column in _EDGE_RANGE)
     if not has_edge_columns(sky.shape[1], first_column):
         return None
     profile = np.median(sky, axis=0)
     foot, top = np.median(profile[low - _BEFORE : low]), np.median(profile[high : high + _BEFORE])
-    if not top > (1 + _LEAST_STEP) * foot:
+    if not top > (1 + _LEAST_RISE) * foot:
         return None
     risen = (profile[low:high] - foot) / (top - foot)
     middle = int(np.argmax(risen > 0.5))
-    # Outwards from the middle: a noisy foot or top does not count.
+    # Search outwards from the middle, so that a noisy foot or top does not count.
     if part > 0.5:
         beyond = middle + int(np.argmax(risen[middle:] > part))
     else:
@@ -81,7 +78,7 @@ def find_edge(sky, first_column=0, part=0.5):
 
 def right_of_edge(sky, first_column=0):
     """
-    Find the pixels where more than half of the step's light has come.
+    Find the pixels right of the middle of the edge.
 
     Parameters
     ----------
@@ -93,17 +90,17 @@ def right_of_edge(sky, first_column=0):
     Returns
     -------
     right : ndarray of bool, shape (ny, nx)
-        True for pixels right of the step; all are left of it if there is none.
+        True for pixels right of the edge; False everywhere if there is none.
     """
     middle = find_edge(sky, first_column)
     return np.zeros(sky.shape, dtype=bool) if middle is None else edge_shape(sky, middle) > 0.5
 
 
 def edge_shape(sky, middle):
-    """Tell how much of the step's light has come at each pixel."""
+    """Return the fraction of the edge's height that the sky has risen at each pixel."""
     foot, top = round(middle - _BEFORE), round(middle + _AFTER)
     smooth = gaussian_filter(sky.astype(np.float32), (_EDGE_ROWS, 0), mode="edge")
-    height = np.maximum(smooth[:, [top]] - smooth[:, [foot]], _LEAST_STEP * smooth[:, [foot]])
+    height = np.maximum(smooth[:, [top]] - smooth[:, [foot]], _LEAST_RISE * smooth[:, [foot]])
     right = (smooth - smooth[:, [foot]]) / height
     right[:, :foot], right[:, top:] = 0, 1
     return np.clip(right, 0, 1)

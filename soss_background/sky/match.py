@@ -1,4 +1,4 @@
-"""How well skies fit each other, once their levels left and right of the step are the same."""
+"""Comparison of skies after matching their levels left and right of the edge."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ __all__ = [
     "match_levels",
 ]
 
-# Rows and columns of a block: few columns, since skies differ most at their steps.
+# Rows and columns of a block: few columns, since skies differ most at their edges.
 _BLOCK = (8, 2)
 
 
@@ -31,7 +31,7 @@ class BinnedSky(NamedTuple):
     sky : ndarray of float32, shape (my, mx)
         Median of each block in DN/s; NaN where none of its pixels is usable.
     right : ndarray of bool, shape (my, mx)
-        True for blocks right of the step.
+        True for blocks right of the edge.
     block : tuple of int
         Rows and columns of a block.
     """
@@ -81,7 +81,7 @@ def match_levels(sky, template):
     Returns
     -------
     left, right : float
-        Medians of their ratio left and right of the template's step.
+        Medians of their ratio left and right of the template's edge.
     """
     ratio = sky.sky / template.sky
     sides = ratio[~template.right], ratio[template.right]
@@ -90,12 +90,12 @@ def match_levels(sky, template):
 
 def expand_levels(levels, template, shape):
     """
-    Spread two levels over the pixels left and right of a template's step.
+    Expand two levels to the pixels left and right of a template's edge.
 
     Parameters
     ----------
     levels : tuple of float
-        Levels left and right of the step.
+        Levels left and right of the edge.
     template : BinnedSky
         The template.
     shape : tuple of int
@@ -111,12 +111,12 @@ def expand_levels(levels, template, shape):
 
 def at_sides(levels, template):
     """
-    Give each block the level of its side.
+    Return the level of the side of each block.
 
     Parameters
     ----------
     levels : tuple of float
-        Levels left and right of the step.
+        Levels left and right of the edge.
     template : BinnedSky
         The template.
 

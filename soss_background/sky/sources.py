@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["dark_scatter", "detect_light"]
@@ -14,31 +15,31 @@ _SCALES = ((0.7, 0.7), (1.0, 4.0), (2.0, 12.0), (6.0, 12.0))
 
 def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
     """
-    Find what stands out of an exposure's residual on any of the scales of star light.
+    Find significant sources in an exposure's residual on any of the scales of star light.
 
     Parameters
     ----------
     residual, noise : ndarray of float, shape (my, mx)
-        Cells without the sky and their 1-sigma uncertainties in DN/s; NaN where nothing is known.
+        Cells without the sky and their 1-sigma uncertainties in DN/s; NaN where unknown.
     n_sigma : float
         Significance above which smoothed light is a source.
     floor : ndarray of float, shape (my, mx)
-        Brightness above which it is one, DN/s.
+        Least brightness of a source, DN/s.
     grow : int
         Cells by which a source grows in each direction.
     calibrate : bool
-        Whether the significance is that of the scatter which the residual shows on each scale where
-        it is negative: more than noise, if the sky is not known well or there are stripes.
+        Whether to scale the noise to the scatter of the negative residuals on each scale, which is
+        larger if the sky is uncertain or there are stripes.
 
     Returns
     -------
     sources : ndarray of bool, shape (my, mx)
-        True where there is light.
+        True in sources.
     """
     known = np.isfinite(residual)
     found = np.zeros(residual.shape, dtype=bool)
     for scale in _SCALES:
-        # What a smaller scale has found would shine into its surroundings on a larger one.
+        # Sources found on a smaller scale would contaminate their surroundings on a larger one.
         smooth, sigma = _smooth(residual, noise, known & ~found, scale)
         if calibrate:
             dark = known & ~found & (smooth < 0)
@@ -50,7 +51,7 @@ def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
 
 def dark_scatter(residuals):
     """
-    Measure the scatter of what is darker than the sky, where there is no light of stars.
+    Measure the scatter of residuals below the sky, where there is no star light.
 
     Parameters
     ----------
@@ -63,17 +64,17 @@ def dark_scatter(residuals):
         Robust standard deviation of the negative ones, at least one.
     """
     dark = residuals[residuals < 0]
-    return max(1.0, 1.4826 * float(np.median(-dark))) if dark.size else 1.0
+    return max(1.0, MAD_TO_SIGMA * float(np.median(-dark))) if dark.size else 1.0
 
 
 def _smooth(values, noise, known, scale):
-    """Smooth what is known with a Gaussian, and propagate its noise."""
+    """Smooth known values with a Gaussian, and propagate their noise."""
 
     def smooth(image, sigmas):
         return gaussian_filter(np.where(known, image, 0).astype(np.float32), sigmas)
 
     coverage = np.maximum(smooth(1, scale), 1e-3)
-    # The square of a Gaussian kernel is one that is narrower by the root of two.
+    # The square of a Gaussian kernel is a Gaussian narrower by the square root of two.
     narrow = [sigma / np.sqrt(2) for sigma in scale]
     variance = smooth(noise**2, narrow) / (4 * np.pi * np.prod(scale))
     return smooth(values, scale) / coverage, np.sqrt(variance) / coverage

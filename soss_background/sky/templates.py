@@ -1,4 +1,4 @@
-"""What is known of the sky before an exposure is looked at: templates, brought to one step."""
+"""Prior model of the sky, built from aligned templates."""
 
 from dataclasses import dataclass
 
@@ -18,17 +18,17 @@ __all__ = [
 @dataclass(frozen=True)
 class Templates:
     """
-    Skies whose steps are at one place.
+    Skies with a common edge position.
 
     Attributes
     ----------
     sky : ndarray of float32, shape (ny, nx)
-        Their mean, with a median of one left of the step.
+        Their mean, with a median of one left of the edge.
     right : ndarray of float32, shape (ny, nx)
-        Part of the light that has come at the step: 0 left of it, 1 right of it.
+        Fraction of the edge's height: 0 left of the edge, 1 right of it.
     deviations : ndarray of float32, shape (n, my, mx)
-        In cells, the deviations of the skies from their mean as fractions of it, after both sides
-        of the step were brought to its levels; none for a single sky.
+        In cells, the deviations of the skies from their mean as fractions of it, after the levels
+        on both sides of the edge were matched; none for a single sky.
     noise : ndarray of float32, shape (ny, nx)
         1-sigma uncertainty of ``sky``.
     """
@@ -50,7 +50,7 @@ class Templates:
         Returns
         -------
         left, right : ndarray of float32, shape (ny, nx)
-            What belongs to the left of the step and to its right; they add up to the sky.
+            Contributions left and right of the edge; their sum is the sky.
         """
         sky, right = shift_columns(self.sky, shift), shift_columns(self.right, shift)
         return sky * (1 - right), sky * right
@@ -58,10 +58,10 @@ class Templates:
 
 def align_templates(skies, noises, first_column=0):
     """
-    Bring skies to a common place of the step and average them.
+    Shift skies to a common edge position and average them.
 
-    The levels left and right of the step and its place change from sky to sky, and are fitted to
-    every exposure; what is averaged is the rest.
+    The position of the edge and the levels left and right of it change from sky to sky, and are
+    fitted to every exposure; they are removed before averaging.
 
     Parameters
     ----------
@@ -73,16 +73,16 @@ def align_templates(skies, noises, first_column=0):
     Returns
     -------
     templates : Templates
-        The mean, and how the skies deviate from it.
+        The mean, and the deviations of the skies from it.
 
     Raises
     ------
     ValueError
-        If some of the skies have a step and others have none.
+        If some of the skies have an edge and others have none.
     """
     places = [find_edge(sky, first_column) for sky in skies]
     if places.count(None) not in (0, len(places)):
-        raise ValueError(f"sky number {places.index(None) + 1} has no step, others have")
+        raise ValueError(f"sky number {places.index(None) + 1} has no edge, others have")
     if None in places:
         aligned, right = skies, np.zeros_like(skies[0])
     else:
@@ -109,7 +109,7 @@ def align_templates(skies, noises, first_column=0):
 
 def bin_smooth(image):
     """
-    Average an image without outliers in cells.
+    Average an image in cells, without outlier rejection.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def shift_columns(image, shift):
     Parameters
     ----------
     image : ndarray of float, shape (ny, nx)
-        Values; beyond the edges those of the outermost columns are taken.
+        Values; columns beyond the image repeat the outermost ones.
     shift : float
         Pixels towards larger columns.
 
@@ -147,6 +147,6 @@ def shift_columns(image, shift):
 
 
 def _levels(sky, right):
-    """Measure the level of a sky left and right of the step; they are one if there is no step."""
+    """Measure the level of a sky left and right of the edge; without an edge they are equal."""
     left = np.median(sky[right == 0])
     return left, np.median(sky[right == 1]) if np.any(right == 1) else left

@@ -133,8 +133,6 @@ def name_inputs(inputs):
             names.append(item.meta.filename or "model")
         elif isinstance(item, Iterable):
             names += name_inputs(item)
-        else:
-            names.append(str(item))
     return names
 
 

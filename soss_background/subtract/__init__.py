@@ -1,1 +1,1 @@
-"""Take the sky out of science exposures."""
+"""Subtract the sky from science exposures."""

@@ -1,4 +1,6 @@
-"""Light that lies over the sky: the wide wings of what is bright, and faint light anywhere."""
+"""Light over the sky: the wide wings of bright sources, and faint light anywhere."""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_ndtr
@@ -8,14 +10,12 @@ from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["FaintLight", "make_wings"]
 
-# Standard deviations of the Gaussians that make up the wings of what is bright, pixels.
+# Standard deviations of the Gaussians that make up the wings of bright sources, pixels.
 _WINGS = (6, 10, 16, 24, 36, 54, 80, 120, 180, 280)
 
-# Range of the part of the cells that have faint light, and of its mean as a fraction of the sky:
-# beyond these it cannot be told from the sky, or is not faint.
+# Limits of the fraction of cells with faint light, and of its mean as a fraction of the sky;
+# outside of them it looks like the sky, or is not faint. First guesses of both.
 _SHARE, _MEAN = (0.01, 0.95), (0.002, 0.02)
-
-# The first guess.
 _FIRST_SHARE, _FIRST_MEAN = 0.3, 0.01
 
 
@@ -23,18 +23,18 @@ def make_wings(core):
     """
     Spread bright light over the detector.
 
-    Optics scatter a little of all light to far around. How much at which distance is not known, so
-    Gaussians of many widths are made, of which a fit takes what it needs.
+    Optics scatter a small fraction of all light over large distances. The profile is not known, so
+    the light is convolved with Gaussians of many widths, whose amplitudes a fit determines.
 
     Parameters
     ----------
     core : ndarray of float, shape (my, mx)
-        Bright light in cells, 0 where there is none; it is continued beyond the ends of the rows.
+        Bright light in cells, 0 where there is none; rows continue beyond their ends.
 
     Returns
     -------
     wings : ndarray of float32, shape (n, my, mx)
-        The light after it was spread by each Gaussian.
+        The light convolved with each Gaussian.
     """
     core = core.astype(np.float32)
     return np.array([_spread(core, width) for width in _WINGS])
@@ -45,27 +45,49 @@ def _spread(core, width):
     return gaussian_filter(gaussian_filter(core, (rows, 0)), (0, columns), mode="edge")
 
 
+@dataclass(frozen=True)
 class FaintLight:
     """
-    Faint star light in cells where no source was found.
+    Statistics of faint star light in cells without a detected source.
 
-    Some of the cells have light, whose brightness is distributed exponentially; all have noise.
-    The share and the mean of the light are learnt from the cells themselves by expectation
-    maximisation (Dempster, Laird & Rubin 1977).
+    All cells have noise; a fraction of them has light, whose brightness is distributed
+    exponentially. Expectation maximisation (Dempster, Laird & Rubin 1977) estimates the fraction
+    and the mean brightness from the cells themselves.
 
-    Parameters
+    Attributes
     ----------
-    level : float
-        Level of the sky, DN/s.
+    share : float
+        Fraction of the cells with light.
+    mean : float
+        Mean brightness of the light, DN/s.
+    limits : tuple of float
+        Smallest and largest mean, DN/s.
     """
 
-    def __init__(self, level):
-        self.share, self.mean = _FIRST_SHARE, _FIRST_MEAN * level
-        self._range = [fraction * level for fraction in _MEAN]
+    share: float
+    mean: float
+    limits: tuple
+
+    @classmethod
+    def guess(cls, level):
+        """
+        Return the first guess for a sky.
+
+        Parameters
+        ----------
+        level : float
+            Level of the sky, DN/s.
+
+        Returns
+        -------
+        faint : FaintLight
+            The guess.
+        """
+        return cls(_FIRST_SHARE, _FIRST_MEAN * level, tuple(each * level for each in _MEAN))
 
     def expect(self, residual, sigma):
         """
-        Estimate the light from what exceeds the sky, and learn from it.
+        Estimate the light from the excess over the sky.
 
         Parameters
         ----------
@@ -87,9 +109,24 @@ class FaintLight:
             + log_ndtr(excess)
         )
         lit = 1 / (1 + np.exp(np.clip(dark - bright, -50, 50)))
-        # Mean of a normal distribution that is cut off at zero.
+        # Mean of a normal distribution truncated at zero.
         tail = np.exp(-0.5 * excess**2 - log_ndtr(excess)) / np.sqrt(2 * np.pi)
-        light = sigma * (excess + tail)
-        self.share = float(np.clip(lit.mean(), *_SHARE))
-        self.mean = float(np.clip(np.average(light, weights=lit), *self._range))
-        return lit, light
+        return lit, sigma * (excess + tail)
+
+    def update(self, lit, light):
+        """
+        Return the statistics of the light that was estimated.
+
+        Parameters
+        ----------
+        lit, light : ndarray of float, shape (n,)
+            Probabilities and brightnesses, see `expect`.
+
+        Returns
+        -------
+        faint : FaintLight
+            The new statistics.
+        """
+        share = float(np.clip(lit.mean(), *_SHARE))
+        mean = float(np.clip(np.average(light, weights=lit), *self.limits))
+        return replace(self, share=share, mean=mean)

@@ -1,4 +1,4 @@
-"""Fit the sky of an exposure with light of stars in it."""
+"""Fit the sky of an exposure that contains stars."""
 
 from dataclasses import dataclass, replace
 
@@ -13,55 +13,55 @@ from soss_background.subtract.light import FaintLight, make_wings
 
 __all__ = ["NoSkyError", "SkyFit", "fit_sky"]
 
-# Rounds in which masks, wings and sky are made of each other, rounds without faint light, and steps
-# of the fit in each.
-_ROUNDS, _PLAIN_ROUNDS, _STEPS = 10, 2, 5
+# Rounds that update mask, wings and sky, rounds without faint light, and iterations of the fit in
+# each round.
+_ROUNDS, _PLAIN_ROUNDS, _ITERATIONS = 10, 2, 5
 
-# Light that is not masked, as a fraction of the sky: in the first round, from round to round, and
-# at last; light that has wings.
+# Light as a fraction of the sky: the limit above which it is masked in the first round, the factor
+# of this limit from round to round, its final value, and the limit above which light has wings.
 _FIRST_FLOOR, _TIGHTEN, _FLOOR, _CORE = 0.3, 0.4, 0.004, 0.08
 
-# Pixels from the centre of a target's trace that are its core, and that are not used.
+# Distances from a target's trace within which pixels belong to its core, and are not used, pixels.
 _CORE_REACH, _REACH = 18, 20
 
-# How well the template is known, as a fraction of the sky, and the wings, of themselves.
+# Uncertainty of the template as a fraction of the sky, and of the wings as a fraction of them.
 _TEMPLATE_ERROR, _WING_ERROR = 0.004, 0.2
 
-# 1-sigma of the tilt of each side of the step relative to the template, of the shift, pixels, and
-# of the difference of the levels on both sides, as a fraction; part of the light in a wing.
+# Prior 1-sigma of the tilt of each side of the edge relative to the template, of the shift, pixels,
+# of the relative difference of the levels on both sides, and of the fraction of light in a wing.
 _TILT, _SHIFT, _CONTRAST, _WING = 0.0015, 4.0, 0.15, 0.01
 
-# Largest shift that is guessed, and largest change of it in a round, pixels.
+# Largest first guess of the shift, and largest change of it in a round, pixels.
 _LARGEST_GUESS, _LARGEST_SHIFT = 10, 3.0
 
-# Cells around the step in which it is looked for.
-_AROUND_STEP = 8
+# Cells on each side of the edge that are searched for it.
+_AROUND_EDGE = 8
 
-# Percentile of the cells that is the first guess of a level.
+# Percentile of the cells, the first guess of a level.
 _DARK = 15
 
-# Fewest cells of a side of the step that a fit can be made of.
+# Fewest cells of a side of the edge for a fit.
 _FEWEST = 50
 
-# Fewest cells of a column whose median is a stripe.
+# Fewest cells of a column for a measurement of its stripe.
 _FEWEST_IN_COLUMN = 6
 
-# Standard deviation in cells over which the surroundings of a cell extend, and how much brighter
-# than the sky they may be.
+# Standard deviations of the surroundings of a cell, cells, and their largest excess as a fraction
+# of the sky.
 _GLOW, _LARGEST_GLOW = (2.0, 6.0), 0.5
 
-# Standard deviations below the sky beyond which a cell tells little.
+# Standard deviations below the sky beyond which a cell gets a low weight.
 _DARK_OUTLIER = 6.0
 
-# Error that the light of stars leaves in a level, as a fraction, in simulated time series.
+# Relative error of a level by star light, from simulated time series.
 _LEFT_BY_STARS = 0.004
 
-# Least weight of a cell that is full of light.
+# Smallest relative weight of a cell with light.
 _LEAST = 0.02
 
 
 class NoSkyError(ValueError):
-    """An exposure shows too little of the sky for a fit."""
+    """Raised when an exposure shows too little of the sky for a fit."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ class SkyFit:
     sky, err : ndarray of float32, shape (ny, nx)
         The sky and its 1-sigma uncertainty in DN/s.
     wings : ndarray of float32, shape (ny, nx)
-        Wings of what is bright, which were fitted with the sky, in DN/s.
+        Wings of bright sources, fitted together with the sky, in DN/s.
     used : ndarray of bool, shape (ny, nx)
-        True for pixels that the fit was made of.
+        True for pixels used in the fit.
     level_left, level_right : float
-        Levels of the sky left and right of the step in DN/s: scale factors of a template whose
-        median left of the step is one.
+        Levels of the sky left and right of the edge in DN/s: scale factors of a template whose
+        median left of the edge is one.
     level_left_err, level_right_err : float
         Their 1-sigma uncertainties.
     shift : float
-        Shift of the step relative to the templates, pixels towards larger columns.
+        Shift of the edge relative to the templates, pixels towards larger columns.
     chi2 : float
         Reduced chi-square of the cells used, faint light included; below one if the templates are
-        better than is taken for granted.
+        better than assumed.
     """
 
     sky: np.ndarray
@@ -105,10 +105,11 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
     """
     Fit the sky of an exposure.
 
-    The sky is the mean of the templates, with a level of its own on each side of the step, a small
-    shift, small tilts, and as much of the deviations of the templates from their mean as they are
-    worth. Over it lie stars: what stands out is masked; its wings, as wide as the detector, are
-    fitted with the sky; light too faint to be found is accounted for by its statistics.
+    The sky is the mean of the templates, with a level on each side of the edge, a small shift,
+    small tilts, and the deviations of the templates from their mean, weighted by their scatter.
+    Detected stars are masked; their wings, as wide as the detector, are fitted with the sky; light
+    below the detection limit is described by its statistics
+    (`~soss_background.subtract.light.FaintLight`).
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
     error = np.sqrt(noise**2 + (_TEMPLATE_ERROR * sky) ** 2 + (_WING_ERROR * glow) ** 2)
     dim = known & (distance > _REACH) & (glow < _LARGEST_GLOW * sky)
     for round_ in range(_ROUNDS):
-        # The first sky is a guess, and wings are not known yet.
+        # The first sky is a guess without wings.
         floor = max(_FIRST_FLOOR * _TIGHTEN**round_, _FLOOR) * guess
         residual = np.where(known, cells - sky - wings, np.nan)
         residual -= _find_stripes(residual, clear)
@@ -154,8 +155,8 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
             raise NoSkyError("there is light everywhere")
         basis = _make_basis(templates, shift, level, core)
         views = [clear & side for side in sides]
-        # Until the wings are known, they would be taken for faint light.
-        faint = [FaintLight(level) for _ in sides] if round_ >= _PLAIN_ROUNDS else []
+        # Before the wings are known, they would count as faint light.
+        faint = [FaintLight.guess(level) for _ in sides] if round_ >= _PLAIN_ROUNDS else []
         sigma = error * dark_scatter(((cells - sky - wings) / error)[clear])
         amplitudes, covariance, chi2 = _solve(basis, cells, sigma, sky + wings, views, faint)
         sky, wings = basis.sky(amplitudes), basis.wings(amplitudes)
@@ -180,13 +181,13 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
 
 
 def _smooth_excess(excess, known):
-    """Tell how bright surroundings are: a cell's own noise must not decide its weight."""
+    """Return the excess of the surroundings, since a cell's own noise must not set its weight."""
     smooth = gaussian_filter(np.where(known, excess, 0).astype(np.float32), _GLOW)
     return np.maximum(smooth / np.maximum(gaussian_filter(known.astype(np.float32), _GLOW), 0.1), 0)
 
 
 def _guess(cells, known, templates):
-    """Guess the levels from the darkest cells of each side of the step, and the shift."""
+    """Guess the levels from the darkest cells of each side of the edge, and the shift."""
     left, right = map(bin_smooth, templates.shifted(0.0))
     ratio = np.where(known, cells / (left + right), np.nan)
     levels, sides = np.zeros_like(cells), []
@@ -203,11 +204,11 @@ def _guess(cells, known, templates):
 
 
 def _guess_shift(cells, known, templates, levels):
-    """Find the shift with which most cells about the step are as bright as the template."""
-    step = np.flatnonzero((bin_smooth(templates.right) % 1 > 0).any(axis=0))
-    if step.size == 0:
+    """Find the shift with the smallest median difference of cells and template near the edge."""
+    edge = np.flatnonzero((bin_smooth(templates.right) % 1 > 0).any(axis=0))
+    if edge.size == 0:
         return 0.0
-    near = slice(max(step[0] - _AROUND_STEP, 0), step[-1] + _AROUND_STEP)
+    near = slice(max(edge[0] - _AROUND_EDGE, 0), edge[-1] + _AROUND_EDGE)
     pixels = np.s_[:, near.start * CELL[1] : near.stop * CELL[1]]
     part = replace(templates, sky=templates.sky[pixels], right=templates.right[pixels])
     outer = levels[:, [near.start, min(near.stop, levels.shape[1]) - 1]].T[..., None]
@@ -222,7 +223,7 @@ def _guess_shift(cells, known, templates, levels):
 
 
 def _find_stripes(residual, clear):
-    """Measure the 1/f stripes, which would be taken for light, in columns that are clear."""
+    """Measure the 1/f stripes, which would be detected as light, in columns with clear cells."""
     enough = np.count_nonzero(clear, axis=0) >= _FEWEST_IN_COLUMN
     stripes = np.zeros(residual.shape[1], dtype=residual.dtype)
     stripes[enough] = np.nanmedian(np.where(clear, residual, np.nan)[:, enough], axis=0)
@@ -230,7 +231,7 @@ def _find_stripes(residual, clear):
 
 
 def _find_core(excess, noise, sky, light, near):
-    """Pick the bright light, which has wings, among what was found and near the target's traces."""
+    """Select the bright light, which has wings, among detected sources and near the traces."""
     core = ndimage.binary_opening(light & (excess > _CORE * sky), np.ones((2, 2)))
     core |= near & (excess > np.maximum(3 * noise, _CORE / 4 * sky))
     return np.where(core, excess, 0)
@@ -239,15 +240,15 @@ def _find_core(excess, noise, sky, light, near):
 @dataclass(frozen=True)
 class _Basis:
     """
-    What an exposure is made of.
+    Components of an exposure.
 
     Attributes
     ----------
     images : ndarray of float32, shape (n, my, mx)
-        In cells: the sky left and right of the step, its change by a shift of one pixel, its tilts,
+        In cells: the sky left and right of the edge, its change by a shift of one pixel, its tilts,
         deviations of templates, wings.
     precision : ndarray of float, shape (n, n)
-        Inverse covariance of the amplitudes about 0, as far as it is known beforehand.
+        Inverse prior covariance of the amplitudes about 0.
     n_sky : int
         Number of images of the sky.
     """
@@ -257,18 +258,18 @@ class _Basis:
     n_sky: int
 
     def sky(self, amplitudes):
-        """Make the sky; its shift is left to the next round."""
+        """Return the sky; the next round applies its shift."""
         amplitudes = amplitudes[: self.n_sky].copy()
         amplitudes[2] = 0
         return np.tensordot(amplitudes, self.images[: self.n_sky], 1)
 
     def wings(self, amplitudes):
-        """Make the wings."""
+        """Return the wings."""
         return np.tensordot(amplitudes[self.n_sky :], self.images[self.n_sky :], 1)
 
 
 def _make_basis(templates, shift, level, core):
-    """Make what an exposure is made of."""
+    """Compute the components of an exposure."""
     left, right = map(bin_smooth, templates.shifted(shift))
     before, after = (bin_smooth(sum(templates.shifted(shift + half))) for half in (-0.5, 0.5))
     slopes = (np.linspace(-1, 1, left.shape[0])[:, None], np.linspace(-1, 1, left.shape[1]))
@@ -279,28 +280,29 @@ def _make_basis(templates, shift, level, core):
     wings = make_wings(core)
     prior = [np.inf, np.inf, _SHIFT, *[_TILT] * len(tilts), *share, *[_WING] * len(wings)]
     precision = np.diag(np.array(prior) ** -2.0)
-    # The two levels are much alike.
+    # The two levels are similar.
     precision[:2, :2] += np.array([[1, -1], [-1, 1]]) / (_CONTRAST * level) ** 2
     return _Basis(np.array([*sky, *wings], dtype=np.float32), precision, len(sky))
 
 
 def _solve(basis, cells, sigma, model, views, faint):
-    """Fit the amplitudes, and learn what faint light there is on each side of the step."""
+    """Fit the amplitudes, and the statistics of faint light on each side of the edge."""
     clear = np.logical_or.reduce(views)
     design, inverse = basis.images[:, clear].T.astype(float), 1 / sigma[clear] ** 2
     at_side = [view[clear] for view in views]
     order = np.arange(len(basis.images))
     positive = (order < 2) | (order >= basis.n_sky)
     values, model = cells[clear].astype(float), model[clear].astype(float)
-    for _ in range(_STEPS):
+    faint = list(faint)
+    for _ in range(_ITERATIONS):
         residual = values - model
         lit, light = np.zeros((2, len(values)))
-        for side, statistics in zip(at_side, faint, strict=False):
-            if not side.any():
-                continue
-            lit[side], light[side] = statistics.expect(residual[side], sigma[clear][side])
-        # A step of Newton's method: cells with light tell little of the sky.
-        # Where it is too dark, wings that do not fit have been taken away.
+        for number, (side, statistics) in enumerate(zip(at_side, faint, strict=False)):
+            if side.any():
+                lit[side], light[side] = statistics.expect(residual[side], sigma[clear][side])
+                faint[number] = statistics.update(lit[side], light[side])
+        # One iteration of Newton's method. Cells with light get a low weight, as do cells below the
+        # sky, where too large wings were subtracted.
         trust = inverse / (1 + np.minimum(residual / sigma[clear] / _DARK_OUTLIER, 0) ** 2) ** 2
         weight = np.maximum(1 - lit, _LEAST) * trust
         score = ((1 - lit) * residual + lit * (residual - light)) * trust
@@ -320,7 +322,7 @@ def _solve_bounded(hessian, gradient, positive):
     hessian = hessian / np.outer(scale, scale) + 1e-10 * np.eye(len(scale))
     root = linalg.cholesky(hessian)
     target = linalg.solve_triangular(root, gradient / scale, trans="T")
-    # What may be negative is the difference of two that may not.
+    # A variable of any sign is the difference of two positive ones.
     both = np.hstack([root, -root[:, ~positive]])
     amplitudes = optimize.nnls(both, target, maxiter=100 * len(scale))[0]
     amplitudes[: len(scale)][~positive] -= amplitudes[len(scale) :]
@@ -328,7 +330,7 @@ def _solve_bounded(hessian, gradient, positive):
 
 
 def _expand(basis, amplitudes, covariance, templates, shift, shape):
-    """Make the sky of all pixels, and its uncertainty."""
+    """Return the sky of all pixels, and its uncertainty."""
     left, right = templates.shifted(shift)
     plain = amplitudes[0] * left + amplitudes[1] * right
     cells = np.tensordot(amplitudes[:2], basis.images[:2], 1)

@@ -1,7 +1,8 @@
-"""The step that takes the sky out of a science exposure."""
+"""The step that subtracts the sky from a science exposure."""
 
 import logging
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,13 +11,13 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_window, read_header
 from soss_background.io.library import as_image
 from soss_background.io.skyflats import find_files
 from soss_background.io.templates import from_skyflat, read_flat, read_templates
 from soss_background.numerics.integrations import usable_pixels
-from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatStep
@@ -29,34 +30,49 @@ __all__ = ["SkyflatSubtractStep"]
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Subtraction:
+    """
+    The sky of an exposure, in the flat state of the exposure.
+
+    Attributes
+    ----------
+    image, err : ndarray of float, shape (ny, nx)
+        Mean of the integrations with the sky, and its 1-sigma uncertainty, DN/s.
+    sky, sky_err : ndarray of float, shape (ny, nx)
+        The sky of that mean and its 1-sigma uncertainty, DN/s.
+    used : ndarray of bool, shape (ny, nx)
+        True for pixels used in the fit.
+    """
+
+    image: np.ndarray
+    err: np.ndarray
+    sky: np.ndarray
+    sky_err: np.ndarray
+    used: np.ndarray
+
+
 class SkyflatSubtractStep(SkyflatStep):
     """Subtract the dispersed sky from a SOSS exposure."""
 
     class_alias = "skyflat_subtract"
 
     spec = """
-    skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: background exposures of the association, else CRDS's BKG reference]
-    scale_mode = option('exposure', 'integration', 'smooth', default='exposure')  # Level of the sky: one for the exposure, one for each integration, or a parabola in time
-    n_sigma = float(default=4.0, min=0.0)  # Significance above which light of stars is masked [sigma]
-    subtract_wings = boolean(default=False)  # Subtract the wings of stars too; the target loses about a tenth of its light
-    save_background = boolean(default=False)  # Save the sky that was subtracted
-    save_residual = boolean(default=False)  # Save what is left of the mean of the integrations, over its error
-    save_mask = boolean(default=False)  # Save the pixels that the fit was made of
+    skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: CRDS's BKG reference]
+    scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
+    n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
+    save_background = boolean(default=False)  # Save the subtracted sky
+    save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
+    save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
     reference_file_types: ClassVar = ["bkg", "flat"]
 
-    # They are looked for when they are needed.
+    # Reference files are found when they are needed.
     prefetch_references = False
 
-    # Exposures of blank sky that a pipeline has in its association.
-    background = None
-
-    # After a run, what was subtracted, DN/s; times the flat, if the exposure is not divided by it.
-    sky = None
-
-    def process(self, step_input, background=None, *more):
+    def process(self, step_input, background=(), keep=None):
         """
         Subtract the sky.
 
@@ -66,10 +82,10 @@ class SkyflatSubtractStep(SkyflatStep):
             The exposure, ``_rate`` or ``_rateints``; a model is left unchanged unless the step is
             part of a pipeline.
         background : list of str or data models, optional
-            Exposures of blank sky, of which a template is made if none is given; by default the
-            background members of the association.
-        *more : object
-            Not allowed.
+            Exposures of blank sky, as jwst's pipeline passes them; by default the background
+            members of the association. Only the pipelines of this package combine them.
+        keep : callable, optional
+            Called with the `Subtraction`, if the sky is subtracted.
 
         Returns
         -------
@@ -80,27 +96,28 @@ class SkyflatSubtractStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If several exposures are given, a file cannot be read, or no template can be had.
+            If several exposures are given, a file cannot be read, or there is no template.
         """
-        self.sky = None
-        members = _sort_members(self.load_as_level2_asn(step_input), step_input)
-        (science,) = members["science"]
-        if more or isinstance(background, str | Path):
+        if isinstance(background, str | Path):
             raise SkyflatError("Several exposures are given: run them one by one")
-        background = background or self.background or members["background"]
-        files = [item for item in (science, *background) if isinstance(item, str | Path)]
-        self._input_paths = {Path(file).resolve() for file in files}
-        for file in files:
-            read_header(Path(file))
+        members = sort_members(self.load_as_level2_asn(step_input), step_input)
+        (science,) = members["science"]
+        if isinstance(science, str | Path):
+            self._input_paths = {Path(science).resolve()}
+            read_header(Path(science))
         model = self.prepare_output(science)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)
             return model
         try:
-            self._subtract(model, background)
+            subtraction = self._subtract(model, background or members["background"])
         except _NotSubtractedError as reason:
             log.warning("%s: sky not subtracted, %s", model.meta.filename, reason)
             model.meta.cal_step.bkg_subtract = "SKIPPED"
+            return model
+        self._save_extras(model, subtraction)
+        if keep:
+            keep(subtraction)
         return model
 
     def _subtract(self, model, background):
@@ -112,7 +129,7 @@ class SkyflatSubtractStep(SkyflatStep):
             raise _NotSubtractedError(fault) from err
         templates = self._find_templates(model, window, background)
         flat = self._find_flat(model, window, templates)
-        # What is not flat-fielded is, as long as the fit lasts.
+        # The fit needs a flat-fielded exposure.
         fielded = model.meta.cal_step.flat_field == "COMPLETE"
         divisor = 1 if flat is None or fielded else flat
         reference = window.reference_pixels()
@@ -128,57 +145,59 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
-        planes = (fit.sky, fit.err, fit.wings * self.subtract_wings)
-        sky, sky_err, wings = (np.where(reference, 0, plane * divisor) for plane in planes)
-        cube, errors = (plane.reshape(-1, *window.shape) for plane in (model.data, model.err))
-        scales = measure_scales(cube, sky, fit.used, self.scale_mode)
-        for integration, error, scale in zip(cube, errors, scales, strict=True):
-            integration -= (scale * sky + wings).astype(np.float32)
-            np.hypot(error, sky_err, out=error)
+        sky, sky_err = (np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err))
+        # An image is its own mean.
+        before = [np.array(plane) for plane in (image.data, image.err)]
+        scales = self._remove(model, sky, sky_err, fit.used)
         model.dq |= _common_flags(templates)
         model.meta.cal_step.bkg_subtract = "COMPLETE"
-        settings = {
-            "scale_mode": self.scale_mode,
-            "subtract_wings": self.subtract_wings,
-            "fraction_used": np.count_nonzero(fit.used) / np.count_nonzero(usable),
-        }
-        _report(model, fit, scales, templates, settings)
-        self.sky = sky + wings
-        if self.save_background:
-            subtracted = datamodels.ImageModel(data=self.sky, err=sky_err)
-            self._save_extra(subtracted, model, "skyflatbackground")
-        if self.save_residual:
-            residual = (image.data - self.sky) / image.err
-            self._save_extra(datamodels.ImageModel(data=residual), model, "skyflatresidual")
-        if self.save_mask:
-            self._save_extra(datamodels.ImageModel(mask=fit.used), model, "skyflatused")
+        fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
+        _report(model, fit, fraction, templates, {"scale_mode": self.scale_mode, "scales": scales})
+        return Subtraction(*before, sky, sky_err, fit.used)
 
-    def _save_extra(self, extra, model, suffix):
-        """Save what else there is to see of an exposure."""
-        extra.update(model)
-        self.save_model(extra, suffix=suffix, force=True)
+    def _remove(self, model, sky, sky_err, used):
+        """Subtract a sky from all integrations in place; return their scales."""
+        cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
+        scales = np.ones(len(cube))
+        if self.scale_mode == "integration":
+            scales = measure_scales(cube, sky, used)
+        for integration, error, scale in zip(cube, errors, scales, strict=True):
+            integration -= (scale * sky).astype(np.float32)
+            np.hypot(error, sky_err, out=error)
+        return scales
+
+    def _save_extras(self, model, subtraction):
+        """Save sky, residual and mask, if the user asks for them."""
+        sky, extras = subtraction.sky, {}
+        if self.save_background:
+            extras["skyflatbackground"] = {"data": sky, "err": subtraction.sky_err}
+        if self.save_residual:
+            extras["skyflatresidual"] = {"data": (subtraction.image - sky) / subtraction.err}
+        if self.save_mask:
+            extras["skyflatused"] = {"mask": subtraction.used}
+        for suffix, planes in extras.items():
+            extra = datamodels.ImageModel(**planes)
+            extra.update(model)
+            self.save_model(extra, suffix=suffix, force=True)
 
     def _find_templates(self, model, window, background):
-        """Read the templates that the user gives, or make one, or ask CRDS."""
+        """Read the skyflats of the user or of the pipeline, or a BKG reference file."""
+        if self.skyflat and isinstance(self.skyflat[0], SkyflatModel):
+            return [from_skyflat(each, window, each.meta.filename) for each in self.skyflat]
         if self.skyflat:
             paths = find_files(self.skyflat)
-        elif background:
-            return [self._make_template(model, window, background)]
+        elif background and not self.get_ref_override("bkg"):
+            raise SkyflatError(
+                f"{model.meta.filename}: this step does not combine background exposures. Run "
+                "SkyflatSpec2Pipeline or SossStarePipeline, which do, or run SkyflatPipeline on "
+                f"them and give its skyflat ({self._place()}skyflat=FILE)"
+            )
         else:
             paths = [self._bkg_path(model)]
         return [template for path in paths for template in read_templates(path, window)]
 
-    def _make_template(self, model, window, background):
-        """Make a skyflat of exposures of blank sky."""
-        pipeline = SkyflatPipeline()
-        pipeline.output_dir = self.search_attr("output_dir")
-        pipeline.flat_field.override_flat = self._flat_path(model)
-        pipeline.flat_field.skip = pipeline.flat_field.override_flat is None
-        skyflat = pipeline.run(list(background))
-        return from_skyflat(skyflat, window, skyflat.meta.filename)
-
     def _find_flat(self, model, window, templates):
-        """Read the flat, unless all is flat-fielded; what is in one state can do without."""
+        """Read the flat; exposure and templates in the same flat state can do without."""
         states = [(model.meta.filename, model.meta.cal_step.flat_field == "COMPLETE")]
         states += [(each.name, each.flat_fielded) for each in templates]
         first, second = (
@@ -198,15 +217,27 @@ class SkyflatSubtractStep(SkyflatStep):
             raise _NotSubtractedError(
                 f"{first} is flat-fielded and {second} is not: give {self._option('flat')}"
             )
-        log.info("No flat: templates are shifted with that of the detector in them")
+        log.info("No flat: templates are shifted together with the flat of the detector")
         return None
 
-    def _flat_path(self, model):
-        """Find the flat that the user gives to this step or to that of the pipeline, or CRDS's."""
+    def given_flat(self):
+        """
+        Find the flat that the user gives to this step or to the flat-field step of its pipeline.
+
+        Returns
+        -------
+        flat : str, data model or None
+            The flat; None if the user gives none.
+        """
+        flat = self.get_ref_override("flat")
         flat_field = getattr(self.parent, "flat_field", None)
-        path = self.get_ref_override("flat") or (
-            flat_field and (flat_field.get_ref_override("flat") or flat_field.user_supplied_flat)
-        )
+        if not flat and flat_field:
+            flat = flat_field.get_ref_override("flat") or flat_field.user_supplied_flat
+        return flat or None
+
+    def _flat_path(self, model):
+        """Find the flat of the user, or CRDS's."""
+        path = self.given_flat()
         if not path:
             path = self._ask_crds(model, "flat") if crds_reachable() else "N/A"
         return None if path == "N/A" else path
@@ -224,14 +255,16 @@ class SkyflatSubtractStep(SkyflatStep):
         return Path(path)
 
     def _option(self, kind):
-        """Name the option by which a reference file is given, alone or in a pipeline."""
-        # That of the step that divides by it serves this one too.
-        name = "flat_field" if kind == "flat" else self.name
-        place = "" if self.parent is None else f"steps.{name}."
-        return f"--{place}override_{kind}=FILE"
+        """Return the option that gives a reference file, alone or in a pipeline."""
+        # The flat of the flat-field step serves this step too.
+        return f"{self._place('flat_field' if kind == 'flat' else None)}override_{kind}=FILE"
+
+    def _place(self, name=None):
+        """Return what precedes an option of this step or of another on the command line."""
+        return "--" if self.parent is None else f"--steps.{name or self.name}."
 
     def _ask_crds(self, model, kind):
-        """Get a reference file, or end with one line that tells why there is none."""
+        """Get a reference file, or raise an error with the reason in one line."""
         try:
             return self.get_reference_file(model, kind)
         except (SystemExit, CrdsError) as err:
@@ -241,11 +274,30 @@ class SkyflatSubtractStep(SkyflatStep):
 
 
 class _NotSubtractedError(Exception):
-    """There is nothing to subtract."""
+    """Raised when there is nothing to subtract."""
 
 
-def _sort_members(association, name):
-    """Sort the members of the product of an association by their kind."""
+def sort_members(association, name):
+    """
+    Sort the members of the product of an association by their kind.
+
+    Parameters
+    ----------
+    association : dict
+        A level-2 association of one product.
+    name : str
+        Its name, for errors.
+
+    Returns
+    -------
+    members : dict of list
+        Names or models of the members of each exptype, ``science`` and ``background`` at least.
+
+    Raises
+    ------
+    SkyflatError
+        Unless there is one product with one science member.
+    """
     if len(association["products"]) != 1:
         raise SkyflatError(f"{name}: {len(association['products'])} products, run them one by one")
     members = defaultdict(list)
@@ -257,7 +309,7 @@ def _sort_members(association, name):
 
 
 def _align(templates, flat, window):
-    """Align flat-fielded templates, or those that are in one state with the exposure."""
+    """Align the templates, divided by the flat if there is one."""
     divisors = [1 if flat is None or each.flat_fielded else flat for each in templates]
     pairs = list(zip(templates, divisors, strict=True))
     skies = [each.sky / divisor for each, divisor in pairs]
@@ -269,42 +321,40 @@ def _align(templates, flat, window):
 
 
 def _common_flags(templates):
-    """Combine flags: those of all templates, but no gaps, for these are filled."""
+    """Return the flags that all templates share, without gaps, which are filled."""
     flags = np.bitwise_and.reduce([each.dq for each in templates])
     return flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"])
 
 
-def _report(model, fit, scales, templates, settings):
-    """Tell what was fitted in the log, the header, and the tree of the data model."""
+def _report(model, fit, fraction, templates, settings):
+    """Record the fit in the log, the header, and the tree of the data model."""
     names = [each.name for each in templates]
     cards = [
-        ["SKYLEFT", fit.level_left, "[DN/s] level left of the step, times template"],
+        ["SKYLEFT", fit.level_left, "[DN/s] level left of the edge, times template"],
         ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
-        ["SKYRIGHT", fit.level_right, "[DN/s] level right of the step, times template"],
+        ["SKYRIGHT", fit.level_right, "[DN/s] level right of the edge, times template"],
         ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
-        ["SKYSHIFT", fit.shift, "[pixel] shift of the step from the templates"],
+        ["SKYSHIFT", fit.shift, "[pixel] shift of the edge from the templates"],
         ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
-        ["SKYFRAC", settings["fraction_used"], "fraction of the pixels used"],
+        ["SKYFRAC", fraction, "fraction of the pixels used"],
         ["SKYNTEMP", len(templates), "number of templates"],
     ]
     cards = [[key, round(value, 6), comment] for key, value, comment in cards]
     _add_cards(model, cards)
     model.meta.skyflat_subtract = {key.lower(): value for key, value, _ in cards} | {
         "scale_mode": settings["scale_mode"],
-        "subtract_wings": settings["subtract_wings"],
         "templates": names,
-        "scales": [round(float(scale), 6) for scale in scales],
+        "scales": [round(float(scale), 6) for scale in settings["scales"]],
     }
     text = ", ".join(f"{key} = {value:.5g}" for key, value, _ in cards)
     text += f", scale_mode = {settings['scale_mode']}"
-    text += ", wings too" if settings["subtract_wings"] else ""
     log.info("%s: %s", model.meta.filename, text)
     log.info("Templates: %s", ", ".join(names))
     model.add_history_entry(f"soss_background subtracted the sky: {text}")
 
 
 def _add_cards(model, cards):
-    """Add cards to the primary header, beside others that the schema does not know."""
+    """Add cards to the primary header, next to other cards without a schema."""
     if "extra_fits.PRIMARY.header" in model:
         names = {card[0] for card in cards}
         known = [list(card) for card in model.extra_fits.PRIMARY.header if card[0] not in names]

@@ -1,0 +1,48 @@
+"""Skyflats from the background exposures of an association."""
+
+from pathlib import Path
+
+from stdatamodels.jwst.datamodels import JwstDataModel
+
+from soss_background.io.exposures import find_fault, read_header
+from soss_background.pipeline.skyflat import SkyflatPipeline
+from soss_background.steps.crds_access import crds_reachable
+
+__all__ = ["find_skyflats"]
+
+
+def find_skyflats(step, science, background):
+    """
+    Find the skyflats for a science exposure, and combine its background exposures if needed.
+
+    Parameters
+    ----------
+    step : `~soss_background.SkyflatSubtractStep`
+        The step of a pipeline that subtracts the skyflats.
+    science : str, `~pathlib.Path` or data model
+        The exposure.
+    background : list of str or data models
+        Exposures of blank sky.
+
+    Returns
+    -------
+    skyflats : list or None
+        The skyflats that the user gives to the step, else the one of the background exposures; None
+        if there are none, or if the step needs none.
+
+    Raises
+    ------
+    SkyflatError
+        If an exposure cannot be used.
+    """
+    if step.skip or step.skyflat or step.get_ref_override("bkg") or not background:
+        return step.skyflat
+    is_model = isinstance(science, JwstDataModel)
+    header = science.to_flat_dict() if is_model else read_header(Path(science))
+    if find_fault(header) or header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
+        return None
+    pipeline = SkyflatPipeline()
+    pipeline.output_dir = step.search_attr("output_dir")
+    flat = step.given_flat() or (None if crds_reachable() else "N/A")
+    pipeline.flat_field.override_flat, pipeline.flat_field.skip = flat, flat == "N/A"
+    return [pipeline.run(list(background))]
