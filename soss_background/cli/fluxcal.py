@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from soss_background.cli.console import check_no_input, file_type, print_table, round_table
+from soss_background.detector import COLLECTING_AREA, GAIN
 from soss_background.io.files import check_folder, save_whole
 
 __all__ = ["add_fluxcal"]
@@ -132,8 +133,8 @@ def _add_expected(parts):
         help="folder of throughput curves whose names tell the filter",
     )  # fmt: skip
     for name, default, meaning in (
-        ("area", 25.4, "collecting area [m^2]"),
-        ("gain", 1.6, "gain [electrons/DN]"),
+        ("area", COLLECTING_AREA, "collecting area [m^2]"),
+        ("gain", GAIN, "gain [electrons/DN]"),
     ):
         parser.add_argument(
             f"--{name}", type=_positive, default=default, metavar="NUMBER",

@@ -10,6 +10,7 @@ from soss_background.extract.inter_order import fit_light, free_pixels
 from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
+from soss_background.steps.crds_access import open_pastasoss
 
 __all__ = ["InterOrderBackgroundStep"]
 
@@ -53,7 +54,8 @@ class InterOrderBackgroundStep(SkyflatStep):
         exposure = self.prepare_output(self.open_exposure(init))
         name, window = exposure.meta.filename, find_window(exposure)
         pwcpos = find_pwcpos(exposure)
-        rows = [expected_trace(order, window, pwcpos).row for order in ORDERS]
+        with open_pastasoss(self, exposure) as reference:
+            rows = [expected_trace(order, window, pwcpos, reference).row for order in ORDERS]
         free = free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
         data, _, good = as_cubes(exposure)
         frames = np.where(good, data, np.nan) if self.each_integration else [mean_image(data, good)]

@@ -10,6 +10,7 @@ from astropy.io import fits
 from bottleneck import nanmedian
 
 from soss_background.datamodels.traces import SossTracesModel
+from soss_background.detector import GAIN
 from soss_background.errors import SkyflatError
 from soss_background.extract.contamination import estimate_contamination, measure_wings
 from soss_background.extract.frames import as_cubes, mean_image
@@ -45,7 +46,7 @@ class OptimalExtractStep(SkyflatStep):
 
     class_alias = "optimal_extract"
 
-    spec = """
+    spec = f"""
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
     half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
@@ -53,7 +54,7 @@ class OptimalExtractStep(SkyflatStep):
     max_contamination = float(default=0.01, min=0.0)  # Columns of which a larger part of the light is of other orders are flagged
     standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
-    gain = float(default=1.6, min=0.0)  # Gain, for the efficiency [electrons/DN]
+    gain = float(default={GAIN}, min=0.0)  # Gain, for the efficiency [electrons/DN]
     save_box = boolean(default=False)  # Save the spectra of the box too
     save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as text
     suffix = string(default='x1dints')  # Default suffix for output files

@@ -11,6 +11,7 @@ from soss_background.extract.trace_fit import fit_deviation, measure_slices
 from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.sky.traces import ORDERS, Trace, expected_trace
 from soss_background.steps.base import SkyflatStep
+from soss_background.steps.crds_access import open_pastasoss
 
 __all__ = ["TraceFitStep"]
 
@@ -30,7 +31,7 @@ class TraceFitStep(SkyflatStep):
     slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
     slice_width = integer(default=60, min=40)  # Rows of a slice [pixels]
     n_mad = float(default=8.0, min=0.0)  # A slice with a trace stands above its background by this many median absolute deviations
-    degree = integer(default=5, min=0)  # Degree of the polynomial through the distances from where pastasoss expects the trace
+    degree = integer(default=5, min=0)  # Degree of the polynomial through the distances from the expected trace
     n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are left out
     iterations = integer(default=5, min=0)  # Number of times that is done
     suffix = string(default='sosstraces')  # Default suffix for output files
@@ -48,7 +49,7 @@ class TraceFitStep(SkyflatStep):
         Returns
         -------
         `~soss_background.SossTracesModel`
-            The traces. Of an order that is too faint, the trace is where pastasoss expects it.
+            The traces. An order that is too faint has its expected trace.
         """
         exposure = self.open_exposure(init)
         name, window = exposure.meta.filename, find_window(exposure)
@@ -57,7 +58,10 @@ class TraceFitStep(SkyflatStep):
         image = mean_image(data, good)
         model = SossTracesModel()
         model.update(exposure)
-        everywhere = {order: expected_trace(order, window, pwcpos) for order in ORDERS}
+        with open_pastasoss(self, exposure) as reference:
+            everywhere = {
+                order: expected_trace(order, window, pwcpos, reference) for order in ORDERS
+            }
         expected = {order: cut_trace(trace, window) for order, trace in everywhere.items()}
         expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
         traces, slices = [], []
@@ -112,7 +116,7 @@ def report(name, order, slices):
     used = slices["used"]
     if not used.any():
         log.warning(
-            "%s: order %d: %d of %d slices show it alone, too few: its trace is that of pastasoss",
+            "%s: order %d: %d of %d slices show it alone, too few: the expected trace is used",
             name, order, np.count_nonzero(slices["detected"]), len(slices),
         )  # fmt: skip
         return

@@ -10,14 +10,14 @@ from synphot import Observation, SourceSpectrum, SpectralElement
 from synphot.exceptions import SynphotError
 from synphot.models import Empirical1D
 
-from soss_background.detector import FILTERS
+from soss_background.detector import COLLECTING_AREA, FILTERS, GAIN
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.curves import CURVES, FLUX, read_curve
 
 __all__ = ["expected_rates"]
 
 
-def expected_rates(spectrum, throughputs, *, area=25.4, gain=1.6):
+def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     """
     Tell the count rates that are expected of a star in all filters.
 

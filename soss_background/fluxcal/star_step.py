@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.detector import imaging_filter
+from soss_background.detector import GAIN, PIXEL_SCALE, imaging_filter
 from soss_background.errors import SkyflatError
 from soss_background.fluxcal.aperture import CORE, find_star, measure_sky, replace_pixels
 from soss_background.fluxcal.plots import save_picture
@@ -63,12 +63,12 @@ class Star(NamedTuple):
 class StarStep(SkyflatStep):
     """Base class of the steps that measure the image of a single star."""
 
-    spec = """
+    spec = f"""
     x = float(default=None)  # Column of the star, about [pixels from 0; default: where the WCS has the target]
     y = float(default=None)  # Row of the star, about [pixels from 0; default: where the WCS has the target]
     n_sigma = float(default=3.0, min=1.0)  # Pixels that deviate more from the sky are left out [sigma]
-    gain = float(default=1.6, min=0.1)  # Gain [electrons/DN]
-    pixel_scale = float(default=0.0656, min=0.001)  # Side of a pixel [arcsec]
+    gain = float(default={GAIN}, min=0.1)  # Gain [electrons/DN]
+    pixel_scale = float(default={PIXEL_SCALE}, min=0.001)  # Side of a pixel [arcsec]
     save_plot = boolean(default=True)  # With the table, save a picture of it
     """  # noqa: E501
 
