@@ -3,6 +3,7 @@
 # make test    lint, then all tests
 # make style   lint, and look for a fragment in changes/
 # make coverage      all tests; fails if too few lines are reached
+# make test-all      all tests with each Python of 3.11, 3.12 and 3.13, and the newest dependencies
 # make test-oldest   all tests with the oldest dependencies that pyproject.toml allows
 # make wheel   build the wheel and the source in dist/, and test what is in a wheel
 # make docs    build the documentation in docs/_build/html
@@ -22,7 +23,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint style coverage test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-reference bench-speed clean
+.PHONY: demo test lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -49,6 +50,16 @@ style: lint
 
 coverage: .venv/installed
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+test-all:
+	@missing=; failed=; for version in 3.11 3.12 3.13; do \
+		python=python$$version; venv=.venv-$$version; \
+		$$python -c "" 2>/dev/null || { missing="$$missing $$version"; continue; }; \
+		$$python -m venv --clear $$venv && \
+		$$venv/bin/python -m pip install --quiet --editable ".[test,dev]" && \
+		$$venv/bin/pytest -n auto --dist loadfile || failed="$$failed $$version"; \
+	done; \
+	echo "Python not installed:$${missing:- none}; failed:$${failed:- none}"; test -z "$$failed"
 
 test-oldest:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
@@ -106,4 +117,4 @@ bench-speed: .venv/installed-bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest dist $(DEMO) build docs/_build docs/api *.egg-info
+	rm -rf .venv .venv-* dist $(DEMO) build docs/_build docs/api *.egg-info

@@ -17,7 +17,7 @@ class SossTracesModel(JwstDataModel):
     ----------
     traces : ndarray
         One row a column of an order: ``order``, ``column``, ``row`` (of the centre, pixels of the
-        exposure counted from 0), ``expected`` (row by pastasoss), ``wavelength`` (micron).
+        exposure counted from 0), ``expected`` (row before the fit), ``wavelength`` (micron).
     slices : ndarray
         One row a slice of an order: ``order``, ``column``, ``expected`` and measured ``row`` (NaN
         where there is none), ``peak`` above the background (median absolute deviations),

@@ -9,6 +9,7 @@ from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order import fit_light, free_pixels
 from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
+from soss_background.steps.crds_access import open_pastasoss
 
 __all__ = ["InterOrderBackgroundStep"]
 
@@ -52,7 +53,8 @@ class InterOrderBackgroundStep(SkyflatStep):
         exposure = self.prepare_output(self.open_exposure(init))
         frames = read_frames(exposure)
         window, data = frames.window, frames.data
-        rows = [expected_trace(order, window, frames.pwcpos).row for order in ORDERS]
+        with open_pastasoss(self, exposure) as reference:
+            rows = [expected_trace(order, window, frames.pwcpos, reference).row for order in ORDERS]
         free = free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
         images = np.where(frames.good, data, np.nan) if self.each_integration else [frames.mean]
         try:

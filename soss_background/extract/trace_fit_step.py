@@ -10,6 +10,7 @@ from soss_background.extract.frames import read_frames
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
 from soss_background.sky.traces import ORDERS, Trace, expected_trace
 from soss_background.steps.base import SkyflatStep
+from soss_background.steps.crds_access import open_pastasoss
 
 __all__ = ["TraceFitStep"]
 
@@ -56,7 +57,10 @@ class TraceFitStep(SkyflatStep):
         name, window, pwcpos = frames.name, frames.window, frames.pwcpos
         model = SossTracesModel()
         model.update(exposure)
-        everywhere = {order: expected_trace(order, window, pwcpos) for order in ORDERS}
+        with open_pastasoss(self, exposure) as reference:
+            everywhere = {
+                order: expected_trace(order, window, pwcpos, reference) for order in ORDERS
+            }
         expected = {order: _cut_trace(trace, window) for order, trace in everywhere.items()}
         expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
         traces, slices = [], []

@@ -1,6 +1,7 @@
 """The pipeline that makes skyflats."""
 
 import logging
+from typing import ClassVar
 
 from jwst.datamodels import ModelContainer, ModelLibrary
 from tqdm import tqdm
@@ -34,7 +35,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     """  # noqa: E501
 
-    step_defs = {  # noqa: RUF012 - as stpipe has it
+    step_defs: ClassVar = {
         "flat_field": FlatFieldStep,
         "skyflat_mask": SkyflatMaskStep,
         "skyflat_combine": SkyflatCombineStep,

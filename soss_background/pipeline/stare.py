@@ -3,6 +3,7 @@
 import logging
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from astropy.table import Table
@@ -51,7 +52,7 @@ class SossStarePipeline(SkyflatPipelineBase):
     fail_on_qc = boolean(default=False)  # End with an error if a metric is out of its range
     """  # noqa: E501
 
-    step_defs = {  # noqa: RUF012 - as stpipe has it
+    step_defs: ClassVar = {
         "skyflat_subtract": SkyflatSubtractStep,
         "flat_field": FlatFieldStep,
         "inter_order_background": InterOrderBackgroundStep,

@@ -1,15 +1,16 @@
 """
 Traces of a simulated star.
 
-The simulator has traces of its own, smooth polynomials, and not the table that the algorithms look
-up. At the nominal position of the pupil wheel they follow those of pastasoss to 0.05 pixels and
-1e-7 micron; those of order 3 follow a real frame of a hot star (program 1512).
+The simulator has traces of its own, and not the table that the algorithms look up. On the detector
+they follow those of pastasoss 1.2.4 to 0.007 pixels, and at the nominal position of the pupil wheel
+to 1e-7 micron; those of order 3 follow a real frame of a hot star (program 1512).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
+from scipy.interpolate import CubicSpline
 from scipy.special import expit
 
 from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
@@ -30,14 +31,24 @@ REFERENCE_WAVELENGTH, RADIATION = 1.25, 14387.77
 # trace whose parabola continues it.
 EXTENSION, ENDS = 400, 200
 
-# Columns and SUBSTRIP256 rows of orders 1 and 2 with the pupil wheel at its nominal position: first
-# and last column, point about which they rotate, and polynomials over FULL of row and wavelength.
+# Orders 1 and 2 with the pupil wheel at its nominal position: first and last column, point about
+# which they rotate, and SUBSTRIP256 rows at 41 evenly spaced columns (benchmarks/trace_table.py).
 ROWS = {
     "1": (4, 2043, (1887.0, 54.0), [
-        60.89255, -12.02678, 16.74871, 6.6544, 2.49835, 0.87844, 0.30196, 0.097, 0.01961, -0.00685,
+        84.678, 82.478, 80.295, 78.131, 75.989, 73.869, 71.773, 69.703, 67.661, 65.649, 63.669,
+        61.725, 59.819, 57.955, 56.134, 54.361, 52.637, 50.968, 49.364, 47.831, 46.381, 45.02,
+        43.758, 42.603, 41.571, 40.699, 40.006, 39.509, 39.222, 39.161, 39.371, 39.932, 40.82,
+        42.194, 44.175, 46.74, 50.083, 54.381, 59.825, 66.638, 75.133,
     ]),
-    "2": (0, 2047, (1677.0, 200.0), [171.01043, 120.81694, 75.12243, 27.94692, 9.0634, 2.00377]),
+    "2": (0, 2047, (1677.0, 200.0), [
+        104.429, 103.231, 101.987, 100.756, 99.586, 98.515, 97.572, 96.78, 96.156, 95.712,
+        95.455, 95.392, 95.528, 95.868, 96.418, 97.186, 98.185, 99.432, 100.95, 102.769,
+        104.928, 107.477, 110.473, 113.988, 118.108, 122.93, 128.57, 135.16, 142.848, 151.804,
+        162.217, 174.297, 188.279, 204.42, 223.003, 244.338, 268.761, 296.639, 328.368, 364.374,
+        405.117,
+    ]),
 }  # fmt: skip
+# Wavelengths: Chebyshev series over FULL.
 WAVELENGTHS = {
     "1": [1.8293808, -0.997126, 0.0089058, 0.0034076, 0.0013197, 0.0005023],
     "2": [0.9377631, -0.4727788, 0.0116183, 0.0037448],
@@ -103,14 +114,12 @@ def get_trace(order, pwcpos=PWCPOS):
         known_x, known_y = _rotate(x, Polynomial(ORDER3_ROWS)(x / 1000), pwcpos, ROWS["1"][2])
         y = np.interp(x, known_x, known_y)
     else:
-        first, last, origin, coefficients = ROWS[order]
+        first, last, origin, rows = ROWS[order]
         columns = np.arange(first, last + 1.0)
-        domain = [0, FULL.nx]
-        known_x, known_y = _rotate(
-            columns, Chebyshev(coefficients, domain=domain)(columns), pwcpos, origin
-        )
+        rows = CubicSpline(np.linspace(first, last, len(rows)), rows)(columns)
+        known_x, known_y = _rotate(columns, rows, pwcpos, origin)
         y = _extend(x, known_x, known_y)
-        known = Chebyshev(WAVELENGTHS[order], domain=domain)(known_x)
+        known = Chebyshev(WAVELENGTHS[order], domain=[0, FULL.nx])(known_x)
         wavelength = _extend(x, known_x, known + WAVELENGTH_SLOPES[order] * (pwcpos - PWCPOS))
     scale = _throughput("1", REFERENCE_WAVELENGTH)
     return SimulatedTrace(x, SUBSTRIP256.y0 + y, wavelength, _throughput(order, wavelength) / scale)

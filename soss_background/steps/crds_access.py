@@ -1,18 +1,23 @@
 """CRDS, within or out of reach."""
 
 import functools
+import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from astropy.io import fits
 from crds.client import api
 from crds.core import config as crds_config
 from crds.core.exceptions import CrdsError
+from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.io.files import tell_of_fault
 
-__all__ = ["crds_reachable"]
+__all__ = ["crds_reachable", "open_pastasoss"]
+
+log = logging.getLogger(__name__)
 
 # Seconds to wait for a CRDS server; its client would wait for an hour.
 _PATIENCE = 10
@@ -46,6 +51,32 @@ def _crds_reachable(cache, server):
     finally:
         crds_config.CLIENT_TIMEOUT.set(patience)
     return True
+
+
+def open_pastasoss(step, exposure):
+    """
+    Open the PASTASOSS reference file of an exposure, without which the table of traces serves.
+
+    Parameters
+    ----------
+    step : `~jwst.stpipe.Step`
+        The step, which records the file.
+    exposure : data model
+        The exposure.
+
+    Returns
+    -------
+    context manager
+        Its target is a `~stdatamodels.jwst.datamodels.PastasossModel`, or None if CRDS is out of
+        reach or has no such file.
+    """
+    path = "N/A"
+    if crds_reachable():
+        try:
+            path = step.get_reference_file(exposure, "pastasoss")
+        except (CrdsError, SystemExit) as err:
+            log.info("%s: no PASTASOSS reference file (%s)", exposure.meta.filename, err)
+    return nullcontext() if path == "N/A" else datamodels.PastasossModel(path)
 
 
 def no_reference_error(kind, reason):
