@@ -51,7 +51,7 @@ def draw_skyflat(path):
         plots.draw_exposure(axes[0], views[0], limits)
         plots.draw_residual(axes[1], views[0])
         plots.draw_coverage(axes[2], coverage, FULL)
-        plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=5)
+        plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=0.05)
         plots.draw_variation(axes[4], variation, FULL)
         plots.draw_pulls(axes[5], views)
     titles = ("An exposure, its mask outlined", "What it shows beyond the sky, -1 to 1 %")

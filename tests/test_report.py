@@ -190,7 +190,7 @@ def test_a_sky_without_a_step_can_be_drawn():
 def test_vetting_plot():
     table = Table({"used": [1, 0, 1], "deviation": [0.3, 8.0, 0.4]}).as_array()
     ax = Figure().subplots()
-    plots.draw_vetting(ax, table, mad_threshold=5.0)
+    plots.draw_vetting(ax, table, mad_threshold=0.05)
     heights = {patch.get_x() + 0.4: patch.get_height() for patch in ax.patches}
     assert_allclose([heights[key] for key in sorted(heights)], [0.3, 8.0, 0.4])
     assert_array_equal(ax.lines[0].get_ydata(), [5, 5])

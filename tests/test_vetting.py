@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from stpipe.config_parser import ValidationError, config_from_dict
 
+from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
 from soss_background.combine.vetting import vet_exposures
 
 SHAPE = (96, 80)
@@ -31,17 +33,25 @@ def test_stray_light_is_found(masked, n):
     cells, noise, sources = make_exposures(n, crowding=0.005)
     cells[2] += stray_light(0.3)
     sources[2] |= masked & (stray_light(0.3) > 0.1)
-    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.5)
+    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.005)
     assert "deviates by" in reasons[2]
     assert [index for index, reason in enumerate(reasons) if reason] == [2]
 
 
-def test_the_threshold_is_in_per_cent():
+def test_the_threshold_is_a_fraction():
     cells, noise, sources = make_exposures()
     cells[2] += stray_light(0.3)
-    deviation = float(vet_exposures(cells, noise, sources, mad_threshold=0.5).reasons[2].split()[2])
+    deviation = float(
+        vet_exposures(cells, noise, sources, mad_threshold=0.005).reasons[2].split()[2]
+    )
     assert 1.5 < deviation < 20
-    assert not any(vet_exposures(cells, noise, sources, mad_threshold=1.1 * deviation).reasons)
+    above = 1.1 * deviation / 100
+    assert not any(vet_exposures(cells, noise, sources, mad_threshold=above).reasons)
+
+
+def test_a_threshold_in_percent_is_refused():
+    with pytest.raises(ValidationError, match="mad_threshold"):
+        SkyflatCombineStep.from_config_section(config_from_dict({"mad_threshold": "5.0"}))
 
 
 def test_two_bad_exposures_of_six():
@@ -49,7 +59,7 @@ def test_two_bad_exposures_of_six():
     for index, light in ((1, stray_light(0.5)), (4, stray_light(0.5)[::-1])):
         cells[index] += light
         sources[index] |= light > 0.1
-    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.5)
+    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.005)
     assert [bool(reason) for reason in reasons] == [False, True, False, False, True, False]
 
 
@@ -62,7 +72,7 @@ def test_good_exposures_stay(crowding, seed):
 def test_of_two_that_differ_both_stay():
     cells, noise, sources = make_exposures(n=2)
     cells[1] += stray_light(0.5)
-    assert vet_exposures(cells, noise, sources, mad_threshold=0.5).reasons == ["", ""]
+    assert vet_exposures(cells, noise, sources, mad_threshold=0.005).reasons == ["", ""]
 
 
 def test_a_masked_exposure_is_left_out():
@@ -75,11 +85,11 @@ def test_a_masked_exposure_is_left_out():
 def test_another_sky_is_left_out(factor):
     cells, noise, sources = make_exposures()
     cells[1] *= factor
-    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.5)
+    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.005)
     assert reasons == ["", "level far from that of the others", "", "", "", ""]
 
 
 def test_of_two_skies_neither_is_that_of_the_others():
     cells, noise, sources = make_exposures(n=4)
     cells[2:] *= 10
-    assert all(vet_exposures(cells, noise, sources, mad_threshold=0.5).reasons)
+    assert all(vet_exposures(cells, noise, sources, mad_threshold=0.005).reasons)

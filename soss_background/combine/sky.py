@@ -48,8 +48,12 @@ class NoSkyError(ValueError):
     """
 
     def __init__(self, index):
-        super().__init__(f"exposure {index} has no sky, its median is not positive")
+        super().__init__(index)
         self.index = index
+
+    def __str__(self):
+        """Return the message."""
+        return f"exposure {self.index} has no sky, its median is not positive"
 
 
 @dataclass
@@ -101,7 +105,7 @@ class CombinedSky:
 
 
 def combine_exposures(
-    exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=5.0, excluded=()
+    exposures, stack, *, n_sigma=5.0, hot_sigma=6.0, mad_threshold=0.05, excluded=()
 ):
     """
     Average exposures at a common level, free of faint star light, stripes and outliers.
@@ -125,7 +129,7 @@ def combine_exposures(
     hot_sigma : float
         Deviation from its neighbours in the column above which a pixel of the sky is hot.
     mad_threshold : float
-        Deviation from the sky of the others, in per cent, above which an exposure is left out,
+        Deviation from the sky of the others, as a fraction, above which an exposure is left out,
         see `soss_background.combine.vetting.vet_exposures`.
     excluded : collection of int
         Exposures that are left out in any case.

@@ -34,7 +34,7 @@ class SkyflatCombineStep(SkyflatStep):
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
-    mad_threshold = float(default=5.0, min=0.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [per cent of the sky]
+    mad_threshold = float(default=0.05, min=0.0, max=1.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [fraction of the sky]
     exclude = force_list(default=None)  # Names of exposures to leave out, with their suffix or without
     bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products

@@ -266,8 +266,8 @@ def draw_vetting(ax, table, mad_threshold=None):
     table : ndarray, shape (n,)
         METADATA of a skyflat, with ``deviation``.
     mad_threshold : float, optional
-        Deviation above which an exposure is left out, per cent, if it is also three times that of
-        a typical one.
+        Deviation above which an exposure is left out if it is also three times that of a typical
+        one, as a fraction of the sky.
     """
     number = np.arange(len(table)) + 1
     for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):
@@ -275,7 +275,7 @@ def draw_vetting(ax, table, mad_threshold=None):
         if which.any():
             ax.bar(number[which], table["deviation"][which], color=colour, label=label)
     if mad_threshold is not None:
-        ax.axhline(mad_threshold, color=FAINT, ls="--", label="mad_threshold")
+        ax.axhline(100 * mad_threshold, color=FAINT, ls="--", label="mad_threshold")
     if np.any(table["used"] == 1):
         much_worse = MUCH_WORSE * nanmedian(table["deviation"][table["used"] == 1].astype(float))
         label = f"{MUCH_WORSE:g} times a typical one"

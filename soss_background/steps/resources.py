@@ -1,17 +1,48 @@
-"""What a run borrows from its process, and gives back."""
+"""Settings of the process that a run changes, and restores."""
 
 import gc
-from contextlib import contextmanager
+import threading
+from contextlib import ExitStack, contextmanager
 
 from threadpoolctl import threadpool_limits
 
-__all__ = ["few_collections"]
+__all__ = ["few_collections", "limit_resources"]
+
+
+class _Shared:
+    """
+    A context that overlapping users, also of several threads, enter and leave as one.
+
+    The first user enters the context and the last one leaves it, so that the state of the process
+    that the first one found is the state that the last one restores.
+
+    Parameters
+    ----------
+    create : callable
+        Return the context manager.
+    """
+
+    def __init__(self, create):
+        self._create, self._users = create, 0
+        self._lock, self._entered = threading.Lock(), ExitStack()
+
+    def __enter__(self):
+        with self._lock:
+            if self._users == 0:
+                self._entered.enter_context(self._create())
+            self._users += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._entered.close()
 
 
 @contextmanager
-def few_collections():
-    """Spare what lives already from the garbage collection that begins each run of a step."""
-    if gc.get_freeze_count():  # somebody does, and will end it
+def _freeze():
+    """Freeze the objects that exist, unless the caller of the package has frozen some."""
+    if gc.get_freeze_count():
         yield
         return
     gc.collect()
@@ -22,9 +53,25 @@ def few_collections():
         gc.unfreeze()
 
 
+_FROZEN = _Shared(_freeze)
+# Threads of BLAS spin while they wait, and delay the threads of this package.
+_SINGLE_THREADED = _Shared(lambda: threadpool_limits(1, user_api="blas"))
+
+
+def few_collections():
+    """
+    Exempt existing objects from garbage collection, which begins each run of a step.
+
+    Returns
+    -------
+    context : context manager
+        Nothing stays frozen when the last of overlapping contexts ends.
+    """
+    return _FROZEN
+
+
 @contextmanager
 def limit_resources():
-    """Keep what is around a run from taking its time."""
-    # The threads of BLAS spin while they wait, in the way of this package's own.
-    with few_collections(), threadpool_limits(1, user_api="blas"):
+    """Exempt existing objects from garbage collection, and limit BLAS to one thread."""
+    with few_collections(), _SINGLE_THREADED:
         yield

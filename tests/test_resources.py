@@ -1,0 +1,89 @@
+"""A run leaves the settings of the process as they were."""
+
+import gc
+import threading
+from contextlib import contextmanager
+
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from soss_background.steps import resources
+from soss_background.steps.resources import limit_resources
+
+
+def blas_threads():
+    return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Let BLAS use two threads and let no object be frozen; the tests' own freeze stands aside."""
+    monkeypatch.setattr(resources, "_FROZEN", resources._Shared(resources._freeze))
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    with threadpool_limits(2, user_api="blas"):
+        yield blas_threads()
+    if frozen:
+        gc.freeze()
+
+
+def test_nothing_remains_after_a_run(two_threads):
+    assert two_threads
+    with limit_resources():
+        assert set(blas_threads()) == {1}
+        assert gc.get_freeze_count() > 0
+    assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
+
+
+def test_nothing_remains_after_an_exception(two_threads):
+    with pytest.raises(ValueError, match="broken"), limit_resources():
+        raise ValueError("broken")
+    assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
+
+
+def test_the_first_of_two_runs_to_end_leaves_the_other_its_limits(two_threads):
+    entered, leave = threading.Event(), threading.Event()
+
+    def run():
+        with limit_resources():
+            entered.set()
+            leave.wait(60)
+
+    other = threading.Thread(target=run)
+    with limit_resources():
+        other.start()
+        assert entered.wait(60)
+    assert set(blas_threads()) == {1}
+    assert gc.get_freeze_count() > 0
+    leave.set()
+    other.join()
+    assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_the_caller_froze_stays_frozen():
+    gc.freeze()
+    try:
+        with limit_resources():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_a_context_that_cannot_be_entered_counts_no_user():
+    calls = []
+
+    @contextmanager
+    def fail_once():
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise OSError("no limits")
+        yield
+
+    shared = resources._Shared(fail_once)
+    with pytest.raises(OSError, match="no limits"), shared:
+        pass
+    with shared, shared:
+        pass
+    assert calls == [0, 1]
