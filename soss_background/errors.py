@@ -1,4 +1,4 @@
-"""The exception for problems that a user can fix."""
+"""Exceptions for problems the user can fix."""
 
 from stpipe.exceptions import StpipeExitException
 
@@ -7,42 +7,40 @@ __all__ = ["SkyflatError", "one_line"]
 
 class SkyflatError(StpipeExitException, ValueError):
     """
-    Exception for problems of the input or of the environment that the user can fix.
-
-    Its message is one line that names the file and the fault.
+    A fault of the input or of the environment that the user can fix.
 
     ``strun`` ends with status 1 and without a traceback.
 
     Parameters
     ----------
     message : str
-        What is wrong, with which file, and what can be done.
+        One line: what is wrong, with which file, and what can be done.
     """
 
     def __init__(self, message):
         super().__init__(1, message)
 
     def __reduce__(self):
-        """Rebuild the error from its message, in other processes too."""
-        return type(self), (self.args[1],)
+        """Pickle the message alone, which is all that the constructor takes."""
+        return type(self), (str(self),)
 
     def __str__(self):
-        """Return the message alone."""
+        """Return the message without the exit status."""
         return self.args[1]
 
 
 def one_line(message):
     """
-    Bring a message, of whatever origin, to one line.
+    Collapse the whitespace of a message, so that it fits on one line.
 
     Parameters
     ----------
     message : object
-        A text or an error.
+        A string or an exception.
 
     Returns
     -------
     line : str
-        Its words.
+        The message on one line.
     """
     return " ".join(str(message).split())

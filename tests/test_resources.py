@@ -1,98 +1,89 @@
-"""Settings of the process while steps run, and after."""
+"""A run leaves the settings of the process as they were."""
 
 import gc
-import pickle
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
-import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from soss_background.combine.sky import NoSkyError, NothingToCombineError
-from soss_background.errors import SkyflatError
 from soss_background.steps import resources
 from soss_background.steps.resources import limit_resources
 
 
 def blas_threads():
-    """List the threads of each BLAS."""
-    np.ones((2, 2)) @ np.ones((2, 2))
     return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
 
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    """Let BLAS have two threads, whatever the machine, and nothing be frozen."""
-    monkeypatch.setattr(resources, "few_collections", resources._Shared(resources._freeze))
+    """Let BLAS use two threads and let no object be frozen; the tests' own freeze stands aside."""
+    monkeypatch.setattr(resources, "_FROZEN", resources._Shared(resources._freeze))
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     with threadpool_limits(2, user_api="blas"):
-        yield
+        yield blas_threads()
     if frozen:
         gc.freeze()
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_nothing_remains_after_a_run():
-    before = blas_threads()
+def test_nothing_remains_after_a_run(two_threads):
+    assert two_threads
     with limit_resources():
         assert set(blas_threads()) == {1}
         assert gc.get_freeze_count() > 0
-    assert blas_threads() == before
-    assert gc.get_freeze_count() == 0
+    assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_nothing_remains_after_an_error():
-    before = blas_threads()
-    with pytest.raises(ValueError, match="in the run"), limit_resources():
-        raise ValueError("in the run")
-    assert (blas_threads(), gc.get_freeze_count()) == (before, 0)
+def test_nothing_remains_after_an_exception(two_threads):
+    with pytest.raises(ValueError, match="broken"), limit_resources():
+        raise ValueError("broken")
+    assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_runs_in_two_threads_that_end_in_the_order_they_began():
-    before, entered, leave = blas_threads(), threading.Event(), threading.Event()
+def test_the_first_of_two_runs_to_end_leaves_the_other_its_limits(two_threads):
+    entered, leave = threading.Event(), threading.Event()
 
     def run():
         with limit_resources():
             entered.set()
             leave.wait(60)
 
-    first = threading.Thread(target=run)
-    first.start()
-    assert entered.wait(60)
+    other = threading.Thread(target=run)
     with limit_resources():
-        leave.set()
-        first.join()
-        # The run that is left is still undisturbed.
-        assert set(blas_threads()) == {1}
-        assert gc.get_freeze_count() > 0
-    assert (blas_threads(), gc.get_freeze_count()) == (before, 0)
+        other.start()
+        assert entered.wait(60)
+    assert set(blas_threads()) == {1}
+    assert gc.get_freeze_count() > 0
+    leave.set()
+    other.join()
+    assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_what_was_frozen_stays_frozen():
+def test_what_the_caller_froze_stays_frozen():
     gc.freeze()
-    with limit_resources():
+    try:
+        with limit_resources():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_a_context_that_cannot_be_entered_counts_no_user():
+    calls = []
+
+    @contextmanager
+    def fail_once():
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise OSError("no limits")
+        yield
+
+    shared = resources._Shared(fail_once)
+    with pytest.raises(OSError, match="no limits"), shared:
         pass
-    assert gc.get_freeze_count() > 0
-    gc.unfreeze()
-
-
-@pytest.mark.parametrize(
-    "error", [SkyflatError("a.fits: broken"), NoSkyError(3), NothingToCombineError("none")]
-)
-def test_errors_survive_pickling(error):
-    again = pickle.loads(pickle.dumps(error))
-    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
-
-
-def fail():
-    raise SkyflatError("a.fits: broken")
-
-
-def test_an_error_comes_back_from_a_process():
-    with ProcessPoolExecutor(1) as pool, pytest.raises(SkyflatError, match="^a.fits: broken$"):
-        pool.submit(fail).result()
+    with shared, shared:
+        pass
+    assert calls == [0, 1]

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from stpipe.config_parser import ValidationError, config_from_dict
 
+from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
 from soss_background.combine.vetting import vet_exposures
 
 SHAPE = (96, 80)
@@ -39,10 +41,17 @@ def test_stray_light_is_found(masked, n):
 def test_the_threshold_is_a_fraction():
     cells, noise, sources = make_exposures()
     cells[2] += stray_light(0.3)
-    reasons, _ = vet_exposures(cells, noise, sources, mad_threshold=0.005)
-    deviation = float(reasons[2].split()[2])
+    deviation = float(
+        vet_exposures(cells, noise, sources, mad_threshold=0.005).reasons[2].split()[2]
+    )
     assert 1.5 < deviation < 20
-    assert not any(vet_exposures(cells, noise, sources, mad_threshold=0.011 * deviation).reasons)
+    above = 1.1 * deviation / 100
+    assert not any(vet_exposures(cells, noise, sources, mad_threshold=above).reasons)
+
+
+def test_a_threshold_in_percent_is_refused():
+    with pytest.raises(ValidationError, match="mad_threshold"):
+        SkyflatCombineStep.from_config_section(config_from_dict({"mad_threshold": "5.0"}))
 
 
 def test_two_bad_exposures_of_six():

@@ -46,12 +46,12 @@ class NoSkyError(ValueError):
     """
 
     def __init__(self, index):
-        super().__init__(f"exposure {index} has no sky, its median is not positive")
+        super().__init__(index)
         self.index = index
 
-    def __reduce__(self):
-        """Rebuild the error from its index, in other processes too."""
-        return type(self), (self.index,)
+    def __str__(self):
+        """Return the message."""
+        return f"exposure {self.index} has no sky, its median is not positive"
 
 
 @dataclass

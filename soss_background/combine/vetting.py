@@ -28,8 +28,8 @@ class Vetting(NamedTuple):
     reasons : list of str
         Why an exposure is left out; empty if it is not.
     deviations : ndarray of float, shape (n,)
-        Median absolute deviation of each exposure from the sky of those that stay, in per cent of
-        it, at its level and without stripes; NaN if there is none to compare it with.
+        Median absolute deviation of each exposure from the sky of those that stay, in percent of
+        it (the unit of METADATA), at its level and without stripes; NaN without a comparison.
     """
 
     reasons: list
@@ -38,10 +38,10 @@ class Vetting(NamedTuple):
 
 def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
     """
-    Compare exposures with the sky they have in common, and find those that do not show it.
+    Compare exposures with the sky they have in common, and find those that deviate from it.
 
-    The worst is left out, and the others are compared again. Light that comes with one exposure,
-    stray or persistent, counts whether it is masked or not: where it is found there is more.
+    The worst exposure is left out, and the others are compared again. Masked cells count too, since
+    stray light and persistence reach beyond the mask of their brightest pixels.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
     sources : ndarray of bool, shape (n, my, mx)
         True for cells that are masked.
     mad_threshold : float
-        Median absolute deviation from the common sky, as a fraction of it, that is too much if it
-        is also three times that of a typical exposure.
+        Median absolute deviation from the common sky, as a fraction of it, above which an exposure
+        is left out if it also deviates three times as much as a typical one.
     excluded : collection of int
         Exposures that are left out in any case.
 
     Returns
     -------
     vetting : Vetting
-        Who is left out, and how much each deviates.
+        The reasons to leave out exposures, and the deviation of each.
     """
     reasons = ["left out by hand" if index in excluded else "" for index in range(len(cells))]
     unmasked = np.mean(np.isfinite(cells) & ~sources, axis=(1, 2))
@@ -67,7 +67,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
     for index in left[unmasked[left] < _MIN_UNMASKED]:
         reasons[index] = "hardly anything unmasked"
     left = left[unmasked[left] >= _MIN_UNMASKED]
-    # Of two that differ nobody knows which is right.
+    # With two exposures, the outlier is ambiguous.
     if len(left) > 2:
         alike = find_same_level(cells[left])
         for index in left[~alike]:

@@ -266,8 +266,8 @@ def draw_vetting(ax, table, mad_threshold=None):
     table : ndarray, shape (n,)
         METADATA of a skyflat, with ``deviation``.
     mad_threshold : float, optional
-        Deviation above which an exposure is left out, as a fraction of the sky, if it is also three
-        times that of a typical one.
+        Deviation above which an exposure is left out if it is also three times that of a typical
+        one, as a fraction of the sky.
     """
     number = np.arange(len(table)) + 1
     for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):

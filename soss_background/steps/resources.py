@@ -1,4 +1,4 @@
-"""Settings of the process that a run changes, and restores when the last run ends."""
+"""Settings of the process that a run changes, and restores."""
 
 import gc
 import threading
@@ -11,39 +11,37 @@ __all__ = ["few_collections", "limit_resources"]
 
 class _Shared:
     """
-    A setting of the whole process that concurrent runs share.
+    A context that overlapping users, also of several threads, enter and leave as one.
 
-    The first run that enters changes it, and the last one that leaves restores it, in whatever
-    threads they are.
+    The first user enters the context and the last one leaves it, so that the state of the process
+    that the first one found is the state that the last one restores.
 
     Parameters
     ----------
-    change : callable
-        Returns a context manager that changes the setting and restores it.
+    create : callable
+        Return the context manager.
     """
 
-    def __init__(self, change):
-        self._change, self._lock = change, threading.Lock()
-        self._runs, self._undo = 0, ExitStack()
+    def __init__(self, create):
+        self._create, self._users = create, 0
+        self._lock, self._entered = threading.Lock(), ExitStack()
 
-    @contextmanager
-    def __call__(self):
+    def __enter__(self):
         with self._lock:
-            if self._runs == 0:
-                self._undo.enter_context(self._change())
-            self._runs += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._runs -= 1
-                if self._runs == 0:
-                    self._undo.close()
+            if self._users == 0:
+                self._entered.enter_context(self._create())
+            self._users += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._entered.close()
 
 
 @contextmanager
 def _freeze():
-    """Exempt existing objects from garbage collection, unless somebody else has done so."""
+    """Freeze the objects that exist, unless the caller of the package has frozen some."""
     if gc.get_freeze_count():
         yield
         return
@@ -55,15 +53,25 @@ def _freeze():
         gc.unfreeze()
 
 
-# Each run of a step begins with a collection, which is slow while all of jwst is searched.
-few_collections = _Shared(_freeze)
+_FROZEN = _Shared(_freeze)
+# Threads of BLAS spin while they wait, and delay the threads of this package.
+_SINGLE_THREADED = _Shared(lambda: threadpool_limits(1, user_api="blas"))
 
-# The threads of BLAS spin while they wait, in the way of the package's own.
-_one_blas_thread = _Shared(lambda: threadpool_limits(1, user_api="blas"))
+
+def few_collections():
+    """
+    Exempt existing objects from garbage collection, which begins each run of a step.
+
+    Returns
+    -------
+    context : context manager
+        Nothing stays frozen when the last of overlapping contexts ends.
+    """
+    return _FROZEN
 
 
 @contextmanager
 def limit_resources():
-    """Keep garbage collections and the threads of BLAS from slowing a run down."""
-    with few_collections(), _one_blas_thread():
+    """Exempt existing objects from garbage collection, and limit BLAS to one thread."""
+    with few_collections(), _SINGLE_THREADED:
         yield
