@@ -53,9 +53,25 @@ def _freeze():
         gc.unfreeze()
 
 
-_FROZEN = _Shared(_freeze)
-# Threads of BLAS spin while they wait, and delay the threads of this package.
-_SINGLE_THREADED = _Shared(lambda: threadpool_limits(1, user_api="blas"))
+@contextmanager
+def _single_threaded():
+    """
+    Limit BLAS to one thread, unless another run does: its idle threads delay those of the package.
+
+    threadpoolctl ignores all but the thread that changed OpenBLAS first, so that only the run that
+    set the limit can restore it. A run that outlasts that one continues without the limit.
+    """
+    if not _LIMITED.acquire(blocking=False):
+        yield
+        return
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        _LIMITED.release()
+
+
+_FROZEN, _LIMITED = _Shared(_freeze), threading.Lock()
 
 
 def few_collections():
@@ -73,5 +89,5 @@ def few_collections():
 @contextmanager
 def limit_resources():
     """Exempt existing objects from garbage collection, and limit BLAS to one thread."""
-    with few_collections(), _SINGLE_THREADED:
+    with few_collections(), _single_threaded():
         yield
