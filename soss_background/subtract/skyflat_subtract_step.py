@@ -172,7 +172,8 @@ class SkyflatSubtractStep(SkyflatStep):
         if self.save_background:
             extras["skyflatbackground"] = {"data": sky, "err": subtraction.sky_err}
         if self.save_residual:
-            extras["skyflatresidual"] = {"data": (subtraction.image - sky) / subtraction.err}
+            err = np.where(subtraction.err > 0, subtraction.err, np.nan)
+            extras["skyflatresidual"] = {"data": (subtraction.image - sky) / err}
         if self.save_mask:
             extras["skyflatused"] = {"mask": subtraction.used}
         for suffix, planes in extras.items():
