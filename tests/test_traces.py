@@ -62,7 +62,7 @@ def make_exposure(pwcpos):
     return exposure
 
 
-@pytest.mark.parametrize("pwcpos", [245.46, 245.778671, 246.06])
+@pytest.mark.parametrize("pwcpos", [245.47, 245.778671, 246.05])
 def test_pwcpos_of_the_header_is_used(pwcpos, caplog):
     assert find_pwcpos(make_exposure(pwcpos)) == pwcpos
     assert not caplog.records
