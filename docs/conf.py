@@ -1,5 +1,6 @@
 """Configuration of the documentation."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,8 +28,21 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 numpydoc_show_class_members = False
-# Names in backticks are links. Those of our own must exist; those of other projects are
-# named only, so that the pages can be built without a network.
+# Names in backticks are links. Our own must resolve; those of other projects do so on Read the Docs
+# only, so that the pages can be built without a network.
+if os.environ.get("READTHEDOCS"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy", None),
+        "astropy": ("https://docs.astropy.org/en/stable", None),
+        "matplotlib": ("https://matplotlib.org/stable", None),
+        "asdf": ("https://asdf.readthedocs.io/en/stable", None),
+        "jwst": ("https://jwst-pipeline.readthedocs.io/en/stable", None),
+        "stdatamodels": ("https://stdatamodels.readthedocs.io/en/latest", None),
+        "stpipe": ("https://stpipe.readthedocs.io/en/latest", None),
+    }
 default_role = "py:obj"
 nitpicky = True
 _others = (

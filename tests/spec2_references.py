@@ -70,8 +70,8 @@ def make_pastasoss(path):
         traces.append(
             {
                 "spectral_order": order,
-                "pivot_x": 1887.0,
-                "pivot_y": 54.0,
+                "pivot_x": 1677.0 if order == 2 else 1887.0,
+                "pivot_y": 200.0 if order == 2 else 54.0,
                 "trace": np.column_stack([x, y]),
                 "cutoff": last,
             }

@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 
 import asdf
+import pytest
 from helpers import run_program
 
 import soss_background
@@ -16,7 +17,7 @@ from soss_background.integration import get_resource_mappings, get_steps
 
 ROOT = Path(__file__).parents[1]
 # What is no program, and needed all the same.
-DATA = {".yaml", ".html", ".json"}
+DATA = {".html", ".json", ".yaml"}
 
 
 def test_steps_are_what_they_say():
@@ -75,11 +76,30 @@ def test_wheel_holds_all_that_is_needed(tmp_path):
     assert not [name for name in names if name.startswith("tests")]
 
 
-def test_import_is_light():
-    """asdf imports the package for all its users: the steps, and with them jwst, come later."""
-    code = "import sys, soss_background; print('jwst' in sys.modules)"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import soss_background",
+        "from soss_background.integration import get_resource_mappings as get; get()",
+    ],
+)
+def test_import_is_light(code):
+    """Every user of asdf imports the package, which loads what is large on first use."""
+    code = f"import sys; {code}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    heavy = {"astropy", "crds", "jwst", "scipy", "stdatamodels", "stdatamodels.jwst.datamodels"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_public_names_load():
+    for name in soss_background.__all__:
+        assert getattr(soss_background, name).__name__ == name
+
+
+@pytest.mark.parametrize("name", ["jwst", "stdatamodels", "stpipe"])
+def test_overridden_packages_have_upper_bounds(name):
+    (found,) = (line for line in requires("soss_background") if line.startswith(name))
+    assert "<" in found
 
 
 def test_version():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.nddata import block_reduce
+from astropy.stats import mad_std
 from bottleneck import nanmedian
 from matplotlib.figure import Figure
 from scipy import ndimage
@@ -167,7 +168,7 @@ def sky_errors(sky, truth, science):
     column = steepest_column(truth, science)
     near = error[:, max(0, column - _STEP_REACH) : column + _STEP_REACH]
     metrics = {
-        "scatter": 1.4826 * np.median(np.abs(values - np.median(values))),
+        "scatter": mad_std(values),
         "p99": np.percentile(np.abs(values), 99),
         "rms": np.sqrt(np.mean(values**2)),
         "large_scale": np.sqrt(np.mean(_block_medians(error) ** 2)),

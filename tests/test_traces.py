@@ -1,0 +1,88 @@
+"""Expected traces: the table beside a PASTASOSS reference file, and the pupil wheel."""
+
+import logging
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from spec2_references import make_pastasoss
+from stdatamodels.jwst import datamodels
+
+from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
+from soss_background.io.exposures import find_pwcpos
+from soss_background.simulate.traces import get_trace
+from soss_background.sky.traces import ORDERS, expected_trace
+from soss_background.steps.crds_access import open_pastasoss
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Open a PASTASOSS reference file of the simulator's traces, which come from other nodes."""
+    path = tmp_path_factory.mktemp("reference") / "pastasoss.asdf"
+    make_pastasoss(path)
+    with datamodels.PastasossModel(path) as model:
+        yield model
+
+
+@pytest.mark.parametrize("window", [SUBSTRIP256, SUBSTRIP96], ids=lambda window: window.name)
+@pytest.mark.parametrize("offset", [-0.25, -0.1, 0, 0.1, 0.25])
+def test_table_agrees_with_reference_file(reference, window, offset):
+    for order in (1, 2):
+        table = expected_trace(order, window, PWCPOS + offset)
+        other = expected_trace(order, window, PWCPOS + offset, reference)
+        both = np.isfinite(table.row) & np.isfinite(other.row)
+        assert np.count_nonzero(both) >= np.isfinite(table.row).sum() - 1
+        assert_allclose(table.row[both], other.row[both], rtol=0, atol=0.02)
+
+
+def test_wavelengths_agree_with_reference_file(reference):
+    """The file of these tests has the wavelengths of the nominal position."""
+    for order in ORDERS:
+        table = expected_trace(order, SUBSTRIP256, PWCPOS)
+        other = expected_trace(order, SUBSTRIP256, PWCPOS, reference)
+        both = np.isfinite(table.wavelength) & np.isfinite(other.wavelength)
+        # 0.02 pixels of order 1 are 2e-5 micron.
+        assert_allclose(table.wavelength[both], other.wavelength[both], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_simulator_agrees_with_the_table(order):
+    for offset in (-0.25, 0, 0.25):
+        table = expected_trace(order, SUBSTRIP256, PWCPOS + offset)
+        trace = get_trace(str(order), PWCPOS + offset)
+        rows = np.interp(np.arange(SUBSTRIP256.nx), trace.x, trace.y) - SUBSTRIP256.y0
+        # The outermost columns may lie beyond the rotated trace, where both extrapolate.
+        assert np.nanmax(np.abs(table.row - rows)[8:2040]) < 0.02
+
+
+def make_exposure(pwcpos):
+    """Create an exposure without pixels."""
+    exposure = datamodels.ImageModel()
+    exposure.meta.filename = "some_rate.fits"
+    exposure.meta.instrument.pupil_position = pwcpos
+    return exposure
+
+
+@pytest.mark.parametrize("pwcpos", [245.47, 245.778671, 246.05])
+def test_pwcpos_of_the_header_is_used(pwcpos, caplog):
+    assert find_pwcpos(make_exposure(pwcpos)) == pwcpos
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("pwcpos", "fault"),
+    [(None, "is missing"), (0.0, "is 0"), (246.5, "is 246.5"), (245.4, "is 245.4")],
+)
+def test_nominal_pwcpos_is_used_with_a_warning(pwcpos, fault, caplog):
+    """At 246.5, the wavelengths of order 1 would be 4.0 to 5.4 micron."""
+    with caplog.at_level(logging.WARNING):
+        found = find_pwcpos(make_exposure(pwcpos))
+    assert found == PWCPOS
+    assert f"some_rate.fits: PWCPOS {fault}, 245.76 degrees are used instead" in caplog.text
+    wavelength = expected_trace(1, SUBSTRIP256, found).wavelength
+    assert_allclose([np.nanmin(wavelength), np.nanmax(wavelength)], [0.85, 2.83], atol=0.01)
+
+
+def test_no_reference_file_without_crds():
+    with open_pastasoss(None, make_exposure(PWCPOS)) as reference:
+        assert reference is None
