@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from soss_background.denoise.smooth_sky import denoise_sky
+from soss_background.denoise.smooth_sky import denoise_sky, noise_factor
 from soss_background.numerics.smoothing import fill_gaps, gaussian_filter
 
 SHAPE = (128, 128)
@@ -93,3 +93,30 @@ def test_gaussian_filter_is_that_of_scipy(sigma, mode, peer):
     image = np.random.default_rng(0).random(SHAPE).astype("f4")
     expected = ndimage.gaussian_filter(image, sigma, mode=peer)
     assert_allclose(gaussian_filter(image, sigma, mode), expected, atol=1e-6)
+
+
+def stripes(rng, n):
+    """Draw columns of 1/f noise with an rms of one."""
+    frequency = np.fft.rfftfreq(n)
+    amplitude = np.zeros(len(frequency))
+    amplitude[1:] = frequency[1:] ** -0.5
+    drawn = np.fft.irfft(amplitude * np.exp(2j * np.pi * rng.random(len(frequency))), n)
+    return drawn / drawn.std()
+
+
+@pytest.mark.parametrize("sigmas", [(12.0, 12.0), (6.0, 20.0), (3.0, 8.0)])
+@pytest.mark.parametrize("stripe_rms", [0.0, 0.3])
+def test_the_noise_falls_by_the_factor(sigmas, stripe_rms):
+    """Without an edge, the scatter of what is denoised is what the factor predicts."""
+    rng, shape = np.random.default_rng(5), (256, 1024)
+    ratios = []
+    for _ in range(6):
+        noise = rng.standard_normal(shape) + stripe_rms * stripes(rng, shape[1])
+        err = np.full(shape, np.sqrt(1 + stripe_rms**2), dtype=np.float32)
+        sky = (1000 + noise).astype(np.float32)
+        denoised = denoise_sky(
+            sky, err, err > 0, sigma_rows=sigmas[0], sigma_columns=sigmas[1], max_blur=1.0
+        )
+        ratios.append(np.std(denoised[60:-60, 100:-100]) / err[0, 0])
+    fraction = stripe_rms**2 / (1 + stripe_rms**2)
+    assert_allclose(np.mean(ratios), noise_factor(*sigmas, shape[1], fraction), rtol=0.2)

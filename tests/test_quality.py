@@ -50,7 +50,7 @@ name {0} high
 
 def measure(images, masks, bkg, err):
     """Measure exposures; None where there is nothing to measure."""
-    return measure_exposures(images, masks, bkg, err, count_samples(masks), SCIENCE)
+    return measure_exposures(images, masks, bkg, err, count_samples(masks), SCIENCE, (12.0, 12.0))
 
 
 def observe(number=6, seed=1, light=0.0, masked=0.3):

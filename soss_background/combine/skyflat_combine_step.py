@@ -2,6 +2,7 @@
 
 import logging
 import statistics
+from typing import ClassVar
 
 import numpy as np
 from jwst.datamodels import ModelContainer
@@ -35,6 +36,8 @@ class SkyflatCombineStep(SkyflatStep):
     """Combine masked exposures of the sky into an empirical sky model."""
 
     class_alias = "skyflat_combine"
+
+    input_suffixes: ClassVar = ("skyflatmask",)
 
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]

@@ -1,11 +1,12 @@
 """The step that denoises a skyflat."""
 
 import logging
+from typing import ClassVar
 
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.denoise.smooth_sky import denoise_sky
+from soss_background.denoise.smooth_sky import denoise_sky, noise_factor
 from soss_background.errors import SkyflatError
 from soss_background.steps.base import SkyflatStep
 
@@ -20,6 +21,8 @@ class SkyflatDenoiseStep(SkyflatStep):
     """Denoise the sky of a skyflat."""
 
     class_alias = "skyflat_denoise"
+
+    input_suffixes: ClassVar = ("skyflatcombine", "skyflatquality", "skyflat")
 
     spec = """
     sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
@@ -59,8 +62,18 @@ class SkyflatDenoiseStep(SkyflatStep):
         denoised[skyflat.dq & dqflags.pixel["REFERENCE_PIXEL"] > 0] = 0
         skyflat.bkgdn = denoised
         skyflat.meta.bunit_bkgdn = "DN/s"
+        self._describe(skyflat, good & (skyflat.err > 0))
         skyflat.meta.cal_step.skyflat_denoise = "COMPLETE"
         # What was measured before was another sky.
         skyflat.qc = skyflat.meta.cal_step.skyflat_quality = None
         log.info("Denoised from %d of %d pixels", np.count_nonzero(good), good.size)
         return skyflat
+
+    def _describe(self, skyflat, good):
+        """Store the smoothing, and the factor by which it lowers the noise."""
+        meta = skyflat.meta.skyflat
+        meta.smoothing_rows, meta.smoothing_columns = self.sigma_rows, self.sigma_columns
+        variance = (meta.stripe_rms or 0) ** 2 / max(meta.n_samples or 1, 1)
+        stripes = min(variance / np.median(skyflat.err[good]) ** 2, 1)
+        columns = skyflat.bkg.shape[1]
+        meta.noise_factor = noise_factor(self.sigma_rows, self.sigma_columns, columns, stripes)

@@ -1,11 +1,11 @@
-"""Denoise a sky that is smooth along columns and steps along rows."""
+"""Denoise a sky that is smooth along columns and has an edge along rows."""
 
 import numpy as np
 from scipy import ndimage
 
 from soss_background.numerics.smoothing import MIN_COVERAGE, fill_gaps, gaussian_filter
 
-__all__ = ["denoise_sky"]
+__all__ = ["denoise_sky", "noise_factor"]
 
 # Distance along columns over which the two Gaussians are compared, standard deviation in pixels:
 # long enough for the noise to average out.
@@ -73,3 +73,33 @@ def _smooth_twice(sky, weight, sigma):
     again = smooth(sky - first)
     coverage = gaussian_filter((weight > 0).astype(np.float32), sigma)
     return fill_gaps(first + again, coverage > MIN_COVERAGE)
+
+
+def noise_factor(sigma_rows, sigma_columns, columns, stripe_fraction):
+    """
+    Compute the noise of a denoised sky away from the edge, relative to that of the sky.
+
+    The noise of the pixels is white. The mean stripe of all exposures does not change along
+    columns, and its power falls as 1/f along rows, since the columns are read one after the other.
+
+    Parameters
+    ----------
+    sigma_rows, sigma_columns : float
+        Standard deviations of the smoothing along columns and along rows, in pixels.
+    columns : int
+        Number of columns of the sky.
+    stripe_fraction : float
+        Fraction of the variance of the sky that is due to stripes.
+
+    Returns
+    -------
+    factor : float
+        Standard deviation of the denoised sky over that of the sky.
+    """
+    # The transfer function of a Gaussian g applied twice (twicing) is 2 g - g^2; the integral of
+    # g^p over all frequencies is 1 / (2 pi p sigma_rows sigma_columns).
+    white = (4 / 2 - 4 / 3 + 1 / 4) / (2 * np.pi * sigma_rows * sigma_columns)
+    frequency = np.fft.rfftfreq(columns)[1:]
+    gaussian = np.exp(-2 * (np.pi * sigma_columns * frequency) ** 2)
+    stripes = np.average((2 * gaussian - gaussian**2) ** 2, weights=1 / frequency)
+    return float(np.sqrt((1 - stripe_fraction) * min(white, 1) + stripe_fraction * stripes))

@@ -1,6 +1,7 @@
 """The step that subtracts smooth light between the orders."""
 
 import logging
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class InterOrderBackgroundStep(SkyflatStep):
 
     class_alias = "inter_order_background"
 
+    input_suffixes: ClassVar = ("skyflatsubtract",)
+
     spec = """
     degree = integer(default=3, min=1, max=5)  # Degree of the smoothing B-spline
     distance = float(default=30.0, min=0.0)  # Pixels nearer to the trace of an order are ignored [pixels]
@@ -29,6 +32,11 @@ class InterOrderBackgroundStep(SkyflatStep):
     skip = boolean(default=True)  # Skip this step unless it runs alone
     suffix = string(default='interorder')  # Default suffix for output files
     """  # noqa: E501
+
+    reference_file_types: ClassVar = ["pastasoss"]
+
+    # The reference file is found when it is needed: there is a table instead.
+    prefetch_references = False
 
     def process(self, init):
         """

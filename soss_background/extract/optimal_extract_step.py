@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from astropy.io import fits
@@ -51,6 +52,8 @@ class OptimalExtractStep(SkyflatStep):
     """Extract the spectra of a SOSS exposure."""
 
     class_alias = "optimal_extract"
+
+    input_suffixes: ClassVar = ("skyflatsubtract", "interorder", "sosstraces")
 
     spec = f"""
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]

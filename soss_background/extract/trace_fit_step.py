@@ -1,6 +1,7 @@
 """The step that finds the traces of an exposure."""
 
 import logging
+from typing import ClassVar
 
 import numpy as np
 from astropy.table import Table, vstack
@@ -25,6 +26,8 @@ class TraceFitStep(SkyflatStep):
 
     class_alias = "trace_fit"
 
+    input_suffixes: ClassVar = ("skyflatsubtract", "interorder")
+
     spec = """
     n_slices = integer(default=100, min=1)  # Slices of each order along the dispersion
     slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
@@ -35,6 +38,11 @@ class TraceFitStep(SkyflatStep):
     iterations = integer(default=5, min=0)  # Number of clippings
     suffix = string(default='sosstraces')  # Default suffix for output files
     """  # noqa: E501
+
+    reference_file_types: ClassVar = ["pastasoss"]
+
+    # The reference file is found when it is needed: there is a table instead.
+    prefetch_references = False
 
     def process(self, init, frames=None):
         """

@@ -16,6 +16,7 @@ __all__ = [
     "PLANE_KEYWORD",
     "Template",
     "cut_planes",
+    "denoised_noise",
     "from_skyflat",
     "read_flat",
     "read_templates",
@@ -23,9 +24,6 @@ __all__ = [
 
 # Keyword of a BKG reference file that tells which plane of skyflats its templates are.
 PLANE_KEYWORD = "SKYPLANE"
-
-# Noise of a denoised sky relative to that of the pixels that it was made of, on simulated visits.
-_DENOISED = 0.16
 
 
 class Template(NamedTuple):
@@ -79,8 +77,7 @@ def read_templates(path, window):
                 return [from_skyflat(skyflat, window, path.name)]
         if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
             with datamodels.SossBkgModel(path) as reference:
-                denoised = header.get(PLANE_KEYWORD) == "BKGDN"
-                return _from_reference(reference, denoised, window, path.name)
+                return _from_reference(reference, window, path.name)
     raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
 
 
@@ -111,19 +108,24 @@ def from_skyflat(skyflat, window, name):
     sky = skyflat.bkgdn if denoised else skyflat.bkg
     if sky is None or skyflat.err is None or skyflat.dq is None:
         raise SkyflatError(f"{name}: no BKG, ERR or DQ")
-    noise = skyflat.err * (_DENOISED if denoised else 1)
+    noise = skyflat.err * denoised_noise(skyflat) if denoised else skyflat.err
     planes = cut_planes(skyflat, (sky, noise, skyflat.dq), window, name)
     return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")
 
 
-def _from_reference(reference, denoised, window, name):
+def denoised_noise(skyflat):
+    """Return the noise of BKGDN over ERR: 1, the upper limit, if the skyflat lacks it."""
+    factor = skyflat.meta.skyflat.noise_factor
+    return 1 if factor is None else factor
+
+
+def _from_reference(reference, window, name):
     """Take the templates of a BKG reference file, which jwst subtracts before it flat-fields."""
     planes = [
         np.zeros_like(reference.data) if plane is None else plane
         for plane in (reference.data, reference.err, reference.dq)
     ]
     skies, errors, flags = cut_planes(reference, planes, window, name)
-    errors = errors * (_DENOISED if denoised else 1)
     return [
         _clean(f"{name}[{number}]", *parts, False)
         for number, parts in enumerate(zip(skies, errors, flags, strict=True), 1)

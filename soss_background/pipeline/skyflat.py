@@ -31,6 +31,8 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
     class_alias = "skyflat"
 
+    input_suffixes: ClassVar = ("skyflatmask", "skyflatcombine")
+
     spec = """
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     """  # noqa: E501

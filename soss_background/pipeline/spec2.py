@@ -1,5 +1,7 @@
 """The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
+from typing import ClassVar
+
 from jwst.pipeline import Spec2Pipeline
 
 from soss_background.pipeline.background import find_skyflats
@@ -18,6 +20,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     """
 
     class_alias = "skyflat_spec2"
+
+    input_suffixes: ClassVar = ("skyflatsubtract",)
 
     step_defs = Spec2Pipeline.step_defs | {"bkg_subtract": SkyflatSubtractStep}
 

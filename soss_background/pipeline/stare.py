@@ -46,6 +46,8 @@ class SossStarePipeline(SkyflatPipelineBase):
 
     class_alias = "soss_stare"
 
+    input_suffixes: ClassVar = ("skyflatsubtract", "interorder")
+
     spec = """
     save_report = boolean(default=True)  # With the products, save a report on them, and the metrics as a table
     ranges = string(default=None)  # YAML or ECSV file of acceptable ranges that override the defaults

@@ -31,9 +31,6 @@ _LARGE, _KNOWN = (64, 64), 0.5
 # Every fourth row is enough for a median or a scatter.
 _SOME = np.s_[::4]
 
-# Standard deviation of the Gaussian that denoises, away from the edge, in pixels.
-_DENOISING = (12.0, 12.0)
-
 # Metrics of the table of exposures and of the exposures themselves, in the order of QC.
 _OF_EXPOSURES = (
     "exposures_used",
@@ -224,7 +221,7 @@ def count_samples(masks):
     return sum((mask == 0).astype(np.int16) for mask in masks)
 
 
-def measure_exposures(images, masks, bkg, err, coverage, science):
+def measure_exposures(images, masks, bkg, err, coverage, science, smoothing=None):
     """
     Compare the exposures of a skyflat with their sky.
 
@@ -240,6 +237,9 @@ def measure_exposures(images, masks, bkg, err, coverage, science):
         Number of exposures at each pixel, see `count_samples`.
     science : ndarray of bool, shape (ny, nx)
         True for pixels that are not reference pixels.
+    smoothing : tuple of float, optional
+        Standard deviations of the Gaussian that denoises, along columns and rows, in pixels; by
+        default the noise of the denoised sky is not measured.
 
     Returns
     -------
@@ -268,9 +268,11 @@ def measure_exposures(images, masks, bkg, err, coverage, science):
     if np.isfinite(tails).any():
         values["star_light"] = 100 * np.nanmean(tails) / level
     if number > 1:
-        denoised, difference = _compare_halves(sums, counts, err)
+        difference, expected = _compare_halves(sums, counts, err)
         values["chi2"] = _chi2(squares, total, err)
-        values |= {"denoised_ratio": denoised, "jackknife": 100 * difference / level}
+        values["jackknife"] = 100 * _largest_median(difference) / level
+        if smoothing is not None:
+            values["denoised_ratio"] = _denoised_ratio(difference, expected, smoothing)
     return values
 
 
@@ -296,22 +298,23 @@ def _chi2(squares, count, err):
 
 
 def _compare_halves(sums, counts, err):
-    """Compare the skies of every other exposure: noise over that expected, largest difference."""
+    """Return half of the difference of the skies of every other exposure, and its variance."""
     both = (counts > 0).all(axis=0) & (err > 0)
-    if not both.any():
-        return np.nan, np.nan
     halves = np.divide(sums, counts, out=np.zeros_like(sums), where=both)
-    difference = (halves[0] - halves[1]) / 2
     # ERR is the uncertainty of the mean of all samples.
     product = 4 * np.where(both, counts[0].astype(np.float32) * counts[1], 1)
     variance = np.where(both, (err * counts.sum(axis=0)) ** 2 / product, 0)
-    smooth = gaussian_filter(difference, _DENOISING)
+    return np.where(both, (halves[0] - halves[1]) / 2, np.nan), variance
+
+
+def _denoised_ratio(difference, variance, smoothing):
+    """Return the scatter of a smoothed difference over that expected."""
+    some = np.isfinite(difference)[_SOME]
+    smooth = gaussian_filter(np.nan_to_num(difference), smoothing)
     # The square of a Gaussian is a narrower one, and lower.
-    narrower = tuple(np.array(_DENOISING) / np.sqrt(2))
-    expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(_DENOISING))
-    some = both[_SOME]
-    pulls = smooth[_SOME][some] / np.sqrt(expected[_SOME][some])
-    return _scatter(pulls), _largest_median(np.where(both, difference, np.nan))
+    narrower = tuple(np.array(smoothing) / np.sqrt(2))
+    expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(smoothing))
+    return _scatter(smooth[_SOME][some] / np.sqrt(expected[_SOME][some]))
 
 
 def _largest_median(image):

@@ -1,5 +1,7 @@
 """The step that measures how good a skyflat is."""
 
+from typing import ClassVar
+
 from soss_background.io.skyflats import find_place
 from soss_background.quality.metrics import (
     METRICS,
@@ -18,6 +20,8 @@ class SkyflatQualityStep(SkyflatStep):
     """Measure how good a skyflat is."""
 
     class_alias = "skyflat_quality"
+
+    input_suffixes: ClassVar = ("skyflatdenoise", "skyflatcombine", "skyflat")
 
     spec = """
     ranges = string(default=None)  # YAML or ECSV file of acceptable ranges that override the defaults
@@ -68,5 +72,12 @@ def _measure(skyflat, window):
     if skyflat.images is not None and skyflat.masks is not None:
         coverage = count_samples(skyflat.masks)
         planes = (skyflat.images, skyflat.masks, skyflat.bkg, skyflat.err)
-        values |= measure_exposures(*planes, coverage, ~window.reference_pixels())
+        meta = skyflat.meta.skyflat
+        smoothing = (meta.smoothing_rows, meta.smoothing_columns)
+        values |= measure_exposures(
+            *planes,
+            coverage,
+            ~window.reference_pixels(),
+            None if None in smoothing else smoothing,
+        )
     return values

@@ -21,7 +21,7 @@ from soss_background.io.skyflats import (
     open_skyflat,
     used_exposures,
 )
-from soss_background.io.templates import cut_planes, from_skyflat, read_flat
+from soss_background.io.templates import cut_planes, denoised_noise, from_skyflat, read_flat
 from soss_background.numerics.smoothing import fill_gaps
 from soss_background.sky.match import BinnedSky, bin_sky
 from soss_background.steps.crds_access import crds_reachable
@@ -112,7 +112,8 @@ class Candidates:
         """Return sky, uncertainty and flags of a skyflat before the flat-field correction."""
         with open_skyflat(self._items[index]) as skyflat:
             name = name_skyflat(self._items[index], skyflat)
-            planes = (getattr(skyflat, plane.lower()), skyflat.err, skyflat.dq)
+            err = skyflat.err * denoised_noise(skyflat) if plane == "BKGDN" else skyflat.err
+            planes = (getattr(skyflat, plane.lower()), err, skyflat.dq)
             if planes[0] is None:
                 raise SkyflatError(f"{name}: no {plane} in it, see --plane")
             sky, err, dq = cut_planes(skyflat, planes, self._window, name)

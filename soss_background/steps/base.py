@@ -2,10 +2,10 @@
 
 import logging
 import os
-import re
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelContainer, ModelLibrary
@@ -32,12 +32,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-
-_SUFFIX = re.compile(
-    r"^(?P<root>.+?)(?P<separator>[_-])"
-    r"(skyflat(mask|combine|denoise|quality|subtract)?|interorder|sosstraces)$"
-)
 
 
 class SkyflatMixin:
@@ -124,11 +118,16 @@ class SkyflatMixin:
             return self.parent.describe_run()
         return self._run or self._tell_run([])
 
+    # Suffixes of products of the package that the names of inputs can have.
+    input_suffixes: ClassVar = ()
+
     def remove_suffix(self, name):
-        """Remove a suffix of jwst's or of this package's from a file name."""
-        match = _SUFFIX.match(name)
-        if match:
-            return match["root"], match["separator"]
+        """Remove a suffix of jwst's, of the step's inputs or of its own from a file name."""
+        for suffix in (*self.input_suffixes, self.suffix):
+            for separator in "_-":
+                root = name.removesuffix(f"{separator}{suffix}")
+                if suffix and root not in ("", name):
+                    return root, separator
         return super().remove_suffix(name)
 
     def open_exposures(self, inputs):
@@ -251,14 +250,10 @@ class SkyflatStep(SkyflatMixin, Step):
         SkyflatError
             If it cannot be read, or is neither an image nor a cube.
         """
-        if not isinstance(init, datamodels.JwstDataModel):
-            init = Path(self.make_input_path(str(init)))
-            read_header(init)
-            self._input_paths = {init.resolve()}
+        init, name, kind = self._look_into(init)
         exposure = self.prepare_output(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
-            kind = exposure.meta.model_type
-            raise SkyflatError(f"{exposure.meta.filename}: {kind} is neither an image nor a cube")
+            raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
         return exposure
 
     def open_skyflat(self, init):
@@ -280,18 +275,21 @@ class SkyflatStep(SkyflatMixin, Step):
         SkyflatError
             If it is not a skyflat, or lacks BKG, ERR or DQ.
         """
-        if isinstance(init, datamodels.JwstDataModel):
-            name, kind = init.meta.filename, init.meta.model_type
-        else:
-            name = init = Path(self.make_input_path(str(init)))
-            kind = read_header(init).get("meta.model_type")
-            self._input_paths = {init.resolve()}
+        init, name, kind = self._look_into(init)
         if kind != SkyflatModel.__name__:
             raise SkyflatError(f"{name}: not a skyflat")
         skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
         if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
             raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
         return skyflat
+
+    def _look_into(self, init):
+        """Return an input, its name and the kind of its model; remember its file as an input."""
+        if isinstance(init, datamodels.JwstDataModel):
+            return init, init.meta.filename, init.meta.model_type
+        path = Path(self.make_input_path(str(init)))
+        self._input_paths = {path.resolve()}
+        return path, path, read_header(path).get("meta.model_type")
 
 
 class SkyflatPipelineBase(SkyflatMixin, Pipeline):

@@ -70,12 +70,13 @@ def open_pastasoss(step, exposure):
         Its target is a `~stdatamodels.jwst.datamodels.PastasossModel`, or None if CRDS is out of
         reach or has no such file.
     """
-    path = "N/A"
-    if crds_reachable():
-        try:
-            path = step.get_reference_file(exposure, "pastasoss")
-        except (CrdsError, SystemExit) as err:
-            log.info("%s: no PASTASOSS reference file (%s)", exposure.meta.filename, err)
+    if step.get_ref_override("pastasoss") is None and not crds_reachable():
+        return nullcontext()
+    try:
+        path = step.get_reference_file(exposure, "pastasoss")
+    except (CrdsError, SystemExit) as err:
+        log.info("%s: no PASTASOSS reference file (%s)", exposure.meta.filename, err)
+        return nullcontext()
     return nullcontext() if path == "N/A" else datamodels.PastasossModel(path)
 
 

@@ -21,7 +21,7 @@ from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatStep
-from soss_background.steps.crds_access import crds_reachable
+from soss_background.steps.crds_access import crds_reachable, open_pastasoss
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
@@ -67,7 +67,7 @@ class SkyflatSubtractStep(SkyflatStep):
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
-    reference_file_types: ClassVar = ["bkg", "flat"]
+    reference_file_types: ClassVar = ["bkg", "flat", "pastasoss"]
 
     # Reference files are found when they are needed.
     prefetch_references = False
@@ -140,7 +140,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 image.err / divisor,
                 usable,
                 _align(templates, flat, window),
-                trace_distance(window, find_pwcpos(model)),
+                self._trace_distance(model, window),
                 self.n_sigma,
             )
         except NoSkyError as err:
@@ -165,6 +165,11 @@ class SkyflatSubtractStep(SkyflatStep):
             integration -= (scale * sky).astype(np.float32)
             np.hypot(error, sky_err, out=error)
         return scales
+
+    def _trace_distance(self, model, window):
+        """Return the distance of pixels from the target's first two orders."""
+        with open_pastasoss(self, model) as reference:
+            return trace_distance(window, find_pwcpos(model), reference)
 
     def _save_extras(self, model, subtraction):
         """Save sky, residual and mask, if the user asks for them."""
