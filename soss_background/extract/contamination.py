@@ -53,7 +53,7 @@ def _extend(wings):
     """Extrapolate wings by a power law, the same on both sides."""
     distance = np.arange(_WING + 1, _REACH + 1)
     level = (wings[_REACH + distance] + wings[_REACH - distance]) / 2
-    # Noise makes means of several rows negative less often.
+    # Means of several rows are less often negative by noise.
     distance, level = (each.reshape(_BINS, -1).mean(axis=1) for each in (distance, level))
     seen, slope = level > 0, _SLOPE
     if level.mean() <= 0:
