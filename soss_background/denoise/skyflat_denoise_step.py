@@ -26,9 +26,9 @@ class SkyflatDenoiseStep(SkyflatStep):
 
     spec = """
     sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
-    sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows, away from the step [pixels]
-    sigma_step = float(default=1.5, min=0.1)  # Smoothing along rows, at the step [pixels]
-    max_blur = float(default=0.004, min=0.0)  # Blur along rows that makes a place belong to the step [fraction of the sky]
+    sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows, away from the edge [pixels]
+    sigma_step = float(default=1.5, min=0.1)  # Smoothing along rows, at the edge [pixels]
+    max_blur = float(default=0.004, min=0.0)  # Blur along rows above which a pixel belongs to the edge [fraction of the sky]
     suffix = string(default='skyflatdenoise')  # Default suffix for output files
     """  # noqa: E501
 
@@ -49,7 +49,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If it is not a skyflat, or lacks what is smoothed.
+            If it is not a skyflat, or no pixel shows the sky.
         """
         skyflat = self.open_skyflat(init)
         good = skyflat.dq & _BAD == 0
@@ -64,7 +64,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         skyflat.meta.bunit_bkgdn = "DN/s"
         self._describe(skyflat, good & (skyflat.err > 0))
         skyflat.meta.cal_step.skyflat_denoise = "COMPLETE"
-        # What was measured before was another sky.
+        # Earlier metrics describe the sky before it was denoised.
         skyflat.qc = skyflat.meta.cal_step.skyflat_quality = None
         log.info("Denoised from %d of %d pixels", np.count_nonzero(good), good.size)
         return skyflat

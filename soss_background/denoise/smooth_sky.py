@@ -1,4 +1,4 @@
-"""Denoise a sky that is smooth along columns and has an edge along rows."""
+"""Denoise a sky that is smooth except across its edge."""
 
 import numpy as np
 from scipy import ndimage
@@ -7,8 +7,8 @@ from soss_background.numerics.smoothing import MIN_COVERAGE, fill_gaps, gaussian
 
 __all__ = ["denoise_sky", "noise_factor"]
 
-# Distance along columns over which the two Gaussians are compared, standard deviation in pixels:
-# long enough for the noise to average out.
+# Standard deviation, in pixels, of the Gaussian along columns that smooths the difference of the
+# two results: long enough for the noise to average out.
 _COMPARISON_LENGTH = 48
 
 
@@ -16,29 +16,29 @@ def denoise_sky(
     sky, err, good, *, sigma_rows=12.0, sigma_step=1.5, sigma_columns=12.0, max_blur=0.004
 ):
     """
-    Smooth a sky by its weights, without blurring its step.
+    Smooth a sky, weighted by its uncertainty, without blurring its edge.
 
-    A Gaussian blurs in proportion to the second derivative of the sky. What it took away is
-    smoothed and given back (twicing, Tukey 1977), so that only the fourth derivative is left. Two
-    such Gaussians are used: a narrow one where the wide one would blur.
+    A Gaussian blurs in proportion to the second derivative of the sky. The residual is smoothed
+    and added back (twicing, Tukey 1977), so that only the fourth derivative matters. A narrow
+    Gaussian along rows replaces the wide one where the wide one would blur.
 
     Parameters
     ----------
     sky, err : ndarray of float32, shape (ny, nx)
-        The sky and its 1-sigma uncertainty in DN/s.
+        The sky and its 1-sigma uncertainty, DN/s.
     good : ndarray of bool, shape (ny, nx)
         True for pixels that show the sky.
     sigma_rows : float
-        Standard deviation of both Gaussians along columns, in pixels.
+        Standard deviation of both Gaussians along columns, pixels.
     sigma_step, sigma_columns : float
-        Standard deviation along rows, at the step and elsewhere, in pixels.
+        Standard deviation along rows, at the edge and elsewhere, pixels.
     max_blur : float
-        Difference of the two, as a fraction of the sky, above which a place belongs to the step.
+        Difference of the two, as a fraction of the sky, above which a pixel belongs to the edge.
 
     Returns
     -------
     denoised : ndarray of float32, shape (ny, nx)
-        The denoised sky in DN/s, finite everywhere.
+        The denoised sky, DN/s, finite everywhere.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def denoise_sky(
 
 
 def _smooth_twice(sky, weight, sigma):
-    """Smooth a sky, and give back what was smoothed away; fill what is out of reach."""
+    """Smooth a sky, add its smoothed residual, and fill pixels beyond reach of the data."""
     coverage = gaussian_filter(weight, sigma)
 
     def smooth(image):

@@ -1,1 +1,1 @@
-"""Extract spectra from exposures without sky."""
+"""Extract spectra from sky-subtracted exposures."""

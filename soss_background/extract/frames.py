@@ -1,4 +1,4 @@
-"""Arrays of an exposure that the steps of the stare recipe share."""
+"""Integrations of an exposure, which the steps of SossStarePipeline share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,19 +17,19 @@ __all__ = ["Frames", "mean_image", "read_frames"]
 @dataclass(frozen=True, repr=False)
 class Frames:
     """
-    The integrations of an exposure, and their mean.
+    The integrations of an exposure.
 
     Attributes
     ----------
     name : str
-        Name of the exposure.
+        File name of the exposure.
     data, err : ndarray of float, shape (nints, ny, nx)
-        Count rates and their uncertainties, DN/s, without the uncertainty of the flat, which is the
-        same in all integrations and proportional to the count rate.
+        Count rates and uncertainties, DN/s, without the uncertainty of the flat, which all
+        integrations share.
     good : ndarray of bool, shape (nints, ny, nx)
         True for pixels that hold a measurement.
     window : `~soss_background.detector.Window`
-        The pixels of the detector.
+        Pixels of the detector.
     pwcpos : float
         Position of the pupil wheel, degrees.
     """
@@ -43,29 +43,12 @@ class Frames:
 
     @cached_property
     def mean(self):
-        """Mean of the usable pixels, DN/s; NaN where there is none."""
+        """Mean of the usable pixels, shape (ny, nx), DN/s; NaN where there is none."""
         return mean_image(self.data, self.good)
 
 
 def read_frames(exposure):
-    """
-    Read the integrations of an exposure.
-
-    Parameters
-    ----------
-    exposure : data model
-        An image, or a cube of integrations.
-
-    Returns
-    -------
-    frames : Frames
-        The integrations.
-
-    Raises
-    ------
-    SkyflatError
-        If it is not a SOSS exposure, or has no usable pixel.
-    """
+    """Return the `Frames` of an image or cube; raise SkyflatError if no pixel is usable."""
     name, window = exposure.meta.filename, find_window(exposure)
     planes = (exposure.data, _scatter(exposure), exposure.dq)
     data, err, dq = (plane.reshape(-1, *window.shape) for plane in planes)
@@ -85,19 +68,5 @@ def _scatter(exposure):
 
 
 def mean_image(data, good):
-    """
-    Average the integrations of an exposure.
-
-    Parameters
-    ----------
-    data : ndarray of float, shape (nints, ny, nx)
-        Count rates, DN/s.
-    good : ndarray of bool, shape (nints, ny, nx)
-        True for pixels that hold a measurement.
-
-    Returns
-    -------
-    image : ndarray of float, shape (ny, nx)
-        Mean of the usable pixels, DN/s; NaN where there is none.
-    """
+    """Return the mean of the usable pixels, shape (ny, nx), DN/s; NaN where there is none."""
     return nanmean(np.where(good, data, np.nan), axis=0)

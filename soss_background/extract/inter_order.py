@@ -21,23 +21,7 @@ _CLIP, _ITERATIONS = 3.0, 4
 
 
 def free_pixels(shape, rows, distance):
-    """
-    Find the pixels far from all orders.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the detector, (ny, nx).
-    rows : sequence of ndarray, shape (nx,)
-        Rows of the traces; NaN beyond them.
-    distance : float
-        Least distance from a trace, pixels.
-
-    Returns
-    -------
-    free : ndarray of bool, shape (ny, nx)
-        True for pixels between the orders.
-    """
+    """Return a mask (ny, nx): True at least ``distance`` pixels from the ``rows`` of all traces."""
     free = np.ones(shape, dtype=bool)
     for row in rows:
         free &= ~(np.abs(np.arange(shape[0])[:, np.newaxis] - row) < distance)
@@ -48,14 +32,14 @@ def fit_light(image, free, *, degree, smoothing):
     """
     Fit a smoothing B-spline to the light between the orders.
 
-    The B-splines have knots about 64 pixels apart and are fitted to medians of cells of 8 x 32
-    pixels. A penalty on second differences of neighbouring coefficients keeps the spline smooth
-    below the traces (Eilers & Marx 1996, Stat. Sci. 11, 89). Bright cells are rejected as stars.
+    The spline has knots about 64 pixels apart and is fitted to medians of cells of 8 x 32 pixels.
+    A penalty on second differences of neighbouring coefficients keeps it smooth below the traces
+    (Eilers & Marx 1996, Stat. Sci. 11, 89). Bright cells are rejected as stars.
 
     Parameters
     ----------
     image : ndarray of float, shape (ny, nx)
-        Light without sky, DN/s; NaN where there is no measurement.
+        Count rates without sky, DN/s; NaN where there is no measurement.
     free : ndarray of bool, shape (ny, nx)
         True for pixels between the orders.
     degree : int
@@ -66,7 +50,7 @@ def fit_light(image, free, *, degree, smoothing):
     Returns
     -------
     light : ndarray of float32, shape (ny, nx)
-        The light, DN/s.
+        The fit, DN/s.
 
     Raises
     ------
@@ -113,7 +97,7 @@ def _penalty(rows, columns):
 
 
 def _bin(image):
-    """Reduce an image to the medians of its cells; return places, values and errors."""
+    """Return places, values and errors of the medians of the cells of an image."""
     (ny, nx), (high, wide) = image.shape, _CELL
     cells = gather_blocks(image[: ny // high * high, : nx // wide * wide], _CELL)
     number = np.sum(np.isfinite(cells), axis=2)

@@ -40,7 +40,7 @@ class InterOrderBackgroundStep(SkyflatStep):
 
     def process(self, init):
         """
-        Fit and subtract the light.
+        Fit and subtract smooth light between the orders.
 
         Parameters
         ----------
@@ -51,7 +51,7 @@ class InterOrderBackgroundStep(SkyflatStep):
         Returns
         -------
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
-            The exposure without that light.
+            The exposure without the smooth light.
 
         Raises
         ------

@@ -7,7 +7,7 @@ from soss_background.steps.qc import Metric
 
 __all__ = ["METRICS", "measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
 
-# Pixels nearer to a trace are not between the orders.
+# Least distance of pixels between the orders from a trace, pixels.
 _FREE = 30
 
 # The default ranges are wide: they find failures.
@@ -40,44 +40,14 @@ METRICS = {
 
 
 def measure_steps(exposure):
-    """
-    Tell what was done to an exposure.
-
-    Parameters
-    ----------
-    exposure : data model
-        The exposure that spectra were extracted of.
-
-    Returns
-    -------
-    values : dict of float
-        1 for what was done, 0 for what was not.
-    """
+    """Return whether the sky was subtracted and the flat applied, 1 or 0, by metric."""
     done = exposure.meta.cal_step
     sky, flat = (state == "COMPLETE" for state in (done.bkg_subtract, done.flat_field))
     return {"sky_subtracted": int(sky), "flat_fielded": int(flat)}
 
 
 def measure_frame(image, good, rows, reference):
-    """
-    Measure bad pixels, and what is left between the orders.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Mean of the integrations without sky, DN/s; NaN where there is no measurement.
-    good : ndarray of bool, shape (nints, ny, nx)
-        True for pixels that hold a measurement.
-    rows : sequence of ndarray, shape (nx,)
-        Rows of the traces.
-    reference : ndarray of bool, shape (ny, nx)
-        True for reference pixels, which do not count.
-
-    Returns
-    -------
-    values : dict of float
-        The numbers.
-    """
+    """Return counts of bad pixels, and mean and sum between the orders (DN/s), by metric."""
     science = good[:, ~reference]
     bad = science.size - np.count_nonzero(science)
     free = free_pixels(image.shape, rows, _FREE) & np.isfinite(image) & ~reference
@@ -92,19 +62,7 @@ def measure_frame(image, good, rows, reference):
 
 
 def measure_traces(slices, traces):
-    """
-    Measure how well the traces were found.
-
-    Parameters
-    ----------
-    slices, traces : ndarray
-        See `~soss_background.SossTracesModel`.
-
-    Returns
-    -------
-    values : dict of float
-        The numbers. A residual is the shortest way from a centroid to the trace.
-    """
+    """Return counts of slices, and statistics of their residuals (pixels), by metric."""
     used, detected = slices["used"] == 1, slices["detected"] == 1
     total, found = len(slices), np.count_nonzero(detected)
     alone = np.count_nonzero(slices["crowded"] == 0)
@@ -126,7 +84,7 @@ def measure_traces(slices, traces):
 
 
 def _residuals(slices, traces):
-    """Split the distances of centroids from their traces along x and y."""
+    """Return the shortest offsets of centroids from their traces, along x and y, pixels."""
     slope = np.zeros(len(slices))
     for order in set(slices["order"]):
         mine = traces[traces["order"] == order]
@@ -138,21 +96,7 @@ def _residuals(slices, traces):
 
 
 def measure_spectra(orders, efficiency=None):
-    """
-    Measure the spectra.
-
-    Parameters
-    ----------
-    orders : dict
-        For each order its `~soss_background.extract.optimal.Extraction`.
-    efficiency : ndarray, optional
-        Part of the photons that were detected, if it is known.
-
-    Returns
-    -------
-    values : dict of float
-        The numbers: signal-to-noise ratios of a column of one integration, and the efficiency.
-    """
+    """Return median SNRs of a column of an integration, and the median efficiency, by metric."""
     ratios = {order: (each.flux / each.error).ravel() for order, each in orders.items()}
     known = {order: ratio[np.isfinite(ratio)] for order, ratio in ratios.items()}
     values = {"snr": _median(np.concatenate(list(known.values())))}
@@ -163,5 +107,5 @@ def measure_spectra(orders, efficiency=None):
 
 
 def _median(values):
-    """Take a median; NaN of nothing."""
+    """Return the median, or NaN if there are no values."""
     return np.median(values) if values.size else np.nan

@@ -11,20 +11,20 @@ from soss_background.extract.profile import Band, fit_profile
 
 __all__ = ["Extraction", "Order", "extract_order", "photon_variance"]
 
-# Integrations that it takes to tell cosmic rays by comparing them with each other.
+# Fewest integrations that are compared with each other to find cosmic rays.
 _FEW = 5
-# How far a fitted profile may be off, and the light of an integration from that of the others (the
-# trace moves by hundredths of a pixel), parts of the light of a pixel and its neighbours.
+# Tolerated errors of a fitted profile and of a typical integration (the trace moves by hundredths
+# of a pixel), as fractions of the flux of a pixel and its neighbours.
 _TOLERANCE, _MOTION = 0.05, 0.02
-# Part of the light of a column that must be seen.
+# Least fraction of the flux of a column that falls on usable pixels.
 _SEEN = 0.5
-# Pixels that tell a first flux: those of at least this part of the brightest of their column.
+# Least profile, relative to its maximum in the column, of pixels that give a first flux.
 _BRIGHT = 0.3
-# How much larger than those of other integrations the variance of a pixel must be to count.
+# Least ratio of a pixel's relative variance to that of the whole integration for it to count.
 _NOISIER = 2.0
-# Columns from which a pixel that is always hot stands out.
+# Columns of the running median that a hot pixel is compared with.
 _NEAR = 9
-# Rejections of cosmic rays in an integration.
+# Rounds of cosmic-ray rejection in an integration.
 _ROUNDS = 2
 
 
@@ -37,18 +37,17 @@ class Extraction(NamedTuple):
     band : `~soss_background.extract.profile.Band`
         The aperture.
     profile : ndarray of float, shape (n, m)
-        Part of the light of the aperture that falls on each of its pixels.
+        Fraction of the flux in the aperture that falls on each of its pixels.
     flux, error : ndarray of float, shape (nints, n)
-        Light in the aperture by optimal extraction, and its uncertainty, DN/s; NaN where too little
-        of a column is seen.
+        Optimal flux in the aperture and its uncertainty, DN/s; NaN where ``seen`` is below 0.5.
     box_flux, box_error : ndarray of float, shape (nints, n)
-        The same, summed over the aperture; bad pixels are replaced by what the profile tells.
+        The same, summed over the aperture; the fitted profile replaces bad pixels.
     number : ndarray of float, shape (nints, n)
-        Pixels used, the outermost in part.
+        Number of pixels used; the outermost count as fractions.
     seen : ndarray of float, shape (nints, n)
-        Part of the light of the column that falls on these.
+        Fraction of the flux of the column that falls on these pixels.
     response : ndarray of float, shape (n, m)
-        What each pixel adds to the optimal flux, mean over the integrations.
+        Weight of each pixel in the optimal flux, mean over the integrations.
     """
 
     band: Band
@@ -64,18 +63,18 @@ class Extraction(NamedTuple):
 
 class Order(NamedTuple):
     """
-    All that is known of an order.
+    Extraction results for one order.
 
     Attributes
     ----------
     row : ndarray of float, shape (nx,)
         Row of the trace in each column of the exposure; NaN beyond it.
     wavelength : ndarray of float, shape (n,)
-        Wavelength of the columns that were extracted, micron.
+        Wavelength of the extracted columns, micron.
     extraction : `Extraction`
         The spectra.
     contamination : ndarray of float, shape (n,)
-        Part of the mean flux that is of other orders.
+        Fraction of the median flux that belongs to other orders.
     """
 
     row: np.ndarray
@@ -86,25 +85,23 @@ class Order(NamedTuple):
 
 def photon_variance(mean, variance, bright):
     """
-    Separate the variance of the light of the target from all other.
+    Separate the photon noise of the target from all other variance.
 
-    The variance of an integration is estimated from its own noisy counts, so that low ones weigh
-    more, and a weighted mean comes out low. Photons of the target are therefore counted by the
-    model of its light. The slope of the variance with the light is the same in all pixels.
+    Variances estimated from noisy count rates give low ones more weight, which biases a weighted
+    mean. `extract_order` computes the photon noise from a model of the flux instead. The slope of
+    the variance with the flux is the same in all pixels.
 
     Parameters
     ----------
-    mean : ndarray of float, shape (n, m)
-        Mean of the integrations, DN/s.
-    variance : ndarray of float, shape (n, m)
-        Mean of the variances of an integration, (DN/s)^2.
+    mean, variance : ndarray of float, shape (n, m)
+        Mean of the integrations, DN/s, and of their variances, (DN/s)^2.
     bright : ndarray of bool, shape (n, m)
-        Pixels that hold a measurement.
+        True for pixels that hold a measurement.
 
     Returns
     -------
     other : ndarray of float, shape (n, m)
-        Variance without the light of the target.
+        Variance without the photon noise of the target, (DN/s)^2.
     slope : float
         Variance added by 1 DN/s.
     """
@@ -122,11 +119,11 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
     """
     Extract the spectra of an order.
 
-    Optimal extraction (Horne 1986, PASP 98, 609): the mean of what each pixel tells of the light
-    of its column, weighted by profile and variance. Pixels that deviate from what the other
-    integrations let expect (of fewer than five integrations: from the profile) are cosmic rays and
-    left out, as are those that deviate from the profile in the mean; 2 per cent of the light (5 for
-    the profile) are allowed for motion and faults.
+    Optimal extraction (Horne 1986, PASP 98, 609) averages the fluxes estimated from the pixels of
+    a column, weighted by profile and variance. Pixels that deviate from the other integrations
+    (from the profile if there are fewer than five) are rejected as cosmic rays, and from five
+    integrations on also those that deviate from the profile in the mean. Errors of the model of
+    2 % of the flux (5 % for the profile) are tolerated.
 
     Parameters
     ----------
@@ -141,9 +138,9 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
     n_sigma : float
         Significance above which a pixel is a cosmic ray.
     profile_mask : ndarray of bool, shape (n, m), optional
-        Pixels of the band that may tell the profile; all, if it is not given.
+        True for pixels of the band used for the profile; by default all.
     progress : str, optional
-        What a bar of progress says, if there is to be one.
+        Label of a progress bar; by default there is none.
 
     Returns
     -------
@@ -179,27 +176,24 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
 
 
 def _find_hot(mean, variance, sure, profile, n_sigma):
-    """Find pixels that stand out from the profile, and from the columns near, in the mean."""
+    """Find pixels that deviate in the mean from the profile and from neighbouring columns."""
     model = np.clip(_robust_flux(mean, sure, profile), 0, None)[:, np.newaxis] * profile
-    # Faults of the profile, and light of other orders, are in the columns near too.
+    # Neighbouring columns share the errors of the profile and the flux of other orders.
     expected = model + median_filter(np.where(sure, mean - model, 0), (_NEAR, 1))
     faults = _TOLERANCE * maximum_filter1d(np.maximum(expected, model), 3, axis=1)
     return sure & (np.abs(mean - expected) > n_sigma * np.hypot(np.sqrt(variance), faults))
 
 
 def _compare(variance, typical):
-    """
-    Tell how much noisier an integration is than a typical one.
-
-    Single pixels count if their ramp was cut short; smaller differences are noise of the counts.
-    """
+    """Return the variance of an integration relative to a typical one, shape (n, m)."""
     ratio = variance / typical
     whole = np.nan_to_num(nanmedian(ratio), nan=1.0)
+    # A single pixel counts if its ramp was cut short; smaller differences are noise of the counts.
     return np.where(ratio > _NOISIER * whole, ratio, whole)
 
 
 def _expect(light, good, profile, band):
-    """Tell what part of the light of a column falls on each pixel in a typical integration."""
+    """Return the fraction of a column's flux on each pixel in a typical integration, (n, m)."""
     filled = np.where(good, light, 0)
     seen = np.sum(np.where(good, band.weight * profile, 0), axis=2)
     flux = np.sum(band.weight * filled, axis=2) / np.where(seen > 0, seen, np.inf)
@@ -217,7 +211,7 @@ def _extract_integration(light, good, band, profile, expected, noise, n_sigma, t
     for _ in range(_ROUNDS):
         model = np.clip(scale, 0, None)[:, np.newaxis] * np.clip(expected, 0, None)
         variance = noisier * (other + slope * model)
-        # The trace may move: what counts is the light of the neighbours too.
+        # The trace may move, so the flux of neighbouring pixels counts too.
         faults = tolerance * maximum_filter1d(model, 3, axis=1)
         good &= np.abs(light - scale[:, np.newaxis] * expected) < n_sigma * np.hypot(
             np.sqrt(variance), faults
@@ -227,7 +221,7 @@ def _extract_integration(light, good, band, profile, expected, noise, n_sigma, t
     error = np.sqrt(np.sum(response**2 * variance, axis=1))
     filled = np.where(good, light, scale[:, np.newaxis] * expected)
     box = np.sum(band.aperture * filled, axis=1)
-    # What replaces a bad pixel comes of the good ones.
+    # The values of replaced pixels depend on the good ones.
     replaced = np.sum(np.where(good, 0, band.aperture * expected), axis=1, keepdims=True)
     gain = np.where(good, band.weight, 0) + replaced * share
     box_error = np.sqrt(np.sum(gain**2 * variance, axis=1))
@@ -240,14 +234,14 @@ def _extract_integration(light, good, band, profile, expected, noise, n_sigma, t
 
 
 def _robust_flux(light, good, expected):
-    """Find the flux that half of the bright pixels of a column exceed: cosmic rays do not count."""
+    """Return the flux of each column, a median of its bright pixels that ignores cosmic rays."""
     bright = good & (expected > _BRIGHT * np.max(expected, axis=1, keepdims=True))
     ratio = np.where(bright, light / np.where(bright, expected, 1), np.nan)
     return np.nan_to_num(nanmedian(ratio, axis=1))
 
 
 def _solve(light, good, weight, profile, variance):
-    """Find the flux of each column, and what each pixel adds to it."""
+    """Return the flux of each column, and the weight of each pixel in it."""
     gain = np.where(good, weight * profile / variance, 0)
     norm = np.sum(gain * profile, axis=1, keepdims=True)
     response = gain / np.where(norm > 0, norm, np.inf)

@@ -36,7 +36,7 @@ class Extracted:
     Attributes
     ----------
     orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
+        The `~soss_background.extract.optimal.Order` of each order.
     merged : `~astropy.table.Table`
         Median spectrum of all orders, see `~soss_background.extract.spectra.merge_orders`.
     response : `~astropy.table.Table` or None
@@ -78,12 +78,12 @@ class OptimalExtractStep(SkyflatStep):
         init : str, `~pathlib.Path` or data model
             The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
         traces : str, `~pathlib.Path`, `~soss_background.SossTracesModel` or Extracted, optional
-            Its traces, which are fitted by default, or what `extract` returned for the exposure.
+            Its traces, which are fitted by default, or the result of `extract` for the exposure.
 
         Returns
         -------
         `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-            The spectra of optimal extraction.
+            The spectra of optimal extraction, DN/s.
 
         Raises
         ------
@@ -102,28 +102,7 @@ class OptimalExtractStep(SkyflatStep):
         return make_spectra(exposure, extracted.orders, self.max_contamination)
 
     def extract(self, init, traces=None, frames=None):
-        """
-        Extract an exposure without saving anything.
-
-        Parameters
-        ----------
-        init : str, `~pathlib.Path` or data model
-            The exposure without its sky, unchanged.
-        traces : str, `~pathlib.Path` or `~soss_background.SossTracesModel`, optional
-            Its traces; they are fitted by default.
-        frames : `~soss_background.extract.frames.Frames`, optional
-            Its integrations; by default they are read from the exposure.
-
-        Returns
-        -------
-        extracted : Extracted
-            Spectra, profiles and contamination of all orders.
-
-        Raises
-        ------
-        SkyflatError
-            If a file cannot be read, or no pixel can be used.
-        """
+        """Extract an exposure without saving anything; for parameters and errors see `process`."""
         standard = read_standard(self.standard) if self.standard else None
         exposure = self.open_exposure(init)
         name, done = exposure.meta.filename, exposure.meta.cal_step
@@ -157,7 +136,7 @@ class OptimalExtractStep(SkyflatStep):
             )  # fmt: skip
 
     def _find_traces(self, exposure, frames, traces):
-        """Open the traces that are given, or fit them."""
+        """Return the given traces, or fit them."""
         if traces is None:
             return TraceFitStep().run(exposure, frames)
         if isinstance(traces, SossTracesModel):
@@ -200,24 +179,7 @@ def _check_subarray(exposure, traces):
 
 
 def open_traces(path):
-    """
-    Open traces.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        A product of TraceFitStep.
-
-    Returns
-    -------
-    `~soss_background.SossTracesModel`
-        The traces.
-
-    Raises
-    ------
-    SkyflatError
-        If it cannot be read, or holds no traces.
-    """
+    """Return the traces in a product of TraceFitStep; raise SkyflatError if it holds none."""
     if read_header(path).get("meta.model_type") != SossTracesModel.__name__:
         raise SkyflatError(f"{path}: holds no traces, see TraceFitStep")
     return SossTracesModel(path)

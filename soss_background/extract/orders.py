@@ -14,32 +14,12 @@ __all__ = ["extract_orders"]
 
 log = logging.getLogger(__name__)
 
-# Pixels nearer to the trace of a fainter and of a brighter order are not used for the profile.
+# Distances from a fainter and from a brighter order within which pixels do not enter the profile.
 _NEAR, _BRIGHT_NEAR = 18, 40
 
 
 def extract_orders(frames, traces, *, half_width, degree, n_sigma):
-    """
-    Extract all orders of an exposure.
-
-    Parameters
-    ----------
-    frames : `~soss_background.extract.frames.Frames`
-        The integrations without sky.
-    traces : `~soss_background.SossTracesModel`
-        The traces.
-    half_width : float
-        Half of the width of the aperture, pixels.
-    degree : int
-        Degree of the polynomials of the profile along the dispersion.
-    n_sigma : float
-        Significance above which a pixel is a cosmic ray.
-
-    Returns
-    -------
-    orders : dict
-        For each order with a usable pixel its `~soss_background.extract.optimal.Order`.
-    """
+    """Return the `~soss_background.extract.optimal.Order` of each order with a usable pixel."""
     data, err, good = frames.data, frames.err, frames.good
     places = {order: traces.rows(order, data.shape[-1]) for order in ORDERS}
     bands = {}

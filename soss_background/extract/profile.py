@@ -1,4 +1,4 @@
-"""How the light of an order spreads across its trace."""
+"""Aperture along the trace of an order, and profile of the order across it."""
 
 from typing import NamedTuple
 
@@ -13,28 +13,28 @@ __all__ = ["Band", "cut_band", "fit_profile"]
 
 # Distance of the knots across the trace, pixels; degree of the spline.
 _KNOTS, _DEGREE = 1.0, 3
-# Residuals, in robust standard deviations, of pixels that are left out, and how often.
+# Robust standard deviations beyond which pixels are clipped, and number of fits.
 _CLIP, _ITERATIONS = 6.0, 3
-# Weight of "as the neighbours" relative to that of pixels, where no pixel tells.
+# Weight of the penalty relative to that of the pixels: it matters only where there are none.
 _STIFFNESS = 1e-6
 
 
 class Band(NamedTuple):
     """
-    The pixels of an aperture along a trace, one row of the band a column of the detector.
+    The pixels of an aperture along a trace; each row of the band is a column of the detector.
 
     Attributes
     ----------
     columns : ndarray of int, shape (n,)
-        Columns of the detector that the trace has.
+        Detector columns of the trace.
     rows : ndarray of int, shape (n, m)
-        Rows of their pixels; those beyond the detector are those of its edge.
+        Detector rows of the pixels, clipped to the detector.
     offset : ndarray of float, shape (n, m)
         Distance from the trace along the column, pixels.
     aperture : ndarray of float, shape (n, m)
-        Part of the pixel that is in the aperture, 0 to 1.
+        Fraction of the pixel that is in the aperture, 0 to 1.
     inside : ndarray of bool, shape (n, m)
-        True for pixels that the detector has.
+        True for pixels on the detector.
     """
 
     columns: np.ndarray
@@ -45,44 +45,16 @@ class Band(NamedTuple):
 
     @property
     def weight(self):
-        """Part of the pixel that is in the aperture, 0 beyond the detector."""
+        """Fraction of each pixel in the aperture, shape (n, m); 0 beyond the detector."""
         return self.aperture * self.inside
 
     def take(self, image):
-        """
-        Take the pixels of the band.
-
-        Parameters
-        ----------
-        image : ndarray, shape (..., ny, nx)
-            An image or a cube.
-
-        Returns
-        -------
-        pixels : ndarray, shape (..., n, m)
-            The pixels.
-        """
+        """Return the pixels of the band, shape (..., n, m), of an image or cube (..., ny, nx)."""
         return image[..., self.rows, self.columns[:, np.newaxis]]
 
 
 def cut_band(row, shape, half_width):
-    """
-    Find the pixels of an aperture along a trace.
-
-    Parameters
-    ----------
-    row : ndarray of float, shape (nx,)
-        Row of the trace in each column; NaN beyond it.
-    shape : tuple of int
-        Shape of the detector, (ny, nx).
-    half_width : float
-        Half of the width of the aperture, pixels.
-
-    Returns
-    -------
-    band : `Band`
-        The pixels.
-    """
+    """Return the `Band` within ``half_width`` pixels of a trace at ``row``, shape (nx,)."""
     columns = np.flatnonzero(np.isfinite(row))
     centre = row[columns, np.newaxis]
     reach = int(np.ceil(half_width + 0.5))
@@ -95,18 +67,16 @@ def cut_band(row, shape, half_width):
 
 def fit_profile(light, variance, good, band, degree):
     """
-    Fit the normalised profile of an order, as it changes along the dispersion.
+    Fit the normalised profile of an order, which changes along the dispersion.
 
-    The profile is a cubic spline in the distance from the trace, which need not be whole pixels, so
-    that the slope of the trace samples it finely (Marsh 1989, PASP 101, 1032); its coefficients are
-    polynomials along the dispersion (Horne 1986, PASP 98, 609).
+    The profile is a cubic spline in the distance from the trace, which the slope of the trace
+    samples finely (Marsh 1989, PASP 101, 1032). Its coefficients are polynomials along the
+    dispersion (Horne 1986, PASP 98, 609).
 
     Parameters
     ----------
-    light : ndarray of float, shape (n, m)
-        Pixels of the band, DN/s.
-    variance : ndarray of float, shape (n, m)
-        Their variances.
+    light, variance : ndarray of float, shape (n, m)
+        Pixels of the band, DN/s, and their variances, (DN/s)^2.
     good : ndarray of bool, shape (n, m)
         True for pixels that hold a measurement.
     band : `Band`
@@ -117,8 +87,8 @@ def fit_profile(light, variance, good, band, degree):
     Returns
     -------
     profile : ndarray of float, shape (n, m)
-        Part of the light of the aperture that falls on each pixel: positive, and its sum over
-        the aperture, that beyond the detector too, is 1 in every column; flat if there is no light.
+        Fraction of the flux in the aperture on each pixel. It is positive, and its sum over the
+        aperture, also beyond the detector, is 1 in every column; flat if there is no flux.
     """
     good = good & band.inside
     design = _design(band, _nearest(good), degree)
@@ -143,13 +113,13 @@ def fit_profile(light, variance, good, band, degree):
 
 
 def _penalty(splines, degree):
-    """Make the cost of coefficients that differ from those of the next spline."""
+    """Compute the penalty on differences between the coefficients of neighbouring splines."""
     steps = np.diff(np.eye(splines), axis=0)
     return np.kron(steps.T @ steps, np.eye(degree + 1)) + 1e-3 * np.eye(splines * (degree + 1))
 
 
 def _nearest(good):
-    """Find, for each pixel, the nearest one as far from the trace that is good: its place."""
+    """Return, for each pixel, the index along the band of the nearest good one at its offset."""
     places = np.arange(len(good))
     nearest = np.tile(places[:, np.newaxis], good.shape[1])
     for across, known in enumerate(good.T):
@@ -161,15 +131,11 @@ def _nearest(good):
 
 
 def _design(band, nearest, degree):
-    """
-    Make the matrix of splines across times polynomials along.
-
-    A polynomial tells nothing beyond the pixels that it is fitted to: there, it stays as it is at
-    the nearest of them.
-    """
+    """Compute the design matrix: splines across the trace times polynomials along it."""
     reach = np.max(np.abs(band.offset)) + _KNOTS
     knots = np.arange(-reach - _DEGREE * _KNOTS, reach + (_DEGREE + 1) * _KNOTS, _KNOTS)
     across = BSpline.design_matrix(band.offset.ravel(), knots, _DEGREE).tocsr()
+    # Beyond the pixels that it is fitted to, a polynomial keeps its value at the nearest of them.
     place = 2 * (band.columns - band.columns[0]) / max(np.ptp(band.columns), 1) - 1
     along = np.polynomial.legendre.legvander(place, degree)[nearest.ravel()]
     # Row by row Kronecker product: each row has _DEGREE + 1 splines.
@@ -183,13 +149,13 @@ def _design(band, nearest, degree):
 
 
 def _normalise(profile, band):
-    """Make a profile positive, and its sum over the aperture 1."""
+    """Return a positive profile whose sum over the aperture is 1."""
     profile = np.clip(profile, 1e-9, None)
     return profile / np.sum(band.aperture * profile, axis=1, keepdims=True)
 
 
 def _scale(light, variance, good, profile):
-    """Find the flux of each column that fits a profile best."""
+    """Return the flux of each column that fits a profile best."""
     weights = np.where(good, profile / variance, 0)
     norm = np.sum(weights * profile, axis=1)
     return np.sum(weights * np.where(good, light, 0), axis=1) / np.where(norm > 0, norm, np.inf)

@@ -13,32 +13,12 @@ from soss_background.numerics.polynomial import fit_clipped
 
 __all__ = ["measure_response", "read_standard"]
 
-# Collecting area of the telescope.
-_AREA = COLLECTING_AREA * u.m**2
-# Columns that deviate from the polynomial by more standard deviations are clipped, and how often.
+# Standard deviations beyond which columns are clipped, and number of clippings.
 _CLIP, _ITERATIONS = 3.0, 5
 
 
 def read_standard(path):
-    """
-    Read the model spectrum of a standard star.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        A FITS file in the format of CALSPEC, or a table that astropy reads, with the columns
-        WAVELENGTH (Angstrom unless the column has a unit) and FLUX (erg/s/cm^2/Angstrom).
-
-    Returns
-    -------
-    spectrum : `~astropy.table.Table`
-        ``wavelength`` and ``flux`` (W/m^2/micron), sorted by wavelength.
-
-    Raises
-    ------
-    SkyflatError
-        If it cannot be read, or lacks a column.
-    """
+    """Return a star's ``wavelength`` (micron) and ``flux`` (W/m^2/micron), see `read_curve`."""
     values = read_curve(path, "FLUX", FLUX, "cannot be read as a spectrum")
     try:
         units = (u.micron, u.W / u.m**2 / u.micron)
@@ -55,7 +35,7 @@ def measure_response(orders, standard, *, gain, degree, max_contamination):
     Parameters
     ----------
     orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
+        The `~soss_background.extract.optimal.Order` of each order.
     standard : `~astropy.table.Table`
         The model, see `read_standard`.
     gain : float
@@ -64,14 +44,14 @@ def measure_response(orders, standard, *, gain, degree, max_contamination):
         Degree of the polynomial through the logarithm of the response of an order; columns that
         deviate by more than three standard deviations, such as lines, are clipped.
     max_contamination : float
-        Columns in which other orders contribute a larger fraction of the flux are ignored too.
+        Columns in which other orders contribute a larger fraction of the flux are ignored.
 
     Returns
     -------
     table : `~astropy.table.Table`
         ``order``, ``wavelength`` (micron), ``response`` (DN/s for 1 W/m^2/micron), ``fit`` (its
-        polynomial; NaN beyond the columns that were used) and ``efficiency`` (electrons per
-        photon that arrives at the telescope) of each column.
+        polynomial; NaN beyond the columns used) and ``efficiency`` (electrons per photon that
+        reaches the telescope) of each column.
     """
     tables = []
     for order, each in orders.items():

@@ -1,4 +1,4 @@
-"""Spectra as products: jwst's model of time series, and a median spectrum of all orders."""
+"""Spectra as products: jwst's model of time series, and the median spectrum of all orders."""
 
 import numpy as np
 from astropy.table import Table, vstack
@@ -11,30 +11,12 @@ from stdatamodels.jwst.datamodels import dqflags
 __all__ = ["make_spectra", "merge_orders"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
-# The flag of jwst that comes closest to contamination.
+# Flag of columns above ``max_contamination``: jwst has none for contamination.
 _CONTAMINATED = dqflags.pixel["OTHER_BAD_PIXEL"]
 
 
 def make_spectra(exposure, orders, max_contamination, *, box=False):
-    """
-    Convert extracted spectra to jwst's model of time series.
-
-    Parameters
-    ----------
-    exposure : data model
-        The exposure, for its metadata and times.
-    orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
-    max_contamination : float
-        Columns in which other orders contribute a larger fraction are flagged OTHER_BAD_PIXEL.
-    box : bool, optional
-        True for the spectra of the box.
-
-    Returns
-    -------
-    spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-        The spectra, one item per order with one row per integration, sorted by wavelength; DN/s.
-    """
+    """Return the spectra (DN/s) of all orders, a row per integration, sorted by wavelength."""
     spectra = datamodels.TSOMultiSpecModel()
     spectra.update(exposure, only="PRIMARY", extra_fits=True)
     for order, (_, wavelength, extraction, contamination) in orders.items():
@@ -82,15 +64,15 @@ def merge_orders(orders, max_contamination):
     """
     Merge the median spectra of all orders.
 
-    Where two orders show the same wavelength, the one with the higher signal-to-noise ratio wins
-    among those with little contamination.
+    Where two orders cover a wavelength, one within ``max_contamination`` takes precedence, then the
+    one with the higher signal-to-noise ratio.
 
     Parameters
     ----------
     orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
+        The `~soss_background.extract.optimal.Order` of each order.
     max_contamination : float
-        Columns with more are ignored where another order shows the wavelength.
+        Largest fraction of the flux that other orders may contribute.
 
     Returns
     -------
@@ -124,7 +106,7 @@ def merge_orders(orders, max_contamination):
 
 
 def _is_best(part, parts, max_contamination):
-    """Find the columns of an order whose wavelengths no other order shows better."""
+    """Find the columns of an order whose wavelengths no other order measures better."""
     best = np.isfinite(part["snr"])
     for other in parts:
         if other is part:

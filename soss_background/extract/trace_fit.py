@@ -1,4 +1,4 @@
-"""Centroids of the traces of an exposure in slices, and a polynomial through them."""
+"""Centroids of the traces of an exposure in slices, and polynomials through them."""
 
 import numpy as np
 from astropy.stats import median_absolute_deviation
@@ -10,7 +10,7 @@ from soss_background.numerics.polynomial import fit_clipped
 
 __all__ = ["fit_deviation", "measure_slices", "straighten"]
 
-# Half of the rows that enter a centroid, pixels: the trace is 22 pixels wide.
+# Half of the rows used for a centroid, pixels: the trace is 22 pixels wide.
 _CORE = 15
 # Fraction of a slice, on each side, in which the background is measured.
 _END = 0.15
@@ -18,24 +18,7 @@ _ITERATIONS = 8
 
 
 def straighten(image, row, half_width):
-    """
-    Sample an image along a trace.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        The image; NaN where there is no measurement.
-    row : ndarray of float, shape (nx,)
-        Row of the trace in each column; NaN beyond the trace.
-    half_width : int
-        Rows on each side of the trace.
-
-    Returns
-    -------
-    samples : ndarray of float, shape (2 * half_width + 1, nx)
-        The image at whole distances from the trace, interpolated along columns; NaN where a
-        neighbour is unknown.
-    """
+    """Return an image along a trace, shape (2 * half_width + 1, nx); NaN where unknown."""
     rows = row + np.arange(-half_width, half_width + 1)[:, np.newaxis]
     known = np.isfinite(rows)
     columns = np.broadcast_to(np.arange(image.shape[1], dtype=float), rows.shape)
@@ -66,8 +49,7 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
     length, width : int
         Columns and rows of a slice.
     n_mad : float
-        The highest value of a slice with a trace exceeds its background by this many median
-        absolute deviations of its ends.
+        Least height of a trace above the background, in median absolute deviations of the ends.
 
     Returns
     -------
@@ -117,27 +99,7 @@ def _centroid(profile, n_mad):
 
 
 def fit_deviation(slices, *, degree, n_sigma, iterations):
-    """
-    Fit the deviation of a trace from its expected row.
-
-    Parameters
-    ----------
-    slices : `~astropy.table.Table`
-        Slices with ``column``, ``expected``, ``row`` and ``detected``; the function
-        adds the columns ``used`` and ``residual`` (row minus fit, pixels).
-    degree : int
-        Degree of the polynomial.
-    n_sigma : float
-        Slices that deviate by more standard deviations are clipped.
-    iterations : int
-        Number of clippings.
-
-    Returns
-    -------
-    deviation : `~astropy.modeling.models.Polynomial1D` or None
-        Row minus expected row as a function of the column; None if there are too few slices, fewer
-        than twice the number of coefficients.
-    """
+    """Fit row minus expected row, None if slices are too few; add ``used`` and ``residual``."""
     column, deviation = np.array(slices["column"]), np.array(slices["row"] - slices["expected"])
     settings = {"degree": degree, "n_sigma": n_sigma, "iterations": iterations}
     fit, slices["used"] = fit_clipped(column, deviation, slices["detected"], **settings)

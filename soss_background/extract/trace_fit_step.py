@@ -58,7 +58,7 @@ class TraceFitStep(SkyflatStep):
         Returns
         -------
         `~soss_background.SossTracesModel`
-            The traces. An order that is too faint has the expected trace.
+            The traces; for an order that is too faint, the expected trace.
         """
         exposure = self.open_exposure(init)
         frames = frames or read_frames(exposure)

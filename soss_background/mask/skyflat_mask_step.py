@@ -66,7 +66,7 @@ class SkyflatMaskStep(SkyflatStep):
         return libraries[0]
 
     def _mask(self, library):
-        """Give every exposure of a library its mask."""
+        """Set the mask of every exposure of a library."""
         if len(library) == 1:
             log.warning("One exposure only: its stars are found without another to compare with")
         progress = {"total": len(library), "unit": "exposure", "disable": None}
@@ -94,6 +94,6 @@ class SkyflatMaskStep(SkyflatStep):
 
     @staticmethod
     def _sky_profile(library, number):
-        """Tell the shape of the sky along the cells of a row."""
+        """Return the shape of the sky along the cells of a row."""
         first = read_headers(library)[0].get("meta.subarray.xstart") or 1
         return commissioning_profile(first - 1 + (np.arange(number) + 0.5) * CELL[1])

@@ -1,7 +1,7 @@
 """Find the light of field stars in exposures of the sky.
 
 Star light is positive, stretches along rows and moves with the dither; the sky stands still. All
-is done on cells of pixels, see `soss_background.numerics.cells`.
+functions work on cells of pixels, see `soss_background.numerics.cells`.
 """
 
 import functools
@@ -16,7 +16,6 @@ from soss_background.sky.sources import detect_light
 
 __all__ = ["find_sources"]
 
-
 # Height in cells of the bands in which a single exposure's own sky is estimated.
 _BAND = 64
 
@@ -26,8 +25,8 @@ _SETTLED = 1e-3
 # Accuracy of a single exposure's own sky, as a fraction of it.
 _OWN_SKY_FRACTION = 0.03
 
-# Percentile of a single exposure's columns that are sky for certain, and the fraction by which
-# others may exceed the profile of the sky at their level.
+# Percentile of a single exposure's columns that certainly show the sky, and largest excess of
+# others over the profile of the sky at this level, as a fraction.
 _DARKEST = 10
 _PROFILE_TOLERANCE = 0.1
 
@@ -39,16 +38,16 @@ def find_sources(
     Mask star light in exposures of one sky.
 
     The first sky is a low-order statistic of the exposures, since in a crowded field the median
-    is star light; then sky and masks are made of each other. Without a
-    second exposure of the same sky, the sky is taken from the exposure's own columns.
+    is star light; then sky and masks improve each other. Without a second exposure of the same
+    sky, the columns of the exposure give the sky.
 
     Parameters
     ----------
     cells, noise : ndarray of float, shape (n, my, mx)
-        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
-        is none.
+        Means of cells of the exposures and their 1-sigma uncertainties, DN/s; NaN where there is
+        none.
     profile : ndarray of float, shape (mx,), optional
-        Shape of the sky along rows, which holds where an exposure's own columns are full of stars.
+        Shape of the sky along rows, used where an exposure's own columns are full of stars.
     n_sigma : float
         Significance above which smoothed light is a source, in units of its noise.
     min_fraction : float
@@ -56,12 +55,12 @@ def find_sources(
     grow : int
         Cells by which a mask grows in each direction.
     max_rounds : int
-        Rounds of sky and masks at the most.
+        Largest number of rounds of sky and masks.
 
     Returns
     -------
     sources : ndarray of bool, shape (n, my, mx)
-        True where there is star light, and all over an exposure of which no cell is known.
+        True where there is star light, and everywhere in an exposure without a known cell.
     """
     sources = np.ones(cells.shape, dtype=bool)
     known = np.isfinite(cells).any(axis=(1, 2))
@@ -81,7 +80,7 @@ def find_sources(
 
 
 def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
-    """Make the sky of exposures and their masks of each other."""
+    """Improve the sky of exposures and their masks in turn, until the masks settle."""
     sources = np.zeros(cells.shape, dtype=bool)
     for _ in range(max_rounds):
         residuals, sky, _ = subtract_common_sky(cells, noise, sources)
@@ -95,24 +94,24 @@ def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
 
 
 def _search_alone(cells, noise, profile, n_sigma, grow):
-    """Find the sources of an exposure that has no other to be compared with."""
+    """Find the sources of an exposure without another of the same sky."""
     sky = _column_sky(cells, noise)
     floor = _OWN_SKY_FRACTION * np.abs(sky)
     if profile is not None:
         sky = np.minimum(sky, _brightest_sky(sky, profile) + n_sigma * nanmedian(noise))
-        # A sky that has been subtracted from the exposure is not known any better.
+        # If the sky was subtracted from the exposure already, its uncertainty remains.
         floor = np.maximum(floor, _OWN_SKY_FRACTION / 3 * profile)
     return detect_light(cells - sky, noise, n_sigma, floor, grow)
 
 
 def _scatter(image, noise):
-    """Scale the expected noise of cells to the scatter that neighbours in a column show."""
+    """Scale the expected noise of cells to the scatter between neighbours in a column."""
     excess = np.diff(image, axis=0) / np.sqrt(noise[1:] ** 2 + noise[:-1] ** 2)
     return noise * 1.4826 * np.nanmedian(np.abs(excess))
 
 
 def _column_sky(image, noise):
-    """Trace the lower quartile of each column, in bands of rows, freed of the bias of noise."""
+    """Return the lower quartile of each column in bands of rows, corrected for its noise bias."""
     my, mx = image.shape
     centres, profiles = [], []
     for rows in np.array_split(np.arange(my), max(1, my // _BAND)):
@@ -126,7 +125,7 @@ def _column_sky(image, noise):
 
 
 def _brightest_sky(sky, profile):
-    """Scale a profile, left and right of its step, to the darkest columns of a sky."""
+    """Scale a profile, left and right of its edge, to the darkest columns of a sky."""
     left = np.arange(len(profile)) < np.argmax(np.gradient(profile))
     limit = np.full(len(profile), np.inf)
     for side in (left, ~left):

@@ -12,29 +12,7 @@ __all__ = ["find_skyflats"]
 
 
 def find_skyflats(step, science, background):
-    """
-    Find the skyflats for a science exposure, and combine its background exposures if needed.
-
-    Parameters
-    ----------
-    step : `~soss_background.SkyflatSubtractStep`
-        The step of a pipeline that subtracts the skyflats.
-    science : str, `~pathlib.Path` or data model
-        The exposure.
-    background : list of str or data models
-        Exposures of blank sky.
-
-    Returns
-    -------
-    skyflats : list or None
-        The skyflats that the user gives to the step, else the one of the background exposures; None
-        if there are none, or if the step needs none.
-
-    Raises
-    ------
-    SkyflatError
-        If an exposure cannot be used.
-    """
+    """Return the user's skyflats or that of the background exposures; None if none is usable."""
     if step.skip or step.skyflat or step.get_ref_override("bkg") or not background:
         return step.skyflat
     is_model = isinstance(science, JwstDataModel)

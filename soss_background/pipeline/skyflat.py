@@ -1,4 +1,4 @@
-"""The pipeline that makes skyflats."""
+"""The pipeline that creates skyflats."""
 
 import logging
 from typing import ClassVar
@@ -24,7 +24,7 @@ _FLAT_FIELDED = "meta.cal_step.flat_field"
 
 class SkyflatPipeline(SkyflatPipelineBase):
     """
-    Make skyflats of dithered exposures of blank sky.
+    Create skyflats from dithered exposures of blank sky.
 
     The steps are flat_field, skyflat_mask, skyflat_combine, skyflat_denoise and skyflat_quality.
     """
@@ -45,12 +45,12 @@ class SkyflatPipeline(SkyflatPipelineBase):
         "skyflat_quality": SkyflatQualityStep,
     }
 
-    # References are looked for in `process`, when the input has been found to be good.
+    # `process` looks for references after it has checked the input.
     prefetch_references = False
 
     def process(self, *inputs):
         """
-        Make the skyflat of each product.
+        Create the skyflat of each product.
 
         Parameters
         ----------
@@ -60,9 +60,8 @@ class SkyflatPipeline(SkyflatPipelineBase):
         Returns
         -------
         SkyflatModel
-            The skyflat. Several products come as a `~jwst.datamodels.ModelContainer`; if
-            skyflat_combine is skipped, the masked exposures of one product come as a
-            `~jwst.datamodels.ModelLibrary`.
+            The skyflat, or a `~jwst.datamodels.ModelContainer` for several products. If
+            skyflat_combine is skipped, a `~jwst.datamodels.ModelLibrary` of the masked exposures.
 
         Raises
         ------
@@ -75,7 +74,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
             raise SkyflatError(
                 f"{len(libraries)} products: skyflat_combine can be skipped for one at a time"
             )
-        # Before any work is done.
+        # Find faults before any work is done.
         describe_products(libraries)
         self.skyflat_quality.read_ranges()
         self.skyflat_combine.check_excluded(libraries)
@@ -92,11 +91,11 @@ class SkyflatPipeline(SkyflatPipelineBase):
         return super().save_model(model, suffix, *args, **kwargs)
 
     def default_suffix(self):
-        """Name the suffix of products."""
+        """Return the suffix of products."""
         return "skyflat"
 
     def _make_skyflat(self, library):
-        """Take the exposures of one product through all steps."""
+        """Run all steps on the exposures of one product."""
         self._flat_field(library)
         library = self.skyflat_mask.run(library)
         result = self.skyflat_combine.run(library)
@@ -109,7 +108,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
         return skyflat
 
     def _flat_field(self, library):
-        """Divide the exposures by the flat, unless that has been done."""
+        """Divide the exposures by the flat, unless they are flat-fielded already."""
         with library:
             indices = tqdm(range(len(library)), "Flat-fielding", unit="exposure", disable=None)
             for index in indices:
@@ -121,12 +120,12 @@ class SkyflatPipeline(SkyflatPipelineBase):
                     image = self.flat_field.run(image)
                     self._check_flat_fielded(image)
                 if image.meta.cal_step.flat_field == "COMPLETE":
-                    # No later step needs them, and they would double what is written.
+                    # No later step needs them, and they would double the size of the files.
                     image.var_poisson = image.var_rnoise = image.var_flat = None
                 library.shelve(image, index)
 
     def _check_flat_fielded(self, image):
-        """Make sure that an exposure is not left without its correction in silence."""
+        """Raise if the flat was not applied; warn if there is no flat."""
         if self.flat_field.skip or image.meta.cal_step.flat_field == "COMPLETE":
             return
         name, flat = image.meta.filename, image.meta.ref_file.flat.name

@@ -1,1 +1,1 @@
-"""How good skyflats are."""
+"""Measure the quality of skyflats."""

@@ -21,7 +21,7 @@ _EDGE_REACH = 32
 # Fewest exposures at a pixel that measure its noise, or separate star light from sky.
 _FEW = 3
 
-# Percentage of the cells at either end whose limits measure star light, which is bright and rare.
+# Percentile of the cells, from either end, that measures star light, which is bright and rare.
 _TAIL = 1
 
 # Rows and columns of the blocks that measure large scales, and least fraction of a block that must
@@ -76,22 +76,7 @@ METRICS = {
 
 
 def summarize_exposures(table, stripe_rms):
-    """
-    Summarize the table of exposures of a skyflat.
-
-    Parameters
-    ----------
-    table : ndarray, shape (n,)
-        METADATA of the skyflat.
-    stripe_rms : float or None
-        1/f stripes of an exposure, rms in DN/s.
-
-    Returns
-    -------
-    values : dict of float or None
-        Exposures used and rejected, masked fractions, scatter of the levels, deviations from the
-        sky, stripes, and scatter about the sky relative to the errors of the exposures.
-    """
+    """Return the metrics of METADATA by name; ``stripe_rms`` is in DN/s or None."""
     rows = table[table["used"] == 1]
     values = dict.fromkeys(_OF_EXPOSURES)
     values["exposures_used"] = len(rows)
@@ -112,25 +97,7 @@ def summarize_exposures(table, stripe_rms):
 
 
 def measure_sky(bkg, bkgdn, err, dq, window):
-    """
-    Measure a sky.
-
-    Parameters
-    ----------
-    bkg, bkgdn, err : ndarray of float32, shape (ny, nx)
-        The sky, the denoised sky (None if there is none), and the 1-sigma uncertainty of the
-        first, DN/s.
-    dq : ndarray of uint32, shape (ny, nx)
-        JWST data quality flags.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the sky.
-
-    Returns
-    -------
-    values : dict of float or None
-        Filled and hot pixels, noise, levels on both sides of the edge and their ratio, position
-        and width of the edge at several rows.
-    """
+    """Return the metrics of a sky (planes in DN/s, ``bkgdn`` may be None) by name."""
     science = ~window.reference_pixels()
     values = {
         "filled": _flagged_fraction(dq, "DO_NOT_USE", science),
@@ -145,22 +112,7 @@ def measure_sky(bkg, bkgdn, err, dq, window):
 
 
 def measure_levels(sky, window):
-    """
-    Measure the levels of a sky, and its edge.
-
-    Parameters
-    ----------
-    sky : ndarray of float32, shape (ny, nx)
-        A sky in DN/s.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the sky.
-
-    Returns
-    -------
-    values : dict of float or None
-        Levels on both sides of the edge and their ratio, position and width of the edge at several
-        rows; None on the side that the window lacks.
-    """
+    """Return levels (DN/s) on both sides of the edge, its columns and widths, by metric."""
     values = _measure_sides(sky[_SOME], ~window.reference_pixels()[_SOME], window)
     for row in EDGE_ROWS:
         rows = rows_about(row, window)
@@ -222,31 +174,7 @@ def count_samples(masks):
 
 
 def measure_exposures(images, masks, bkg, err, coverage, science, smoothing=None):
-    """
-    Compare the exposures of a skyflat with their sky.
-
-    Parameters
-    ----------
-    images : iterable of ndarray of float32, shape (ny, nx)
-        The combined exposures, at their common level, DN/s.
-    masks : iterable of ndarray of uint8, shape (ny, nx)
-        1 where a pixel of an exposure was left out.
-    bkg, err : ndarray of float32, shape (ny, nx)
-        Their sky and its 1-sigma uncertainty, DN/s.
-    coverage : ndarray of int, shape (ny, nx)
-        Number of exposures at each pixel, see `count_samples`.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
-    smoothing : tuple of float, optional
-        Standard deviations of the Gaussian that denoises, along columns and rows, in pixels; by
-        default the noise of the denoised sky is not measured.
-
-    Returns
-    -------
-    values : dict of float or None
-        Pixels with few samples, reduced chi-square about the sky, remaining star light, and
-        differences between two halves of the exposures.
-    """
+    """Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels."""
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)

@@ -1,4 +1,4 @@
-"""The step that measures how good a skyflat is."""
+"""The step that measures the quality of a skyflat."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ __all__ = ["SkyflatQualityStep"]
 
 
 class SkyflatQualityStep(SkyflatStep):
-    """Measure how good a skyflat is."""
+    """Measure the quality of a skyflat."""
 
     class_alias = "skyflat_quality"
 
@@ -31,7 +31,7 @@ class SkyflatQualityStep(SkyflatStep):
 
     def process(self, init):
         """
-        Measure a skyflat.
+        Measure the quality of a skyflat.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class SkyflatQualityStep(SkyflatStep):
 
 
 def _measure(skyflat, window):
-    """Measure what a skyflat holds; return values by the names of their metrics."""
+    """Return the values of all metrics that a skyflat allows, by name."""
     values = {}
     if skyflat.metadata is not None:
         values |= summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)

@@ -26,12 +26,10 @@ class ReportFigure(NamedTuple):
 
     Attributes
     ----------
-    name : str
-        Its id in the report.
-    caption : str
-        What it shows.
+    name, caption : str
+        Its id in the report, and its description.
     draw : callable
-        Draw it on the axes that it is given.
+        Function that draws it on given axes.
     small : bool
         True for a pair of images without scales, drawn on two axes.
     """
@@ -42,7 +40,7 @@ class ReportFigure(NamedTuple):
     small: bool = False
 
     def encode(self):
-        """Draw the figure; return it as the URL (str) of a PNG image."""
+        """Draw the figure and return it as the URL (str) of a PNG image."""
         with style.context(_STYLE):
             figure = Figure(figsize=_SMALL_SIZE if self.small else _SIZE, layout="constrained")
             self.draw(figure.subplots(1, 2) if self.small else figure.subplots())
@@ -53,8 +51,8 @@ class ReportFigure(NamedTuple):
 
 
 def _reduce_colours(image):
-    """Replace the colours by a palette of 256: a third of the size, hardly a difference."""
-    # The palette of some pixels is as good as that of all, and takes a tenth of the time.
+    """Reduce an image to a palette of 256 colours: a third of the size, hardly a difference."""
+    # A palette from some of the pixels is as good as one from all, in a tenth of the time.
     some = image.resize([length // 3 for length in image.size], Image.Resampling.NEAREST)
     palette = some.quantize(256, Image.Quantize.MAXCOVERAGE)
     return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)

@@ -1,4 +1,4 @@
-"""Reports: HTML files that need no other file and no network."""
+"""HTML reports that need no other file and no network."""
 
 import functools
 from dataclasses import dataclass, field
@@ -16,20 +16,7 @@ __all__ = ["Report", "Section", "write_html"]
 
 
 class Section(NamedTuple):
-    """
-    A section of a report.
-
-    Attributes
-    ----------
-    heading : str
-        Its heading.
-    figures : list of `~soss_background.report.figures.ReportFigure`
-        Its figures.
-    text : str
-        A paragraph before them.
-    rows : list of dict of str
-        Rows of a table before them.
-    """
+    """A section of a report: a paragraph, a table (list of dict, one per row), and figures."""
 
     heading: str
     figures: list
@@ -45,20 +32,18 @@ class Section(NamedTuple):
 @dataclass(frozen=True)
 class Report:
     """
-    Content of a report.
+    Content of a report on the product ``name``.
 
     Attributes
     ----------
-    name : str
-        Name of the product, the title of the report.
     qc : ndarray, shape (n,)
         QC; empty if the quality was not measured.
     sections : list of Section
-        What is shown.
+        Sections in their order.
     runs : list of dict
         ``command`` and ``parameters`` of the runs that created the product.
     facts, versions : dict of str
-        What is shown at the head of the report, and with the runs.
+        Entries of the tables at the head of the report and below the runs, by label.
     """
 
     name: str
@@ -86,41 +71,23 @@ class Report:
 
     @property
     def metrics(self):
-        """Rows of QC, as text but for the value."""
+        """Rows of QC as dictionaries of strings, except the value."""
         return [_describe_metric(row) for row in self.qc]
 
     def save_html(self, path):
-        """
-        Write the report.
-
-        Parameters
-        ----------
-        path : `~pathlib.Path`
-            The HTML file.
-        """
+        """Write the report to an HTML file."""
         write_html(path, "report.html", title=self.name, report=self)
 
 
 def _describe_metric(row):
-    """Return a row of QC as text but for the value."""
+    """Return a row of QC as a dictionary of strings, except the value."""
     metric = {key: read_text(row[key]) for key in ("name", "unit", "flag", "comment")}
     metric["range"] = "" if np.isnan(row["low"]) else f"{row['low']:g} to {row['high']:g}"
     return metric | {"value": float(row["value"])}
 
 
 def write_html(path, template, **content):
-    """
-    Fill in a template and write the result.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The HTML file.
-    template : str
-        Name of the template.
-    **content
-        Values of its variables.
-    """
+    """Fill in a template with ``content`` and write it to an HTML file."""
     environment = Environment(
         loader=PackageLoader("soss_background.report"),
         autoescape=True,

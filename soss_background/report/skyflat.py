@@ -1,4 +1,4 @@
-"""Report on a skyflat: its planes, its exposures, its quality, and its provenance."""
+"""Report on a skyflat: planes, exposures, quality, and provenance."""
 
 from collections import Counter
 from functools import partial
@@ -31,24 +31,7 @@ _NO_EXPOSURES = "The exposures are not in the skyflat (save_stack=false) and can
 
 
 def report_skyflat(skyflat):
-    """
-    Create the report on a skyflat.
-
-    Parameters
-    ----------
-    skyflat : str, `~pathlib.Path` or `~soss_background.SkyflatModel`
-        The skyflat; its exposures, if it holds them, are read one by one. A model stays open.
-
-    Returns
-    -------
-    report : `~soss_background.report.html.Report`
-        The report, with methods to write it.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, is no skyflat, or holds no sky.
-    """
+    """Return the `Report` on a skyflat, a file or an open model; read its exposures one by one."""
     path = skyflat if hasattr(skyflat, "meta") else Path(skyflat)
     with open_skyflat(path) as model:
         name = name_skyflat(path, model)
@@ -126,7 +109,7 @@ def _profile_figures(planes, window):
 
 
 def _vetting_figures(table, runs):
-    """List the figure of the deviations of exposures from the sky, if they are known."""
+    """List the figure of the deviations of exposures from the sky, if METADATA has them."""
     if "deviation" not in (table.dtype.names or ()):
         return []
     keys = ("steps.skyflat_combine.mad_threshold", "mad_threshold")
@@ -152,7 +135,7 @@ def _scatter_figures(views, variation, window):
 
 
 def _exposure_figures(views, captions, limits):
-    """List a small figure for each exposure: with its mask, and its residual."""
+    """List a small figure of each exposure: the image with its mask, and the residual."""
     return [
         ReportFigure(f"exposure_{number:03d}", caption, partial(_draw_pair, view, limits), True)
         for number, (view, caption) in enumerate(zip(views, captions, strict=True), 1)
@@ -166,12 +149,12 @@ def _draw_pair(view, limits, axes):
 
 
 def _figure(name, caption, function, **kwargs):
-    """Return the figure that a function draws on its first argument."""
+    """Return the figure that a function draws with given arguments."""
     return ReportFigure(name, caption, partial(function, **kwargs))
 
 
 def _facts(model):
-    """Return what a skyflat shows."""
+    """Return pointing, date and configuration of a skyflat by label."""
     sky, meta = model.meta.skyflat, model.meta
     return _known(
         {
@@ -191,7 +174,7 @@ def _facts(model):
 
 
 def _versions(model):
-    """Return what a skyflat was created from and with."""
+    """Return input files and software versions of a skyflat by label."""
     sky, meta = model.meta.skyflat, model.meta
     return _known(
         {
@@ -208,17 +191,17 @@ def _versions(model):
 
 
 def _known(values):
-    """Return the values that are not None as text."""
+    """Return the values that are not None as strings."""
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
 def _format(value, form, unit=""):
-    """Return a number as text, or None if there is none."""
+    """Return a number as a string, or None if there is none."""
     return None if value is None or np.isnan(value) else f"{value:{form}}{unit}"
 
 
 def _describe_exposure(row):
-    """Return a row of METADATA as text by the headings of the report."""
+    """Return a row of METADATA as strings by the headings of the report."""
     names = row.dtype.names
     decision = "used"
     if not row["used"]:
@@ -248,12 +231,13 @@ def write_reports(skyflats, output):
     skyflats : list of `~pathlib.Path`
         Skyflats.
     output : `~pathlib.Path`
-        The report. Several skyflats have a report each beside it, to which it links.
+        HTML file of the report. For several skyflats it is an overview with links to their reports,
+        which are written beside it.
 
     Returns
     -------
     verdicts : dict of str
-        How many metrics of each skyflat are in range, by its name.
+        Summary of the metrics of each skyflat, by its name.
 
     Raises
     ------

@@ -48,8 +48,7 @@ def draw_sky(ax, sky, window, label="DN/s", limits=None):
     label : str, optional
         Label of the colour bar, with the unit.
     limits : tuple of float, optional
-        Values at the ends of the colour map; by default the percentiles 0.5
-        and 99.5.
+        Values at the ends of the colour map; by default the percentiles 0.5 and 99.5.
     """
     shown = _hide_reference(sky, window)
     low, high = np.nanpercentile(shown, [0.5, 99.5]) if limits is None else limits
@@ -57,18 +56,7 @@ def draw_sky(ax, sky, window, label="DN/s", limits=None):
 
 
 def draw_structure(ax, sky, window):
-    """
-    Draw the structure of a sky about its column profile.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Axes to draw on.
-    sky : ndarray of float, shape (ny, nx)
-        BKG or BKGDN, DN/s.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the images.
-    """
+    """Draw the deviation of a sky from its column profile, percent."""
     shown = _hide_reference(sky, window)
     relative = 100 * (shown / nanmedian(shown, axis=0) - 1)
     stretch = {"vmin": -_STRUCTURE_LIMIT, "vmax": _STRUCTURE_LIMIT, "cmap": "RdBu_r"}
@@ -81,18 +69,7 @@ def _hide_reference(plane, window):
 
 
 def draw_coverage(ax, coverage, window):
-    """
-    Draw the number of exposures used at each pixel.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Axes to draw on.
-    coverage : ndarray of int, shape (ny, nx)
-        Number of exposures, see `soss_background.quality.metrics.count_samples`.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the images.
-    """
+    """Draw the number of exposures used at each pixel, shape (ny, nx)."""
     highest = max(1, coverage.max())
     stretch = {"vmin": 0, "vmax": highest, "cmap": "cividis", "extent": window.extent}
     show_image(ax, _hide_reference(coverage, window), "exposures used", **stretch)
@@ -118,18 +95,7 @@ def draw_variation(ax, variation, window):
 
 
 def draw_exposure(ax, view, limits):
-    """
-    Draw an exposure, small, with its mask outlined.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Axes to draw on.
-    view : `~soss_background.report.views.View`
-        The exposure.
-    limits : tuple of float
-        Values at the ends of the colour map, DN/s.
-    """
+    """Draw a `View` of an exposure, small, with its mask outlined; ``limits`` are in DN/s."""
     _draw_small(ax, view.image, "viridis", *limits)
     if 0 < view.masked.mean() < 1:
         ax.contour(view.masked, levels=[0.5], colors="#ff5a5a", linewidths=0.6)
@@ -156,18 +122,7 @@ def _draw_small(ax, image, cmap, low, high):
 
 
 def draw_column_profile(ax, planes, window):
-    """
-    Draw the medians of skies over the rows.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Axes to draw on.
-    planes : dict of ndarray, shape (ny, nx)
-        Skies by their name, DN/s.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the images.
-    """
+    """Draw the medians over the rows of skies (DN/s), given by name."""
     for (name, sky), style in zip(planes.items(), _LINES, strict=False):
         profile = nanmedian(_hide_reference(sky, window), axis=0)
         ax.plot(window.x0 + np.arange(len(profile)), profile, label=name, **style)
@@ -176,18 +131,7 @@ def draw_column_profile(ax, planes, window):
 
 
 def draw_row_profiles(ax, sky, window):
-    """
-    Draw the medians of a sky over the columns left and right of the edge.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Axes to draw on.
-    sky : ndarray of float, shape (ny, nx)
-        A sky, DN/s.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the images.
-    """
+    """Draw the medians of a sky over the columns left and right of the edge."""
     right, science = right_of_edge(sky, window.x0), ~window.reference_pixels()
     for side, name, colour in ((~right, "left", COLOURS[0]), (right, "right", COLOURS[1])):
         if np.any(side & science):
@@ -200,18 +144,7 @@ def draw_row_profiles(ax, sky, window):
 
 
 def draw_edge(ax, sky, window):
-    """
-    Draw the edge at the rows where it is measured, each from 0 left of it to 1 right of it.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Axes to draw on.
-    sky : ndarray of float, shape (ny, nx)
-        A sky without gaps, DN/s.
-    window : `~soss_background.detector.Window`
-        Detector pixels of the images.
-    """
+    """Draw the edge at the rows where it is measured, each from 0 left of it to 1 right of it."""
     for row, colour in zip(EDGE_ROWS, COLOURS, strict=True):
         rows = rows_about(row, window)
         middle = None if rows is None else find_edge(sky[rows], window.x0)
@@ -266,8 +199,8 @@ def draw_vetting(ax, table, mad_threshold=None):
     table : ndarray, shape (n,)
         METADATA of a skyflat, with ``deviation``.
     mad_threshold : float, optional
-        Deviation above which an exposure is left out if it is also three times that of a typical
-        one, as a fraction of the sky.
+        Deviation, as a fraction of the sky, above which an exposure is left out if it also exceeds
+        three times that of a typical one.
     """
     number = np.arange(len(table)) + 1
     for used, colour, label in ((1, COLOURS[0], "used"), (0, BAD, "left out")):

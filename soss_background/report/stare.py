@@ -12,38 +12,14 @@ __all__ = ["report_spectra"]
 
 
 def report_spectra(name, frames, traces, orders, merged, qc, run):
-    """
-    Create the report on the spectra of an exposure.
-
-    Parameters
-    ----------
-    name : str
-        Name of the exposure.
-    frames : dict of ndarray, shape (ny, nx)
-        Images to show by their captions, DN/s; the last is shown with the traces.
-    traces : `~soss_background.SossTracesModel`
-        Its traces.
-    orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
-    merged : `~astropy.table.Table`
-        The spectrum of all orders.
-    qc : ndarray
-        QC.
-    run : dict
-        ``command`` and ``parameters`` of the run.
-
-    Returns
-    -------
-    report : `~soss_background.report.html.Report`
-        The report, with methods to write it.
-    """
+    """Return the `Report` on the spectra; ``frames`` (DN/s) by caption, the last with traces."""
     figures = _frame_figures(frames, [each.row for each in orders.values()])
     figures += _spectrum_figures(traces, orders, merged)
     return Report(name, qc, [Section("Traces and spectra", figures)], [run])
 
 
 def _frame_figures(frames, rows):
-    """List the figures of images of the detector, the last of which shows the traces."""
+    """List the figures of detector images; the last shows the traces."""
     figures = []
     for number, (caption, image) in enumerate(frames.items(), 1):
         limits = tuple(np.nanpercentile(image, [1, 90]))

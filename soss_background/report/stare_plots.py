@@ -1,4 +1,4 @@
-"""Pictures of traces and spectra, on axes of the caller."""
+"""Figures of traces and spectra; each function draws one on given axes."""
 
 import numpy as np
 from bottleneck import nanmedian
@@ -18,36 +18,14 @@ _STEM = "median, DN/s a column"
 
 
 def draw_frame(ax, image, limits, rows=()):
-    """
-    Draw an image of the detector, and traces on it.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    image : ndarray of float, shape (ny, nx)
-        The image, DN/s.
-    limits : tuple of float
-        Values of the darkest and the brightest colour.
-    rows : sequence of ndarray, shape (nx,), optional
-        Rows of traces.
-    """
+    """Draw an image of the detector (DN/s), and traces given by their ``rows``."""
     show_image(ax, image, "DN/s", vmin=limits[0], vmax=limits[1])
     for row in rows:
         ax.plot(row, color=BAD, lw=0.6)
 
 
 def draw_trace_residuals(ax, slices):
-    """
-    Draw how far the centroids of slices are from the traces.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    slices : ndarray
-        See `~soss_background.SossTracesModel`.
-    """
+    """Draw the residuals of the centroids of slices about the traces."""
     for order, colour in zip(np.unique(slices["order"]), COLOURS, strict=False):
         mine = slices[slices["order"] == order]
         used, found = mine["used"] == 1, mine["detected"] == 1
@@ -62,16 +40,7 @@ def draw_trace_residuals(ax, slices):
 
 
 def draw_orders(ax, orders):
-    """
-    Draw the median spectrum of each order, by the box and by optimal extraction.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
-    """
+    """Draw the median spectrum of each order, by box and by optimal extraction."""
     for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
         extraction = each.extraction
         box = nanmedian(extraction.box_flux, axis=0)
@@ -83,33 +52,13 @@ def draw_orders(ax, orders):
 
 
 def draw_merged(ax, table, scale="linear"):
-    """
-    Draw the merged spectrum.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    table : `~astropy.table.Table`
-        See `~soss_background.extract.spectra.merge_orders`.
-    scale : {"linear", "log"}
-        Scale of the fluxes.
-    """
+    """Draw the merged spectrum, see `~soss_background.extract.spectra.merge_orders`."""
     _draw_by_order(ax, table, "flux")
     ax.set(xlabel="wavelength [micron]", ylabel=_STEM, yscale=scale)
 
 
 def draw_snr(ax, table):
-    """
-    Draw the signal-to-noise ratio of the merged spectrum.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    table : `~astropy.table.Table`
-        See `~soss_background.extract.spectra.merge_orders`.
-    """
+    """Draw the signal-to-noise ratio of the merged spectrum."""
     _draw_by_order(ax, table, "snr")
     ax.set(xlabel="wavelength [micron]", ylabel="SNR of the median", ylim=(0, None))
 
@@ -125,16 +74,7 @@ def _draw_by_order(ax, table, column):
 
 
 def draw_white_light(ax, orders):
-    """
-    Draw how bright each order is in each integration.
-
-    Parameters
-    ----------
-    ax : `~matplotlib.axes.Axes`
-        Where it is drawn.
-    orders : dict
-        For each order its `~soss_background.extract.optimal.Order`.
-    """
+    """Draw the flux of each order in each integration, relative to its median."""
     for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
         flux, error = each.extraction.flux, each.extraction.error
         seen = np.isfinite(flux).any(axis=1)

@@ -31,8 +31,8 @@ class View(NamedTuple):
     masked : ndarray of float32, shape (my, mx)
         Fraction of each block that was left out.
     residual : ndarray of float32, shape (my, mx)
-        The exposure minus the sky, medians of the used pixels in percent of the
-        sky's median; of all pixels for an exposure that was left out. NaN where there are none.
+        The exposure minus the sky, medians in percent of the sky's median: of the used pixels, or
+        of all if no pixel was used. NaN where there are none.
     pulls : ndarray of int, shape (160,)
         Number of residuals in units of their expected scatter, in bins with edges ``PULL_EDGES``.
     """
@@ -56,8 +56,7 @@ def view_exposures(images, masks, bkg, err, coverage):
     bkg, err : ndarray of float32, shape (ny, nx)
         Their sky and its 1-sigma uncertainty, DN/s; 0 where there is no sky.
     coverage : ndarray of int, shape (ny, nx)
-        Number of exposures that were used, see
-        `soss_background.quality.metrics.count_samples`.
+        Number of exposures used, see `soss_background.quality.metrics.count_samples`.
 
     Returns
     -------
@@ -81,7 +80,7 @@ def view_exposures(images, masks, bkg, err, coverage):
         pulls, _ = np.histogram(residuals / scatter, _PULL_BINS, _PULL_LIMITS)
         small, residual = _reduce(image), _reduce(residuals)
         if not used.any():
-            # Show all of it, since no pixel was used.
+            # Show all pixels, since none was used.
             small = small / np.nanpercentile(small / small_sky, _DARKER)
             residual = small - small_sky
         masked = gather_blocks(mask, _BLOCK).mean(axis=-1)

@@ -10,32 +10,19 @@ from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["FaintLight", "make_wings"]
 
-# Standard deviations of the Gaussians that make up the wings of bright sources, pixels.
+# Standard deviations of the Gaussians that compose the wings of bright sources, pixels.
 _WINGS = (6, 10, 16, 24, 36, 54, 80, 120, 180, 280)
 
 # Limits of the fraction of cells with faint light, and of its mean as a fraction of the sky;
-# outside of them it looks like the sky, or is not faint. First guesses of both.
+# beyond them it looks like the sky, or is not faint. First guesses of both.
 _SHARE, _MEAN = (0.01, 0.95), (0.002, 0.02)
 _FIRST_SHARE, _FIRST_MEAN = 0.3, 0.01
 
 
 def make_wings(core):
-    """
-    Spread bright light over the detector.
-
-    Optics scatter a small fraction of all light over large distances. The profile is not known, so
-    the light is convolved with Gaussians of many widths, whose amplitudes a fit determines.
-
-    Parameters
-    ----------
-    core : ndarray of float, shape (my, mx)
-        Bright light in cells, 0 where there is none; rows continue beyond their ends.
-
-    Returns
-    -------
-    wings : ndarray of float32, shape (n, my, mx)
-        The light convolved with each Gaussian.
-    """
+    """Return bright light, shape (my, mx), convolved with Gaussians of many widths, (n, my, mx)."""
+    # Optics scatter a small fraction of the light over large distances. Its profile is unknown, so
+    # a fit determines the amplitudes of the Gaussians.
     core = core.astype(np.float32)
     return np.array([_spread(core, width) for width in _WINGS])
 
@@ -70,19 +57,7 @@ class FaintLight:
 
     @classmethod
     def guess(cls, level):
-        """
-        Return the first guess for a sky.
-
-        Parameters
-        ----------
-        level : float
-            Level of the sky, DN/s.
-
-        Returns
-        -------
-        faint : FaintLight
-            The guess.
-        """
+        """Return the first guess for a sky of this level, DN/s."""
         return cls(_FIRST_SHARE, _FIRST_MEAN * level, tuple(each * level for each in _MEAN))
 
     def expect(self, residual, sigma):
@@ -96,10 +71,8 @@ class FaintLight:
 
         Returns
         -------
-        lit : ndarray of float, shape (n,)
-            Probability that a cell has light.
-        light : ndarray of float, shape (n,)
-            Its expected brightness if it has, DN/s.
+        lit, light : ndarray of float, shape (n,)
+            Probability that a cell has light, and its expected brightness if it has, DN/s.
         """
         excess = residual / sigma - sigma / self.mean
         dark = np.log1p(-self.share) - 0.5 * (residual / sigma) ** 2
@@ -114,19 +87,7 @@ class FaintLight:
         return lit, sigma * (excess + tail)
 
     def update(self, lit, light):
-        """
-        Return the statistics of the light that was estimated.
-
-        Parameters
-        ----------
-        lit, light : ndarray of float, shape (n,)
-            Probabilities and brightnesses, see `expect`.
-
-        Returns
-        -------
-        faint : FaintLight
-            The new statistics.
-        """
+        """Return new statistics from probabilities and brightnesses, see `expect`."""
         share = float(np.clip(lit.mean(), *_SHARE))
         mean = float(np.clip(np.average(light, weights=lit), *self.limits))
         return replace(self, share=share, mean=mean)

@@ -12,26 +12,8 @@ _OUTLIER = 4.0
 
 
 def measure_scales(data, sky, used):
-    """
-    Measure the level of the sky in each integration relative to that of their mean.
-
-    Stars and their wings do not change, and cancel in the difference of an integration and the
-    mean.
-
-    Parameters
-    ----------
-    data : ndarray of float, shape (nints, ny, nx)
-        Count rates in DN/s.
-    sky : ndarray of float, shape (ny, nx)
-        Sky of their mean in DN/s.
-    used : ndarray of bool, shape (ny, nx)
-        Pixels that show the sky.
-
-    Returns
-    -------
-    scales : ndarray of float, shape (nints,)
-        Levels, with a mean of one.
-    """
+    """Return the level of the sky in each integration relative to their mean, shape (nints,)."""
+    # Stars and their wings do not change, and cancel in the difference from the mean.
     weight = sky[used] / np.sum(sky[used] ** 2)
     samples = np.array([integration[used] for integration in data])
     mean = np.nanmean(samples, axis=0)

@@ -21,7 +21,7 @@ _ROUNDS, _PLAIN_ROUNDS, _ITERATIONS = 10, 2, 5
 # of this limit from round to round, its final value, and the limit above which light has wings.
 _FIRST_FLOOR, _TIGHTEN, _FLOOR, _CORE = 0.3, 0.4, 0.004, 0.08
 
-# Distances from a target's trace within which pixels belong to its core, and are not used, pixels.
+# Distances from a target's trace within which cells belong to its core, and are not used, pixels.
 _CORE_REACH, _REACH = 18, 20
 
 # Uncertainty of the template as a fraction of the sky, and of the wings as a fraction of them.
@@ -72,20 +72,18 @@ class SkyFit:
     Attributes
     ----------
     sky, err : ndarray of float32, shape (ny, nx)
-        The sky and its 1-sigma uncertainty in DN/s.
+        The sky and its 1-sigma uncertainty, DN/s.
     wings : ndarray of float32, shape (ny, nx)
-        Wings of bright sources, fitted together with the sky, in DN/s.
+        Wings of bright sources, fitted together with the sky, DN/s.
     used : ndarray of bool, shape (ny, nx)
         True for pixels used in the fit.
-    level_left, level_right : float
-        Levels of the sky left and right of the edge in DN/s: scale factors of a template whose
-        median left of the edge is one.
-    level_left_err, level_right_err : float
-        Their 1-sigma uncertainties.
+    level_left, level_right, level_left_err, level_right_err : float
+        Levels left and right of the edge and their 1-sigma uncertainties, DN/s: scale factors of a
+        template whose median left of the edge is one.
     shift : float
         Shift of the edge relative to the templates, pixels towards larger columns.
     chi2 : float
-        Reduced chi-square of the cells used, faint light included; below one if the templates are
+        Reduced chi-square of the cells used, including faint light; below one if the templates are
         better than assumed.
     """
 
@@ -107,20 +105,20 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
 
     The sky is the mean of the templates, with a level on each side of the edge, a small shift,
     small tilts, and the deviations of the templates from their mean, weighted by their scatter.
-    Detected stars are masked; their wings, as wide as the detector, are fitted with the sky; light
-    below the detection limit is described by its statistics
+    Detected stars are masked. Their wings, as wide as the detector, are fitted with the sky.
+    Statistics describe light below the detection limit
     (`~soss_background.subtract.light.FaintLight`).
 
     Parameters
     ----------
     image, err : ndarray of float, shape (ny, nx)
-        The exposure and its 1-sigma uncertainties in DN/s.
+        The exposure and its 1-sigma uncertainties, DN/s.
     usable : ndarray of bool, shape (ny, nx)
         True for pixels that may be used.
     templates : `~soss_background.sky.templates.Templates`
         Skies for these pixels.
     distance : ndarray of float, shape (ny, nx)
-        Distance from the nearest trace of the target in pixels; infinite if there is none.
+        Distance from the nearest trace of the target, pixels; infinite if there is none.
     n_sigma : float
         Significance above which light is masked.
 
@@ -181,7 +179,7 @@ def fit_sky(image, err, usable, templates, distance, n_sigma=4.0):
 
 
 def _smooth_excess(excess, known):
-    """Return the excess of the surroundings, since a cell's own noise must not set its weight."""
+    """Return the smoothed excess, since a cell's own noise must not set its weight."""
     smooth = gaussian_filter(np.where(known, excess, 0).astype(np.float32), _GLOW)
     return np.maximum(smooth / np.maximum(gaussian_filter(known.astype(np.float32), _GLOW), 0.1), 0)
 
@@ -240,12 +238,12 @@ def _find_core(excess, noise, sky, light, near):
 @dataclass(frozen=True)
 class _Basis:
     """
-    Components of an exposure.
+    Components of an exposure, in cells.
 
     Attributes
     ----------
     images : ndarray of float32, shape (n, my, mx)
-        In cells: the sky left and right of the edge, its change by a shift of one pixel, its tilts,
+        The sky left and right of the edge, its change by a shift of one pixel, its tilts,
         deviations of templates, wings.
     precision : ndarray of float, shape (n, n)
         Inverse prior covariance of the amplitudes about 0.

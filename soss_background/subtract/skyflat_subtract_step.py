@@ -69,7 +69,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     reference_file_types: ClassVar = ["bkg", "flat", "pastasoss"]
 
-    # Reference files are found when they are needed.
+    # The step looks for reference files when it needs them.
     prefetch_references = False
 
     def process(self, step_input, background=(), keep=None):
@@ -172,7 +172,7 @@ class SkyflatSubtractStep(SkyflatStep):
             return trace_distance(window, find_pwcpos(model), reference)
 
     def _save_extras(self, model, subtraction):
-        """Save sky, residual and mask, if the user asks for them."""
+        """Save sky, residual and mask if requested."""
         sky, extras = subtraction.sky, {}
         if self.save_background:
             extras["skyflatbackground"] = {"data": sky, "err": subtraction.sky_err}
@@ -203,7 +203,7 @@ class SkyflatSubtractStep(SkyflatStep):
         return [template for path in paths for template in read_templates(path, window)]
 
     def _find_flat(self, model, window, templates):
-        """Read the flat; exposure and templates in the same flat state can do without."""
+        """Read the flat; return None if it is not needed, or missing and not required."""
         states = [(model.meta.filename, model.meta.cal_step.flat_field == "COMPLETE")]
         states += [(each.name, each.flat_fielded) for each in templates]
         first, second = (
@@ -227,14 +227,7 @@ class SkyflatSubtractStep(SkyflatStep):
         return None
 
     def given_flat(self):
-        """
-        Find the flat that the user gives to this step or to the flat-field step of its pipeline.
-
-        Returns
-        -------
-        flat : str, data model or None
-            The flat; None if the user gives none.
-        """
+        """Return the user's flat for this step or for flat_field of its pipeline, or None."""
         flat = self.get_ref_override("flat")
         flat_field = getattr(self.parent, "flat_field", None)
         if not flat and flat_field:
@@ -284,26 +277,7 @@ class _NotSubtractedError(Exception):
 
 
 def sort_members(association, name):
-    """
-    Sort the members of the product of an association by their kind.
-
-    Parameters
-    ----------
-    association : dict
-        A level-2 association of one product.
-    name : str
-        Its name, for errors.
-
-    Returns
-    -------
-    members : dict of list
-        Names or models of the members of each exptype, ``science`` and ``background`` at least.
-
-    Raises
-    ------
-    SkyflatError
-        Unless there is one product with one science member.
-    """
+    """Return the members of an association by exptype; raise unless one of them is science."""
     if len(association["products"]) != 1:
         raise SkyflatError(f"{name}: {len(association['products'])} products, run them one by one")
     members = defaultdict(list)

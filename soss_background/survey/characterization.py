@@ -1,4 +1,4 @@
-"""Tables and figures of how the sky changes."""
+"""Tables and figures of the variation of the sky."""
 
 import functools
 import logging
@@ -31,7 +31,7 @@ _DPI = 120
 
 def characterize(skyflats, folder):
     """
-    Describe how the sky changes from skyflat to skyflat, in tables and figures.
+    Describe in tables and figures how the sky changes from skyflat to skyflat.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def characterize(skyflats, folder):
     Raises
     ------
     SkyflatError
-        If there are too few skyflats, one cannot be read, or they are not of the same pixels.
+        If there are too few skyflats, one cannot be read, or their pixels differ.
     """
     check_folder(folder)
     survey = survey_skies(skyflats)

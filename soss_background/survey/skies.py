@@ -33,18 +33,7 @@ _PLACE = ("jwst_x", "jwst_y", "jwst_z")
 
 
 class Survey(NamedTuple):
-    """
-    Many skies.
-
-    Attributes
-    ----------
-    table : `~astropy.table.Table`
-        One row per skyflat, see `survey_skies`.
-    skies : list of `~soss_background.sky.match.BinnedSky`
-        The skies in blocks.
-    window : `~soss_background.detector.Window`
-        Their pixels.
-    """
+    """Table of skyflats (see `survey_skies`), their skies in blocks, and their pixels."""
 
     table: Table
     skies: list
@@ -65,9 +54,9 @@ def survey_skies(skyflats):
     survey : Survey
         The table has one row per skyflat: FILE, PROGRAM, TARGPROP, LON, LAT, DOY, PWCPOS and
         NSAMPS as in the headers, ``mjd`` (mean mid-time), ``elongation`` (angle to the Sun,
-        degrees), ``jwst_x`` ... ``jwst_z`` (mean barycentric position of the telescope, ICRS, km;
-        NaN if it is unknown), and the levels, columns and widths of the edge of the denoised sky,
-        see `soss_background.quality.metrics.measure_levels`.
+        degrees), ``jwst_x`` to ``jwst_z`` (mean barycentric position of the telescope, ICRS, km;
+        NaN if unknown), and the values of `soss_background.quality.metrics.measure_levels` for
+        the denoised sky.
 
     Raises
     ------
@@ -113,7 +102,7 @@ def _measure(skyflat):
 
 
 def _when_and_where(model):
-    """Return mean time and mean position of the exposures."""
+    """Return the mean time of the exposures and the mean position of the telescope."""
     used = used_exposures(model)
     if used is None:
         mjd = model.meta.exposure.mid_time
@@ -124,21 +113,7 @@ def _when_and_where(model):
 
 
 def find_pointing(row):
-    """
-    Return the pointing of a sky, and the position of the telescope.
-
-    Parameters
-    ----------
-    row : mapping
-        A row of the table, see `survey_skies`.
-
-    Returns
-    -------
-    pointing : `~astropy.coordinates.SkyCoord`
-        The pointing with its time.
-    place : `~astropy.units.Quantity`, shape (3,), or None
-        The telescope's position; None if it is unknown.
-    """
+    """Return the pointing of a row of the table, and the telescope's position or None."""
     time = Time(row["mjd"], format="mjd", scale="utc")
     frame = BarycentricMeanEcliptic()
     pointing = SkyCoord(row["LON"], row["LAT"], unit="deg", frame=frame, obstime=time)

@@ -12,7 +12,7 @@ __all__ = ["Components", "find_components", "fit_trends"]
 # Days of a year.
 _YEAR = 365.25
 
-# Degrees of freedom that a fit needs.
+# Fewest degrees of freedom of a fit.
 _SPARE = 2
 
 # Largest number of components.
@@ -32,10 +32,10 @@ class Components(NamedTuple):
     mean : ndarray of float32, shape (my, mx)
         Mean of the skies, each with a median of 1 on either side of its edge.
     maps : ndarray of float, shape (k, my, mx)
-        The components, deviations from the mean as fractions of it; their rms is 1. NaN where
+        The components, deviations from the mean as fractions of it, with an rms of 1; NaN where
         there is no sky.
     scores : ndarray of float, shape (n, k)
-        Amplitude of each component in each sky, in percent.
+        Amplitude of each component in each sky, percent.
     explained : ndarray of float, shape (k,)
         Fraction of the variance of the skies that each component explains.
     """
@@ -47,19 +47,7 @@ class Components(NamedTuple):
 
 
 def find_components(skies):
-    """
-    Find the principal components of skies whose levels left and right of the edge are the same.
-
-    Parameters
-    ----------
-    skies : list of `~soss_background.sky.match.BinnedSky`
-        At least two skies of the same pixels.
-
-    Returns
-    -------
-    components : Components
-        The strongest first, at most five, and fewer than there are skies.
-    """
+    """Return the strongest principal components of two or more skies at the same levels."""
     first = skies[0]
     shapes = np.array([sky.sky / at_sides(match_levels(sky, first), first) for sky in skies])
     mean = first._replace(sky=shapes.mean(axis=0))
@@ -82,8 +70,8 @@ def fit_trends(table, columns):
     Fit the trends of quantities with ecliptic latitude, season and pupil wheel position together.
 
     A least-squares fit of ``mean + latitude * (|LAT| - mean) + a cos(day) + b sin(day) +
-    pwcpos * (PWCPOS - mean)``. It describes these skies and is no model of the interplanetary
-    dust. Terms that do not vary among the skies are left out.
+    pwcpos * (PWCPOS - mean)``, without terms that do not vary among the skies. It describes these
+    skies and is no model of the interplanetary dust.
 
     Parameters
     ----------
@@ -99,9 +87,9 @@ def fit_trends(table, columns):
         the column), the change with ``latitude`` (unit per degree away from the ecliptic), the
         amplitude ``season`` of the yearly change (unit), the day of the year of its maximum
         ``peak``, the change with ``pwcpos`` (unit per degree), the ``scatter`` about the fit
-        (unit), and the 1-sigma uncertainties ``..._err`` of those (that of the amplitude holds if
-        the amplitude is larger). NaN for terms that could not be fitted: a fit needs two skies more
-        than it has unknowns.
+        (unit), and the 1-sigma uncertainties ``..._err`` of the changes and of the amplitude (valid
+        if the amplitude is larger). NaN for terms that could not be fitted: a fit needs two skies
+        more than unknowns.
     """
     return Table([_fit_trend(table, *item) for item in columns.items()])
 

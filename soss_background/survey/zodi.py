@@ -22,17 +22,17 @@ __all__ = [
     "sun_angle",
 ]
 
-# Where the first order is brightest, and the shortest wavelength of the model of Kelsall et al.
+# Maximum of the first order, and shortest wavelength of the model of the dust by Kelsall et al.
 # (1998, ApJ 508, 44).
 WAVELENGTH = 1.25 * u.micron
 
 # Units of surface brightness, of levels, and of their ratio.
 _BRIGHTNESS, _LEVEL = u.MJy / u.sr, u.DN / u.s
 
-# Distance of L2 from the Sun, in that of the Earth.
+# Distance of L2 from the Sun relative to that of the Earth.
 _L2 = 1.01
 
-# Distance of an outlier from the other ratios, in robust sigma, and fewest ratios that have one.
+# Robust standard deviations beyond which ratios are clipped, and fewest ratios for clipping.
 _CLIP, _ENOUGH = 5.0, 8
 
 # Fraction of a normal distribution below one standard deviation.
@@ -40,26 +40,7 @@ _ONE_SIGMA = 0.8413
 
 
 def sun_angle(pointing, place=None):
-    """
-    Measure the solar elongation, the angle between a pointing and the Sun.
-
-    Parameters
-    ----------
-    pointing : `~astropy.coordinates.SkyCoord`
-        The pointing of the telescope, with its ``obstime``.
-    place : `~astropy.units.Quantity`, shape (3,), optional
-        Barycentric position of the telescope, ICRS; by default the Lagrange point L2.
-
-    Returns
-    -------
-    angle : `~astropy.units.Quantity`
-        Elongation.
-
-    Raises
-    ------
-    ValueError
-        If the pointing has no ``obstime``.
-    """
+    """Return the solar elongation of a pointing; for arguments see `predict_levels`."""
     pointing = _direction(pointing)
     away = _telescope(pointing.obstime, place).represent_as(UnitSphericalRepresentation)
     cosine = -pointing.cartesian.dot(away.to_cartesian())
@@ -89,33 +70,7 @@ def _telescope(time, place):
 
 
 def predict_brightness(pointing, place=None):
-    """
-    Predict the zodiacal light at 1.25 micron.
-
-    Parameters
-    ----------
-    pointing : `~astropy.coordinates.SkyCoord`
-        The pointing of the telescope, with its ``obstime``.
-    place : `~astropy.units.Quantity`, shape (3,), optional
-        Barycentric position of the telescope, ICRS; by default the Lagrange point L2.
-
-    Returns
-    -------
-    brightness : `~astropy.units.Quantity`
-        Surface brightness.
-
-    Raises
-    ------
-    ImportError
-        If zodipy, which provides the model, is not installed.
-    ValueError
-        If the pointing has no ``obstime``.
-
-    References
-    ----------
-    San et al. 2024, Journal of Open Source Software 9, 6648 (zodipy); Kelsall et al. 1998, ApJ
-    508, 44 (the model of the dust).
-    """
+    """Predict the zodiacal light at 1.25 micron; for arguments and errors see `predict_levels`."""
     pointing = _direction(pointing)
     position = _telescope(pointing.obstime, place).xyz.to(u.AU)
     return _model().evaluate(pointing, obspos=position)[0].to(_BRIGHTNESS)
@@ -123,7 +78,7 @@ def predict_brightness(pointing, place=None):
 
 @functools.cache
 def _model():
-    """Create the model once."""
+    """Create the model once (zodipy, San et al. 2024, JOSS 9, 6648)."""
     # zodipy is optional.
     import zodipy
 
@@ -137,17 +92,16 @@ def fit_levels(levels, brightness):
     Parameters
     ----------
     levels : dict of ndarray, shape (n,)
-        Levels of n skies in DN/s, by the side of the edge.
+        Levels of n skies by the side of the edge, DN/s.
     brightness : `~astropy.units.Quantity` or ndarray, shape (n,)
-        Predictions, in MJy/sr if they have no unit, see `predict_brightness`; NaN where there is
-        none.
+        Predictions of `predict_brightness`, in MJy/sr if they have no unit; NaN where unknown.
 
     Returns
     -------
     fit : `~astropy.table.Table`
         For each ``side``: ``ratio`` (DN/s per MJy/sr, geometric mean of the ratios), ``scatter``
-        (their standard deviation, percent), and their ``number``. Outliers by more than five robust
-        sigma are left out of eight or more. The scatter of fewer than two is NaN.
+        (their standard deviation, percent; NaN for fewer than two), and their ``number``. Of eight
+        or more ratios, outliers by more than five robust standard deviations are left out.
     """
     brightness, rows = u.Quantity(brightness, _BRIGHTNESS).value, []
     for side, level in levels.items():
@@ -185,8 +139,8 @@ def predict_levels(fit, pointing, place=None):
     -------
     levels : dict of tuple of `~astropy.units.Quantity`
         Level and its uncertainty, by the side of the edge. The uncertainty is half of the interval
-        that holds 68 % of further skies: the scatter about the fit and that of the ratio itself,
-        by Student's distribution.
+        that holds 68 % of further skies, by Student's distribution: it includes the scatter about
+        the fit and the uncertainty of the ratio itself.
 
     Raises
     ------
