@@ -195,7 +195,7 @@ class _Split:
             sky = self._sky(wave)
             left = self.excess - sky - self.mosaic.see(field)
             stripes = self._stripes(left)
-            # Reduce the weight of light that is neither fixed nor moves with the stars.
+            # Stray or persistent light is neither fixed nor moves with the stars: lower its weight.
             trust = 1 / (1 + weight * ((left - stripes[:, np.newaxis]) / _OUTLYING) ** 2)
             self.weight = weight * trust
         return sky, stripes, trust

@@ -69,7 +69,7 @@ class ExposureLibrary(ModelLibrary):
             del self._loaded_models[index]
 
     def _store(self, model, index):
-        """Write the pixels of an exposure to files, and replace them by maps of these files."""
+        """Write the pixels of an exposure to files, and map these to memory instead."""
         known = self._stored.get(index, {})
 
         def store(name, plane):

@@ -21,7 +21,7 @@ class StoredArray:
         handle, path = tempfile.mkstemp(prefix=".skyflat-", dir=folder)
         os.truncate(handle, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         os.close(handle)
-        # Maps name their files by the targets of links.
+        # Resolve links, since the file name of a map is resolved too.
         self.path = Path(path).resolve()
         self._shape, self._dtype = shape, dtype
         weakref.finalize(self, self.path.unlink, missing_ok=True)

@@ -9,7 +9,7 @@ __all__ = ["average_integrations", "usable_pixels"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 
-# Planes to average.
+# Planes of an averaged exposure.
 _NAMES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 
 # Rows averaged at a time.

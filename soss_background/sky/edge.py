@@ -12,7 +12,7 @@ _EDGE_RANGE = (650, 770)
 # Extent of the edge before and after the column of half of its rise, columns.
 _BEFORE, _AFTER = 20, 50
 
-# Least rise of an edge, as a fraction of the sky left of it.
+# Minimum rise of an edge, as a fraction of the sky left of it.
 _LEAST_RISE = 0.05
 
 # Rows over which the shape of the edge is averaged.
