@@ -31,13 +31,9 @@ COLLECTING_AREA = 25.4
 # Side of a pixel, arcsec (JWST User Documentation, NIRISS Detector Overview).
 PIXEL_SCALE = 0.0656
 
-# Nominal position of the pupil wheel for GR700XD, degrees, and the largest offset that a header can
-# have: the wheel repeats to 0.15 degrees.
+# Nominal position of the pupil wheel for GR700XD, degrees, and the largest offset accepted from a
+# header: the wheel repeats to 0.15 degrees.
 PWCPOS, PWCPOS_REACH = 245.76, 0.3
-
-# Electrons per DN, side of a pixel in arcsec, collecting area of the telescope in m^2 (JWST user
-# documentation, NIRISS detector overview and JWST telescope).
-GAIN, PIXEL_SCALE, COLLECTING_AREA = 1.6, 0.0656, 25.4
 
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4
@@ -108,7 +104,7 @@ FILTERS = (
     "F277W", "F356W", "F380M", "F430M", "F444W", "F480M",
 )  # fmt: skip
 
-# Content of the wheel without the filter; old headers lack it.
+# Values of the wheel without the filter; old headers lack it.
 _EMPTY = ("CLEAR", "CLEARP", None)
 
 # Filters of the filter wheel, used with CLEARP in the pupil wheel.
@@ -116,24 +112,7 @@ BEHIND_CLEARP = FILTERS[6:]
 
 
 def imaging_filter(wheels):
-    """
-    Return the filter of an image.
-
-    Parameters
-    ----------
-    wheels : sequence of str
-        What the filter wheel and the pupil wheel hold: one of them the filter, the other nothing.
-
-    Returns
-    -------
-    name : str
-        The filter.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """Return the filter in one of two wheels; raise ValueError unless the other is empty."""
     found = [name for name in wheels if name in FILTERS]
     others = [name for name in wheels if name not in (*FILTERS, *_EMPTY)]
     if len(found) != 1 or others:

@@ -14,14 +14,14 @@ class SkyflatError(StpipeExitException, ValueError):
     Parameters
     ----------
     message : str
-        One line: what is wrong, with which file, and what can be done.
+        One line that names the file, the fault, and the remedy.
     """
 
     def __init__(self, message):
         super().__init__(1, message)
 
     def __reduce__(self):
-        """Pickle the message alone, which is all that the constructor takes."""
+        """Pickle the message alone, the only argument of the constructor."""
         return type(self), (str(self),)
 
     def __str__(self):
@@ -30,17 +30,5 @@ class SkyflatError(StpipeExitException, ValueError):
 
 
 def one_line(message):
-    """
-    Collapse the whitespace of a message, so that it fits on one line.
-
-    Parameters
-    ----------
-    message : object
-        A string or an exception.
-
-    Returns
-    -------
-    line : str
-        The message on one line.
-    """
+    """Collapse the whitespace of a string or exception, so that it fits on one line."""
     return " ".join(str(message).split())

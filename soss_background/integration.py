@@ -8,14 +8,7 @@ __all__ = ["get_resource_mappings", "get_steps"]
 
 
 def get_steps():
-    """
-    List the package's steps for stpipe.
-
-    Returns
-    -------
-    list of tuple (str, str, bool)
-        Class name, alias, and whether it is a pipeline.
-    """
+    """Return class name, alias, and whether it is a pipeline, of each of the package's steps."""
     return [
         ("soss_background.SkyflatMaskStep", "skyflat_mask", False),
         ("soss_background.SkyflatCombineStep", "skyflat_combine", False),
@@ -34,19 +27,11 @@ def get_steps():
 
 
 def get_resource_mappings():
-    """
-    Locate the package's schemas for asdf.
-
-    asdf asks before it reads its first file. If the models of jwst are loaded by then, so are those
-    of this package, which `stdatamodels.jwst.datamodels.open` recognizes from there on.
-
-    Returns
-    -------
-    list of `asdf.resource.DirectoryResourceMapping`
-        The mapping of schema identifiers to files.
-    """
+    """Return the mapping of the package's schemas to files, for asdf."""
     from asdf.resource import DirectoryResourceMapping
 
+    # asdf calls this before it reads its first file. If the models of jwst are loaded by then, load
+    # those of this package too, so that `stdatamodels.jwst.datamodels.open` recognizes them.
     if hasattr(sys.modules.get("stdatamodels.jwst.datamodels"), "_defined_models"):
         for name in ("skyflat", "traces"):
             import_module(f"soss_background.datamodels.{name}")

@@ -1,4 +1,4 @@
-"""Pixels that a user has found to be bad."""
+"""Lists of bad pixels given by the user."""
 
 from pathlib import Path
 
@@ -20,9 +20,8 @@ def read_bad_pixels(path, window):
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        A FITS image that is not 0 where a pixel is bad, of these pixels or of the full detector;
-        or a table (FITS, or text: ECSV, CSV, columns with a head) with the columns x and y,
-        counted from 0, of these pixels.
+        A FITS image, not 0 where a pixel is bad, of the window or of the full detector; or a table
+        (FITS, ECSV, CSV, text) with columns x and y of pixels of the window, counted from 0.
     window : `~soss_background.detector.Window`
         The pixels of the exposures.
 
@@ -30,11 +29,6 @@ def read_bad_pixels(path, window):
     -------
     bad : ndarray of bool, shape (ny, nx)
         True for bad pixels.
-
-    Raises
-    ------
-    SkyflatError
-        If it cannot be read, or is of other pixels.
     """
     with tell_of_fault(path, "cannot be read as a list of bad pixels"):
         found = _read(path)
@@ -43,7 +37,7 @@ def read_bad_pixels(path, window):
 
 
 def _read(path):
-    """Read the first image of a FITS file, or else its table, or that of a text file."""
+    """Read the first image of a FITS file, or else its table, or a text table."""
     with Path(path).open("rb") as file:
         if file.read(6) != b"SIMPLE":
             return Table.read(path, format="ascii")
@@ -54,7 +48,7 @@ def _read(path):
 
 
 def _cut(path, image, window):
-    """Take the pixels of the exposures."""
+    """Return True for bad pixels of an image, cut to the pixels of the exposures."""
     if image.shape == FULL.shape:
         image = image[window.slices]
     if image.shape != window.shape:
@@ -63,7 +57,7 @@ def _cut(path, image, window):
 
 
 def _from_table(path, table, window):
-    """Mark the pixels of a table."""
+    """Return True for the pixels in a table."""
     if any(np.any(getattr(table[name], "mask", False)) for name in ("x", "y")):
         raise SkyflatError(f"{path}: a row lacks x or y")
     x, y = (np.asarray(table[name]) for name in ("x", "y"))

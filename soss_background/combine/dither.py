@@ -1,4 +1,4 @@
-"""The dither of exposures, measured from their stars, and the field of stars they share."""
+"""Dither of exposures, measured from their stars, and the field of stars that they share."""
 
 import numpy as np
 from bottleneck import nanmean
@@ -12,28 +12,28 @@ __all__ = ["Mosaic", "find_alike", "measure_dither", "refine_dither"]
 # Smallest overlap of two exposures, as a fraction of one, in which stars are compared.
 _MIN_OVERLAP = 0.3
 
-# Exposures that may be the one with which all are compared, and the blocks of cells in which the
-# one is chosen that is most like all.
+# Number of candidates for the reference exposure, and rows and columns of cells in the blocks used
+# to choose it.
 _CANDIDATES, _COARSE = 5, (2, 4)
 
-# Rounds in which the displacements are improved.
+# Iterations that improve the displacements.
 _REFINEMENTS = 5
 
-# Fraction of the variance of an exposure's star light that the others must explain.
+# Minimum fraction of the variance of an exposure's stars that the others must explain.
 _MIN_EXPLAINED = 0.3
 
 
 def measure_dither(images):
     """
-    Measure by how much the stars of exposures are displaced, by cross-correlation.
+    Measure the displacements of the stars of exposures by cross-correlation.
 
     The correlation is normalised by the overlap (Padfield 2012, IEEE Trans. Image Process. 21,
-    2706): `scipy.signal.correlate` knows no masks and favours small displacements.
+    2706): `scipy.signal.correlate` has no masks and favours small displacements.
 
     Parameters
     ----------
     images : ndarray of float32, shape (n, my, mx)
-        Star light of the exposures; NaN where it is unknown.
+        Cells with the stars of the exposures; NaN where unknown.
 
     Returns
     -------
@@ -42,16 +42,16 @@ def measure_dither(images):
     """
     coarse = [nanmean(gather_blocks(image, _COARSE), axis=-1) for image in images]
     candidates = range(0, len(images), max(1, len(images) // _CANDIDATES))
-    # An exposure of other stars tells nothing about the rest.
+    # The reference must see the same stars as most exposures.
     likeness = [np.median(_correlate(coarse, i, np.max)) for i in candidates]
     dither = np.array(_correlate(images, candidates[np.argmax(likeness)], _find_peak))
     return dither - dither[0]
 
 
 def _correlate(images, reference, reduce):
-    """Correlate each exposure with one of them, at all displacements, and reduce the result."""
+    """Correlate each exposure with the reference at all displacements, and reduce each result."""
     whole = images[reference].shape
-    # Beyond the least overlap displacements may be confused.
+    # Displacements with less than the smallest overlap may wrap around.
     shape = [next_fast_len(int((2 - _MIN_OVERLAP) * size), real=True) for size in whole]
 
     def transform(image):
@@ -92,21 +92,7 @@ def _find_peak(image):
 
 
 def find_alike(stars, dither):
-    """
-    Find the exposures whose stars are foretold by those of the others.
-
-    Parameters
-    ----------
-    stars : ndarray of float32, shape (n, my, mx)
-        Star light of the exposures; NaN where it is unknown.
-    dither : ndarray of float, shape (n, 2)
-        Displacement of each exposure in cells.
-
-    Returns
-    -------
-    alike : ndarray of bool, shape (n,)
-        True for exposures that see one field of stars, at least three or none.
-    """
+    """Return True for exposures whose stars the others predict, shape (n,); at least 3, or none."""
     alike = np.ones(len(stars), dtype=bool)
     while alike.sum() >= 3:
         explained = _explained_variance(stars[alike], dither[alike])
@@ -117,7 +103,7 @@ def find_alike(stars, dither):
 
 
 def _explained_variance(stars, dither):
-    """Tell which fraction of the variance of each exposure's stars the others explain."""
+    """Return the fraction of the variance of each exposure's stars that the others explain."""
     known = np.isfinite(stars).astype(np.float32)
     stars = np.where(known, stars, 0)
     mosaic = Mosaic(dither, stars.shape[1:])
@@ -134,21 +120,7 @@ def _explained_variance(stars, dither):
 
 
 def refine_dither(stars, dither):
-    """
-    Improve measured displacements, by the gradient of the star light that all see.
-
-    Parameters
-    ----------
-    stars : ndarray of float32, shape (n, my, mx)
-        Star light of the exposures; NaN where it is unknown.
-    dither : ndarray of float, shape (n, 2)
-        Displacement of each exposure in cells.
-
-    Returns
-    -------
-    dither : ndarray of float, shape (n, 2)
-        The same, closer to the truth.
-    """
+    """Improve displacements (n, 2), in cells, by the gradient of the common field of stars."""
     known = np.isfinite(stars).astype(np.float32)
     filled = np.where(known, stars, 0)
     for _ in range(_REFINEMENTS):
@@ -160,14 +132,14 @@ def refine_dither(stars, dither):
             slopes = np.array([(slope * here).ravel() for slope in np.gradient(mean)])
             left = ((image - mean) * here).ravel()
             shifts.append(np.linalg.lstsq(slopes @ slopes.T, -slopes @ left)[0])
-        # What all share moves the field, not the exposures in it.
+        # A common shift moves the field, not the exposures in it.
         dither = dither + shifts - np.mean(shifts, axis=0)
     return dither
 
 
 class Mosaic:
     """
-    A field larger than the exposures that see it, each displaced, by bilinear interpolation.
+    A field that displaced exposures see, larger than each of them, by bilinear interpolation.
 
     Parameters
     ----------
@@ -195,11 +167,11 @@ class Mosaic:
             )
 
     def look(self, index, field):
-        """See a field, of the mosaic's shape, from the pointing of one exposure."""
+        """Return a field of the mosaic's shape at the pointing of one exposure."""
         return sum(weight * field[view] for view, weight in self._views[index])
 
     def place(self, index, image, field=None):
-        """Add an exposure to a field, in place, where it looks (the transpose of `look`)."""
+        """Add an exposure to a field, in place, at its pointing (the transpose of `look`)."""
         if field is None:
             field = np.zeros(self.shape, dtype=np.float32)
         for view, weight in self._views[index]:
@@ -207,11 +179,11 @@ class Mosaic:
         return field
 
     def see(self, field):
-        """See a field from the pointings of all exposures."""
+        """Return a field at the pointings of all exposures."""
         return np.array([self.look(index, field) for index in range(len(self._views))])
 
     def gather(self, images):
-        """Put all exposures where they look and add them (the transpose of `see`)."""
+        """Return the sum of all exposures, each at its pointing (the transpose of `see`)."""
         field = np.zeros(self.shape, dtype=np.float32)
         for index, image in enumerate(images):
             self.place(index, image, field)

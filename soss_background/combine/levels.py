@@ -15,11 +15,11 @@ __all__ = ["STRIP", "Levels", "guess_levels", "refine_levels"]
 # Pixels in a strip.
 STRIP = 16
 
-# Rounds of medians for the first guess.
+# Iterations of medians for the first guess.
 _MEDIAN_ROUNDS = 3
 
-# Rounds of sky, levels and stripes at the most, and the change of the stripes, as a fraction of
-# their scatter, that ends them.
+# Maximum number of iterations between sky, levels and stripes, and the change of the stripes, as a
+# fraction of their scatter, at which they have converged.
 _MAX_ROUNDS = 30
 _SETTLED = 0.003
 
@@ -34,7 +34,7 @@ class Levels:
     scale : ndarray of float32, shape (n,)
         Level of each exposure relative to their mean.
     stripes : ndarray of float32, shape (n, nx)
-        What each exposure adds to its columns, in DN/s; their mean over the exposures is 0.
+        Additive stripe of each column and exposure, in DN/s; the mean over the exposures is 0.
     """
 
     scale: np.ndarray
@@ -51,53 +51,27 @@ class Levels:
         n = len(self.stripes)
         if n == 1:
             return None
-        # Their mean over the exposures is in the sky.
+        # The mean stripe of the exposures is in the sky.
         return float(np.median(np.std(self.stripes, axis=1)) / np.sqrt(1 - 1 / n))
 
     @property
     def common_stripe_variance(self):
-        """Variance of the mean stripe of all exposures, which stays in the sky, in (DN/s)^2."""
+        """Variance of the mean stripe of all exposures, which remains in the sky, in (DN/s)^2."""
         n = len(self.stripes)
         return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
 
     def match(self, images, index=slice(None)):
-        """
-        Bring exposures to the common level.
-
-        Parameters
-        ----------
-        images : ndarray of float32, shape (n, ny, nx)
-            Any rows of the exposures in DN/s.
-        index : int, optional
-            Number of the exposure, if it is but one, of shape (ny, nx).
-
-        Returns
-        -------
-        matched : ndarray of float32, shape (n, ny, nx)
-            The same without stripes, divided by their scale.
-        """
+        """Return rows of all exposures, or of one, without stripes and divided by scale."""
         matched = images - self.stripes[index][..., None, :]
         matched /= self.scale[index][..., None, None]
         return matched
 
 
 def guess_levels(strips):
-    """
-    Guess levels and stripes by medians.
-
-    Parameters
-    ----------
-    strips : ndarray of float32, shape (n, my, nx)
-        Medians of the strips of the exposures in DN/s; NaN where there is none.
-
-    Returns
-    -------
-    levels : Levels
-        The guess.
-    """
+    """Return first levels and stripes from medians of strips, shape (n, my, nx), DN/s, or NaN."""
     levels = Levels(np.ones(len(strips), dtype=np.float32), np.zeros_like(strips[:, 0]))
     for _ in range(_MEDIAN_ROUNDS):
-        # The exposures that show a strip differ from strip to strip, hence their levels come first.
+        # The exposures that see a strip differ from strip to strip, hence match their levels first.
         sky = nanmedian(levels.match(strips), axis=0)
         levels.scale[:] = [nanmedian(image / sky) for image in strips]
     levels.scale /= levels.scale.mean()
@@ -108,17 +82,17 @@ def guess_levels(strips):
 
 def refine_levels(levels, sky, residuals, count, weight):
     """
-    Solve for levels and stripes by weighted means, until they stay.
+    Solve for levels and stripes by weighted means, until they converge.
 
     Parameters
     ----------
     levels : Levels
-        Their guess.
+        First guess.
     sky : ndarray of float32, shape (ny, nx)
         The sky at the guess in DN/s; NaN where it is unknown.
     residuals, count : ndarray of float32, shape (n, my, nx)
-        Sums over strips of what the exposures are above that sky, at the guess, in DN/s; and of
-        how many pixels.
+        Sums over strips of the residuals of the exposures from that sky in DN/s, and their number
+        of pixels.
     weight : ndarray of float32, shape (n,)
         Weight of a pixel of each exposure.
 
@@ -129,7 +103,7 @@ def refine_levels(levels, sky, residuals, count, weight):
     """
     known = count > 0
     standing = np.array([nanmean(sky[rows], axis=0) for rows in split_rows(len(sky), STRIP)])
-    # Pixels differ, in the sky as well as in what masks leave of them: only residuals are averaged.
+    # Average residuals, not pixels, since masks differ and the sky changes from pixel to pixel.
     strips = np.divide(residuals, count, out=np.zeros_like(residuals), where=known)
     for strip, scale, stripes in zip(strips, levels.scale, levels.stripes, strict=True):
         strip += standing
@@ -144,7 +118,7 @@ def refine_levels(levels, sky, residuals, count, weight):
         sky /= np.where(total > 0, total, 1)
         scale, stripes = [], []
         for strip, number, here in zip(strips, count, known, strict=True):
-            # What stripes and levels have in common belongs to the levels.
+            # Fit the level first: it includes a signal that stripes could fit as well.
             scale.append(np.median(strip[here] / sky[here]))
             left = np.where(here, strip - scale[-1] * sky, 0)
             stripes.append(np.sum(number * left, axis=0) / np.maximum(number.sum(axis=0), 1))

@@ -18,16 +18,16 @@ from soss_background.numerics.threads import map_parallel, split_rows
 
 __all__ = ["CombinedSky", "NoSkyError", "NothingToCombineError", "combine_exposures"]
 
-# Rows of all exposures that are worked on at a time, fewer if there are many exposures.
+# Rows of all exposures together that are processed at a time, at least 4 of each.
 _ROWS = 240
 
-# Scatter at the least, relative to the errors: exposures without noise agree too well.
+# Minimum scatter relative to the errors, for exposures without noise.
 _LEAST_EXCESS = 0.1
 
-# Rows among which a hot pixel is looked for: the sky is smooth along columns, steps across them.
+# Rows of the running median for hot pixels: the sky is smooth along columns, its edge across them.
 _NEIGHBOURS = 9
 
-# Values that tell a scatter.
+# Number of values that suffice to measure a scatter.
 _ENOUGH = 16384
 
 
@@ -36,14 +36,7 @@ class NothingToCombineError(ValueError):
 
 
 class NoSkyError(ValueError):
-    """
-    An exposure has no sky.
-
-    Parameters
-    ----------
-    index : int
-        Number of the exposure.
-    """
+    """The exposure of number ``index`` has no sky."""
 
     def __init__(self, index):
         super().__init__(index)
@@ -57,7 +50,7 @@ class NoSkyError(ValueError):
 @dataclass
 class CombinedSky:
     """
-    The sky of a set of exposures, and what it was made of.
+    The sky of a set of exposures, and their state.
 
     Attributes
     ----------
@@ -66,26 +59,22 @@ class CombinedSky:
     dq : ndarray of uint32, shape (ny, nx)
         JWST data quality flags of the sky.
     images : ndarray of float32, shape (n, ny, nx)
-        The exposures in DN/s at their common level, without stripes and faint star light.
+        The exposures in DN/s at their common level, without stripes and faint stars. An exposure
+        that was not used is unchanged, except for 0 on reference pixels.
     left_out : ndarray of uint8, shape (n, ny, nx)
         1 where a pixel of an exposure was not used, else 0.
-    scale : ndarray of float, shape (n,)
-        Level of each exposure relative to their mean; NaN of one that was not used.
-    offset : ndarray of float, shape (n,)
-        Median over the columns of the stripes that were subtracted from each exposure, in DN/s; NaN
-        of one that was not used.
+    scale, offset, excess : ndarray of float, shape (n,)
+        Level of each exposure relative to their mean; median of its stripes in DN/s; scatter about
+        the sky relative to its errors. NaN if it was not used.
     stripe_rms : float or None
-        1/f stripes of an exposure that was used, median of their rms in DN/s; None if one was.
-    excess : ndarray of float, shape (n,)
-        Scatter of each exposure about the sky, relative to its errors; NaN if it was not used.
+        Median rms of the 1/f stripes of the exposures used in DN/s; None if there is only one.
     masked_fraction : ndarray of float, shape (n,)
         Fraction of the pixels of each exposure that were not used.
     deviation : ndarray of float, shape (n,)
-        Median absolute deviation of each exposure from the sky of those that were used, in per
-        cent of it; NaN if there is none to compare it with.
+        Median absolute deviation of each exposure from the sky of those used, in percent of it (the
+        unit of METADATA); NaN without a comparison.
     reasons : list of str
-        Why an exposure was not used; empty if it was. One that was not is all left out, its
-        image is as it came (0 on reference pixels), and it has no scale and no offset (NaN).
+        Why an exposure was not used; empty if it was.
     unmasked : int
         Number of exposures without a mask.
     """
@@ -117,24 +106,24 @@ def combine_exposures(
     excluded=(),
 ):
     """
-    Average exposures at a common level, free of faint star light, stripes and outliers.
+    Average exposures at a common level, free of faint stars, stripes and outliers.
 
     Each exposure is modelled as ``scale * sky + stripes(column) + stars``, where the scales have
-    a mean of one, what all exposures share in a column belongs to the sky, and the stars move
-    with the dither (`soss_background.combine.star_light`). The weights are one number an exposure,
-    since weights that follow the noisy error of each pixel bias the sky low.
+    a mean of one, the sky includes the mean stripe of all exposures, and the stars move with the
+    dither (`soss_background.combine.star_light`). Each exposure has a single weight, since weights
+    that follow the noisy error of each pixel bias the sky low.
 
     Parameters
     ----------
     exposures : iterable of tuple
         For each exposure the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
-        shape (ny, nx)), its JWST data quality flags (uint32), and where it is masked (bool, or
-        None if it has no mask). Masked pixels are not averaged, but show the stars whose wings
-        reach beyond the masks. The exposures are iterated twice.
+        shape (ny, nx)), its JWST data quality flags (uint32), and its mask (bool, True for masked
+        pixels, or None). Masked pixels are not averaged, but show the stars whose wings reach
+        beyond the masks. The exposures are iterated twice.
     stack : `~soss_background.io.store.Stack`
-        Where the exposures are kept; in the end, what they were made.
+        Storage of the exposures; it holds ``images`` and ``left_out`` of the result at the end.
     summaries : `~soss_background.numerics.summaries.ExposureSummaries`, optional
-        Summaries of the exposures, if there are any already.
+        Summaries of the exposures, if they exist already.
     bad : ndarray of bool, shape (ny, nx), optional
         Pixels that are masked in all exposures.
     n_sigma : float
@@ -142,15 +131,15 @@ def combine_exposures(
     hot_sigma : float
         Deviation from its neighbours in the column above which a pixel of the sky is hot.
     mad_threshold : float
-        Fractional deviation from the sky of the others above which an exposure is left out,
-        see `soss_background.combine.vetting.vet_exposures`.
+        Fractional deviation from the others above which an exposure is left out, see
+        `soss_background.combine.vetting.vet_exposures`.
     excluded : collection of int
         Exposures that are left out in any case.
 
     Returns
     -------
     combined : CombinedSky
-        The sky and its parts.
+        The sky and the state of the exposures.
 
     Raises
     ------
@@ -169,7 +158,7 @@ def combine_exposures(
     if not used.any():
         told = "; ".join(dict.fromkeys(reasons))
         raise NothingToCombineError(f"no exposure can be used: {told}")
-    # A slice spares the copies that a choice makes.
+    # A slice avoids the copies of an index array.
     vetted = slice(None) if used.all() else np.flatnonzero(used)
     noise, flags = errors[vetted], summaries.flags
     light = np.zeros_like(means)
@@ -217,8 +206,8 @@ def _survey(exposures, summaries, bad):
     """
     Find the cells that masks cover, and the pixels that are neither masked nor unusable.
 
-    Return the summaries, which are made if there are none, the covered cells, the pixels as bits,
-    and the number of exposures without a mask.
+    Return the summaries, created if there are none, the covered cells, the pixels as bits, and the
+    number of exposures without a mask.
     """
     made = summaries is None
     summaries = ExposureSummaries() if made else summaries
@@ -237,7 +226,7 @@ def _survey(exposures, summaries, bad):
 
 
 def _fill(stack, exposures, light, used):
-    """Put exposures without their star light into a stack; yield the medians of their strips."""
+    """Store exposures without their stars in a stack; yield the medians of their strips."""
     for index, (image, err, *_) in enumerate(exposures):
         usable = np.unpackbits(used[index], count=image.size).view(bool).reshape(image.shape)
         subtract_light = functools.partial(_subtract_light, image, usable, light[index])
@@ -248,13 +237,13 @@ def _fill(stack, exposures, light, used):
 
 
 def _subtract_light(image, usable, light, rows):
-    """Subtract star light from rows; return them and the medians of their columns."""
+    """Subtract stars from rows; return the rows and the medians of their columns."""
     difference = image[rows] - expand_smoothly(light, image.shape, rows=rows)
     return difference, nanmedian(np.where(usable[rows], difference, np.nan), axis=0)
 
 
 def _leave_out(stack, indices, reference):
-    """Leave exposures out of a stack."""
+    """Mark all pixels of exposures in a stack as not used."""
     for index in indices:
         stack.images[index] = np.where(reference, 0, stack.images[index])
         stack.left_out[index] = 1
@@ -262,37 +251,37 @@ def _leave_out(stack, indices, reference):
 
 class _Passes:
     """
-    Passes over the pixels of exposures of one sky, without their star light, by blocks of rows.
+    Passes over the pixels of exposures of one sky, without their stars, by blocks of rows.
 
     Parameters
     ----------
     stack : `~soss_background.io.store.Stack`
         The exposures.
     used : slice or ndarray of int
-        Which of them.
+        Indices of the exposures used.
     sigma : ndarray of float32
         Typical uncertainty of a pixel of each of them, in DN/s.
     """
 
     def __init__(self, stack, used, sigma):
         self._stack, self._used, self._sigma = stack, used, sigma
-        # Part of a strip, fewer rows if there are many exposures.
+        # Rows of a block, a fraction of a strip if there are many exposures.
         self._rows = next(rows for rows in (16, 8, 4) if rows * len(sigma) <= _ROWS or rows == 4)
 
     def weight(self, excess):
-        """Weigh exposures by their noise."""
+        """Return the weights of exposures from their noise."""
         return 1 / (excess * self._sigma) ** 2
 
     def compare(self, levels, n_sigma):
         """
-        Compare exposures with their sky, at levels that are a guess.
+        Compare exposures with their sky at guessed levels.
 
         Returns
         -------
         sky : ndarray of float32, shape (ny, nx)
             The mean of the exposures, NaN where there is none.
         excess : ndarray of float32, shape (n,)
-            Scatter of each exposure about it, relative to its errors.
+            Scatter of each exposure about the sky, relative to its errors.
         residuals, count : ndarray of float32, shape (n, my, nx)
             See `soss_background.combine.levels.refine_levels`.
         """
@@ -314,13 +303,13 @@ class _Passes:
         return sky, np.maximum(excess, _LEAST_EXCESS), residuals, count
 
     def _compare_rows(self, rows, levels, n_sigma):
-        """Compare rows; return their sky, scatter, and sums and number of residuals by column."""
+        """Return the sky of rows, the scatter, and sum and number of residuals by column."""
         images, errors, usable = self._read(rows)
         matched = levels.match(images)
         np.copyto(matched, np.nan, where=~usable)
         guess = _typical(matched, usable)
         left = matched - guess
-        # Errors may be understated, and how much is not known yet.
+        # Errors may be too small, by a factor that is not known yet.
         limit = n_sigma * np.maximum(1, _scatter(left, errors))
         clean = np.abs(left) < limit[:, None, None] * errors
         weight = self.weight(1)
@@ -328,7 +317,7 @@ class _Passes:
         left = np.where(clean, left - mean, 0)
         sums, numbers = left.sum(axis=1), clean.sum(axis=1, dtype=np.float32)
         errors = np.where(clean, errors, 0)
-        # An exposure is part of the sky it is compared with; alone, it is the sky.
+        # An exposure contributes to the sky that it is compared with; alone, it is the sky.
         share = weight[:, None, None] / np.where(total > 0, total, np.inf)
         np.copyto(left, np.nan, where=~clean | (share > 0.999))
         scatter = _scatter(left, errors * np.sqrt(np.maximum(1 - share, 0)))
@@ -336,14 +325,13 @@ class _Passes:
 
     def average(self, levels, sky, excess, n_sigma, reference):
         """
-        Average exposures, and put into the stack what is averaged.
+        Average exposures, and store the averaged pixels in the stack.
 
         Returns
         -------
-        sky : ndarray of float32, shape (ny, nx)
-            The mean of the exposures, NaN where there is none.
-        variance : ndarray of float32, shape (ny, nx)
-            Its variance, without that of the stripes.
+        sky, variance : ndarray of float32, shape (ny, nx)
+            The mean of the exposures, NaN where there is none, and its variance without that of the
+            stripes.
         counts : ndarray of int, shape (n,)
             Number of pixels of each exposure that are used.
         """
@@ -367,25 +355,24 @@ class _Passes:
         return np.concatenate(means), np.concatenate(variances), sum(counts)
 
     def _read(self, rows):
-        """Read rows: the exposures, their errors, and which pixels may be used."""
+        """Read rows of the exposures, their errors, and True for usable pixels."""
         stack, key = self._stack, (self._used, rows)
         return stack.images[key], stack.errors[key], stack.left_out[key] == 0
 
 
 def _typical(images, usable):
-    """Take the median of exposures, which are NaN where they are not usable."""
+    """Return the median of exposures, which are NaN where they are not usable."""
     ordered, count = np.sort(images, axis=0), usable.sum(axis=0)
     low, high = (
         np.take_along_axis(ordered, middle[None], axis=0)[0]
         for middle in (np.maximum(count - 1, 0) // 2, count // 2)
     )
-    # Of two samples one may be an outlier, and outliers are mostly bright.
+    # One of two samples may be an outlier, and most outliers are bright.
     return np.where(count == 2, low, (low + high) / 2)
 
 
 def _scatter(deviations, errors):
-    """Measure the standard deviation of exposures, NaN left out, relative to their errors."""
-    # Some ten thousand values will do.
+    """Return the standard deviation of exposures relative to their errors, without NaN."""
     some = np.s_[:, :: 1 + deviations[0].size // _ENOUGH]
     relative = np.abs(deviations[some]) / errors[some]
     return MAD_TO_SIGMA * np.array([nanmedian(image) for image in relative], dtype=np.float32)
@@ -400,13 +387,13 @@ def _weighted_mean(images, weight, usable):
 
 
 def _common_flags(flags, measured):
-    """Keep the flags that all exposures share; DO_NOT_USE tells where nothing was measured."""
+    """Return the flags that all exposures share, with DO_NOT_USE where nothing was measured."""
     do_not_use = np.uint32(dqflags.pixel["DO_NOT_USE"])
     return np.where(measured, flags & ~do_not_use, flags | do_not_use)
 
 
 def _flag_outlying_pixels(sky, err, measured, n_sigma):
-    """Flag pixels that stand out of their column: what stands still is not star light."""
+    """Flag pixels that deviate from their column; they are fixed and hence not stars."""
     half = _NEIGHBOURS // 2
     padded = np.pad(sky, ((half, half), (0, 0)), mode="symmetric")
     neighbours = move_median(padded, _NEIGHBOURS, axis=0)[2 * half :]

@@ -28,7 +28,7 @@ __all__ = ["SkyflatCombineStep"]
 
 log = logging.getLogger(__name__)
 
-# Parameters of the step that are the algorithm's.
+# Parameters of the step that are passed to the algorithm.
 _PARAMETERS = ("n_sigma", "hot_sigma", "mad_threshold")
 
 
@@ -58,20 +58,19 @@ class SkyflatCombineStep(SkyflatStep):
         Parameters
         ----------
         *inputs : str, `~pathlib.Path`, list, data model or `~jwst.datamodels.ModelLibrary`
-            An association file, files, models, or a library of exposures of one sky. Their
-            ``mask``, if they have one, tells which pixels show the sky.
+            An association file, files, models, or a library of exposures of one sky: images or
+            cubes, DN/s. Their ``mask``, if present, is 1 for pixels that show the sky, else 0.
 
         Returns
         -------
         SkyflatModel
-            The skyflat, not yet denoised; several products come as a
-            `~jwst.datamodels.ModelContainer`.
+            The skyflat in DN/s, not yet denoised; a `~jwst.datamodels.ModelContainer` for several
+            products.
 
         Raises
         ------
         SkyflatError
-            If an exposure cannot be used, none is left, or one that is to be left out is not
-            among them.
+            If an exposure cannot be used, none is left, or an exposure to leave out is missing.
         """
         libraries = self.open_exposures(inputs)
         if self.parent is None:
@@ -81,19 +80,7 @@ class SkyflatCombineStep(SkyflatStep):
         return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 
     def check_excluded(self, libraries):
-        """
-        Make sure that the exposures to leave out are there.
-
-        Parameters
-        ----------
-        libraries : list of `~jwst.datamodels.ModelLibrary`
-            The exposures of all products.
-
-        Raises
-        ------
-        SkyflatError
-            If one is in none of them.
-        """
+        """Raise unless the exposures to leave out are in a library."""
         headers = [header for library in libraries for header in read_headers(library)]
         roots = {root_name(header["name"]) for header in headers}
         for name in self.exclude or []:
@@ -101,7 +88,7 @@ class SkyflatCombineStep(SkyflatStep):
                 raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
 
     def _combine(self, library, description):
-        """Make the skyflat of a library of exposures."""
+        """Return the skyflat of a library of exposures."""
         headers, name = read_headers(library), description.name
         flat_state = _flat_state(headers)
         skyflat = SkyflatModel()
@@ -141,7 +128,7 @@ class SkyflatCombineStep(SkyflatStep):
         _log_vetting(table)
 
         skyflat.bkg, skyflat.err, skyflat.dq = combined.sky, combined.err, combined.dq
-        # A pipeline measures them before it leaves them out.
+        # A pipeline measures the exposures before it drops them.
         if self.save_stack or self.parent is not None:
             skyflat.images, skyflat.masks = combined.images, combined.left_out
         self._describe(skyflat, table, description.summary, library, headers)
@@ -179,20 +166,13 @@ class SkyflatCombineStep(SkyflatStep):
 
 
 class _Exposures:
-    """
-    The exposures of a library as arrays, as often as they are iterated.
-
-    Parameters
-    ----------
-    library : `~jwst.datamodels.ModelLibrary`
-        The exposures.
-    """
+    """The exposures of a library as arrays, which can be iterated several times."""
 
     def __init__(self, library):
         self._library = library
 
     def __iter__(self):
-        """Read exposures: image, errors, flags, and where they are masked (None if nowhere)."""
+        """Yield image, errors, flags and mask (True: masked, or None) of each exposure."""
         progress = {"total": len(self._library), "unit": "exposure", "disable": None}
         for image in tqdm(iterate_images(self._library), "Reading exposures", **progress):
             yield image.data, image.err, image.dq, None if image.mask is None else image.mask == 0
@@ -210,7 +190,7 @@ def _flat_state(headers):
 
 
 def _log_vetting(table):
-    """Log how each exposure compares with the others, and why it was left out."""
+    """Log the comparison of each exposure with the others, and the reason to leave it out."""
     for row in table:
         name, words = row["filename"].decode(), ""
         if np.isfinite(row["deviation"]):

@@ -1,15 +1,14 @@
 """Model the star light that masks leave, from its motion.
 
-The sky stands still on the detector, the stars move with the dither. Exposures are the sum of
-both, and for all but the smoothest light there is only one way to split the sum, as in the
-self-calibration of dithered data (Fixsen, Moseley & Arendt 2000, ApJS 128, 651). This finds the
-faint wings of bright stars, which some or all exposures see at every pixel: masks of all of them
-would leave nothing over.
+The sky is fixed on the detector, the stars move with the dither. Exposures are the sum of both, and
+only the smoothest light can be split in more than one way, as in the self-calibration of dithered
+data (Fixsen, Moseley & Arendt 2000, ApJS 128, 651). This finds the faint wings of bright stars,
+which some or all exposures see at every pixel: masks of all wings would leave no pixel.
 
-What the motion hardly tells, light as smooth as the mosaic is wide or repeated at the distance of
-its pointings, is split by what is known: the sky differs from its column profile smoothly and by
-a few per cent at most, star light is positive and most of the field is dark. The most probable
-pair of sky and stars minimises a convex function (a maximum a posteriori estimate).
+The motion hardly constrains light as smooth as the mosaic is wide, or repeated at the distance of
+its pointings. Priors split it: the sky differs from its column profile smoothly and by a few
+percent at most, star light is positive and most of the field is dark. The most probable pair of
+sky and stars minimises a convex function (a maximum a posteriori estimate).
 """
 
 import numpy as np
@@ -23,57 +22,56 @@ from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["model_star_light"]
 
-# Star light above this fraction of the sky counts no more in the search for the dither.
+# Fraction of the sky at which star light is clipped in the search for the dither.
 _BRIGHTEST = 0.1
 
-# Smallest spread of the pointings, in cells, that tells stars from sky.
+# Smallest spread of the pointings, in cells, that separates stars from sky.
 _MIN_DITHER = 2.0
 
 # Rows and columns of cells that are joined to split sky and stars.
 _JOINED = (2, 4)
 
-# Cells along columns over which the sky is first smoothed: running median, then Gaussian.
+# Cells along columns over which the sky's profile is smoothed: running median, then Gaussian.
 _MEDIAN_LENGTH, _PROFILE_LENGTH = 41, 10
 
-# What the sky may add to that: standard deviation of a Gaussian in pixels that makes it of white
-# noise, and rms as a fraction of the sky.
+# Deviation of the sky from its profile, white noise smoothed by a Gaussian: standard deviation in
+# pixels, and rms as a fraction of the sky.
 _SKY_LENGTH, _SKY_RMS = 24.0, 0.01
 
-# Cost of star light, per sigma of a joined cell: what the data leave open is dark.
+# Cost of star light, per sigma of a joined cell, so that unconstrained cells stay dark.
 _DARKNESS = 0.1
 
-# Accuracy of the model of bright stars, a fraction of their light.
+# Accuracy of the model of bright stars, as a fraction of their flux.
 _MODEL_ERROR = 0.1
 
-# Residuals, in sigma, of what a first solution cannot explain and a second is made without.
+# Residual of the first solution, in sigma, at which a cell gets half its weight in the second.
 _OUTLYING = 3.0
 
-# Steps of the minimiser to each solution, and how many of them it remembers.
+# Iterations of the minimiser for each solution, and number of them that L-BFGS-B stores.
 _STEPS, _MEMORY = (40, 25), 8
 
-# Exposures that must see a place of the star field, for its mean to be more than extrapolated.
+# Smallest sum of weights that the star field is divided by, where hardly any exposure sees it.
 _LEAST_SEEN = 0.3
 
-# Deficit of a cell, in units of its noise, that tells that the light modelled is not there.
+# Deficit of a cell, in units of its noise, above which the modelled star is not there.
 _MISSING = 5.0
 
 
 def model_star_light(cells, noise, sources):
     """
-    Split dithered exposures into a sky that stands still and stars that move.
+    Split dithered exposures into a fixed sky and moving stars.
 
     Parameters
     ----------
     cells, noise : ndarray of float32, shape (n, my, mx)
-        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
-        is none.
+        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN if missing.
     sources : ndarray of bool, shape (n, my, mx)
-        True for cells that are masked; they tell of the stars, and not of the sky.
+        True for masked cells, which constrain the stars, but not the sky.
 
     Returns
     -------
     light : ndarray of float32, shape (n, my, mx)
-        Star light of each exposure in DN/s; 0 in exposures whose stars the others do not foretell,
+        Star light of each exposure in DN/s; 0 in exposures whose stars the others do not predict,
         and in all if fewer than three are left, or if they are not dithered.
     """
     light = np.zeros_like(cells)
@@ -102,7 +100,7 @@ def model_star_light(cells, noise, sources):
     weight = known * trust
     seen = np.maximum(mosaic.gather(weight), _LEAST_SEEN)
     moving = mosaic.see(np.maximum(mosaic.gather(weight * excess) / seen, 0))
-    # Not all light moves with the field: an order-0 image ends where its own field stop is.
+    # Not all light moves with the field: an order-0 image ends at its own field stop.
     missing = (excess - moving < -_MISSING * noise[alike] / levels) & ~sources
     missing = ndimage.binary_dilation(missing, np.ones((1, 5, 5), dtype=bool))
     light[alike] = np.where(missing, 0, levels * moving)
@@ -110,7 +108,7 @@ def model_star_light(cells, noise, sources):
 
 
 def _smooth_profile(sky):
-    """Smooth a sky along columns, across the stars that are left in it."""
+    """Smooth a sky along columns, across the remaining stars."""
     filled = np.where(np.isfinite(sky), sky, nanmedian(sky, axis=0))
     filled[np.isnan(filled)] = nanmedian(sky)
     smooth = ndimage.median_filter(filled, (_MEDIAN_LENGTH, 1), mode="nearest")
@@ -118,7 +116,7 @@ def _smooth_profile(sky):
 
 
 def _standing_light(excess, known, stars, sigmas, level, dither):
-    """Find what of the excess over a profile stands still, sky and stripes; and what to trust."""
+    """Return the fixed excess over a profile, sky and stripes, and the trust in each cell."""
     shape = excess.shape[1:]
     count = np.array([_join(part) for part in known])
     joined, bright = (
@@ -145,9 +143,9 @@ class _Split:
     Parameters
     ----------
     excess : ndarray of float32, shape (n, my, mx)
-        Exposures beyond their sky's profile, in units of the noise.
+        Exposures minus their sky's profile, in units of the noise.
     known : ndarray of float32, shape (n, my, mx)
-        Fraction of a place that is known, times the inverse variance of the exposure.
+        Known fraction of each joined cell, times the inverse variance of the exposure.
     stars : ndarray of float32, shape (n, my, mx)
         First guess of the star light in units of the noise.
     level : float
@@ -160,12 +158,12 @@ class _Split:
         self.excess, self.mosaic = excess, mosaic
         seen = np.maximum(mosaic.gather(known), _LEAST_SEEN)
         self.first_field = np.maximum(mosaic.gather(known * stars) / seen, 0)
-        # Weights follow the mean star: not all exposures that should see a star do.
+        # Weights use the mean star, since some exposures do not see a star that they should see.
         self.weight = weight = known / (1 + (_MODEL_ERROR * mosaic.see(self.first_field)) ** 2)
-        # A field of white noise, smoothed by a Gaussian and scaled, has the rms asked for.
+        # Scale white noise smoothed by a Gaussian to the rms of the sky's deviation.
         self.length = _SKY_LENGTH / (np.array(CELL) * _JOINED)
         self.amplitude = np.float32(_SKY_RMS * level * np.sqrt(4 * np.pi * np.prod(self.length)))
-        # Steps are equally long in all directions if the unknowns have similar curvatures.
+        # Scale the unknowns to similar curvatures, so that the minimiser converges fast.
         self.scales = [
             1 / np.sqrt(np.maximum(mosaic.gather(weight), _LEAST_SEEN)),
             1 / np.sqrt(1 + len(excess) * self.amplitude**2 / 4),
@@ -179,7 +177,7 @@ class _Split:
         Returns
         -------
         sky, stripes : ndarray of float32, shapes (my, mx) and (n, mx)
-            What stands still, in units of the noise.
+            The fixed sky, and the stripes of each exposure, in units of the noise.
         trust : ndarray of float32, shape (n, my, mx)
             1 where sky and stars explain an exposure, down to 0 where they do not.
         """
@@ -197,13 +195,13 @@ class _Split:
             sky = self._sky(wave)
             left = self.excess - sky - self.mosaic.see(field)
             stripes = self._stripes(left)
-            # Light that neither stands still nor moves with the stars, stray or persistent.
+            # Stray or persistent light is neither fixed nor moves with the stars: lower its weight.
             trust = 1 / (1 + weight * ((left - stripes[:, np.newaxis]) / _OUTLYING) ** 2)
             self.weight = weight * trust
         return sky, stripes, trust
 
     def _cost(self, unknowns):
-        """Compute the negative logarithm of the probability, and its gradient."""
+        """Return the negative logarithm of the probability, and its gradient."""
         field, wave = self._unpack(unknowns)
         left = self.excess - self._sky(wave) - self.mosaic.see(field)
         left -= self._stripes(left)[:, np.newaxis]
@@ -214,25 +212,25 @@ class _Split:
         return float(cost), self._pack(gradient, np.multiply)
 
     def _unpack(self, unknowns):
-        """Cut the unknowns into the star field and the noise that makes the sky."""
+        """Split the unknowns into the star field and the white noise that generates the sky."""
         ends = np.cumsum([np.prod(shape) for shape in self.shapes])[:-1]
         parts = zip(np.split(unknowns, ends), self.shapes, self.scales, strict=True)
         return [(part.reshape(shape) * scale).astype(np.float32) for part, shape, scale in parts]
 
     def _pack(self, parts, scaled):
-        """Join unknowns, divided by their scales, or their gradient, multiplied by them."""
+        """Join unknowns divided by their scales, or their gradient multiplied by them."""
         pairs = zip(parts, self.scales, strict=True)
         return np.concatenate([scaled(*pair).ravel() for pair in pairs]).astype(float)
 
     def _sky(self, wave):
-        """Make the sky's departure from its profile of white noise."""
+        """Return the sky's deviation from its profile, generated by white noise."""
         return self.amplitude * gaussian_filter(wave, self.length)
 
     def _stripes(self, images):
-        """Average what is left in the columns of each exposure."""
+        """Return the mean residual of the columns of each exposure."""
         return np.sum(self.weight * images, axis=1) / np.maximum(self.weight.sum(axis=1), 1e-3)
 
 
 def _join(image):
-    """Add up blocks of cells."""
+    """Sum cells in blocks."""
     return nansum(gather_blocks(image, _JOINED), axis=-1)

@@ -1,4 +1,4 @@
-"""Find the exposures that do not show the sky of the others."""
+"""Find exposures whose sky differs from that of the others."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from soss_background.numerics.cells import find_same_level, gather_blocks, subtr
 
 __all__ = ["MUCH_WORSE", "Vetting", "vet_exposures"]
 
-# Fraction of an exposure that must be unmasked to tell its level.
+# Fraction of an exposure that must be unmasked to measure its level.
 _MIN_UNMASKED = 0.01
 
 # Rows and columns of the blocks of cells that are compared: stray light is wide, stars are not.
@@ -21,15 +21,15 @@ MUCH_WORSE = 3.0
 
 class Vetting(NamedTuple):
     """
-    Which exposures show the sky of the others.
+    Comparison of exposures with the sky of the others.
 
     Attributes
     ----------
     reasons : list of str
         Why an exposure is left out; empty if it is not.
     deviations : ndarray of float, shape (n,)
-        Median absolute deviation of each exposure from the sky of those that stay, in percent of
-        it (the unit of METADATA), at its level and without stripes; NaN without a comparison.
+        Median absolute deviation of each exposure from the sky of those that are kept, in percent
+        of it (the unit of METADATA), at its level and without stripes; NaN without a comparison.
     """
 
     reasons: list
@@ -38,7 +38,7 @@ class Vetting(NamedTuple):
 
 def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
     """
-    Compare exposures with the sky they have in common, and find those that deviate from it.
+    Compare exposures with their common sky, and find those that deviate from it.
 
     The worst exposure is left out, and the others are compared again. Masked cells count too, since
     stray light and persistence reach beyond the mask of their brightest pixels.
@@ -46,10 +46,9 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
     Parameters
     ----------
     cells, noise : ndarray of float32, shape (n, my, mx)
-        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
-        is none.
+        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN if missing.
     sources : ndarray of bool, shape (n, my, mx)
-        True for cells that are masked.
+        True for masked cells.
     mad_threshold : float
         Median absolute deviation from the common sky, as a fraction of it, above which an exposure
         is left out if it also deviates three times as much as a typical one.
@@ -80,7 +79,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
             break
         suspect = left[np.argmax(deviations[left])]
         others = left[left != suspect]
-        # The suspect is no part of the sky that it is compared with.
+        # The sky that the suspect is compared with excludes it.
         typical, sky_of_others = _compare(cells[others], noise[others], sources[others])
         deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect])
         if deviation < max(100 * mad_threshold, MUCH_WORSE * np.median(typical)):
@@ -94,13 +93,13 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
 
 
 def _compare(cells, noise, sources):
-    """Measure the deviations of exposures from their sky in per cent; return the sky as well."""
+    """Return the deviations of exposures from their sky in percent, and the sky."""
     residuals, sky, _ = subtract_common_sky(cells, noise, sources)
     return np.array([_median_deviation(image / sky) for image in residuals]), sky
 
 
 def _deviation_from(sky, cells, sources):
-    """Measure the deviation of an exposure from a sky, at its level and without stripes."""
+    """Return the deviation of an exposure from a sky in percent, at its level, without stripes."""
     ratio = cells / sky
     off_source = np.where(sources, np.nan, ratio)
     level = nanmedian(off_source)
@@ -109,5 +108,5 @@ def _deviation_from(sky, cells, sources):
 
 
 def _median_deviation(relative):
-    """Take the median absolute value of blocks in per cent."""
+    """Return the median absolute value of blocks in percent."""
     return 100 * nanmedian(np.abs(nanmedian(gather_blocks(relative, _BLOCK), axis=-1)))

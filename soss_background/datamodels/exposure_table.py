@@ -1,4 +1,4 @@
-"""What is known of the exposures of a skyflat: table rows, keywords, file name."""
+"""The METADATA table: rows from headers of exposures, and their summary."""
 
 import functools
 
@@ -17,7 +17,7 @@ __all__ = [
     "summarize",
 ]
 
-# Columns that are read from the exposures: metadata path, FITS keyword, whether it must be there.
+# Columns read from headers: metadata path, FITS keyword, whether it is required.
 _HEADER_COLUMNS = {
     "pwcpos": ("meta.instrument.pupil_position", "PWCPOS", False),
     "ra_v1": ("meta.pointing.ra_v1", "RA_V1", True),
@@ -32,8 +32,8 @@ _HEADER_COLUMNS = {
     "jwst_z_geo": ("meta.ephemeris.spatial_z_geo", "OBSGEO-Z", False),
 }
 
-# Columns beyond those that every skyflat has: why an exposure was left out, its deviation from the
-# sky, and its scatter about it relative to its errors.
+# Columns beyond those of the schema: reason to leave out an exposure, its deviation from the sky,
+# and its scatter about the sky relative to its errors.
 _VETTING_COLUMNS = [("reason", "S64"), ("deviation", "f8"), ("excess", "f8")]
 
 UNITS = {
@@ -47,26 +47,9 @@ UNITS = {
 
 
 def describe_exposures(headers):
-    """
-    Make the rows of the METADATA table that come from headers.
-
-    Parameters
-    ----------
-    headers : list of dict
-        Metadata of the exposures, see `soss_background.io.exposures.read_headers`.
-
-    Returns
-    -------
-    table : ndarray, shape (n,)
-        One row an exposure. What a header does not tell is NaN, and one integration.
-
-    Raises
-    ------
-    SkyflatError
-        If an exposure does not tell its pointing or its time.
-    """
+    """Return a row of METADATA per exposure; raise if a header lacks its pointing or time."""
     table = np.zeros(len(headers), dtype=_row_dtype())
-    # FITS tables know no other letters.
+    # FITS tables hold ASCII only.
     table["filename"] = [header["name"].encode("ascii", "replace") for header in headers]
     for column, (key, keyword, required) in _HEADER_COLUMNS.items():
         table[column] = [read_value(header, (key,), keyword, required) for header in headers]
@@ -83,25 +66,12 @@ def describe_exposures(headers):
 
 @functools.cache
 def _row_dtype():
-    """Look up the columns of METADATA, and add what the vetting tells."""
+    """Return the columns of METADATA, with those of the vetting."""
     return np.dtype([*SkyflatModel().get_dtype("metadata").descr, *_VETTING_COLUMNS])
 
 
 def summarize(table):
-    """
-    Reduce the rows of the exposures to what describes the set.
-
-    Parameters
-    ----------
-    table : ndarray, shape (n,)
-        Rows of METADATA.
-
-    Returns
-    -------
-    summary : dict
-        ``ecliptic_lon``, ``ecliptic_lat`` (degrees) and ``day``, ``day_min``, ``day_max`` (days of
-        the year of the mean, the first and the last mid-time).
-    """
+    """Return the mean direction (degrees), and mean, first and last day of the year, by keyword."""
     lon, lat = mean_direction(table["ecliptic_lon"], table["ecliptic_lat"])
     times = table["mid_time_mjd"]
     return {
@@ -114,26 +84,14 @@ def summarize(table):
 
 
 def mean_direction(lon, lat):
-    """
-    Average directions on the sphere.
-
-    Parameters
-    ----------
-    lon, lat : ndarray of float, shape (n,)
-        Longitudes and latitudes in degrees.
-
-    Returns
-    -------
-    lon, lat : float
-        Direction of the mean of the unit vectors in degrees; the longitude is in [0, 360).
-    """
+    """Return the direction of the mean unit vector, degrees, with longitude in [0, 360)."""
     mean = SkyCoord(lon, lat, unit=u.deg).cartesian.mean()
     direction = SkyCoord(mean).spherical
     return float(direction.lon.deg) % 360, float(direction.lat.deg)
 
 
 def read_value(header, keys, keyword, required=True):
-    """Read a number of a header, NaN if it is missing and may be."""
+    """Return a number of a header; if it is missing, raise, or return NaN unless ``required``."""
     for key in keys:
         if header.get(key) is not None:
             return header[key]
@@ -143,5 +101,5 @@ def read_value(header, keys, keyword, required=True):
 
 
 def _day_of_year(mjd):
-    """Find the calendar day of the year, 1 to 366."""
+    """Return the calendar day of the year, 1 to 366."""
     return Time(mjd, format="mjd", scale="utc").to_datetime().timetuple().tm_yday

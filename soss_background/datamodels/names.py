@@ -7,33 +7,12 @@ __all__ = ["product_name"]
 
 
 def product_name(summary, headers, product):
-    """
-    Return the file name of a skyflat.
-
-    Parameters
-    ----------
-    summary : dict
-        See `summarize`.
-    headers : list of dict
-        Metadata of the exposures.
-    product : dict
-        The product in its association: ``obs_group`` is the number of the uninterrupted sequence in
-        its observation, 0 if there is one only; ``file_name``, if present, is the name of the file
-        without suffix and extension.
-
-    Returns
-    -------
-    name : str
-        File name.
-
-    Raises
-    ------
-    SkyflatError
-        If OBSERVTN is missing, or it or the group is not a number.
-    """
+    """Return a skyflat's file name; raise if OBSERVTN or the product's group is no number."""
+    # An association may give the name, without suffix and extension.
     if "file_name" in product:
         return f"{product['file_name']}_skyflat.fits"
     observation = read_value(headers[0], ("meta.observation.observation_number",), "OBSERVTN")
+    # Number of the uninterrupted sequence in its observation, 0 if there is only one.
     obs_group = product.get("obs_group", 0)
     try:
         observation, obs_group = int(observation), int(obs_group)

@@ -6,20 +6,8 @@ __all__ = ["register"]
 
 
 def register(model):
-    """
-    Let ``open`` return a class of the package for files of its ``DATAMODL``.
-
-    Parameters
-    ----------
-    model : type
-        A data model.
-
-    Returns
-    -------
-    model : type
-        The same.
-    """
-    # There is no public registry: `open` looks up this private table, `read_metadata` an attribute.
+    """Let ``open`` return a class for files of its ``DATAMODL``; used as a decorator."""
+    # There is no public registry: `open` uses this private table, `read_metadata` an attribute.
     datamodels._defined_models[model.__name__] = model  # noqa: SLF001
     setattr(datamodels, model.__name__, model)
     return model

@@ -10,7 +10,7 @@ from soss_background.datamodels.registry import register
 
 __all__ = ["SkyflatModel"]
 
-# Cubes, which may be larger than memory, and their extensions.
+# Cubes, which may exceed memory, and their extensions.
 _CUBES = {"images": "SCI", "masks": "MASKS"}
 
 
@@ -24,7 +24,7 @@ class SkyflatModel(JwstDataModel):
     bkg : ndarray of float32, shape (ny, nx)
         The empirical sky, flat-fielded, in DN/s.
     bkgdn : ndarray of float32, shape (ny, nx)
-        The same, denoised, in DN/s; finite on every science pixel.
+        The denoised sky in DN/s; finite on every science pixel.
     err : ndarray of float32, shape (ny, nx)
         The 1-sigma uncertainty of ``bkg`` in DN/s.
     dq : ndarray of uint32, shape (ny, nx)
@@ -35,15 +35,15 @@ class SkyflatModel(JwstDataModel):
     masks : ndarray of uint8, shape (n, ny, nx), or None
         1 where a pixel of an exposure was left out, 0 where it was used.
     metadata : ndarray, shape (n,)
-        One row an exposure: pointing, time, level.
+        One row per exposure: pointing, time, level.
     qc : ndarray or None
-        Quality metrics, one a row.
+        Quality metrics, one per row.
     """
 
     schema_url = "http://soss-background.readthedocs.io/schemas/skyflat.schema"
 
     def get_primary_array_name(self):
-        """Name the array that defines the model's shape."""
+        """Return the name of the array that defines the model's shape."""
         return "bkg"
 
     def to_fits(self, init, *args, **kwargs):
@@ -62,7 +62,7 @@ class SkyflatModel(JwstDataModel):
             return
         tree = self._instance
         cubes = {name: tree.pop(name) for name in _CUBES if tree.get(name) is not None}
-        # A unit alone would make an empty extension.
+        # A unit alone would create an empty extension.
         unit = tree["meta"].pop("bunit_images", None)
         try:
             super().to_fits(init, *args, **kwargs)
@@ -90,7 +90,7 @@ class SkyflatModel(JwstDataModel):
         """
         cubes = {name: self._instance.get(name) for name in _CUBES}
         cubes = {name: cube for name, cube in cubes.items() if cube is not None}
-        # asdf does not know maps.
+        # asdf cannot write memory maps.
         self._instance.update({name: np.asarray(cube) for name, cube in cubes.items()})
         try:
             super().to_asdf(init, *args, **kwargs)

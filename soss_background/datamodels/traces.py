@@ -16,10 +16,10 @@ class SossTracesModel(JwstDataModel):
     Attributes
     ----------
     traces : ndarray
-        One row a column of an order: ``order``, ``column``, ``row`` (of the centre, pixels of the
+        One row per column of an order: ``order``, ``column``, ``row`` (of the centre, pixels of the
         exposure counted from 0), ``expected`` (row before the fit), ``wavelength`` (micron).
     slices : ndarray
-        One row a slice of an order: ``order``, ``column``, ``expected`` and measured ``row`` (NaN
+        One row per slice of an order: ``order``, ``column``, ``expected`` and measured ``row`` (NaN
         where there is none), ``peak`` above the background (median absolute deviations),
         ``crowded`` by another order, ``detected``, ``used`` in the fit, ``residual`` from it
         (pixels).
@@ -28,12 +28,12 @@ class SossTracesModel(JwstDataModel):
     schema_url = "http://soss-background.readthedocs.io/schemas/traces.schema"
 
     def get_primary_array_name(self):
-        """Name the array that defines the model's shape."""
+        """Return the name of the array that defines the model's shape."""
         return "traces"
 
     def rows(self, order, number):
         """
-        Spread the trace of an order over the columns of the exposure.
+        Return the trace of an order in the columns of the exposure.
 
         Parameters
         ----------

@@ -10,22 +10,7 @@ __all__ = ["save_association", "save_background_association"]
 
 
 def save_association(path, exposures, name, *, program, target, observation, **product):
-    """
-    Write the association of a skyflat.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    exposures : iterable of `~pathlib.Path`
-        The exposures. Those in the folder of the association are named relative to it.
-    name : str
-        Name of the product.
-    program, target, observation : str
-        Program, target and observation of the exposures.
-    **product : dict
-        Other entries of the product.
-    """
+    """Write the association of a skyflat; other keywords become entries of its product."""
     names = [_member_name(exposure, path.parent) for exposure in exposures]
     association = asn_from_list(names, rule=DMS_Level3_Base, product_name=name)
     association.data |= {
@@ -39,7 +24,7 @@ def save_association(path, exposures, name, *, program, target, observation, **p
 
 
 def save_background_association(path, science, backgrounds):
-    """Write the association of a science exposure."""
+    """Write the association of a science exposure and its background exposures."""
     association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
     association.data |= {
         "asn_type": "spec2",

@@ -12,39 +12,15 @@ from soss_background.io.files import tell_of_fault
 
 __all__ = ["CURVES", "FLUX", "read_curve"]
 
-# What names of files with curves end with: plain text, and what tells its own form.
+# Extensions of plain text files, and of all files that can hold a curve.
 _PLAIN = (".txt", ".dat", ".tab")
 CURVES = (*_PLAIN, ".fits", ".ecsv")
-# Flux of a spectrum, if the file does not tell its unit.
+# Unit of the flux of a spectrum, if the file gives none.
 FLUX = u.erg / u.s / u.cm**2 / u.AA
 
 
 def read_curve(path, column, unit, fault):
-    """
-    Read a curve.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        A FITS file as those of CALSPEC, or a table that astropy reads, with the columns WAVELENGTH
-        (Angstrom unless it tells its unit) and another; in small letters, too.
-    column : str
-        The other column.
-    unit : `~astropy.units.Unit`
-        Its unit, unless the file tells it.
-    fault : str
-        What is said of a file that cannot be read.
-
-    Returns
-    -------
-    wavelength, values : `~astropy.units.Quantity`, shape (n,)
-        The curve, sorted by wavelength, in the units of the file.
-
-    Raises
-    ------
-    SkyflatError
-        If it cannot be read, lacks a column, or is no curve of numbers.
-    """
+    """Read WAVELENGTH (default Angstrom) and ``column`` (default ``unit``) of a table, sorted."""
     path = Path(path)
     plain = path.suffix.lower() in _PLAIN
     with tell_of_fault(path, fault), warnings.catch_warnings():
@@ -69,6 +45,6 @@ def read_curve(path, column, unit, fault):
 
 
 def _unit(unit):
-    """Understand the names that CALSPEC has for units."""
+    """Return a unit; accept CALSPEC's unit names, too."""
     known = {"ANGSTROMS": u.AA, "FLAM": FLUX}
     return known.get(str(unit).upper(), unit if unit is None else u.Unit(unit))

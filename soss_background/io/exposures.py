@@ -1,4 +1,4 @@
-"""Exposures as steps meet them: opened from whatever the user gives, checked, and made images."""
+"""Exposures: opened from any form of input, checked, and reduced to images."""
 
 import logging
 from pathlib import Path
@@ -38,7 +38,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# What an exposure must say of itself: keyword, and the value it must have, if only one will do.
+# Metadata of a SOSS exposure: FITS keyword, and its required value (None for any).
 REQUIRED = {
     "meta.instrument.name": ("INSTRUME", "NIRISS"),
     "meta.exposure.type": ("EXP_TYPE", "NIS_SOSS"),
@@ -47,7 +47,7 @@ REQUIRED = {
     "meta.subarray.name": ("SUBARRAY", None),
 }
 
-# What an exposure belongs to: program, target and observation.
+# Metadata that exposures of one observation share.
 OBSERVATION = {
     "meta.observation.program_number": ("PROGRAM", None),
     "meta.target.proposer_name": ("TARGPROP", None),
@@ -70,28 +70,25 @@ _IDENTITY = [
 
 def open_libraries(inputs, folder=None):
     """
-    Open exposures as libraries of models, checked by their headers.
+    Open exposures as libraries of models, and check their headers.
 
     Parameters
     ----------
     inputs : list
-        An association file, a `~jwst.datamodels.ModelLibrary`, or any number of files and models.
-        Models are copied; the models of a library are not.
+        One association file, one `~jwst.datamodels.ModelLibrary`, or files and models, which are
+        copied.
     folder : str or `~pathlib.Path`, optional
-        Where the changed exposures of files are kept while they are not borrowed; in memory if
-        there is none.
+        Folder for the pixels of changed exposures; by default they stay in memory.
 
     Returns
     -------
     libraries : list of `~jwst.datamodels.ModelLibrary`
-        One for each product of an association, else a single one. Files stay on disk until an
-        exposure is borrowed.
+        One for each product of an association, else a single one. Files are read when borrowed.
 
     Raises
     ------
     SkyflatError
-        If a file cannot be read, or if exposures are not SOSS exposures of one subarray, each
-        given once.
+        Unless the inputs are readable SOSS exposures of one subarray, each given once.
     """
     if not inputs:
         raise SkyflatError("No exposures are given")
@@ -113,42 +110,13 @@ def open_libraries(inputs, folder=None):
 
 
 def member_paths(library):
-    """
-    Find the files that a library was made of.
-
-    Parameters
-    ----------
-    library : `~jwst.datamodels.ModelLibrary`
-        The library.
-
-    Returns
-    -------
-    paths : list of `pathlib.Path`
-        Absolute paths; they lead nowhere if the library was made of models.
-    """
+    """Return the absolute paths of a library's files, which do not exist if it holds models."""
     members = library.asn["products"][0]["members"]
     return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
 
 
 def read_header(path):
-    """
-    Read the metadata of a JWST data model, without its pixels.
-
-    Parameters
-    ----------
-    path : `pathlib.Path`
-        A FITS or ASDF file.
-
-    Returns
-    -------
-    header : dict
-        Flattened metadata.
-
-    Raises
-    ------
-    SkyflatError
-        If there is no such file, or if it is not a whole data model.
-    """
+    """Return the flattened metadata of a FITS or ASDF data model, without reading its pixels."""
     if not path.is_file():
         raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
@@ -159,19 +127,7 @@ def read_header(path):
 
 
 def read_headers(library):
-    """
-    Read the metadata of all exposures of a library, without their pixels.
-
-    Parameters
-    ----------
-    library : `~jwst.datamodels.ModelLibrary`
-        The exposures.
-
-    Returns
-    -------
-    headers : list of dict
-        For each exposure its flattened metadata, and its name for messages as ``name``.
-    """
+    """Return the flattened metadata of a library's exposures, with file names as ``name``."""
     members = library.asn["products"][0]["members"]
     return [
         library.read_metadata(index) | {"name": Path(member["expname"]).name}
@@ -199,25 +155,7 @@ class Description(NamedTuple):
 
 
 def describe_products(libraries):
-    """
-    Describe the products of libraries of exposures, each once.
-
-    Parameters
-    ----------
-    libraries : list of `~jwst.datamodels.ModelLibrary`
-        The exposures of each product; their descriptions stay with them.
-
-    Returns
-    -------
-    descriptions : list of Description
-        A description for each product.
-
-    Raises
-    ------
-    SkyflatError
-        If exposures lack their pointing, time or observation, or if two products would have the
-        same name.
-    """
+    """Return the `Description` of each library, computed once; raise if two share a name."""
     descriptions, names = [], set()
     for library in libraries:
         if getattr(library, "description", None) is None:
@@ -231,7 +169,7 @@ def describe_products(libraries):
 
 
 def _describe_product(library):
-    """Describe the product of a library."""
+    """Return the description of a library's product."""
     headers = read_headers(library)
     table = describe_exposures(headers)
     summary = summarize(table)
@@ -239,22 +177,7 @@ def _describe_product(library):
 
 
 def find_fault(header, required=REQUIRED):
-    """
-    Find out why an exposure cannot be used.
-
-    Parameters
-    ----------
-    header : dict
-        Its metadata, see `read_header`.
-    required : dict, optional
-        For each metadata path that must be there its FITS keyword and the value that it must have,
-        None if any will do; by default what makes a SOSS exposure.
-
-    Returns
-    -------
-    fault : str or None
-        What is wrong, None if nothing is.
-    """
+    """Return the first fault of an exposure's metadata as a string, None if there is none."""
     for key, (keyword, value) in required.items():
         found = header.get(key)
         if found in (None, ""):
@@ -265,41 +188,12 @@ def find_fault(header, required=REQUIRED):
 
 
 def root_name(name):
-    """
-    Take extension and suffix off the name of an exposure.
-
-    Parameters
-    ----------
-    name : str
-        File name, with a suffix such as ``_rateints`` or without.
-
-    Returns
-    -------
-    root : str
-        What all products of the exposure share.
-    """
+    """Return the name of an exposure without extension and suffix, such as ``_rateints``."""
     return remove_suffix(Path(name).stem)[0]
 
 
 def find_window(model):
-    """
-    Tell which pixels of the detector a SOSS exposure is made of.
-
-    Parameters
-    ----------
-    model : data model
-        The exposure, an image or a cube of integrations.
-
-    Returns
-    -------
-    window : `~soss_background.detector.Window`
-        The pixels.
-
-    Raises
-    ------
-    SkyflatError
-        If it is no SOSS exposure, or its keywords do not fit its pixels.
-    """
+    """Return the `Window` of a SOSS exposure; raise if its keywords do not match its pixels."""
     name, subarray = model.meta.filename, model.meta.subarray
     fault = find_fault(model.to_flat_dict())
     if fault or None in (subarray.xstart, subarray.ystart):
@@ -318,24 +212,7 @@ def find_window(model):
 
 
 def header_window(header):
-    """
-    Return the pixels of the detector that a header describes.
-
-    Parameters
-    ----------
-    header : dict
-        Metadata of an exposure, see `read_headers`.
-
-    Returns
-    -------
-    window : `~soss_background.detector.Window`
-        The pixels.
-
-    Raises
-    ------
-    SkyflatError
-        If a subarray keyword is missing.
-    """
+    """Return the `Window` that an exposure's metadata describe; raise if a keyword is missing."""
     keys = ("name", "ystart", "xstart", "ysize", "xsize")
     name, y, x, ny, nx = (header.get(f"meta.subarray.{key}") for key in keys)
     if None in (y, x, ny, nx):
@@ -344,20 +221,7 @@ def header_window(header):
 
 
 def find_pwcpos(model):
-    """
-    Return the position of the pupil wheel, and warn where the header has none to rely on.
-
-    Parameters
-    ----------
-    model : data model
-        The exposure.
-
-    Returns
-    -------
-    pwcpos : float
-        Position of the pupil wheel, degrees; the nominal one if PWCPOS is missing, 0, or too far
-        from it for GR700XD to be in the beam.
-    """
+    """Return the pupil wheel position, degrees; the nominal one, with a warning, if invalid."""
     pwcpos = model.meta.instrument.pupil_position
     if pwcpos and abs(pwcpos - PWCPOS) <= PWCPOS_REACH:
         return pwcpos
@@ -367,20 +231,7 @@ def find_pwcpos(model):
 
 
 def identities(header):
-    """
-    Collect what tells an exposure from others.
-
-    Parameters
-    ----------
-    header : dict
-        Its metadata, see `read_header`.
-
-    Yields
-    ------
-    identity : str or tuple
-        Its name without the suffix, its place in the program: two files that share one of them
-        hold the same exposure.
-    """
+    """Yield the identities of an exposure; two files that share one hold the same exposure."""
     name = header.get("meta.filename")
     if name is not None:
         yield root_name(name)
@@ -391,26 +242,7 @@ def identities(header):
 
 
 def iterate_images(library, *, modify=False):
-    """
-    Borrow the exposures of a library one by one, as images of one shape.
-
-    Parameters
-    ----------
-    library : `~jwst.datamodels.ModelLibrary`
-        The exposures.
-    modify : bool
-        Whether the library keeps what the caller does to an image.
-
-    Yields
-    ------
-    image : `~stdatamodels.jwst.datamodels.ImageModel`
-        See `~soss_background.io.library.as_image`.
-
-    Raises
-    ------
-    SkyflatError
-        If an exposure differs in shape from the first, or has nothing to use.
-    """
+    """Yield the exposures of a library as images of one shape; keep changes if ``modify``."""
     shape = None
     with library:
         for index in range(len(library)):
@@ -425,28 +257,7 @@ def iterate_images(library, *, modify=False):
 
 
 def borrow_image(library, index):
-    """
-    Borrow an exposure as an image.
-
-    Parameters
-    ----------
-    library : `~jwst.datamodels.ModelLibrary`
-        The exposures; the library must be open.
-    index : int
-        Number of the exposure.
-
-    Returns
-    -------
-    model : `~stdatamodels.jwst.datamodels.JwstDataModel`
-        The exposure as the library has it.
-    image : `~stdatamodels.jwst.datamodels.ImageModel`
-        See `~soss_background.io.library.as_image`.
-
-    Raises
-    ------
-    SkyflatError
-        If a plane of the exposure cannot be read, or if it has nothing to use.
-    """
+    """Borrow an exposure of an open library; return its model, and the model as an image."""
     name = library.asn["products"][0]["members"][index]["expname"]
     try:
         model = library.borrow(index)
@@ -456,12 +267,12 @@ def borrow_image(library, index):
 
 
 def _is_association(item):
-    """Tell whether an input is an association file."""
+    """Return whether an input is an association file."""
     return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
 
 
 def _own_copy(item):
-    """Open a file, or copy a model, which stays the caller's."""
+    """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
         read_header(Path(item))
         return datamodels.open(item)
@@ -471,7 +282,7 @@ def _own_copy(item):
 
 
 def _from_association(path, folder):
-    """Make a library of each product of an association file."""
+    """Create a library for each product of an association file."""
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
@@ -501,7 +312,7 @@ def _from_association(path, folder):
 
 
 def _number_groups(headers):
-    """Give products of one observation numbers in order of time, 0 to one that is alone."""
+    """Give products of one observation numbers in order of time from 1; 0 to a single one."""
     observations = [tuple(header.get(key) for key in OBSERVATION) for header in headers]
     starts = [header.get("meta.observation.date_beg") or "" for header in headers]
     groups = []
@@ -512,7 +323,7 @@ def _number_groups(headers):
 
 
 def _library_of_files(table, product, paths, headers, folder):
-    """Build the library of a product, which leaves its files on disk."""
+    """Create the library of a product, whose files stay on disk."""
     members = [{"expname": str(path.absolute()), "exptype": "science"} for path in paths]
     association = table | {"products": [{**product, "members": members}]}
     return ExposureLibrary(association, headers, folder)

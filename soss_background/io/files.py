@@ -1,4 +1,4 @@
-"""Files that are written whole, and files that may not be whole."""
+"""Atomic writing of files, and clear errors for faulty ones."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def allow_member_paths():
-    """Silence the warning of jwst about members of an association that lie elsewhere."""
+    """Silence jwst's warning about members of an association in other folders."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
         yield
@@ -30,26 +30,14 @@ def allow_member_paths():
 
 @contextlib.contextmanager
 def ignore_file_warnings():
-    """Silence the warnings of astropy about files that lack something; an error will follow."""
+    """Silence astropy's warnings about incomplete files; an error follows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         yield
 
 
 def check_folder(folder):
-    """
-    Make sure, before any work is done, that files can be written.
-
-    Parameters
-    ----------
-    folder : `~pathlib.Path`
-        Where they go, whether it is there or has to be made.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made, or written to.
-    """
+    """Raise OSError unless files can be written to a folder, which need not exist yet."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise OSError(f"{nearest}: not a folder")
@@ -58,16 +46,7 @@ def check_folder(folder):
 
 
 def save_whole(save, path):
-    """
-    Write a file elsewhere and move it to its name when it is complete.
-
-    Parameters
-    ----------
-    save : callable
-        Writes the file whose path it is given.
-    path : `~pathlib.Path`
-        Where the file goes; what is there is replaced.
-    """
+    """Write a temporary file with ``save(partial)``; rename it to ``path`` when it is complete."""
     # A data model records its file's name when it is saved: only the folder may differ.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
         partial = Path(folder) / path.name
@@ -77,21 +56,7 @@ def save_whole(save, path):
 
 @contextlib.contextmanager
 def tell_of_fault(path, fault="cannot be read"):
-    """
-    Name the file that is not what it should be, while it is read.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file.
-    fault : str
-        What is said of one that is faulty.
-
-    Raises
-    ------
-    SkyflatError
-        If there is none, or what reads it fails.
-    """
+    """Raise a SkyflatError with the file and the fault if it is missing or reading it fails."""
     if not Path(path).is_file():
         raise SkyflatError(f"{path}: no such file")
     try:

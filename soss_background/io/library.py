@@ -1,4 +1,4 @@
-"""A library of exposures that reads from their files no more than is asked for."""
+"""A library of exposures that reads only requested data from their files."""
 
 import mmap
 from pathlib import Path
@@ -15,10 +15,10 @@ from soss_background.numerics.threads import map_parallel, split_rows
 
 __all__ = ["ExposureLibrary", "as_image"]
 
-# Exposures, whose pixels are mapped to memory instead of being read.
+# Models whose pixels are mapped to memory instead of being read.
 _KINDS = {kind.__name__: kind for kind in (datamodels.ImageModel, datamodels.CubeModel)}
 
-# Rows in which a usable pixel is looked for at a time.
+# Rows searched for a usable pixel at a time.
 _ROWS = 64
 
 
@@ -34,15 +34,14 @@ class ExposureLibrary(ModelLibrary):
     association : dict
         The association, with absolute paths of FITS or ASDF files.
     headers : list of dict
-        The metadata of each exposure, flattened.
+        Flattened metadata of each exposure.
     folder : `~pathlib.Path`, optional
-        Folder of the pixels of changed exposures; by default they are kept in memory.
+        Folder for the pixels of changed exposures; by default they stay in memory.
 
     Attributes
     ----------
     summaries : `~soss_background.numerics.summaries.ExposureSummaries` or None
-        Summaries of the exposures as they are, left by a step for the next one; None once an
-        exposure is changed.
+        Summaries that a step leaves for the next one; None once an exposure is changed.
     """
 
     def __init__(self, association, headers, folder=None):
@@ -51,38 +50,13 @@ class ExposureLibrary(ModelLibrary):
         self._headers, self._folder, self._stored = headers, folder, {}
 
     def read_metadata(self, idx, flatten=True):
-        """
-        Read the metadata of an exposure, from its file but once.
-
-        Parameters
-        ----------
-        idx : int
-            Number of the exposure.
-        flatten : bool
-            Whether keys are joined by dots.
-
-        Returns
-        -------
-        metadata : dict
-            The metadata.
-        """
+        """Return the metadata of an unchanged exposure without reading its file again."""
         if idx in self._loaded_models or not flatten:
             return super().read_metadata(idx, flatten)
         return self._assign_member_to_meta(dict(self._headers[idx]), self._members[idx], flatten)
 
     def shelve(self, model, index=None, modify=True):
-        """
-        Return an exposure to the library.
-
-        Parameters
-        ----------
-        model : `~stdatamodels.jwst.datamodels.JwstDataModel`
-            The exposure.
-        index : int, optional
-            Its number.
-        modify : bool
-            Whether the library keeps what has been changed.
-        """
+        """Return an exposure to the library, which keeps its changes if ``modify``."""
         index = self._ledger.get(model) if index is None else index
         super().shelve(model, index, modify)
         if modify:
@@ -95,7 +69,7 @@ class ExposureLibrary(ModelLibrary):
             del self._loaded_models[index]
 
     def _store(self, model, index):
-        """Leave the pixels of an exposure to files, mapped to memory when they are asked for."""
+        """Write the pixels of an exposure to files, and map these to memory instead."""
         known = self._stored.get(index, {})
 
         def store(name, plane):
@@ -114,7 +88,7 @@ class ExposureLibrary(ModelLibrary):
             setattr(model, name, array.map("r+"))
 
     def _filename_to_group_id(self, filename):
-        """Make every exposure a group of its own, since NIRISS has but one detector."""
+        """Return a group of its own for every exposure, since NIRISS has only one detector."""
         return Path(filename).stem
 
     def _datamodels_open(self, filename, **kwargs):
@@ -123,38 +97,19 @@ class ExposureLibrary(ModelLibrary):
             with fits.open(filename) as hdus:
                 kind = _KINDS.get(hdus[0].header.get("DATAMODL"))
                 if kind is not None:
-                    # Assignments need no check: what is saved will be checked.
+                    # Assignments need no check: saving validates the model.
                     return as_image(kind(hdus, validate_on_assignment=False))
         return as_image(super()._datamodels_open(filename, **kwargs))
 
 
 def as_image(model):
-    """
-    Bring an exposure to a single image that has at least one usable pixel.
-
-    Parameters
-    ----------
-    model : `~stdatamodels.jwst.datamodels.ImageModel` or \
-            `~stdatamodels.jwst.datamodels.CubeModel`
-        A rate or rateints exposure.
-
-    Returns
-    -------
-    image : `~stdatamodels.jwst.datamodels.ImageModel`
-        The input itself if it is an image, else the mean of its integrations
-        (`soss_background.numerics.integrations.average_integrations`).
-
-    Raises
-    ------
-    SkyflatError
-        If the model is of another kind, lacks errors or has no usable pixel.
-    """
+    """Return an image as it is, a cube as the mean of its integrations; raise if unusable."""
     _check(model)
     return _average(model) if isinstance(model, datamodels.CubeModel) else model
 
 
 def _check(model):
-    """Raise unless a model is an exposure of which something can be used."""
+    """Raise unless a model is an exposure with a usable pixel."""
     name = model.meta.filename
     kinds = (datamodels.ImageModel, datamodels.CubeModel)
     if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
@@ -172,7 +127,7 @@ def _check(model):
 
 
 def _average(cube):
-    """Make an image of the integrations of a cube."""
+    """Return the mean of a cube's integrations as an image."""
     variances = [
         np.broadcast_to(np.float32(0), cube.err.shape) if variance is None else variance
         for variance in (cube.var_poisson, cube.var_rnoise)

@@ -1,4 +1,4 @@
-"""Skyflats as files hold them: found, opened, and what they tell of themselves."""
+"""Skyflat files: find, open and describe them."""
 
 import glob
 from pathlib import Path
@@ -23,19 +23,7 @@ __all__ = [
 
 
 def find_files(patterns):
-    """
-    Find the files that patterns stand for.
-
-    Parameters
-    ----------
-    patterns : list of str or `~pathlib.Path`
-        Paths, with wildcards or without.
-
-    Returns
-    -------
-    paths : list of `~pathlib.Path`
-        The files, each once; what stands for none is taken for a name.
-    """
+    """Return the files that match patterns, each once; unmatched patterns stay unchanged."""
     paths = {}
     for pattern in patterns:
         if not str(pattern):
@@ -46,24 +34,7 @@ def find_files(patterns):
 
 
 def open_skyflat(skyflat):
-    """
-    Open a skyflat.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel or `~pathlib.Path`
-        A skyflat, or its file.
-
-    Returns
-    -------
-    model : SkyflatModel
-        The skyflat, to be closed by the caller; a model that is given stays open.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, or is no skyflat.
-    """
+    """Open a skyflat file or model; the caller closes the result, and a given model stays open."""
     if isinstance(skyflat, SkyflatModel):
         return SkyflatModel(skyflat)
     with tell_of_fault(skyflat):
@@ -74,68 +45,19 @@ def open_skyflat(skyflat):
 
 
 def name_skyflat(skyflat, model):
-    """
-    Name a skyflat for people.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel or `~pathlib.Path`
-        What was given.
-    model : SkyflatModel
-        The skyflat, opened.
-
-    Returns
-    -------
-    name : str
-        The name of its file, as it is or else as the header has it.
-    """
+    """Return the file name of a skyflat as given, or else from its header."""
     return getattr(skyflat, "name", None) or model.meta.filename or "skyflat"
 
 
 def look_into(path):
-    """
-    Look at a FITS file that may be a skyflat.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file.
-
-    Returns
-    -------
-    header : `~astropy.io.fits.Header`
-        Its primary header.
-    is_skyflat : bool
-        Whether it is one.
-    """
+    """Return the primary header of a FITS file, and whether the file is a skyflat."""
     # Reference files need not be whole data models.
     with fits.open(path) as hdus:
         return hdus[0].header, "BKG" in hdus
 
 
 def find_place(model, shape, name):
-    """
-    Tell which pixels a file is of, by its keywords or else by its shape.
-
-    Parameters
-    ----------
-    model : data model
-        The file.
-    shape : tuple of int
-        Rows and columns of its planes.
-    name : str
-        What it is called.
-
-    Returns
-    -------
-    place : `~soss_background.detector.Window`
-        Its pixels.
-
-    Raises
-    ------
-    SkyflatError
-        If it does not tell, or if they are not on the detector.
-    """
+    """Return the `Window` of a file from its keywords, or else from the shape of its planes."""
     subarray = model.meta.subarray
     if None not in (subarray.xstart, subarray.ystart):
         place = Window(subarray.name or "", subarray.ystart - 1, subarray.xstart - 1, *shape)
@@ -149,20 +71,7 @@ def find_place(model, shape, name):
 
 
 def describe_skyflat(skyflat):
-    """
-    Collect the keywords that tell which sky a skyflat shows.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel
-        The skyflat.
-
-    Returns
-    -------
-    row : dict
-        PROGRAM, TARGPROP, LON and LAT (degrees), DOY, PWCPOS (degrees, mean of the exposures that
-        were used), NSAMPS; what is not known is empty, NaN, or 0.
-    """
+    """Return the keywords of a skyflat's sky (degrees); unknown values are empty, NaN or 0."""
     sky, used = skyflat.meta.skyflat, used_exposures(skyflat)
     pwcpos = skyflat.meta.instrument.pupil_position
     if used is not None:
@@ -181,18 +90,6 @@ def describe_skyflat(skyflat):
 
 
 def used_exposures(skyflat):
-    """
-    Take the rows of the exposures that a skyflat was made of.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel
-        The skyflat.
-
-    Returns
-    -------
-    rows : ndarray, shape (n,), or None
-        Rows of METADATA; None if there are none.
-    """
+    """Return the rows of METADATA of the exposures in a skyflat, None if there are none."""
     table = skyflat.metadata
     return table[table["used"] == 1] if table is not None and np.any(table["used"]) else None

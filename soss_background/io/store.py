@@ -1,4 +1,4 @@
-"""Arrays that need not fit into memory, in hidden files beside the products."""
+"""Arrays larger than memory, in hidden files beside the products."""
 
 import mmap
 import operator
@@ -15,37 +15,19 @@ __all__ = ["Stack", "StoredArray"]
 
 
 class StoredArray:
-    """
-    An array in a file of its own, of which only what is indexed takes memory.
-
-    The file disappears with the array and its last map.
-
-    Parameters
-    ----------
-    folder : str or `~pathlib.Path`
-        Folder of the file.
-    shape : tuple of int
-        Shape of the array.
-    dtype : dtype
-        Its type.
-
-    Attributes
-    ----------
-    path : `~pathlib.Path`
-        The file, without a header.
-    """
+    """An array in a file without header (``path``), deleted with the array and its last map."""
 
     def __init__(self, folder, shape, dtype):
         handle, path = tempfile.mkstemp(prefix=".skyflat-", dir=folder)
         os.truncate(handle, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         os.close(handle)
-        # Maps name their files by the targets of links.
+        # Resolve links, since the file name of a map is resolved too.
         self.path = Path(path).resolve()
         self._shape, self._dtype = shape, dtype
         weakref.finalize(self, self.path.unlink, missing_ok=True)
 
     def __getitem__(self, key):
-        """Read a part of the array."""
+        """Read a section of the array."""
         # A copy, since mapped pages count as memory in use for as long as they are mapped.
         return np.array(np.memmap(self.path, self._dtype, "r", shape=self._shape)[key])
 
@@ -61,29 +43,17 @@ class StoredArray:
                 file.write(np.ascontiguousarray(plane, dtype=self._dtype))
 
     def map(self, mode="r"):
-        """
-        Map the file to memory; it exists as long as the map.
-
-        Parameters
-        ----------
-        mode : {"r", "r+"}
-            Whether the map may be written to.
-
-        Returns
-        -------
-        mapped : `numpy.memmap`
-            The array.
-        """
+        """Map the file to memory; the file exists as long as the map."""
         mapped = _Map(self.path, self._dtype, mode, shape=self._shape)
         weakref.finalize(mapped, lambda *_: None, self)
         return mapped
 
 
 class _Map(np.memmap):
-    """A map whose planes are read one by one, since mapped pages count as memory in use."""
+    """A map that reads its planes one by one, since mapped pages count as memory in use."""
 
     def __iter__(self):
-        """Read the planes of the whole map; those of a part of it stay mapped."""
+        """Yield the planes, read from the file; planes of views and writable maps stay mapped."""
         if not isinstance(self.base, mmap.mmap) or self.mode != "r":
             yield from super().__iter__()
             return
@@ -96,7 +66,7 @@ class _Map(np.memmap):
 
 class Stack:
     """
-    Pixels of exposures, in memory or in files, that are read and written in parts.
+    Pixels of exposures, in memory or in files, that are read and written in sections.
 
     Indexing ``images``, ``errors`` and ``left_out`` returns an array that must not be changed;
     assigning to an index stores it.
@@ -106,7 +76,7 @@ class Stack:
     number : int
         Number of exposures.
     folder : str or `~pathlib.Path`, optional
-        Folder of the files; by default the exposures are kept in memory.
+        Folder of the files; by default the exposures stay in memory.
 
     Attributes
     ----------
@@ -122,18 +92,7 @@ class Stack:
         self._number, self._folder = number, folder
 
     def put(self, index, image, err, left_out):
-        """
-        Put an exposure into the stack.
-
-        Parameters
-        ----------
-        index : int
-            Its number; 0 comes first.
-        image, err : ndarray of float, shape (ny, nx)
-            The exposure and its 1-sigma uncertainties in DN/s.
-        left_out : ndarray of bool, shape (ny, nx)
-            True where a pixel is left out.
-        """
+        """Store an exposure, its uncertainties (DN/s) and True for pixels left out; 0 first."""
         if index == 0:
             self.shape = (self._number, *image.shape)
             self.images, self.errors = self._create(np.float32), self._create(np.float32)
@@ -148,18 +107,6 @@ class Stack:
         return StoredArray(self._folder, self.shape, dtype)
 
     def whole(self, name):
-        """
-        Return a whole array, without reading it if it lies in a file.
-
-        Parameters
-        ----------
-        name : {"images", "errors", "left_out"}
-            The array.
-
-        Returns
-        -------
-        array : ndarray or read-only `numpy.memmap`
-            All exposures.
-        """
+        """Return a whole array by name, as a read-only map if it is in a file."""
         array = getattr(self, name)
         return array.map() if isinstance(array, StoredArray) else array

@@ -1,4 +1,4 @@
-"""Templates of the sky as files hold them: skyflats, and BKG reference files."""
+"""Sky templates from files: skyflats and BKG reference files."""
 
 from typing import NamedTuple
 
@@ -33,13 +33,13 @@ class Template(NamedTuple):
     Attributes
     ----------
     name : str
-        Where it comes from.
+        File name, with the number of the plane of a reference file.
     sky, noise : ndarray of float32, shape (ny, nx)
         The sky, without gaps, and its 1-sigma uncertainty, DN/s.
     dq : ndarray of uint32, shape (ny, nx)
-        Its data quality flags.
+        JWST data quality flags.
     flat_fielded : bool
-        Whether it is divided by the flat.
+        Whether the sky is divided by the flat.
     """
 
     name: str
@@ -50,26 +50,7 @@ class Template(NamedTuple):
 
 
 def read_templates(path, window):
-    """
-    Read the templates of a file.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        A skyflat, or a BKG reference file.
-    window : `~soss_background.detector.Window`
-        The pixels that they are for.
-
-    Returns
-    -------
-    templates : list of Template
-        The one of a skyflat, or all of a reference file.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, or holds no sky for these pixels.
-    """
+    """Return the templates of a skyflat or BKG reference file for the pixels of a window."""
     with tell_of_fault(path):
         header, is_skyflat = look_into(path)
         if is_skyflat:
@@ -82,28 +63,7 @@ def read_templates(path, window):
 
 
 def from_skyflat(skyflat, window, name):
-    """
-    Take the template of a skyflat.
-
-    Parameters
-    ----------
-    skyflat : SkyflatModel
-        The skyflat; of one that is not denoised the plain sky is taken.
-    window : `~soss_background.detector.Window`
-        The pixels that it is for.
-    name : str
-        What it is called.
-
-    Returns
-    -------
-    template : Template
-        The template.
-
-    Raises
-    ------
-    SkyflatError
-        If it has no sky for these pixels.
-    """
+    """Return the template of a skyflat for a window, denoised if the skyflat is."""
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
     if sky is None or skyflat.err is None or skyflat.dq is None:
@@ -120,7 +80,7 @@ def denoised_noise(skyflat):
 
 
 def _from_reference(reference, window, name):
-    """Take the templates of a BKG reference file, which jwst subtracts before it flat-fields."""
+    """Return the templates of a BKG reference file, which jwst subtracts before it flat-fields."""
     planes = [
         np.zeros_like(reference.data) if plane is None else plane
         for plane in (reference.data, reference.err, reference.dq)
@@ -133,26 +93,7 @@ def _from_reference(reference, window, name):
 
 
 def read_flat(path, window):
-    """
-    Read a flat.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        A FLAT reference file.
-    window : `~soss_background.detector.Window`
-        The pixels that it is for.
-
-    Returns
-    -------
-    flat : ndarray of float32, shape (ny, nx)
-        The flat; one where it has no value.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, or has no value for these pixels.
-    """
+    """Return a flat for the pixels of a window, float32, shape (ny, nx); 1 where unknown."""
     fault = "cannot be read as a flat"
     with tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
         if reference.data is None:
@@ -165,30 +106,7 @@ def read_flat(path, window):
 
 
 def cut_planes(model, planes, window, name):
-    """
-    Cut the pixels of a window out of the planes of a file.
-
-    Parameters
-    ----------
-    model : data model
-        The file, whose keywords or shape tell which pixels it has.
-    planes : list of ndarray, shape (..., ny, nx)
-        Its planes.
-    window : `~soss_background.detector.Window`
-        The pixels that are wanted.
-    name : str
-        What the file is called.
-
-    Returns
-    -------
-    parts : list of ndarray, shape (..., window.ny, window.nx)
-        Views of the planes.
-
-    Raises
-    ------
-    SkyflatError
-        If the file has not these pixels.
-    """
+    """Return views of a file's planes, cut to a window; raise if the file lacks its pixels."""
     place = find_place(model, planes[0].shape[-2:], name)
     row, column = window.y0 - place.y0, window.x0 - place.x0
     inside = np.s_[..., max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
@@ -201,7 +119,7 @@ def cut_planes(model, planes, window, name):
 
 
 def _clean(name, sky, noise, dq, flat_fielded):
-    """Fill what is no sky: reference pixels and gaps."""
+    """Fill reference pixels and gaps of a sky, and return its template."""
     sky = np.asarray(sky, dtype=np.float32)
     known = np.isfinite(sky) & (sky > 0)
     if not known.any():

@@ -1,7 +1,7 @@
 """Exposures reduced to cells, blocks of 4 rows and 8 columns of pixels.
 
 An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. Stars and sky are much
-wider than a cell, and the mean of a cell has little noise and ignores hot pixels and cosmic rays.
+wider than a cell. The mean of a cell has little noise and ignores hot pixels and cosmic rays.
 """
 
 import numpy as np
@@ -51,11 +51,9 @@ def bin_to_cells(image, err, usable):
 
     Returns
     -------
-    means : ndarray of float32, shape (my, mx)
-        Mean of the middle half of the usable pixels of each cell in DN/s, which a hot pixel or a
-        cosmic ray does not change. NaN where fewer than a quarter are usable.
-    noise : ndarray of float32, shape (my, mx)
-        1-sigma uncertainty of the means in DN/s.
+    means, noise : ndarray of float32, shape (my, mx)
+        Mean of the middle half of the usable pixels of each cell, and its 1-sigma uncertainty, in
+        DN/s; NaN where fewer than a quarter are usable.
     """
     parts = map_parallel(
         lambda rows: _bin_rows(image[rows], err[rows], usable[rows]), split_rows(len(image), _ROWS)
@@ -65,7 +63,7 @@ def bin_to_cells(image, err, usable):
 
 
 def _bin_rows(image, err, usable):
-    """Reduce whole rows of cells, see `bin_to_cells`."""
+    """Reduce complete rows of cells, see `bin_to_cells`."""
     values = np.sort(gather_blocks(np.where(usable, image, np.nan)), axis=-1)
     count = np.isfinite(values).sum(axis=-1, keepdims=True)
     low = count // 4
@@ -82,97 +80,37 @@ def _bin_rows(image, err, usable):
 
 
 def covered_cells(mask, usable):
-    """
-    Find the cells that a mask covers.
-
-    Parameters
-    ----------
-    mask, usable : ndarray of bool, shape (ny, nx)
-        The mask, and the pixels to use.
-
-    Returns
-    -------
-    covered : ndarray of bool, shape (my, mx)
-        True where the mask covers more than half of the usable pixels.
-    """
+    """Return True for cells, shape (my, mx), with more than half of the usable pixels masked."""
     return _count(mask & usable) > 0.5 * _count(usable)
 
 
 def _count(pixels):
-    """Count the pixels of each cell that are True; `block_reduce` takes four times as long."""
+    """Count the True pixels of each cell; `block_reduce` takes four times as long."""
     pixels = _pad_to_blocks(pixels, CELL, False).view(np.uint8)
     rows = sum(pixels[first :: CELL[0]] for first in range(CELL[0]))
     return rows.reshape(len(rows), -1, CELL[1]).sum(axis=-1, dtype=np.uint8)
 
 
 def gather_blocks(image, size=CELL):
-    """
-    Gather the values of each block along a last axis.
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-        Values.
-    size : tuple of int, optional
-        Rows and columns of a block, by default a cell.
-
-    Returns
-    -------
-    blocks : ndarray of float32, shape (my, mx, size[0] * size[1])
-        Values of the blocks; NaN in blocks that the image does not fill.
-    """
+    """Return blocks as float32, shape (my, mx, size[0] * size[1]); NaN beyond the image."""
     padded = _pad_to_blocks(image.astype(np.float32), size, np.nan)
     blocks = reshape_as_blocks(padded, size)
     return blocks.reshape(*blocks.shape[:2], -1)
 
 
 def _pad_to_blocks(image, size, value):
-    """Pad an image to a whole number of blocks."""
+    """Pad an image to complete blocks."""
     rows, columns = (-length % side for length, side in zip(image.shape, size, strict=True))
     return np.pad(image, [(0, rows), (0, columns)], constant_values=value)
 
 
 def expand_cells(cells, shape, size=CELL):
-    """
-    Copy the values of cells to their pixels.
-
-    Parameters
-    ----------
-    cells : ndarray, shape (my, mx)
-        Values of cells.
-    shape : tuple of int
-        Shape (ny, nx) of the image.
-    size : tuple of int, optional
-        Rows and columns of a cell.
-
-    Returns
-    -------
-    image : ndarray, shape (ny, nx)
-        The values of the cells in their pixels.
-    """
+    """Copy the values of cells, shape (my, mx), to their pixels, shape (ny, nx)."""
     return block_replicate(cells, size, conserve_sum=False)[: shape[0], : shape[1]]
 
 
 def expand_smoothly(cells, shape, size=CELL, rows=slice(None)):
-    """
-    Interpolate the values of cells to pixels, linearly between the centres of the cells.
-
-    Parameters
-    ----------
-    cells : ndarray, shape (my, mx)
-        Values of cells.
-    shape : tuple of int
-        Shape (ny, nx) of the image.
-    size : tuple of int, optional
-        Rows and columns of a cell.
-    rows : slice, optional
-        Rows of the image to return.
-
-    Returns
-    -------
-    image : ndarray, shape (ny, nx), or fewer rows
-        The interpolated values; those of the outermost cells beyond their centres.
-    """
+    """Interpolate cells to pixels (``rows`` of ``shape``), linearly between the cells' centres."""
     pixels = np.arange(shape[0])[rows], np.arange(shape[1])
     for axis, length in enumerate(size):
         last = cells.shape[axis] - 1
@@ -186,19 +124,7 @@ def expand_smoothly(cells, shape, size=CELL, rows=slice(None)):
 
 
 def find_same_level(cells):
-    """
-    Find the exposures whose levels are similar enough to compare them.
-
-    Parameters
-    ----------
-    cells : ndarray of float32, shape (n, my, mx)
-        Means of cells of the exposures in DN/s; NaN where there is none.
-
-    Returns
-    -------
-    alike : ndarray of bool, shape (n,)
-        True for exposures whose medians differ by less than half from their median.
-    """
+    """Return True for exposures with medians within a factor of 0.5 to 1.5 of their median."""
     levels = np.array([nanmedian(image) for image in cells])
     return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
 
@@ -210,25 +136,24 @@ def subtract_common_sky(cells, noise, sources):
     Parameters
     ----------
     cells, noise : ndarray of float32, shape (n, my, mx)
-        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN where there
-        is none.
+        Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN if missing.
     sources : ndarray of bool, shape (n, my, mx)
-        True where an exposure shows more than the sky.
+        True for cells with sources.
 
     Returns
     -------
     residuals : ndarray of float32, shape (n, my, mx)
         Exposures without the sky, in DN/s at their common level.
     sky : ndarray of float32, shape (my, mx)
-        The mean of the exposures without sources; where there is none, and if no source is
-        given, the mean of the lowest third of the exposures, corrected for the bias by noise.
+        Mean of the exposures without sources; where there is none, and if no source is given, the
+        mean of the lowest third of the exposures, corrected for the bias by noise.
     levels : ndarray of float32, shape (n, 1, 1)
         Levels of the exposures.
     """
     clean = np.where(sources, np.nan, cells)
     levels = np.ones((len(cells), 1, 1), dtype=np.float32)
     for _ in range(_LEVEL_ROUNDS):
-        # Different exposures show each cell, hence divide by their levels before the median.
+        # The exposures that see a cell differ, hence divide by their levels before the median.
         reference = nanmedian(clean / levels, axis=0)
         levels[:, 0, 0] = [nanmedian(image / reference) for image in clean]
     matched = cells / levels

@@ -9,29 +9,15 @@ __all__ = ["average_integrations", "usable_pixels"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 
-# What is averaged.
+# Planes of an averaged exposure.
 _NAMES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 
-# Rows that are averaged at a time.
+# Rows averaged at a time.
 _ROWS = 32
 
 
 def usable_pixels(data, err, dq):
-    """
-    Find the pixels that hold a measurement.
-
-    Parameters
-    ----------
-    data, err : ndarray of float
-        Count rates and their 1-sigma uncertainties, of any one shape.
-    dq : ndarray of int
-        JWST data quality flags.
-
-    Returns
-    -------
-    usable : ndarray of bool
-        True where data are finite, the error is finite and positive, and DO_NOT_USE is not set.
-    """
+    """Return True where data are finite, err is finite and positive, and DO_NOT_USE is not set."""
     return np.isfinite(data) & np.isfinite(err) & (err > 0) & (dq & _DO_NOT_USE == 0)
 
 
@@ -39,9 +25,9 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
     """
     Reduce a cube to its inverse-variance mean, pixel by pixel.
 
-    The Poisson variance of an integration is estimated from its own noisy counts: low ones would
-    weigh more and bias the mean low, by some tenths of a per cent of a faint sky. The weights
-    therefore take its mean over the integrations.
+    The Poisson variance of an integration is estimated from its own noisy counts. Low counts would
+    get a higher weight and bias the mean low, by a few tenths of a percent of a faint sky. The
+    weights therefore use the mean Poisson variance of the integrations.
 
     Parameters
     ----------
@@ -55,9 +41,9 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
     Returns
     -------
     averages : dict of ndarray, each of shape (ny, nx)
-        ``data``, ``err``, ``dq``, ``var_poisson``, ``var_rnoise``. Where no integration can be
-        used data and err are NaN and DO_NOT_USE is set; elsewhere the flags are those of the
-        integrations used.
+        ``data``, ``err``, ``dq``, ``var_poisson``, ``var_rnoise``. Where no integration is usable,
+        data and err are NaN and DO_NOT_USE is set; elsewhere the flags are those of the usable
+        integrations.
     """
     planes = (data, err, dq, var_poisson, var_rnoise)
     kinds = {name: dq.dtype if name == "dq" else np.float32 for name in _NAMES}
@@ -73,7 +59,7 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
 
 
 def _native(part):
-    """Bring what is read from a file to the byte order of the machine: all else is faster then."""
+    """Convert an array from a file to native byte order, for speed."""
     return part.astype(part.dtype.newbyteorder("="), copy=False)
 
 

@@ -9,29 +9,8 @@ __all__ = ["fit_clipped"]
 
 
 def fit_clipped(x, y, used, *, degree, n_sigma, iterations):
-    """
-    Fit a polynomial with sigma clipping.
-
-    Parameters
-    ----------
-    x, y : ndarray of float, shape (n,)
-        The points.
-    used : ndarray of bool, shape (n,)
-        True for points that may be used.
-    degree : int
-        Degree of the polynomial.
-    n_sigma : float
-        Points that deviate by more (robust) standard deviations are clipped.
-    iterations : int
-        Number of clippings.
-
-    Returns
-    -------
-    fit : `~astropy.modeling.models.Polynomial1D` or None
-        The polynomial; None if there are too few points, fewer than twice the coefficients.
-    fitted : ndarray of bool, shape (n,)
-        True for the points of the final fit.
-    """
+    """Fit a polynomial with robust sigma clipping; return it, or None, and the points it used."""
+    # Return None for fewer points than twice the number of coefficients.
     fitted, fewest = np.array(used), 2 * (degree + 1)
     if np.count_nonzero(fitted) < fewest:
         return None, np.zeros_like(fitted)

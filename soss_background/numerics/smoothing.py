@@ -21,10 +21,10 @@ _BLOCK = 64
 
 def gaussian_filter(image, sigma, mode="constant"):
     """
-    Smooth an image with a Gaussian.
+    Smooth a finite image with a Gaussian.
 
-    Products with banded matrices give the result of `scipy.ndimage.gaussian_filter`, which does not
-    serve because it takes about ten times as long. All values must be finite.
+    Products with banded matrices give the result of `scipy.ndimage.gaussian_filter` in about a
+    tenth of the time.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def fill_gaps(image, known, *, needless=False, sigma=(8.0, 1.0)):
     image : ndarray of float32, shape (ny, nx)
         Values.
     known : ndarray of bool, shape (ny, nx)
-        True for values to keep.
+        True for values to keep; ValueError if there is none.
     needless : ndarray of bool, shape (ny, nx), optional
         True for gaps that may stay.
     sigma : tuple of float
@@ -91,11 +91,6 @@ def fill_gaps(image, known, *, needless=False, sigma=(8.0, 1.0)):
     -------
     filled : ndarray of float32, shape (ny, nx)
         The image without gaps; 0 in gaps that stay.
-
-    Raises
-    ------
-    ValueError
-        If no pixel is known.
     """
     if not known.any():
         raise ValueError("an image without known pixels cannot be filled")

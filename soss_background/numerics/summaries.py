@@ -1,4 +1,4 @@
-"""Exposures as several steps need them: usable pixels, common flags and cells, in one pass."""
+"""Summaries of exposures for several steps, in one pass: usable pixels, common flags, cells."""
 
 import numpy as np
 
@@ -23,45 +23,17 @@ class ExposureSummaries:
         self._cells, self._usable = [], []
 
     def add(self, image, err, dq):
-        """
-        Summarize an exposure.
-
-        Parameters
-        ----------
-        image, err : ndarray of float32, shape (ny, nx)
-            The exposure and its 1-sigma uncertainties in DN/s.
-        dq : ndarray of uint32, shape (ny, nx)
-            Its JWST data quality flags.
-        """
+        """Add an exposure: count rates and 1-sigma uncertainties in DN/s, and JWST DQ flags."""
         usable = usable_pixels(image, err, dq)
         self.flags = self.flags & dq
         self._cells.append(bin_to_cells(image, err, usable))
         self._usable.append(np.packbits(usable))
 
     def cells(self):
-        """
-        Return the exposures reduced to cells.
-
-        Returns
-        -------
-        means, noise : ndarray of float32, shape (n, my, mx)
-            See `soss_background.numerics.cells.bin_to_cells`.
-        """
+        """Return means and noise of cells, float32, shape (n, my, mx), see `bin_to_cells`."""
         return tuple(np.array(planes) for planes in zip(*self._cells, strict=True))
 
     def usable(self, index):
-        """
-        Return the usable pixels of an exposure.
-
-        Parameters
-        ----------
-        index : int
-            Its number.
-
-        Returns
-        -------
-        usable : ndarray of bool, shape (ny, nx)
-            See `soss_background.numerics.integrations.usable_pixels`.
-        """
+        """Return the usable pixels of an exposure, bool, shape (ny, nx), see `usable_pixels`."""
         bits = np.unpackbits(self._usable[index], count=self.flags.size)
         return bits.view(bool).reshape(self.flags.shape)

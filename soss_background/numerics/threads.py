@@ -11,15 +11,7 @@ __all__ = ["count_threads", "map_parallel", "split_rows"]
 
 
 def count_threads():
-    """
-    Count the threads that may be used.
-
-    Returns
-    -------
-    int
-        The number of cores that this process may use, or OMP_NUM_THREADS if that is set: other
-        numerical libraries follow it as well.
-    """
+    """Return OMP_NUM_THREADS, which other libraries use too, or the number of usable cores."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     if limit.isdecimal() and int(limit) > 0:
         return int(limit)
@@ -30,37 +22,11 @@ def count_threads():
 
 
 def map_parallel(function, *items):
-    """
-    Call a function with each item, several at a time.
-
-    Parameters
-    ----------
-    function : callable
-        A function that spends its time in compiled code.
-    *items : iterable
-        Its arguments, as `map` takes them.
-
-    Returns
-    -------
-    results : list
-        In the order of the items.
-    """
+    """Call a function with items, as `map` does, in several threads; return a list in order."""
     with ThreadPoolExecutor(count_threads()) as pool:
         return list(pool.map(function, *items))
 
 
 def split_rows(number, size):
-    """
-    Split rows into blocks.
-
-    Parameters
-    ----------
-    number, size : int
-        Number of rows in all, and in a block; the last block may be smaller.
-
-    Returns
-    -------
-    blocks : list of slice
-        The rows of each block.
-    """
+    """Return slices that split ``number`` rows into blocks of ``size``; the last may be smaller."""
     return [slice(first, min(first + size, number)) for first in range(0, number, size)]

@@ -1,4 +1,4 @@
-"""The GR700XD sky as it was seen in commissioning."""
+"""The GR700XD sky measured in commissioning."""
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -6,8 +6,8 @@ from scipy.interpolate import PchipInterpolator
 __all__ = ["SKY_COLUMNS", "SKY_RATES", "commissioning_profile"]
 
 # Column and surface brightness (DN/s) of the commissioning GR700XD background (exoTEDRF's
-# model_background96), median over the rows away from the step, means over the central rows
-# (full-frame rows 1838-1854) across the step, where the median would blur the edge.
+# model_background96): median over the rows far from the edge, means over the central rows
+# (full-frame rows 1838-1854) at the edge, which the median would blur.
 SKY_COLUMNS = np.array([
     0, 80, 200, 300, 400, 500, 600, 650, 680, 688, 690, 692, 694, 696, 698, 700, 702, 704, 706,
     708, 710, 712, 714, 718, 722, 726, 730, 736, 744, 756, 770, 786, 800, 840, 880, 920, 960,
@@ -24,17 +24,5 @@ SKY_RATES = np.array([
 
 
 def commissioning_profile(columns):
-    """
-    Interpolate the sky of commissioning.
-
-    Parameters
-    ----------
-    columns : ndarray of float
-        Full-frame, zero-based columns.
-
-    Returns
-    -------
-    profile : ndarray of float
-        Surface brightness in DN/s, flat-fielded.
-    """
+    """Return the commissioning sky at full-frame columns (from 0), DN/s, flat-fielded."""
     return PchipInterpolator(SKY_COLUMNS, SKY_RATES)(columns)

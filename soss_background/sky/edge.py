@@ -12,7 +12,7 @@ _EDGE_RANGE = (650, 770)
 # Extent of the edge before and after the column of half of its rise, columns.
 _BEFORE, _AFTER = 20, 50
 
-# Least rise of an edge, as a fraction of the sky left of it.
+# Minimum rise of an edge, as a fraction of the sky left of it.
 _LEAST_RISE = 0.05
 
 # Rows over which the shape of the edge is averaged.
@@ -20,43 +20,13 @@ _EDGE_ROWS = 4.0
 
 
 def has_edge_columns(columns, first_column=0):
-    """
-    Return whether an image has the columns in which the edge lies.
-
-    Parameters
-    ----------
-    columns : int
-        Number of its columns.
-    first_column : int
-        Full-frame column of the first.
-
-    Returns
-    -------
-    has : bool
-        True if it has those columns, and enough on both sides.
-    """
+    """Return whether an image has the columns where the edge lies, and enough on both sides."""
     low, high = (column - first_column for column in _EDGE_RANGE)
     return low >= _BEFORE and high + _BEFORE <= columns
 
 
 def find_edge(sky, first_column=0, part=0.5):
-    """
-    Find the column where the sky has risen by a fraction of the edge's height.
-
-    Parameters
-    ----------
-    sky : ndarray of float, shape (ny, nx)
-        A sky without gaps, whose rows are averaged.
-    first_column : int
-        Full-frame column of its first column.
-    part : float
-        The fraction.
-
-    Returns
-    -------
-    column : float or None
-        The column, counted from the first; None if the edge is not in the image.
-    """
+    """Return the column (float) where the edge rises to ``part`` of its height, or None."""
     low, high = (column - first_column for column in _EDGE_RANGE)
     if not has_edge_columns(sky.shape[1], first_column):
         return None
@@ -77,27 +47,13 @@ def find_edge(sky, first_column=0, part=0.5):
 
 
 def right_of_edge(sky, first_column=0):
-    """
-    Find the pixels right of the middle of the edge.
-
-    Parameters
-    ----------
-    sky : ndarray of float, shape (ny, nx)
-        A sky without gaps.
-    first_column : int
-        Full-frame column of its first column.
-
-    Returns
-    -------
-    right : ndarray of bool, shape (ny, nx)
-        True for pixels right of the edge; False everywhere if there is none.
-    """
+    """Return True for pixels right of the middle of the edge; False everywhere if there is none."""
     middle = find_edge(sky, first_column)
     return np.zeros(sky.shape, dtype=bool) if middle is None else edge_shape(sky, middle) > 0.5
 
 
 def edge_shape(sky, middle):
-    """Return the fraction of the edge's height that the sky has risen at each pixel."""
+    """Return the fraction of the edge's height at each pixel, shape (ny, nx)."""
     foot, top = round(middle - _BEFORE), round(middle + _AFTER)
     smooth = gaussian_filter(sky.astype(np.float32), (_EDGE_ROWS, 0), mode="edge")
     height = np.maximum(smooth[:, [top]] - smooth[:, [foot]], _LEAST_RISE * smooth[:, [foot]])

@@ -29,7 +29,7 @@ class BinnedSky(NamedTuple):
     Attributes
     ----------
     sky : ndarray of float32, shape (my, mx)
-        Median of each block in DN/s; NaN where none of its pixels is usable.
+        Median of each block in DN/s; NaN where no pixel is usable.
     right : ndarray of bool, shape (my, mx)
         True for blocks right of the edge.
     block : tuple of int
@@ -42,25 +42,7 @@ class BinnedSky(NamedTuple):
 
 
 def bin_sky(sky, usable, first_column=0, block=_BLOCK):
-    """
-    Bin a sky.
-
-    Parameters
-    ----------
-    sky : ndarray of float, shape (ny, nx)
-        A sky without gaps in DN/s.
-    usable : ndarray of bool, shape (ny, nx)
-        True for pixels that count.
-    first_column : int
-        Full-frame column of its first column.
-    block : tuple of int
-        Rows and columns of a block.
-
-    Returns
-    -------
-    binned : BinnedSky
-        The sky in blocks.
-    """
+    """Bin the usable pixels of a sky without gaps, DN/s, to a `BinnedSky`."""
     right = gather_blocks(right_of_edge(sky, first_column), block)
     return BinnedSky(
         nanmedian(gather_blocks(np.where(usable, sky, np.nan), block), axis=-1),
@@ -70,61 +52,19 @@ def bin_sky(sky, usable, first_column=0, block=_BLOCK):
 
 
 def match_levels(sky, template):
-    """
-    Measure the levels of a sky relative to those of a template.
-
-    Parameters
-    ----------
-    sky, template : BinnedSky
-        Skies of the same pixels.
-
-    Returns
-    -------
-    left, right : float
-        Medians of their ratio left and right of the template's edge.
-    """
+    """Return the median ratios of a sky to a template, left and right of the template's edge."""
     ratio = sky.sky / template.sky
     sides = ratio[~template.right], ratio[template.right]
     return tuple(float(nanmedian(side)) if side.size else 1.0 for side in sides)
 
 
 def expand_levels(levels, template, shape):
-    """
-    Expand two levels to the pixels left and right of a template's edge.
-
-    Parameters
-    ----------
-    levels : tuple of float
-        Levels left and right of the edge.
-    template : BinnedSky
-        The template.
-    shape : tuple of int
-        Shape (ny, nx) of the image.
-
-    Returns
-    -------
-    image : ndarray of float32, shape (ny, nx)
-        The level of each pixel.
-    """
+    """Return the level of each pixel, shape (ny, nx), given those left and right of the edge."""
     return expand_cells(at_sides(levels, template), shape, template.block)
 
 
 def at_sides(levels, template):
-    """
-    Return the level of the side of each block.
-
-    Parameters
-    ----------
-    levels : tuple of float
-        Levels left and right of the edge.
-    template : BinnedSky
-        The template.
-
-    Returns
-    -------
-    image : ndarray of float32, shape (my, mx)
-        The level of each block.
-    """
+    """Return the level of each block, shape (my, mx), given those left and right of the edge."""
     left, right = np.float32(levels)
     return np.where(template.right, right, left)
 

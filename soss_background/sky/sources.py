@@ -15,16 +15,16 @@ _SCALES = ((0.7, 0.7), (1.0, 4.0), (2.0, 12.0), (6.0, 12.0))
 
 def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
     """
-    Find significant sources in an exposure's residual on any of the scales of star light.
+    Find significant sources in an exposure's residual on any of the scales of stars and traces.
 
     Parameters
     ----------
     residual, noise : ndarray of float, shape (my, mx)
         Cells without the sky and their 1-sigma uncertainties in DN/s; NaN where unknown.
     n_sigma : float
-        Significance above which smoothed light is a source.
+        Significance of the smoothed residual above which it is a source.
     floor : ndarray of float, shape (my, mx)
-        Least brightness of a source, DN/s.
+        Minimum brightness of a source, DN/s.
     grow : int
         Cells by which a source grows in each direction.
     calibrate : bool
@@ -50,19 +50,7 @@ def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
 
 
 def dark_scatter(residuals):
-    """
-    Measure the scatter of residuals below the sky, where there is no star light.
-
-    Parameters
-    ----------
-    residuals : ndarray of float
-        Residuals in units of their expected noise.
-
-    Returns
-    -------
-    scatter : float
-        Robust standard deviation of the negative ones, at least one.
-    """
+    """Return the robust scatter, at least 1, of the negative residuals, which are free of stars."""
     dark = residuals[residuals < 0]
     return max(1.0, MAD_TO_SIGMA * float(np.median(-dark))) if dark.size else 1.0
 

@@ -23,12 +23,12 @@ class Templates:
     Attributes
     ----------
     sky : ndarray of float32, shape (ny, nx)
-        Their mean, with a median of one left of the edge.
+        Mean of the skies, with a median of one left of the edge.
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
     deviations : ndarray of float32, shape (n, my, mx)
-        In cells, the deviations of the skies from their mean as fractions of it, after the levels
-        on both sides of the edge were matched; none for a single sky.
+        Fractional deviations of the skies from their mean in cells, after the levels on both sides
+        of the edge were matched; empty for a single sky.
     noise : ndarray of float32, shape (ny, nx)
         1-sigma uncertainty of ``sky``.
     """
@@ -39,19 +39,7 @@ class Templates:
     noise: np.ndarray
 
     def shifted(self, shift):
-        """
-        Shift the sky towards larger columns.
-
-        Parameters
-        ----------
-        shift : float
-            Pixels.
-
-        Returns
-        -------
-        left, right : ndarray of float32, shape (ny, nx)
-            Contributions left and right of the edge; their sum is the sky.
-        """
+        """Return the sky left and right of the edge, shifted by pixels towards larger columns."""
         sky, right = shift_columns(self.sky, shift), shift_columns(self.right, shift)
         return sky * (1 - right), sky * right
 
@@ -108,38 +96,12 @@ def align_templates(skies, noises, first_column=0):
 
 
 def bin_smooth(image):
-    """
-    Average an image in cells, without outlier rejection.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Values.
-
-    Returns
-    -------
-    means : ndarray of float32, shape (my, mx)
-        Mean of each cell.
-    """
+    """Return the mean of each cell, float32, shape (my, mx), without outlier rejection."""
     return np.nanmean(gather_blocks(image), axis=-1)
 
 
 def shift_columns(image, shift):
-    """
-    Shift an image along its rows by linear interpolation.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Values; columns beyond the image repeat the outermost ones.
-    shift : float
-        Pixels towards larger columns.
-
-    Returns
-    -------
-    shifted : ndarray, shape (ny, nx)
-        The shifted image.
-    """
+    """Shift an image to larger columns by linear interpolation; repeat the outermost column."""
     place = np.clip(np.arange(image.shape[1]) - shift, 0, image.shape[1] - 1)
     left = np.minimum(place.astype(int), image.shape[1] - 2)
     share = (place - left).astype(image.dtype)

@@ -1,8 +1,7 @@
-"""
-Expected SOSS traces of a target.
+"""Expected SOSS traces of a target.
 
-Orders 1 and 2 come from a PASTASOSS reference file where there is one, else from a table that was
-created from the same public data (``benchmarks/trace_table.py``).
+Orders 1 and 2 come from a PASTASOSS reference file if there is one, else from a table created from
+the same public data (``benchmarks/trace_table.py``).
 """
 
 import functools
@@ -21,12 +20,12 @@ __all__ = ["ORDERS", "Trace", "expected_trace", "trace_distance"]
 # Orders that fall on SUBSTRIP256.
 ORDERS = (1, 2, 3)
 
-# Highest row of SUBSTRIP256 up to which a trace is followed, as PASTASOSS does.
+# Highest row of a trace on SUBSTRIP256, as in PASTASOSS.
 _HIGHEST_ROW = 255
 
-# No public model has a third order: columns and SUBSTRIP256 rows of its centre in a real frame of a
-# hot star (program 1512), the position of the pupil wheel there (degrees), and the point about
-# which traces turn.
+# No public model has a third order. Columns and SUBSTRIP256 rows of its centre in a real frame of a
+# hot star (program 1512), the position of the pupil wheel there (degrees), the centre of rotation
+# of the traces, and the column where the trace ends.
 _ORDER3_COLUMNS = np.arange(20.0, 861.0, 120.0)
 _ORDER3_ROWS = np.array([145.0, 146.5, 149.5, 154.0, 160.5, 169.0, 181.5, 197.5])
 _ORDER3_PWCPOS, _ORDER3_ORIGIN = 245.7787, (1887.0, 54.0)
@@ -64,12 +63,12 @@ def expected_trace(order, window, pwcpos, reference=None):
     pwcpos : float
         Position of the pupil wheel, degrees.
     reference : `~stdatamodels.jwst.datamodels.PastasossModel`, optional
-        Reference file of the traces; by default the table of this package is used. The table holds
-        its wavelengths at the range of wheel positions that they were calibrated for.
+        Reference file of the traces; by default the table of this package, whose wavelengths stay
+        constant beyond the wheel positions that they were calibrated for.
 
     Returns
     -------
-    trace : `Trace`
+    trace : Trace
         Rows and wavelengths in every column of the window.
     """
     columns = window.x0 + np.arange(window.nx, dtype=float)
@@ -87,7 +86,7 @@ def expected_trace(order, window, pwcpos, reference=None):
 
 def _predict(reference, order, pwcpos):
     """Return columns, SUBSTRIP256 rows and wavelengths of an order from a reference file."""
-    # A dependency as large as jwst is imported when it is needed.
+    # jwst is slow to import, hence only when it is needed.
     from jwst.extract_1d.soss_extract.pastasoss import get_soss_traces
 
     low, high = reference.meta.pwcpos_bounds
@@ -142,23 +141,7 @@ def _resample(columns, known, values):
 
 
 def trace_distance(window, pwcpos, reference=None):
-    """
-    Measure how far pixels are from the target's first two orders.
-
-    Parameters
-    ----------
-    window : `~soss_background.detector.Window`
-        The pixels.
-    pwcpos : float
-        Position of the pupil wheel, degrees.
-    reference : `~stdatamodels.jwst.datamodels.PastasossModel`, optional
-        Reference file of the traces, see `expected_trace`.
-
-    Returns
-    -------
-    distance : ndarray of float, shape (ny, nx)
-        Distance along the column from the nearest trace, pixels; infinite where a column has none.
-    """
+    """Return the distance along columns from order 1 or 2 in pixels; infinite without a trace."""
     rows = np.arange(window.ny)[:, np.newaxis]
     distance = np.full(window.shape, np.inf)
     for order in (1, 2):

@@ -1,4 +1,4 @@
-"""What every step of the package shares: CRDS in or out of reach, logging, names, saving."""
+"""Base classes of steps and pipelines: CRDS access, logging, names, saving."""
 
 import logging
 import os
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 
 
 class SkyflatMixin:
-    """What the steps and the pipelines of the package do otherwise than those of jwst."""
+    """Behaviour of the package's steps and pipelines that differs from those of jwst."""
 
     @staticmethod
     def get_stpipe_loggers():
-        """Name the loggers whose messages are shown and kept."""
+        """Return the names of the loggers whose messages are shown and saved."""
         return (*Step.get_stpipe_loggers(), "soss_background")
 
     @classmethod
     def _get_crds_parameters(cls, dataset):
-        """Read what CRDS matches on; what cannot be read is named later, by the step itself."""
+        """Return the metadata that CRDS matches; the step itself reports unreadable files."""
         try:
             with ignore_file_warnings():
                 return super()._get_crds_parameters(dataset)
@@ -53,7 +53,7 @@ class SkyflatMixin:
 
     @classmethod
     def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
-        """Ask CRDS for parameters where it can be reached."""
+        """Return parameters from CRDS if it can be reached."""
         return super().get_config_from_reference(
             dataset,
             disable=disable if crds_reachable() else True,
@@ -61,7 +61,7 @@ class SkyflatMixin:
         )
 
     def get_pars(self, *args, **kwargs):
-        """List the parameters; texts in lists become plain ones, which can be saved."""
+        """Return the parameters; strings in lists become plain str, which can be saved."""
         pars = super().get_pars(*args, **kwargs)
         return {
             name: [str(item) if isinstance(item, str) else item for item in value]
@@ -71,7 +71,7 @@ class SkyflatMixin:
         }
 
     def run(self, *args):
-        """Run the step; a fault that the user can mend is logged in one line."""
+        """Run the step; log a fault that the user can fix in one line."""
         if not isinstance(self.parent, SkyflatMixin):
             # Before jwst's own steps change what they were given.
             self._run = self._tell_run(name_inputs(args))
@@ -84,7 +84,7 @@ class SkyflatMixin:
             raise
 
     def finalize_result(self, result, reference_files_used):
-        """Record versions, reference files, logs and the run, also where CRDS cannot be asked."""
+        """Record versions, reference files, logs and the run, even if CRDS cannot be reached."""
         if self.parent is None and isinstance(result, datamodels.JwstDataModel):
             run = self.describe_run()
             for line in wrap_command(run["command"]):
@@ -102,18 +102,11 @@ class SkyflatMixin:
     _run = None
 
     def _tell_run(self, names):
-        """Tell the run on inputs of these names."""
+        """Describe the run on inputs of these names."""
         return {"command": describe_command(self, names), "parameters": list_parameters(self)}
 
     def describe_run(self):
-        """
-        Tell how the user called this step, or the pipeline that it is part of.
-
-        Returns
-        -------
-        run : dict
-            ``command`` that repeats the run, and ``parameters``.
-        """
+        """Return the ``command`` that repeats the user's run, and its ``parameters``."""
         if isinstance(self.parent, SkyflatMixin):
             return self.parent.describe_run()
         return self._run or self._tell_run([])
@@ -131,24 +124,7 @@ class SkyflatMixin:
         return super().remove_suffix(name)
 
     def open_exposures(self, inputs):
-        """
-        Open the exposures that a step is given.
-
-        Parameters
-        ----------
-        inputs : tuple
-            Positional arguments of the step, see `soss_background.io.exposures.open_libraries`.
-
-        Returns
-        -------
-        list of `~jwst.datamodels.ModelLibrary`
-            One library for each product of the association, or a single one.
-
-        Raises
-        ------
-        SkyflatError
-            If an exposure cannot be used.
-        """
+        """Return a `ModelLibrary` for each product of the step's inputs, see `open_libraries`."""
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
         libraries = open_libraries([self.make_input_path(item) for item in inputs], self.scratch())
@@ -157,19 +133,14 @@ class SkyflatMixin:
 
     def scratch(self):
         """
-        Find where exposures are kept while they are worked on.
+        Return the folder for exposures in work: that of the products, if it is writable.
+
+        Exposures may need gigabytes, more than a system's temporary folder holds.
 
         Returns
         -------
         folder : `~pathlib.Path` or None
-            The folder of the products: exposures may take gigabytes, which a system's temporary
-            folder, used only if the other is not writable, may not have. None if they are kept in
-            memory.
-
-        Raises
-        ------
-        SkyflatError
-            If a folder that is given cannot be written to.
+            The folder; None if ``in_memory`` is set.
         """
         output_dir = self.search_attr("output_dir")
         folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
@@ -180,7 +151,7 @@ class SkyflatMixin:
         return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
-        """Save under the model's own name unless another is given; no file is left half-written."""
+        """Save under the model's own name unless another is given; write the file atomically."""
         output_file = output_file or self.output_file
         if not (self.save_results or output_file or force):
             return None
@@ -199,25 +170,14 @@ class SkyflatMixin:
         return path
 
     def save_product(self, write, name, suffix, extension):
-        """
-        Save what is no data model, named as the data models are.
-
-        Parameters
-        ----------
-        write : callable
-            Writes the file whose path it is given.
-        name : str
-            Name of the exposure; the user's own ``output_file`` goes before it.
-        suffix, extension : str
-            What the name of the file ends with.
-        """
+        """Save a file that ``write(path)`` writes, named as the data models are."""
         name = self.search_attr("output_file") or name
         path = Path(self.make_output_path(name, suffix=suffix, ext=extension))
         save_whole(write, path)
         log.info("Saved %s in %s", suffix, path)
 
     def _save_library(self, library, suffix, idx, output_file, force, components):
-        """Save the models of a library; those that share a given name are numbered."""
+        """Save the models of a library; number those that share a given name."""
         paths = []
         with library:
             for index, model in enumerate(library):
@@ -232,24 +192,7 @@ class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
     def open_exposure(self, init):
-        """
-        Open the exposure that a step is given, to look at it.
-
-        Parameters
-        ----------
-        init : str, `~pathlib.Path` or data model
-            The exposure.
-
-        Returns
-        -------
-        exposure : `~stdatamodels.jwst.datamodels.JwstDataModel`
-            The exposure itself, which the step must not change.
-
-        Raises
-        ------
-        SkyflatError
-            If it cannot be read, or is neither an image nor a cube.
-        """
+        """Open the step's input, an image or cube, which the step must not change."""
         init, name, kind = self._look_into(init)
         exposure = self.prepare_output(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
@@ -257,24 +200,7 @@ class SkyflatStep(SkyflatMixin, Step):
         return exposure
 
     def open_skyflat(self, init):
-        """
-        Open the skyflat that a step is given.
-
-        Parameters
-        ----------
-        init : str, `~pathlib.Path` or SkyflatModel
-            The skyflat.
-
-        Returns
-        -------
-        SkyflatModel
-            The skyflat, or a copy of it unless the step is part of a pipeline.
-
-        Raises
-        ------
-        SkyflatError
-            If it is not a skyflat, or lacks BKG, ERR or DQ.
-        """
+        """Open the step's skyflat, which must have BKG, ERR and DQ; copy it outside a pipeline."""
         init, name, kind = self._look_into(init)
         if kind != SkyflatModel.__name__:
             raise SkyflatError(f"{name}: not a skyflat")
@@ -296,7 +222,7 @@ class SkyflatPipelineBase(SkyflatMixin, Pipeline):
     """Base class of the package's pipelines."""
 
     def _precache_references(self, input_file):
-        """Make sure, before any work is done, that every reference file can be had."""
+        """Raise, before any work is done, unless every reference file is available."""
         overrides = {kind: self.get_ref_override(kind) for kind in self.reference_file_types}
         for kind, override in overrides.items():
             if override is None and not crds_reachable():

@@ -1,4 +1,4 @@
-"""CRDS, within or out of reach."""
+"""Access to CRDS, which need not be reachable."""
 
 import functools
 import logging
@@ -24,20 +24,13 @@ _PATIENCE = 10
 
 
 def crds_reachable():
-    """
-    Tell whether CRDS can be asked for reference files.
-
-    Returns
-    -------
-    bool
-        True if there is a CRDS cache, or else a server that answers.
-    """
+    """Return whether there is a CRDS cache, or else a server that answers."""
     return _crds_reachable(crds_config.get_crds_cfgpath("jwst"), os.environ.get("CRDS_SERVER_URL"))
 
 
 @functools.cache
 def _crds_reachable(cache, server):
-    """Look once for each cache and server."""
+    """Check once for each cache and server."""
     if (Path(cache) / "server_config").is_file():
         return True
     if server is None:
@@ -54,22 +47,7 @@ def _crds_reachable(cache, server):
 
 
 def open_pastasoss(step, exposure):
-    """
-    Open the PASTASOSS reference file of an exposure, without which the table of traces serves.
-
-    Parameters
-    ----------
-    step : `~jwst.stpipe.Step`
-        The step, which records the file.
-    exposure : data model
-        The exposure.
-
-    Returns
-    -------
-    context manager
-        Its target is a `~stdatamodels.jwst.datamodels.PastasossModel`, or None if CRDS is out of
-        reach or has no such file.
-    """
+    """Open the PASTASOSS file of an exposure as a context; None if CRDS has none or is offline."""
     if step.get_ref_override("pastasoss") is None and not crds_reachable():
         return nullcontext()
     try:
@@ -81,7 +59,7 @@ def open_pastasoss(step, exposure):
 
 
 def no_reference_error(kind, reason):
-    """Make the error for a reference file that is needed and cannot be had."""
+    """Return the error for a reference file that is needed and not available."""
     return SkyflatError(
         f"No {kind} reference file: {reason}. Give one with "
         f"--steps.flat_field.override_{kind}=FILE, leave the correction out with "
@@ -90,7 +68,7 @@ def no_reference_error(kind, reason):
 
 
 def check_reference(path):
-    """Raise unless a reference file is there, whole, and an image."""
+    """Raise unless a reference file exists, is complete, and holds an image."""
     fault = "cannot be read as a reference file"
     with tell_of_fault(path, fault), fits.open(path, memmap=False) as hdus:
         shape = hdus["SCI"].data.shape

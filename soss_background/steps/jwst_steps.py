@@ -1,4 +1,4 @@
-"""Steps of jwst, which also run where CRDS cannot be reached."""
+"""Steps of jwst that also run if CRDS cannot be reached."""
 
 import logging
 from typing import ClassVar
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
-    """The flat-field step of jwst, which also runs where CRDS cannot be reached."""
+    """The flat-field step of jwst, which also runs if CRDS cannot be reached."""
 
-    # The other types that jwst's step asks for are NIRSpec's.
+    # The other types of jwst's step are for NIRSpec.
     reference_file_types: ClassVar = ["flat"]
 
     _flat_path = _flat = None
@@ -29,17 +29,17 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         return JwstFlatFieldStep.get_config_reftype()
 
     def get_ref_override(self, reference_file_type):
-        """Find the flat that the user gives, by either of the two ways that jwst has."""
+        """Return the user's flat, given by either of jwst's two parameters."""
         return super().get_ref_override(reference_file_type) or self.user_supplied_flat
 
     def get_reference_file(self, input_file, reference_file_type):
-        """Get the flat, or end with one line that tells the ways out."""
+        """Return the flat, or raise an error that lists the alternatives."""
         if self.get_ref_override(reference_file_type) is None and not crds_reachable():
             raise no_reference_error(reference_file_type, "CRDS cannot be reached")
         return super().get_reference_file(input_file, reference_file_type)
 
     def _get_references(self, data, exposure_type):
-        """Open the flat, but once for all exposures that it fits."""
+        """Open the flat, once for all exposures that use it."""
         path = self.get_reference_file(data, "flat")
         if path == "N/A":
             return super()._get_references(data, exposure_type)
@@ -50,7 +50,7 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
 
 
 class PhotomStep(SkyflatMixin, JwstPhotomStep):
-    """The flux calibration of jwst, which also runs where CRDS cannot be reached."""
+    """The flux calibration of jwst, which also runs if CRDS cannot be reached."""
 
     @classmethod
     def get_config_reftype(cls):
@@ -58,7 +58,7 @@ class PhotomStep(SkyflatMixin, JwstPhotomStep):
         return JwstPhotomStep.get_config_reftype()
 
     def get_reference_file(self, input_file, reference_file_type):
-        """Get a reference file; spectra do without that of the pixels' areas."""
+        """Return a reference file; spectra need none of the pixel areas."""
         if reference_file_type == "area":
             return "N/A"
         return super().get_reference_file(input_file, reference_file_type)

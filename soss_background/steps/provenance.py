@@ -1,4 +1,4 @@
-"""How a skyflat came about: the command that makes it again, and all parameters."""
+"""Provenance of a product: the command that reproduces it, and all parameters."""
 
 import logging
 import shlex
@@ -15,10 +15,10 @@ __all__ = [
     "wrap_command",
 ]
 
-# Letters of a HISTORY card without those of the mark that the next goes on.
+# Characters of a HISTORY card, without the mark of a continued line.
 _CARD = 70
 
-# Parameters of stpipe that do not change what is in a product, or that strun sets itself.
+# Parameters of stpipe that do not change a product, or that strun sets itself.
 _HOUSEKEEPING = {
     "input_dir",
     "output_use_index",
@@ -28,21 +28,7 @@ _HOUSEKEEPING = {
 
 
 def describe_command(step, names):
-    """
-    Tell the command that runs a step or a pipeline again.
-
-    Parameters
-    ----------
-    step : `~stpipe.Step`
-        The step with its parameters.
-    names : list of str
-        What it was run on, see `name_inputs`.
-
-    Returns
-    -------
-    command : str
-        A call of ``strun`` with the parameters that are not the default.
-    """
+    """Return the ``strun`` command that repeats a run, with parameters that are not defaults."""
     defaults = list_parameters(step, default=True)
     options = [
         f"--{name}={_text(value)}"
@@ -54,28 +40,12 @@ def describe_command(step, names):
 
 
 def list_parameters(step, prefix="", *, default=False):
-    """
-    List the parameters of a step, and those of the steps of a pipeline.
-
-    Parameters
-    ----------
-    step : `~stpipe.Step`
-        The step.
-    prefix : str
-        What comes before the names.
-    default : bool
-        True to list the default values, False for those the step has.
-
-    Returns
-    -------
-    parameters : dict
-        Values by name, as ``strun`` has them, such as ``steps.skyflat_mask.n_sigma``.
-    """
+    """Return parameters, or defaults, by their ``strun`` names (``steps.skyflat_mask.n_sigma``)."""
     spec = config_parser.get_merged_spec_file(type(step))
     values = config_parser.config_from_dict({}, spec) if default else step.get_pars()
     for kind in () if default else step.reference_file_types:
         values[f"override_{kind}"] = str(getattr(step, f"override_{kind}", None) or "") or None
-    # What the user called saves its results anyway.
+    # The step or pipeline that the user called saves its results anyway.
     left_out = {*_HOUSEKEEPING, "steps"} | ({"save_results"} if not prefix else set())
     kept = [key for key in values if key not in left_out]
     found = {prefix + key: _plain(values[key]) for key in kept}
@@ -85,19 +55,7 @@ def list_parameters(step, prefix="", *, default=False):
 
 
 def wrap_command(command):
-    """
-    Bring a command to lines that fit into a FITS header, and that a shell takes for one.
-
-    Parameters
-    ----------
-    command : str
-        See `describe_command`.
-
-    Returns
-    -------
-    lines : list of str
-        Lines of ASCII letters, all but the last of which end with a backslash.
-    """
+    """Wrap a command for a FITS header, in ASCII; all lines but the last end with a backslash."""
     lines = [""]
     for word in map(shlex.quote, shlex.split(command)):
         word = word.replace("\n", " ").encode("ascii", "backslashreplace").decode()
@@ -109,20 +67,7 @@ def wrap_command(command):
 
 
 def name_inputs(inputs):
-    """
-    Name what a step is run on.
-
-    Parameters
-    ----------
-    inputs : tuple or list
-        Paths, models, libraries, or lists of these.
-
-    Returns
-    -------
-    names : list of str
-        Names of files stay as they are, models have their file's name, libraries that of their
-        association.
-    """
+    """Return the names of paths, models and libraries, also in nested lists."""
     names = []
     for item in inputs:
         if isinstance(item, str | Path):
@@ -137,20 +82,13 @@ def name_inputs(inputs):
 
 
 def name_log_files():
-    """
-    Name the files that keep the log of this run.
-
-    Returns
-    -------
-    paths : list of str
-        What ``--log-file`` of ``strun`` gives.
-    """
+    """Return the paths of the files that ``--log-file`` of ``strun`` writes."""
     handlers = logging.getLogger("soss_background").handlers
     return [each.baseFilename for each in handlers if isinstance(each, logging.FileHandler)]
 
 
 def _plain(value):
-    """Take the name of what is no number, text or list of these, such as a function as a hook."""
+    """Return numbers, strings and lists of them unchanged, other objects such as hooks by name."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -160,7 +98,7 @@ def _plain(value):
 
 
 def _text(value):
-    """Write a value as it is given on the command line, where a comma makes a list."""
+    """Format a value for the command line, where a comma makes a list."""
     if not isinstance(value, list):
         return str(value)
     return ",".join(str(item) for item in value) + "," * (len(value) == 1)

@@ -1,4 +1,4 @@
-"""Quality metrics: their definitions, their acceptable ranges, and the table QC."""
+"""Quality metrics: their definitions, their acceptable ranges, and the QC table."""
 
 import logging
 import re
@@ -26,11 +26,11 @@ class Metric(NamedTuple):
     Attributes
     ----------
     unit : str
-        Its unit, empty for counts, fractions and ratios.
+        Unit, empty for counts, fractions and ratios.
     limits : tuple of float or None
-        Lowest and highest acceptable value by default, both inclusive; None for no range.
+        Default lowest and highest acceptable value, both inclusive; None for no range.
     comment : str
-        What it measures.
+        Description of the measured quantity.
     """
 
     unit: str
@@ -40,7 +40,7 @@ class Metric(NamedTuple):
 
 def read_ranges(path, metrics):
     """
-    Read the acceptable ranges of metrics.
+    Read the acceptable ranges of metrics, as a dict of (low, high), or None for no range.
 
     Parameters
     ----------
@@ -48,18 +48,13 @@ def read_ranges(path, metrics):
         YAML file that maps names to ``[low, high]`` or null, or ECSV table with the columns name,
         low and high (NaN for no range); None for the defaults.
     metrics : dict of Metric
-        Definitions of the metrics by name. The row number at the end of a measured name, as in
-        ``step_column_256``, is optional.
+        Definitions by name, without the row number that may end a measured name, as in
+        ``step_column_256``.
 
     Returns
     -------
     ranges : dict of tuple of float, or None
-        Lowest and highest acceptable value by name; None for no range.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, names an unknown metric, or holds no valid range for one.
+        Lowest and highest acceptable value by name.
     """
     ranges = {name: metric.limits for name, metric in metrics.items()}
     if path is None:
@@ -113,32 +108,13 @@ def _check_limits(path, name, limits):
 
 
 def _definition(name, by_name):
-    """Return the entry of a metric, by its own name or by its name without the row."""
+    """Return the entry of a metric, by its own name or by its name without the row number."""
     kind = re.sub(r"_\d+$", "", str(name))
     return by_name[name] if name in by_name else by_name.get(kind)
 
 
 def flag_metrics(values, metrics, ranges, dtype):
-    """
-    Compare metrics with their ranges.
-
-    Parameters
-    ----------
-    values : dict of float or None
-        Measured values by name: NaN if a value could not be measured, None if there is nothing to
-        measure.
-    metrics : dict of Metric
-        Definitions.
-    ranges : dict of tuple of float, or None
-        See `read_ranges`.
-    dtype : dtype
-        Columns of QC.
-
-    Returns
-    -------
-    table : ndarray, shape (n,)
-        QC: name, value, unit, comment, low, high (NaN if there is no range) and flag.
-    """
+    """Return QC with flags; ``values`` holds NaN for failed measurements, None if there is none."""
     table = np.zeros(len(values), dtype=dtype)
     for row, (name, value) in zip(table, values.items(), strict=True):
         metric, limits = _definition(name, metrics), _definition(name, ranges)
@@ -154,23 +130,7 @@ def flag_metrics(values, metrics, ranges, dtype):
 
 
 def log_metrics(table, name, *, fail):
-    """
-    Log metrics, and warn of those that are out of range.
-
-    Parameters
-    ----------
-    table : ndarray, shape (n,)
-        QC.
-    name : str
-        File that was measured.
-    fail : bool
-        Raise an error instead of a warning.
-
-    Raises
-    ------
-    SkyflatError
-        If a metric is out of range and ``fail`` is set.
-    """
+    """Log QC and warn of metrics out of range; if ``fail``, raise SkyflatError instead."""
     for line in format_metrics(table):
         log.info("%s", line)
     faults = [f"{name}: {fault}" for fault in list_failures(table)]
@@ -203,20 +163,7 @@ def format_metrics(table):
 
 
 def format_number(value):
-    """
-    Format a number briefly.
-
-    Parameters
-    ----------
-    value : float
-        The number.
-
-    Returns
-    -------
-    text : str
-        Four digits; all digits of a whole number below a billion, such as a count; dashes for a
-        masked value.
-    """
+    """Return a number with 4 digits, a whole one below 1e9 with all; dashes for a masked one."""
     if np.ma.is_masked(value):
         return str(value)
     whole = np.isfinite(value) and value == round(value) and abs(value) < 1e9
@@ -224,5 +171,5 @@ def format_number(value):
 
 
 def read_text(value):
-    """Return a string of a table as str; tables read from a file hold bytes."""
+    """Return a string of a table as str; tables that are read from a file hold bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

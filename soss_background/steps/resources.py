@@ -11,15 +11,10 @@ __all__ = ["few_collections", "limit_resources"]
 
 class _Shared:
     """
-    A context that overlapping users, also of several threads, enter and leave as one.
+    A context that overlapping users, also in several threads, enter and leave as one.
 
-    The first user enters the context and the last one leaves it, so that the state of the process
-    that the first one found is the state that the last one restores.
-
-    Parameters
-    ----------
-    create : callable
-        Return the context manager.
+    The first user enters it and the last one leaves it, which restores the state of the process
+    that the first one found. ``create`` returns the context manager.
     """
 
     def __init__(self, create):
@@ -75,14 +70,7 @@ _FROZEN, _LIMITED = _Shared(_freeze), threading.Lock()
 
 
 def few_collections():
-    """
-    Exempt existing objects from garbage collection, which begins each run of a step.
-
-    Returns
-    -------
-    context : context manager
-        Nothing stays frozen when the last of overlapping contexts ends.
-    """
+    """Return a context that exempts existing objects from the garbage collection of each run."""
     return _FROZEN
 
 
