@@ -1,4 +1,4 @@
-"""Many visits on a Dask cluster, one task an association."""
+"""Run many visits on a Dask cluster, one task per association."""
 
 import contextlib
 import gc
@@ -26,10 +26,10 @@ from soss_background.io.exposures import describe_products, open_libraries
 
 __all__ = ["open_client", "run_batch"]
 
-# Memory that a visit takes, in bytes: no more of them are run at a time than there is memory for.
+# Memory of a visit, bytes: the available memory limits the number of simultaneous visits.
 _MEMORY = 1e9
 
-# Seconds to wait for a scheduler, and after which it is looked whether a batch is to stop.
+# Seconds to wait for a scheduler, and between checks whether a batch is to stop.
 _PATIENCE, _LOOK = 10, 0.5
 
 
@@ -41,11 +41,9 @@ def open_client(scheduler=None, workers=None):
     Parameters
     ----------
     scheduler : str, optional
-        Address of the scheduler of a cluster whose workers see the same files, or the file that
-        the scheduler has written.
+        Address or scheduler file of a cluster whose workers see the same files.
     workers : int, optional
-        Number of processes, if a cluster is started; by default as many as there are cores, and
-        memory for.
+        Number of processes of a new cluster; by default limited by cores and memory.
 
     Yields
     ------
@@ -67,9 +65,9 @@ def open_client(scheduler=None, workers=None):
     settings = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
     settings |= {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
     with (
-        # A worker gets one visit at a time: when it dies, no other is suspected.
+        # A worker gets one visit at a time: when it dies, no other visit is blamed.
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
-        # Bars of several visits would run into each other.
+        # Disable the progress bars of visits, which would overlap.
         dask.config.set({"distributed.nanny.pre-spawn-environ.TQDM_DISABLE": 1}),
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         LocalCluster(local_directory=folder, **settings) as cluster,
@@ -80,38 +78,37 @@ def open_client(scheduler=None, workers=None):
 
 
 def _ignore_interrupts():
-    """Leave it to the parent to end a worker: a terminal interrupts both."""
+    """Let the parent end the workers: a terminal interrupts both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False, stop=None):
     """
-    Make the skyflats of many associations; what fails does not stop the others.
+    Run the skyflat pipeline on many associations.
 
-    Products come to their place when they are complete. Those that are there already are not made
-    again, so that a batch that was interrupted can be started again.
+    A failed association does not stop the others. Products appear in the output folder when they
+    are complete; finished products are skipped, so that an interrupted batch can be restarted.
 
     Parameters
     ----------
     client : `distributed.Client`
         The cluster.
-    associations : list of `~pathlib.Path`
+    associations : list of str or `~pathlib.Path`
         Association files.
-    output_dir : `~pathlib.Path`
-        Folder of the products and of a log of each association.
+    output_dir : str or `~pathlib.Path`
+        Folder of the products and of a log for each association.
     arguments : list of str
-        Further arguments for the pipeline, as ``strun`` takes them.
+        Further arguments of the pipeline, in the format of ``strun``.
     overwrite : bool
-        Whether products that exist are made again.
+        Whether to replace finished products.
     stop : `threading.Event`, optional
         Ends the batch when it is set.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        For each association its ``status`` (made, kept, failed, or not done if the batch was
-        interrupted), its ``products``, the time it took in ``seconds``, and a ``message`` that
-        tells why it failed.
+        ``association``, ``status`` (made, kept, failed, or not done if the batch was interrupted),
+        ``products``, run time in ``seconds``, and a ``message``, the reason of a failure.
     """
     paths = [Path(path).absolute() for path in associations]
     output_dir = Path(output_dir).absolute()
@@ -132,14 +129,14 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
     if stop.is_set():
         client.cancel(list(futures))
     else:
-        # A worker that was killed has left what it was at.
+        # Killed workers leave unfinished files.
         _clean(output_dir, labels.values())
     _reject_twins(rows.values())
     return Table(rows=list(rows.values()), units={"seconds": "s"})
 
 
 def _wait(futures, stop):
-    """Yield futures when they are done, until a batch is to stop."""
+    """Yield futures when they are done, until the batch is stopped."""
     left = set(futures)
     with tqdm(desc="Making skyflats", total=len(left), unit="visit", disable=None) as progress:
         while left and not stop.is_set():
@@ -152,28 +149,28 @@ def _wait(futures, stop):
 
 
 def _clean(output_dir, labels):
-    """Remove the unfinished work of workers that are no more."""
+    """Remove the unfinished work of workers that have ended."""
     for label in labels:
         for folder in output_dir.glob(f".batch-{label}-????????"):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lost(path, future):
-    """Describe a visit whose workers died, or of which the cluster knows nothing any more."""
+    """Return the row of a visit whose workers died, or that the cluster has lost."""
     if future.status == "error":
         return _row(path, "failed", message=_tell(future.exception()))
     return _row(path, "failed", message=f"the cluster says that it is {future.status}")
 
 
 def _tell(err):
-    """Tell an error, with its kind if it is not one of this package's."""
+    """Return the message of an error, with its type unless it is a SkyflatError."""
     if isinstance(err, KilledWorker):
         return "its worker died again and again (out of memory?)"
     return err if isinstance(err, SkyflatError) else f"{type(err).__name__}: {err}"
 
 
 def _reject_twins(rows):
-    """Let associations fail whose product is that of one before them."""
+    """Set associations to failed whose product is that of an earlier one."""
     owners = {}
     for row in rows:
         for product in row["products"].split():
@@ -183,7 +180,7 @@ def _reject_twins(rows):
 
 
 def _labels(paths):
-    """Name each association by its file; those of one name also by where they are."""
+    """Map each association to its file name, made unique by a hash of its path if necessary."""
     names = Counter(path.stem for path in paths)
     places = {path: hashlib.sha256(str(path).encode()).hexdigest()[:8] for path in paths}
     return {
@@ -193,7 +190,7 @@ def _labels(paths):
 
 
 def _row(path, status, products=(), seconds=0.0, message=""):
-    """Describe what became of an association."""
+    """Return the row of an association in the table of results."""
     return {
         "association": str(path),
         "status": status,
@@ -204,18 +201,18 @@ def _row(path, status, products=(), seconds=0.0, message=""):
 
 
 def _run_visit(path, output_dir, label, arguments, overwrite, here):
-    """Make the skyflats of an association, on a worker."""
+    """Run the pipeline on an association, on a worker; return its row."""
     start, printed = time.monotonic(), io.StringIO()
     try:
         names = [each.name for each in describe_products(open_libraries([path]))]
         if not overwrite and all((output_dir / name).exists() for name in names):
             return _row(path, "kept", names)
-        # Paths among the arguments are those of the user.
+        # Relative paths in the arguments refer to the user's folder.
         with contextlib.redirect_stderr(printed), contextlib.chdir(here):
             _run_pipeline(path, output_dir, label, arguments, names)
-    except SystemExit:  # as strun ends when it is called in a wrong way
+    except SystemExit:  # strun exits so for invalid arguments
         message = (printed.getvalue().splitlines() or [f"see {label}.log"])[-1]
-    except Exception as err:  # whatever it is, the others go on
+    except Exception as err:  # no error stops the other visits
         message = _tell(err)
     else:
         return _row(path, "made", names, time.monotonic() - start)
@@ -223,7 +220,7 @@ def _run_visit(path, output_dir, label, arguments, overwrite, here):
 
 
 def _run_pipeline(path, output_dir, label, arguments, names):
-    """Run the pipeline in a folder of its own, and move what it makes when all is complete."""
+    """Run the pipeline in its own folder, and move the products when all are complete."""
     folder = Path(tempfile.mkdtemp(prefix=f".batch-{label}-", dir=output_dir))
     log = output_dir / f"{label}.log"
     log.unlink(missing_ok=True)

@@ -25,26 +25,26 @@ __all__ = ["download_exposures", "query_archive"]
 
 log = logging.getLogger(__name__)
 
-# Seconds after which a silent server is given up, and between two looks at a growing file.
+# Seconds to wait for a silent server, and between two checks of the size of a growing file.
 _PATIENCE, _LOOK = 120, 1.0
 
-# Number of requests for an answer or a file, and the seconds between them.
+# Number of attempts at a request, and the pause between them, s.
 _ATTEMPTS, _PAUSE = 3, 2.0
 
-# Successive files without an answer, after which no more files are requested.
+# Number of successive files without an answer after which no more files are requested.
 _LOST = 2
 
-# HTTP errors that another request does not change, and those of a partial file that the archive
-# cannot complete because it has replaced the file.
+# HTTP errors for lack of permission, those that another request does not change, and those of a
+# partial file that the archive has replaced.
 _FORBIDDEN, _FINAL, _REPLACED = map(re.compile, ("40[13] ", "40[134] ", "41[26] "))
 
 # The first bytes of a FITS file.
 _FITS = b"SIMPLE  ="
 
-# More exposures than there will ever be; the archive's default is 5000.
+# Largest number of exposures to return; the archive's default is 5000.
 _LIMIT = 1_000_000
 
-# Columns of a table of exposures by the names that the archive has for them.
+# Columns of a table of exposures by their names in the archive.
 _COLUMNS = {
     "fileSetName": "DATASET",
     "program": "PROGRAM",
@@ -113,8 +113,8 @@ def download_exposures(table, directory=".", *, login=False):
     """
     Download exposures from MAST.
 
-    Files that exist and have the right size are kept. Files are downloaded under names that end in
-    ``.part`` and get their own names when they are complete; an interrupted download is continued.
+    Existing files of the right size are kept. Files are renamed from ``*.part`` when they are
+    complete; interrupted downloads are continued.
 
     Parameters
     ----------
@@ -128,16 +128,16 @@ def download_exposures(table, directory=".", *, login=False):
     Returns
     -------
     table : `~astropy.table.Table`
-        For each FILENAME its STATUS (fetched, kept or failed) and, if it failed, a MESSAGE.
+        FILENAME, STATUS (fetched, kept or failed) and, if it failed, a MESSAGE for each exposure.
 
     Raises
     ------
     SkyflatError
-        If the table lacks a column or has an invalid row, if the login fails, or if a file cannot
-        be written.
+        If the table lacks a column or has an invalid row, the login fails, or a file cannot be
+        written.
     """
     require_columns(table, ["FILENAME", "SIZE", "URI"], "The table of exposures")
-    # Whatever a table says, nothing is written outside of the folder.
+    # Drop folders in the table: nothing is written outside of the output folder.
     names = [Path(name).name for name in table["FILENAME"]]
     sizes = [_read_size(*row) for row in zip(names, table["SIZE"], strict=True)]
     archive = _Archive(login)
@@ -170,7 +170,7 @@ def _read_size(name, size):
 
 @contextlib.contextmanager
 def _quiet_astroquery():
-    """Silence astroquery, which draws a progress bar for each file and logs each failure."""
+    """Silence astroquery's progress bar for each file and its log of failures."""
     level = astroquery.log.level
     astroquery.log.setLevel(logging.ERROR)
     try:
@@ -181,7 +181,7 @@ def _quiet_astroquery():
 
 @contextlib.contextmanager
 def _follow(progress, path, size):
-    """Show the progress of a growing file, which astroquery does not report."""
+    """Show the progress of a growing file; astroquery does not report it."""
     start, done = progress.n, threading.Event()
 
     def look():
@@ -234,7 +234,7 @@ def _measure(partial, size):
 
 
 def _ask(question, *arguments):
-    """Ask the archive, again if it is busy."""
+    """Query the archive; try again if it is busy."""
     for attempt in range(_ATTEMPTS):
         time.sleep(attempt * _PAUSE)
         try:
@@ -245,13 +245,13 @@ def _ask(question, *arguments):
 
 
 class _Archive(MastMissionsClass):
-    """MAST, asked in a session that gives up a silent server."""
+    """MAST, queried in a session with a time limit for silent servers."""
 
     def __init__(self, login):
         super().__init__(mission="jwst")
         # astroquery offers no other way to set headers and time limits than its private session.
         self._session.mount(conf.server, _Adapter())
-        # An answer that is compressed on its way could not be continued.
+        # A compressed answer could not be continued.
         self._session.headers["Accept-Encoding"] = "identity"
         if login:
             try:
@@ -302,11 +302,7 @@ class _Archive(MastMissionsClass):
         return Table(rows=list(rows.values()), names=names, dtype=[str, str, int, str, str])
 
     def fetch(self, uri, partial, size):
-        """
-        Download a file of a size, or the rest of it; return an error message, empty if complete.
-
-        A partial file is continued unless the archive has a newer one.
-        """
+        """Download or continue a file; return an error message, empty if it is complete."""
         start = _measure(partial, size)
         if start == size:
             return ""
@@ -314,7 +310,7 @@ class _Archive(MastMissionsClass):
         if start:
             headers["If-Unmodified-Since"] = formatdate(partial.stat().st_mtime, usegmt=True)
         try:
-            # `download_products` calls this method for each file, but ends at a broken connection.
+            # `download_products` calls it for each file, but stops at a broken connection.
             message = self.download_file(uri, local_path=partial)[1] or ""
             message = message.removeprefix("HTTPError: ")
             length = partial.stat().st_size if partial.exists() else 0
@@ -322,7 +318,7 @@ class _Archive(MastMissionsClass):
         except requests.RequestException as err:
             message, length, is_wrong = one_line(err), 0, isinstance(err, _WrongRangeError)
         finally:
-            # astroquery forgets to remove its own header when a request fails.
+            # astroquery does not remove its own header when a request fails.
             for name in ("If-Unmodified-Since", "Range"):
                 headers.pop(name, None)
         if is_wrong:
@@ -333,11 +329,11 @@ class _Archive(MastMissionsClass):
 
 
 class _WrongRangeError(requests.RequestException):
-    """Raised for an answer that is not the requested rest of a file."""
+    """Exception for an answer that is not the requested rest of a file."""
 
 
 class _Adapter(HTTPAdapter):
-    """Sends requests that have a time limit, and checks ranges before astroquery appends them."""
+    """Send requests with a time limit; check ranges before astroquery appends them."""
 
     def send(self, request, timeout=None, **settings):
         response = super().send(request, timeout=timeout or _PATIENCE, **settings)

@@ -22,10 +22,7 @@ from soss_background.io.associations import save_association, save_background_as
 from soss_background.io.dates import parse_date
 from soss_background.io.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
 
-__all__ = [
-    "make_associations",
-    "make_background_associations",
-]
+__all__ = ["make_associations", "make_background_associations"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +35,7 @@ _GROUPED_BY = {
 }
 _PWCPOS = {"meta.instrument.pupil_position": ("PWCPOS", None)}
 
-# Data models of rates; the first has all integrations and is preferred.
+# Data models of count rates; the first has all integrations and is preferred.
 _RATES = ("CubeModel", "ImageModel")
 
 
@@ -47,8 +44,8 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     Write an association for each group of exposures that belong to one skyflat.
 
     Only headers are read. Files that are not NIRISS SOSS exposures (CLEAR, GR700XD) of the full
-    detector are ignored with a warning that names the reason; if an exposure is given as _rate and
-    as _rateints, the latter is used.
+    detector are ignored with a warning. If an exposure is given as _rate and _rateints, the latter
+    is used.
 
     Parameters
     ----------
@@ -59,11 +56,10 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     gap_days : float
         Longest time from the start of an exposure to that of the next, days.
     by_pwcpos : float, optional
-        Largest difference between pupil wheel positions of a group, degrees; by default they do
-        not matter.
+        Largest difference between pupil wheel positions of a group, degrees; unlimited by default.
     product_name : str, optional
-        Name of the skyflats, followed by a number if there are several; by default they get the
-        pipeline's own.
+        Name of the skyflats, followed by a number if there are several; the pipeline names them
+        by default.
 
     Returns
     -------
@@ -75,7 +71,7 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     Raises
     ------
     SkyflatError
-        If a table cannot be read, if no exposure can be used, or if a parameter is not valid.
+        If a table cannot be read, no exposure can be used, or a parameter is not valid.
     """
     for name, value, largest in (
         ("gap_days", gap_days, timedelta.max.days),
@@ -111,12 +107,12 @@ def make_background_associations(science, background, directory="."):
     Write level-2 associations of science exposures and the background that was observed with them.
 
     Only headers are read. Files that are not exposures in CLEAR and GR700XD are ignored with a
-    warning that names the reason.
+    warning.
 
     Parameters
     ----------
     science : iterable of str or `~pathlib.Path`
-        Exposures, _rate or _rateints, of any subarray; each gets an association of its own.
+        Exposures, _rate or _rateints, of any subarray; each gets its own association.
     background : iterable of str or `~pathlib.Path`
         Exposures of blank sky, all of the full detector or of the subarray of the science
         exposures.
@@ -132,7 +128,8 @@ def make_background_associations(science, background, directory="."):
     Raises
     ------
     SkyflatError
-        If a table cannot be read, if no exposure can be used, or if the subarrays differ.
+        If a table cannot be read, no exposure can be used, two science exposures would get the
+        same association, or the subarrays differ.
     """
     sciences = _collect(science, _read_rate)
     backgrounds = _collect(background, _read_rate, besides=sciences)
@@ -156,7 +153,7 @@ def make_background_associations(science, background, directory="."):
 
 
 def _check_subarrays(science, backgrounds):
-    """Raise unless all of the background is of the full detector, or of the science's subarray."""
+    """Raise unless the background is of the full detector, or of the science's subarray."""
     own = science["meta.subarray.name"]
     others = {header["meta.subarray.name"] for header in backgrounds}
     if others not in ({own}, {FULL.name}):
@@ -167,10 +164,10 @@ def _check_subarrays(science, backgrounds):
 
 
 def _save_group(directory, group, headers, product):
-    """Write the association of a group; describe it."""
+    """Write the association of a group; return its row of the table."""
     program, target, observation = group.observation
     summary, file_name = _describe(headers, product)
-    # Whatever a header says, the file stays in its folder.
+    # Quote the keywords: slashes in them must not lead out of the folder.
     place = "jw{}-o{}_{}".format(
         *(quote(part, safe="+") for part in (program, observation, target))
     )
@@ -213,7 +210,7 @@ def _warn_of_twins(rows):
 
 
 def _warn_of_strays(rows):
-    """Warn of associations of another grouping in the same folder."""
+    """Warn of associations of other groupings in the same folder."""
     written = {Path(row["association"]) for row in rows}
     for path in written:
         stem = path.name.removesuffix("_skyflat_asn.json")[:-3]
@@ -240,7 +237,7 @@ def _collect(files, read, besides=()):
 
 
 def _part_twins(headers, besides):
-    """Keep every exposure once, with all its integrations if there is a choice."""
+    """Keep each exposure once, preferably with all its integrations."""
     seen = {identity: header["name"] for header in besides for identity in identities(header)}
     taken, reasons = [], []
     for header in sorted(headers, key=_preference):
@@ -255,7 +252,7 @@ def _part_twins(headers, besides):
 
 
 def _preference(header):
-    """Sort integrations before their mean, in whatever order they are given."""
+    """Return a sort key that puts integrations before their mean."""
     return _RATES.index(header["meta.model_type"]), str(header["path"])
 
 

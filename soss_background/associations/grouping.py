@@ -43,7 +43,7 @@ class Group(NamedTuple):
     observation : tuple of str
         Program, target and observation.
     number : int
-        0 if there is no other group of the observation, else 1, 2, ... in order of time.
+        0 if the observation has no other group, else 1, 2, ... in order of time.
     exposures : list of Exposure
         The exposures in order of time.
     """
@@ -54,28 +54,9 @@ class Group(NamedTuple):
 
 
 def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
-    """
-    Group exposures that belong together.
-
-    Exposures belong together if program, target and observation agree and if none begins more than
-    ``gap_days`` after the one before it; if asked, also the pupil wheel position must agree. The
-    order in which they are given does not matter.
-
-    Parameters
-    ----------
-    exposures : iterable of Exposure
-        The exposures.
-    gap_days : float
-        Longest time from the start of an exposure to that of the next, days.
-    by_pwcpos : float, optional
-        Largest difference between any two pupil wheel positions of a group, degrees; by default
-        they do not matter.
-
-    Returns
-    -------
-    groups : list of Group
-        The groups in order of program, target, observation and time.
-    """
+    """List the groups of exposures, by program, target, observation and time."""
+    # The start of an exposure is at most gap_days after that of the previous one; the pupil wheel
+    # positions of a group differ by at most by_pwcpos degrees, if it is given.
     groups = []
     for observation, members in itertools.groupby(sorted(exposures), attrgetter("observation")):
         sequences = [
@@ -90,7 +71,7 @@ def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
 
 
 def _split_by_pwcpos(exposures, tolerance):
-    """Separate exposures whose pupil wheel positions differ; sort each part by time."""
+    """Separate exposures whose pupil wheel positions differ; sort each group by time."""
     if tolerance is None:
         return [exposures]
     parts = _split(
@@ -106,7 +87,7 @@ def _split_by_time(exposures, gap):
 
 
 def _split(exposures, is_apart):
-    """Split a list before each exposure that is apart from the part before it."""
+    """Split a list before each exposure that is apart from the preceding group."""
     parts = []
     for exposure in exposures:
         if not parts or is_apart(parts[-1], exposure):

@@ -14,7 +14,7 @@ __all__ = ["BLANK_SKY_PROGRAMS", "query_index", "read_table", "select_exposures"
 # Calibration programs that observed blank sky.
 BLANK_SKY_PROGRAMS = (1541, 4479, 6658)
 
-# Categories of programs that are not science: calibration, commissioning, engineering.
+# Categories of programs other than science: calibration, commissioning, engineering.
 _NO_SCIENCE = ("CAL", "COM", "ENG")
 
 _FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
@@ -22,36 +22,19 @@ _FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv"}
 # Keywords of SOSS exposures of the full detector.
 _FULL_SOSS = {"SUBARRAY": FULL.name, "FILTER": "CLEAR", "PUPIL": "GR700XD"}
 
-# Digits of the numbers, as headers have them.
+# Number of digits in headers.
 _DIGITS = {"PROGRAM": 5, "OBSERVTN": 3}
 
-# Columns of strings that are compared or used.
+# Columns that are converted to strings.
 _STRINGS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG", "CATEGORY")
 
 
 def read_table(path):
-    """
-    Read a table of exposures.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        A CSV or ECSV file with a column FILENAME, and FILEPATH if the files are elsewhere.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        One row per exposure. FILEPATH is the complete path of the file.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, or names no files.
-    """
+    """Read a CSV or ECSV table of exposures; FILEPATH becomes the complete path of each file."""
     if not path.is_file():
         raise SkyflatError(f"{path}: no such file")
     try:
-        # Spreadsheets write a byte order mark first.
+        # Spreadsheets start the file with a byte order mark.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         table = Table.read(
             lines, format=_FORMATS[path.suffix.lower()], converters={"TARGPROP": str}
@@ -79,14 +62,14 @@ def clean_columns(table):
 
 
 def require_columns(table, columns, name):
-    """Raise SkyflatError if a table, which messages call by a name, lacks a column."""
+    """Raise SkyflatError, which names the table, if it lacks a column."""
     for column in columns:
         if column not in table.colnames:
             raise SkyflatError(f"{name}: column {column} is missing")
 
 
 def expand_tables(paths):
-    """List files; those that a table of exposures (CSV, ECSV) lists stand for the table."""
+    """List files; replace tables of exposures (CSV, ECSV) by the files that they list."""
     files = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         is_table = path.suffix.lower() in _FORMATS
@@ -95,29 +78,7 @@ def expand_tables(paths):
 
 
 def query_index(path, product="rateints", **criteria):
-    """
-    Find exposures in an index of files.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        A CSV or ECSV file, see `read_table`, with columns PROGRAM, SUBARRAY, FILTER and DATE-BEG,
-        as STScI's library of SOSS exposures has them.
-    product : {"rateints", "rate"}
-        Kind of file.
-    **criteria : dict
-        See `select_exposures`.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        The rows that fit, in order of time, with the column SET.
-
-    Raises
-    ------
-    SkyflatError
-        If the file cannot be read, lacks a column, or lists no exposure that fits.
-    """
+    """Return the rows of a table file that `select_exposures` selects, in order of time."""
     table = read_table(path)
     require_columns(table, ["PROGRAM", "SUBARRAY", "FILTER", "DATE-BEG"], path)
     of_kind = [name.endswith(f"_{product}.fits") for name in table["FILENAME"]]
@@ -142,14 +103,14 @@ def select_exposures(table, programs=BLANK_SKY_PROGRAMS, after=None, before=None
     programs : iterable of int, optional
         Numbers of the programs, None for all.
     after, before : `datetime.datetime`, optional
-        DATE-BEG is at or after the first and before the second, UTC.
+        Earliest DATE-BEG, and the date before which it must be, UTC.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        The rows that match. The column SET is their use: calibration (programs that observed blank
-        sky), validation (others that are not science), science, or unknown where the category of
-        the program is unknown.
+        The selected rows. The column SET is their use: calibration (programs that observed blank
+        sky), validation (others that are not science), science, or unknown if the category of the
+        program is unknown.
     """
     keep = np.ones(len(table), dtype=bool)
     for column, value in _FULL_SOSS.items():
@@ -177,7 +138,7 @@ def _begins_between(after, before, text):
 
 
 def _place(path, name):
-    """Complete the path of a file, which may be given with or without its name."""
+    """Return the path of a file, given with or without its name."""
     return path if path.name == name else path / name
 
 

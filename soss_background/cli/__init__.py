@@ -1,7 +1,7 @@
 """The console script ``soss-background``: a module for each subcommand.
 
-The modules describe their options with `argparse` alone and import what they run when they run it,
-so that help texts and usage errors cost no time.
+The modules describe their options with `argparse` alone and import other modules in ``run``, so
+that help texts and usage errors are fast.
 """
 
 import argparse
@@ -30,19 +30,7 @@ _COMMANDS = (
 
 
 def main(arguments=None):
-    """
-    Run a subcommand.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Command line arguments, by default those of the process.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Run a subcommand, by default that of the command line; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _create_parser()
@@ -60,7 +48,7 @@ def main(arguments=None):
 
 
 def _create_parser():
-    """Describe the subcommands and their options."""
+    """Return the parser of the subcommands and their options."""
     parser = argparse.ArgumentParser(
         prog="soss-background", description="Empirical sky models for JWST NIRISS SOSS exposures."
     )

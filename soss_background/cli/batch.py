@@ -8,7 +8,7 @@ from pathlib import Path
 from soss_background.cli.console import print_table
 from soss_background.cli.options import add_output_dir, import_extra, positive_integer
 
-# Exit status of programs that are interrupted.
+# Exit status of an interrupted program.
 INTERRUPTED = 130
 
 
@@ -35,14 +35,14 @@ def add_parser(commands):
 
 
 def run(options):
-    """Make the skyflats of many associations; print and write a table of them."""
+    """Run the pipeline on many associations; print and write a table of the results."""
     from soss_background.io.files import check_folder
 
     batch = import_extra("batch", "batch")
     folder = options.output_dir
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # A job that a user or a queue ends still reports what it has done.
+    # A job that a user or a queue ends still writes its table.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

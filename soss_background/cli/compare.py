@@ -18,7 +18,7 @@ def add_parser(commands):
 
 
 def run(options):
-    """Print and draw how well a skyflat agrees with the truth."""
+    """Print and draw the errors of a skyflat."""
     from soss_background.simulate import comparison
 
     result = comparison.compare_with_truth(options.skyflat, options.truth)

@@ -1,4 +1,4 @@
-"""What subcommands print, and a check of what they write."""
+"""Printed output of subcommands, and a check of their output files."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def print_table(table):
 
 
 def round_table(table, digits=4):
-    """Copy a table and show its floats with few significant digits."""
+    """Return a copy of a table that shows its floats with few significant digits."""
     shown = table.copy()
     for column in shown.itercols():
         if column.dtype.kind == "f":

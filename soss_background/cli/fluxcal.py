@@ -76,7 +76,7 @@ def _add_total(parts):
     parser.add_argument(
         "--clearp", type=_positive, default=1.0, metavar="FRACTION",
         help="transmission of CLEARP, if the PSFs of F277W and redder filters are relative to the "
-        "light before it: 0.84 for those of WebbPSF (default: 1)",
+        "flux before it: 0.84 for those of WebbPSF (default: 1)",
     )  # fmt: skip
     add_output(parser, "table to write", "total.ecsv")
     parser.set_defaults(run=_total, plot=None)
@@ -138,7 +138,7 @@ def _expected(options):
 
 
 def _positive(text):
-    """Read a positive number."""
+    """Convert a string to a positive number."""
     number = float(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")

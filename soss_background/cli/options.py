@@ -24,7 +24,7 @@ def add_output_dir(parser, what):
 
 
 def add_output(parser, what, default):
-    """Add the option for the output file, which has the extension of its default."""
+    """Add the option for the output file, whose extension must be that of the default."""
     parser.add_argument(
         "-o", "--output", type=file_type(Path(default).suffix), default=Path(default),
         metavar="FILE", help=f"{what} (default: %(default)s)",
@@ -32,7 +32,7 @@ def add_output(parser, what, default):
 
 
 def add_skyflats(parser, what="skyflats"):
-    """Add the skyflats."""
+    """Add the argument for the skyflats."""
     parser.add_argument("skyflats", nargs="+", metavar="SKYFLAT", help=what)
 
 
@@ -57,7 +57,7 @@ def file_type(extension):
 
 
 def positive_integer(text):
-    """Read a positive integer."""
+    """Convert a string to a positive integer."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
@@ -65,7 +65,7 @@ def positive_integer(text):
 
 
 def given(options, *names):
-    """Select the options that are given; the defaults of a function apply to the others."""
+    """Return the options that are given; the defaults of a function apply to the others."""
     values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
 

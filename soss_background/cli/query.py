@@ -51,7 +51,7 @@ def add_parser(commands):
 
 
 def _date(text):
-    """Read a date."""
+    """Convert a string to a date."""
     try:
         return parse_date(text)
     except ValueError as err:

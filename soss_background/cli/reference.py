@@ -4,7 +4,7 @@ from soss_background.cli.console import check_no_input, print_table
 from soss_background.cli.options import add_skyflats, file_type, given, positive_integer
 from soss_background.detector import SUBARRAYS
 
-# What a reference file must not replace.
+# Files that a reference file must not replace.
 _INPUTS = "the skyflats, or their flat"
 
 
@@ -83,7 +83,7 @@ def _add_keywords(parser):
 
 
 def run(options):
-    """Write a reference file; print how well its skies fit each other."""
+    """Write a reference file; print the residuals of its skies."""
     from soss_background.io.skyflats import find_files
     from soss_background.reference import make_reference, write_reference
 

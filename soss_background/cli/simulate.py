@@ -5,8 +5,8 @@ from pathlib import Path
 
 from soss_background.detector import PWCPOS, SUBARRAYS
 
-# Settings of `soss_background.simulate.Simulation` that can be given, and their defaults. The class
-# is slow to import; a test compares the defaults.
+# Options for `soss_background.simulate.Simulation`, their defaults and help texts. The class is
+# slow to import; a test compares the defaults.
 SETTINGS = {
     "seed": (1, "random seed"),
     "n_exposures": (10, "number of dithered exposures"),

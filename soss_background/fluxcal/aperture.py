@@ -27,18 +27,18 @@ __all__ = [
 # Radius within which measured pixels keep their values, pixels.
 CORE = 5.0
 
-# Side of the box of a centroid, pixels, and how often the box follows the star.
+# Side of the box of a centroid, pixels, and largest number of iterations.
 _BOX, _STEPS = 7, 10
 # Distance to the expected position within which bad pixels are replaced to find a star, pixels.
 _NEAR = 15.0
-# A star's box is brighter than the sky by this many standard deviations.
+# Excess of a star's box over the sky, standard deviations.
 _SEEN = 5.0
 # Half of the side of the box of neighbours of a replaced pixel, by method. The box grows up to
 # _FAR until it has _ENOUGH good pixels.
 _REACH, _ENOUGH, _FAR = {"surface": 2, "median": 3}, 12, 6
-# Fraction of the flux by which bad pixels of the core may be wrong in a measured circle.
+# Largest error of a measured circle due to bad pixels of the core, as a fraction of its flux.
 _DOUBTFUL = 0.02
-# Half of a pixel's diagonal: a pixel overlaps a circle if its centre is not further out than that.
+# Half of a pixel's diagonal: a pixel overlaps a circle if its centre is at most this far outside.
 _HALF_DIAGONAL = 0.71
 
 
@@ -51,7 +51,7 @@ class Sky(NamedTuple):
 
 
 def find_star(image, bad, guess, annulus, n_sigma):
-    """Return the column and row of the star near a guess, and the `Sky` around it."""
+    """Return column and row of the star near a guess, and the `Sky` around it."""
     sky = _measure_sky(image, bad, guess, annulus, n_sigma)
     near = distances(image.shape, guess) < _NEAR
     whole, _ = replace_pixels(image, bad, bad & near)
@@ -60,7 +60,7 @@ def find_star(image, bad, guess, annulus, n_sigma):
 
 
 def _measure_sky(image, bad, position, annulus, n_sigma):
-    """Measure the mean of an annulus, clipped by the MAD, which a neighbour hardly changes."""
+    """Return the `Sky` of an annulus, clipped by the MAD, which a neighbour hardly changes."""
     values = _good_pixels(image, bad, position, annulus)
     kept = sigma_clip(values, sigma=n_sigma, maxiters=10, stdfunc="mad_std", masked=False)
     if len(kept) < 10:
@@ -74,7 +74,7 @@ def _good_pixels(image, bad, position, annulus):
 
 
 def _follow_centroid(flux, position, sky):
-    """Move a box to the centroid of its pixels until it stays; return the last centroid."""
+    """Move a box to the centroid of its pixels until it stops; return the last centroid."""
     half, seen = _BOX // 2, set()
     for _ in range(_STEPS):
         column, row = (round(value) for value in position)
@@ -92,7 +92,7 @@ def _follow_centroid(flux, position, sky):
 
 
 def distances(shape, position):
-    """Return the distance of each pixel of an image from a position, column and row."""
+    """Return the distance of each pixel of an image from a position (column, row)."""
     rows, columns = np.indices(shape)
     return np.hypot(columns - position[0], rows - position[1])
 
@@ -114,7 +114,7 @@ def replace_pixels(image, bad, wrong, how="surface"):
 
 
 def _find_neighbours(image, row, column, reach):
-    """List distances and values of the finite pixels around one; none if there are too few."""
+    """List offsets and values of the finite pixels around one; none if there are too few."""
     for half in range(reach, _FAR + 1):
         top, left = max(row - half, 0), max(column - half, 0)
         box = image[top : row + half + 1, left : column + half + 1]
@@ -133,7 +133,7 @@ def _fit_surface(y, x, values):
 
 
 def _take_median(_y, _x, values):
-    """Return the median, and the scatter of the values."""
+    """Return the median and the scatter of the values."""
     return np.median(values), np.std(values)
 
 
@@ -153,8 +153,7 @@ def mend_star(image, bad, distance, sky, *, outer, how, n_sigma):
     outer : float
         Largest radius that is measured, pixels.
     how : {"surface", "median", "none"}
-        Fit a polynomial surface of second degree to the 5 by 5 pixels around, or take the median
-        of 7 by 7, or set the pixel to NaN.
+        Fit a quadratic surface to the 5 by 5 pixels around, use the median of 7 by 7, or set NaN.
     n_sigma : float
         Pixels below the sky by more standard deviations are low.
 
@@ -180,7 +179,7 @@ def mend_star(image, bad, distance, sky, *, outer, how, n_sigma):
 
 
 def find_doubtful(rate, doubt, distance, radii):
-    """Find the circles whose count rates bad pixels of the core may change by 2 %."""
+    """Return True for circles whose count rates bad pixels of the core may change by 2 %."""
     doubtful = np.zeros(len(radii), dtype=bool)
     for index, radius in enumerate(radii):
         inside = doubt[distance < radius + _HALF_DIAGONAL]
@@ -189,34 +188,9 @@ def find_doubtful(rate, doubt, distance, radii):
 
 
 def curve_of_growth(image, error, position, radii, sky, *, gain, time):
-    """
-    Measure the curve of growth of a star.
-
-    The variance of a count rate is the sum of those of its photons, of the noise of the pixels in
-    the circle, of the mean of the sky, and of replaced pixels.
-
-    Parameters
-    ----------
-    image : ndarray of float, shape (ny, nx)
-        Count rates, DN/s; NaN where there is no measurement.
-    error : ndarray of float, shape (ny, nx)
-        Uncertainty of replaced pixels, DN/s; 0 for all others.
-    position : tuple of float
-        Column and row of the star, pixels from 0.
-    radii : sequence of float, shape (n,)
-        Radii of circles, at least two and increasing, pixels.
-    sky : `Sky`
-        The sky.
-    gain : float
-        Electrons per DN.
-    time : float
-        Exposure time, s.
-
-    Returns
-    -------
-    rate, error : ndarray of float, shape (n,)
-        Count rates without sky and their errors, DN/s; NaN where pixels of the circle are unknown.
-    """
+    """Return count rates of a star without sky in circles, and errors, DN/s; NaN if unknown."""
+    # The variance is the sum of those of photons, of the noise of the pixels in the circle, of the
+    # mean of the sky, and of replaced pixels.
     unknown = ~np.isfinite(image)
     error = np.nan_to_num(error)
     growth = CurveOfGrowth(image - sky.mean, position, radii, error=error, mask=unknown)
@@ -228,29 +202,7 @@ def curve_of_growth(image, error, position, radii, sky, *, gain, time):
 
 
 def measure_annuli(image, position, annuli, sky, *, n_sigma, gain, time):
-    """
-    Measure the mean surface brightness of a star in annuli.
-
-    Parameters
-    ----------
-    image, position : object
-        As for `curve_of_growth`.
-    annuli : sequence of tuple of float, shape (n, 2)
-        Inner and outer radii, pixels.
-    sky : `Sky`
-        The sky.
-    n_sigma : float
-        Pixels below the sky by more standard deviations are ignored; infinite for none.
-    gain, time : float
-        Electrons per DN, and exposure time, s.
-
-    Returns
-    -------
-    brightness, error : ndarray of float, shape (n,)
-        Mean brightness without sky and its error, DN/s per pixel; NaN without good pixels.
-    number, clipped : ndarray of int, shape (n,)
-        Number of averaged pixels, and of ignored low ones.
-    """
+    """Return mean brightness in annuli, error (DN/s per pixel), pixels averaged, and ignored."""
     brightness, error = np.full((2, len(annuli)), np.nan)
     number, clipped = np.zeros((2, len(annuli)), dtype=int)
     for index, annulus in enumerate(annuli):

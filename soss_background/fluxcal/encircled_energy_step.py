@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class EncircledEnergyStep(StarStep):
-    """Measure the curve of growth of a single star in an image of NIRISS."""
+    """Measure the curve of growth of a single star in a NIRISS image."""
 
     class_alias = "encircled_energy"
 
@@ -42,14 +42,14 @@ class EncircledEnergyStep(StarStep):
         -------
         table : `~astropy.table.Table`
             ``radius`` (pixels), ``radius_arcsec``, ``count_rate`` and ``error`` (DN/s; NaN where
-            pixels of the circle are unknown, or bad pixels of the core may be wrong by 2 %),
-            ``encircled_energy`` (count rate relative to that of the largest circle measured, times
-            the PSF's there if that is given). ``meta`` holds the position and sky of the star.
+            pixels of the circle are unknown, or bad pixels of the core may be wrong by 2 %), and
+            ``encircled_energy`` (count rate relative to that of the largest measured circle, times
+            the PSF's value there if given). ``meta`` holds the position and sky of the star.
 
         Raises
         ------
         SkyflatError
-            If the image cannot be used, or shows no star there.
+            If the image, the radii or the PSF cannot be used, or there is no star at the position.
         """
         radii = self.check_radii()
         star = self.find(init)

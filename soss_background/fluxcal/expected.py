@@ -23,9 +23,9 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
 
     Parameters
     ----------
-    spectrum : `~pathlib.Path`
+    spectrum : str or `~pathlib.Path`
         Spectrum of the star, see `soss_background.io.curves.read_curve`.
-    throughputs : `~pathlib.Path`
+    throughputs : str or `~pathlib.Path`
         Folder of throughput curves, electrons per photon that arrives at the telescope. Their
         names contain the filter, such as ``jwst_nis_f090w_clear.fits``; their columns are
         WAVELENGTH (Angstrom unless they have a unit) and THROUGHPUT.
@@ -79,7 +79,7 @@ def _read_throughput(path):
 
 
 def _make(kind, path, wave, values):
-    """Create a curve of synphot; name the file if it is refused."""
+    """Create a synphot curve; raise SkyflatError that names the file if synphot refuses it."""
     try:
         return kind(Empirical1D, points=wave, lookup_table=values)
     except (SynphotError, u.UnitsError) as err:

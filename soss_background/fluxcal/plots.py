@@ -49,7 +49,7 @@ def draw_brightness(ax, table):
     value, error = (np.asarray(table[key]) for key in ("surface_brightness", "error"))
     ax.errorbar(table["radius"], value, error, fmt="o", ms=4, color=COLOURS[0], label=_name(table))
     ax.axhline(0, color=FAINT, lw=0.8)
-    # Linear where noise may make it negative.
+    # The axis is linear where noise may cause negative values.
     noise = np.nanmedian(error)
     if noise > 0:
         ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(noise)))
@@ -78,13 +78,13 @@ def draw_ratios(ax, table):
 
 
 def save_picture(draw, path):
-    """Save as PNG what a function draws on axes."""
+    """Save as PNG a figure that a function draws on axes."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     draw(figure.subplots())
     figure.savefig(path, dpi=150)
 
 
 def _name(table):
-    """Name what was measured: target and filter."""
+    """Return the label of a measurement: target and filter."""
     words = [table.meta.get(key) for key in ("TARGNAME", "FILTER")]
     return ", ".join(filter(None, words)) or "star"

@@ -13,7 +13,7 @@ from soss_background.io.files import tell_of_fault
 
 __all__ = ["Psf", "find_psf", "read_psf"]
 
-# Names of the columns in lower case.
+# Names of the columns in lower case, the preferred one first.
 _RADIUS, _ENERGY = ("radius",), ("encircled_energy", "countrate", "flux")
 
 
@@ -86,7 +86,7 @@ def find_psf(path, name):
     Raises
     ------
     SkyflatError
-        If there is none, or it is of another filter.
+        If there is not exactly one table, it cannot be read, or it is of another filter.
     """
     path, name = Path(path), name.upper()
     if path.is_dir():

@@ -11,7 +11,7 @@ from soss_background.io.files import tell_of_fault
 
 __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
 
-# What is measured at each radius.
+# Columns of measurements, one of them in each table.
 _VALUES = ("count_rate", "surface_brightness")
 
 
@@ -29,7 +29,7 @@ def read_table(path, *columns):
     Returns
     -------
     table : `~astropy.table.Table`
-        The table; ``meta["FILE"]`` is its name.
+        The table; ``meta["FILE"]`` is the name of the file.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def average_tables(tables):
     Average the measurements of dithered exposures, radius by radius.
 
     The mean is weighted by the inverse variances. Count rates that do not exceed that of the next
-    smaller circle are ignored. Where none is left, the mean is the plain one of all measurements.
+    smaller circle are ignored; where none remains, the mean of all measurements is unweighted.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def average_tables(tables):
     -------
     mean : `~astropy.table.Table`
         The same columns, ``scatter``, the standard deviation of the averaged measurements (NaN for
-        one), and ``n_good``, the number of measurements in the weighted mean: 0 where the mean is
-        the plain one. ``meta["INPUTS"]`` lists the tables.
+        one), and ``n_good``, the number of measurements in the weighted mean, 0 where the mean is
+        unweighted. ``meta["INPUTS"]`` lists the tables.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the steps that measure a star have in common."""
+"""Base class of the steps that measure a star."""
 
 import logging
 from functools import partial
@@ -62,7 +62,7 @@ class StarStep(SkyflatStep):
         return np.array(self.radii, dtype=float)
 
     def find(self, init):
-        """Open an image, and return its `Star`; raise unless it can be used and shows one."""
+        """Return the `Star` of an image; raise SkyflatError if it is unusable or shows no star."""
         model = self.open_exposure(init)
         try:
             return self._find(model)
@@ -143,7 +143,7 @@ def _exposure_time(model):
 
 
 def _to_count_rates(model):
-    """Convert an image to DN/s; what is not finite becomes NaN."""
+    """Convert an image to DN/s; replace values that are not finite by NaN."""
     data = np.where(np.isfinite(model.data), model.data, np.nan).astype(float)
     calibrated = model.meta.cal_step.photom == "COMPLETE"
     unit = (model.meta.bunit_data or ("MJy/sr" if calibrated else "DN/s")).strip()

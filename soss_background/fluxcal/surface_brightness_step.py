@@ -14,7 +14,7 @@ __all__ = ["SurfaceBrightnessStep"]
 
 
 class SurfaceBrightnessStep(StarStep):
-    """Measure the surface brightness in annuli around a star in an image of NIRISS."""
+    """Measure the surface brightness in annuli around a star in a NIRISS image."""
 
     class_alias = "surface_brightness"
 
@@ -45,13 +45,13 @@ class SurfaceBrightnessStep(StarStep):
         Raises
         ------
         SkyflatError
-            If the image cannot be used, or shows no star there.
+            If the image or the radii cannot be used, or there is no star at the position.
         """
         radii = self.check_radii()
         if radii[0] <= self.half_width:
             raise SkyflatError(f"half_width must be less than the first of radii, {radii[0]:g}")
         star = self.find(init)
-        # The mean of an annulus would change without some of its pixels, where the flux is steep.
+        # The flux is steep: the mean of an annulus would be biased without some of its pixels.
         near = star.distance < radii[-1] + self.half_width + 1
         image, _ = replace_pixels(star.image, star.bad, star.bad & near)
         annuli = [(radius - self.half_width, radius + self.half_width) for radius in radii]

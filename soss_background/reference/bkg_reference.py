@@ -22,13 +22,13 @@ from soss_background.sky.match import cross_residuals
 
 __all__ = ["make_reference", "write_reference"]
 
-# Before the first SOSS exposure: the library is valid at any time.
+# A date before the first SOSS exposure: the library is valid at any time.
 _USEAFTER = "2022-01-01T00:00:00"
 
 # Values of PEDIGREE that CRDS accepts, by their number of words.
 _PEDIGREES = {1: ("GROUND", "MODEL", "DUMMY", "SIMULATION"), 3: ("INFLIGHT", "MODEL")}
 
-# Largest residual that can be asked for, as a fraction of the sky.
+# Largest value of a residual parameter, as a fraction of the sky.
 _MOST = 0.5
 
 _UNITS = {"LON": "deg", "LAT": "deg", "DOY": "d", "PWCPOS": "deg"}
@@ -49,7 +49,7 @@ def make_reference(
     description=None,
 ):
     """
-    Create a BKG reference file of skyflats.
+    Create a BKG reference file from skyflats.
 
     jwst subtracts the sky before it divides by the flat, so flat-fielded skies are multiplied by
     the flat again.
@@ -73,13 +73,13 @@ def make_reference(
         Largest number of templates, see `soss_background.reference.selection.select_skies`.
     useafter, author, pedigree, description : str, optional
         Values of keywords. By default a date before all SOSS exposures, the authors of the
-        skyflats, INFLIGHT with the dates of their exposures, and how many skies there are.
+        skyflats, INFLIGHT with the dates of their exposures, and the number of skies.
 
     Returns
     -------
     reference : `~stdatamodels.jwst.datamodels.SossBkgModel`
-        The library, one plane for each template, in DN/s. Its extension TEMPLATES and its HISTORY
-        list the sources.
+        The library, one plane for each template, DN/s. Its extension TEMPLATES and its HISTORY list
+        the sources.
     table : `~astropy.table.Table`
         A row for each skyflat: its number (``SKY``), the flat that multiplies it (``FLAT``),
         the other sky that fits it best (``FITTED_BY``, 0 for none), the rms residual with that one
@@ -89,9 +89,8 @@ def make_reference(
     Raises
     ------
     SkyflatError
-        If a parameter is not valid, if a skyflat cannot be read or does not have these pixels, if
-        its flat is unknown or not available, or if some skyflats are flat-fielded, others are not,
-        and no flat is given.
+        If a parameter is not valid, a skyflat cannot be read or lacks these pixels, a flat is
+        unknown or not available, or only some skyflats are flat-fielded and no flat is given.
     """
     _check_choices(subarray, plane, max_templates)
     _check_fractions(merge_below=merge_below, max_residual=max_residual)
@@ -135,12 +134,12 @@ def write_reference(reference, path):
     reference : `~stdatamodels.jwst.datamodels.SossBkgModel`
         The library.
     path : str or `~pathlib.Path`
-        Output file, FITS; an existing one is replaced when the new file is complete.
+        Output file, FITS; an existing file is replaced when the new one is complete.
 
     Raises
     ------
     SkyflatError
-        If the name is not that of a FITS file.
+        If the name does not end in ``.fits``.
     """
     path = Path(path)
     if path.suffix != ".fits":
@@ -201,7 +200,7 @@ def _check_pedigree(text):
 
 
 def _tabulate(skies, selection):
-    """List how well the others fit each skyflat, and its template."""
+    """List the residual of each skyflat with its nearest other sky, and its template."""
     table = _tabulate_rows([{"SKY": number} | sky.row for number, sky in enumerate(skies, 1)])
     table["FLAT"] = [sky.flat or "" for sky in skies]
     alone = ~np.isfinite(selection.left)
@@ -245,7 +244,7 @@ def _tabulate_rows(rows):
 
 
 def _describe(reference, window, plane):
-    """Set the keywords that CRDS and jwst match on, and those of the pixels."""
+    """Set the keywords that CRDS and jwst match, and those of the pixels."""
     meta = reference.meta
     meta.reftype, meta.telescope = "BKG", "JWST"
     for key, (_, value) in MATCH.items():
@@ -269,7 +268,7 @@ def _date_pedigree(skies):
 
 
 def _add_history(reference, skies, selection, settings):
-    """Record the skyflats of each template, and those that are not in the library."""
+    """Record the skyflats of each template, and the omitted ones."""
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
     lines = [f"Made of skyflats by soss_background {__version__}", f"  {chosen}"]
     for number, group in enumerate(selection.groups, 1):

@@ -1,4 +1,4 @@
-"""Skyflats as candidates of a library: skies of some pixels, as they are before the flat."""
+"""Skyflats as candidates for a library: skies of a subarray before the flat-field correction."""
 
 import functools
 import logging
@@ -30,7 +30,7 @@ __all__ = ["MATCH", "Candidate", "Candidates"]
 
 log = logging.getLogger(__name__)
 
-# What CRDS and jwst match on: metadata path, keyword and value.
+# Keywords that CRDS and jwst match: metadata path, keyword and value.
 MATCH = {key: pair for key, pair in REQUIRED.items() if pair[1] is not None}
 MATCH["meta.instrument.detector"] = ("DETECTOR", "NIS")
 
@@ -65,23 +65,7 @@ class Candidate:
 
 
 class Candidates:
-    """
-    Skyflats, opened one at a time.
-
-    Parameters
-    ----------
-    skyflats : str, `~pathlib.Path`, SkyflatModel, or list of these
-        Skyflats, or their files, wildcards allowed.
-    window : `~soss_background.detector.Window`
-        Pixels of the library.
-    flat : str or `~pathlib.Path`, optional
-        FLAT reference file; by default the one that each skyflat was made with.
-
-    Raises
-    ------
-    SkyflatError
-        If there are none.
-    """
+    """Skyflats, files or models, that are opened one at a time; SkyflatError if there are none."""
 
     def __init__(self, skyflats, window, flat=None):
         if isinstance(skyflats, str | Path | SkyflatModel):
@@ -94,7 +78,7 @@ class Candidates:
         self._read_flat = functools.cache(lambda path: read_flat(path, window))
 
     def survey(self):
-        """Describe each skyflat; raise SkyflatError for those that cannot be compared."""
+        """List a `Candidate` for each skyflat; raise SkyflatError if they cannot be compared."""
         indices = tqdm(range(len(self._items)), "Reading skyflats", unit="skyflat", disable=None)
         candidates = [self._describe(index) for index in indices]
         fielded = {bool(each.flat): each.row["FILE"] for each in candidates}
@@ -128,7 +112,7 @@ class Candidates:
         """Describe a skyflat."""
         with open_skyflat(self._items[index]) as skyflat:
             name, header = name_skyflat(self._items[index], skyflat), skyflat.to_flat_dict()
-            # A skyflat without a keyword is of SOSS by its kind.
+            # A skyflat that lacks a keyword is nevertheless of SOSS.
             fault = find_fault(
                 header, {key: pair for key, pair in MATCH.items() if header.get(key)}
             )
@@ -167,7 +151,7 @@ class Candidates:
 
 
 def _read_exposures(skyflat):
-    """List name and time of the exposures of a skyflat, and their first and last time."""
+    """Return name and time of the exposures of a skyflat, and the first and last time (MJD)."""
     used = used_exposures(skyflat)
     if used is None:
         return frozenset(), []

@@ -12,22 +12,20 @@ _BAD = dqflags.pixel["DO_NOT_USE"]
 
 def average_skies(planes, binned):
     """
-    Average skies at the levels of the first, weighted by their inverse variances.
+    Average skies at the level of the first, weighted by their inverse variances.
 
     Parameters
     ----------
     planes : list of tuple of ndarray, shape (ny, nx)
-        Sky, its 1-sigma uncertainty and its flags, for each sky. One sky is returned as it is.
+        Sky, 1-sigma uncertainty and flags of each sky. A single sky is returned unchanged.
     binned : list of `~soss_background.sky.match.BinnedSky`
         The same skies in blocks.
 
     Returns
     -------
-    sky, err : ndarray of float32, shape (ny, nx)
-        The mean and its 1-sigma uncertainty, 0 where no sky has one.
-    dq : ndarray of uint32, shape (ny, nx)
-        Flags of the skies that enter a pixel: those that are not DO_NOT_USE and have an
-        uncertainty, or all.
+    sky, err, dq : ndarray, shape (ny, nx)
+        The mean; its 1-sigma uncertainty, 0 where no sky has one; the flags of the averaged skies:
+        those that are not DO_NOT_USE and have an uncertainty, or all if there is none.
     """
     if len(planes) == 1:
         return planes[0]
@@ -51,7 +49,7 @@ def average_skies(planes, binned):
 
 
 def _weigh(errors):
-    """Weigh skies by their typical errors; equally if one of them has none."""
+    """Return inverse variances of skies from their median errors; 1 if a sky has no errors."""
     known = [plane[np.isfinite(plane) & (plane > 0)] for plane in errors]
     if any(plane.size == 0 for plane in known):
         return np.ones(len(known))

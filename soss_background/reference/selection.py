@@ -1,4 +1,4 @@
-"""Select the skies of a library by how well they fit each other."""
+"""Select the skies of a library by their residuals with each other."""
 
 from typing import NamedTuple
 
@@ -19,13 +19,13 @@ class Selection(NamedTuple):
     Attributes
     ----------
     groups : list of list of int
-        The skies of each template, the one that stands for it first.
+        The skies of each template; the first one represents them.
     reasons : list of str
         Why a sky is no template of its own; empty if it is one.
     nearest : ndarray of int, shape (n,)
-        For each sky the other one that fits it best; meaningless where ``left`` is infinite.
+        The other sky that fits each sky best; meaningless where ``left`` is infinite.
     left : ndarray of float, shape (n,)
-        Residual with that one, as a fraction of the sky; infinite if there is none.
+        Residual with that sky, as a fraction of the sky; infinite if there is none.
     """
 
     groups: list
@@ -40,9 +40,9 @@ def select_skies(
     """
     Select the skies of a library.
 
-    Of identical skies that share exposures one is kept. Outliers are omitted and identical skies
-    are merged. If too many remain, those that together fit all skies best are selected: greedily
-    from every start, then by exchanging one for another as long as that helps [1]_.
+    Of identical skies that share exposures, one is kept. Outliers are omitted and identical skies
+    are merged. If too many remain, the set that fits all skies best is searched: greedily from
+    every start, then by exchanges as long as they help [1]_.
 
     Parameters
     ----------
@@ -51,10 +51,10 @@ def select_skies(
     exposures : list of set
         Exposures of each sky.
     merge_below : float
-        Residual, as a fraction of the sky, below which skies are the same.
+        Residual, as a fraction of the sky, below which skies are identical.
     max_residual : float
-        Residual, as a fraction of the sky, above which a sky that no other sky fits is an outlier,
-        if it is also three times that of a typical sky.
+        A sky is an outlier if its smallest residual exceeds this fraction of the sky, and three
+        times that of a typical sky.
     max_templates : int, optional
         Largest number of templates.
 
@@ -69,10 +69,10 @@ def select_skies(
     """
     same = np.maximum(residuals, residuals.T) <= merge_below
     repeated = same & [[bool(one & other) for other in exposures] for one in exposures]
-    # A sky cannot be judged by itself, nor by another of the same exposures.
+    # Ignore the residual of a sky with itself or with another of the same exposures.
     others = np.where(repeated | np.eye(len(same), dtype=bool), np.inf, residuals)
     reasons = [""] * len(same)
-    # The sky of most exposures comes first, and represents the others.
+    # The sky of most exposures comes first and represents its group.
     order = sorted(range(len(same)), key=lambda index: -len(exposures[index]))
     kept = _drop_repeated(order, repeated, reasons)
     kept = _drop_outliers(kept, others, max_residual, reasons)
@@ -98,7 +98,7 @@ def _drop_repeated(order, repeated, reasons):
 
 
 def _drop_outliers(kept, others, max_residual, reasons):
-    """Drop the sky that the others fit worst, while there is an outlier."""
+    """Drop the sky with the largest residual until there is no outlier."""
     # With two skies, the outlier is ambiguous.
     while len(kept) > 2:
         left = others[np.ix_(kept, kept)].min(axis=1)
@@ -145,7 +145,7 @@ def _span(residuals, number):
 
 
 def _improve(squares, chosen, number):
-    """Add the best columns to those chosen, then exchange them one by one."""
+    """Add the best columns to the chosen ones, then exchange them one by one."""
     while len(chosen) < number:
         chosen = _with_best(squares, chosen)
     while True:
@@ -167,5 +167,5 @@ def _with_best(squares, chosen):
 
 
 def _cost(squares, chosen):
-    """Average the least square of each row."""
+    """Return the mean of the least square of each row."""
     return squares[:, chosen].min(axis=1).mean()

@@ -1,4 +1,4 @@
-"""A skyflat beside the truth of its simulation: numbers and a page of pictures."""
+"""Comparison of a skyflat with the truth of its simulation: metrics and a figure."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,10 @@ __all__ = [
     "sky_errors",
 ]
 
-# Pixels on a side of the blocks whose medians tell the error on large scales.
+# Side of the blocks whose medians measure the error on large scales, pixels.
 _BLOCK = 32
 
-# Columns on each side of the step that count as near it.
+# Columns on each side of the edge that are near it.
 _STEP_REACH = 40
 
 
@@ -46,16 +46,15 @@ class Comparison:
     name : str
         File name of the skyflat.
     truth, bkg, bkgdn, err : ndarray of float, shape (ny, nx)
-        The true sky, and the planes of the skyflat, in DN/s.
+        The true sky, and the planes of the skyflat, DN/s.
     science : ndarray of bool, shape (ny, nx)
-        True for pixels that are not reference pixels.
+        False for reference pixels.
     masks : ndarray of uint8, shape (n, ny, nx)
         The masks of the exposures.
     exposure : ndarray of float, shape (ny, nx)
-        The first exposure, flat-fielded, in DN/s.
+        The first exposure, flat-fielded, DN/s.
     median : ndarray of float, shape (ny, nx)
-        The plain sigma-clipped median of the exposures, flat-fielded and at one level, in units of
-        their medians.
+        The sky of `plain_median`.
     """
 
     name: str
@@ -70,26 +69,7 @@ class Comparison:
 
 
 def compare_with_truth(skyflat, truth):
-    """
-    Read a skyflat and the truth of its simulation.
-
-    Parameters
-    ----------
-    skyflat : str or `~pathlib.Path`
-        The skyflat, denoised and with its exposures.
-    truth : str or `~pathlib.Path`
-        The ``truth.fits`` of the simulation, beside its exposures.
-
-    Returns
-    -------
-    comparison : Comparison
-        Both, ready to be measured and drawn.
-
-    Raises
-    ------
-    SkyflatError
-        If the skyflat lacks a plane, or if it is not of the size of the truth.
-    """
+    """Return the `Comparison` of a skyflat file and a truth file; raise SkyflatError if unfit."""
     if read_header(Path(skyflat)).get("meta.model_type") != SkyflatModel.__name__:
         raise SkyflatError(f"{skyflat}: not a skyflat")
     with SkyflatModel(skyflat) as model, fits.open(truth) as hdus:
@@ -121,19 +101,7 @@ def _flat_field(paths, flat):
 
 
 def plain_median(images):
-    """
-    Take the sigma-clipped median of exposures at one level, without masks.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (n, ny, nx)
-        Exposures in DN/s, NaN where they are not usable; they are changed.
-
-    Returns
-    -------
-    median : ndarray of float32, shape (ny, nx)
-        Median in units of the medians of the exposures.
-    """
+    """Return the clipped median of exposures over their medians; change them in place."""
     images /= [[[nanmedian(image)]] for image in images]
     deviation = np.abs(images - nanmedian(images, axis=0))
     images[deviation > 3 * 1.4826 * nanmedian(deviation, axis=0)] = np.nan
@@ -142,23 +110,23 @@ def plain_median(images):
 
 def sky_errors(sky, truth, science):
     """
-    Measure the errors of a sky, the best scale removed.
+    Measure the errors of a sky after the best scale is applied.
 
     Parameters
     ----------
     sky, truth : ndarray of float, shape (ny, nx)
-        A sky and the true one in DN/s.
+        A sky and the true one, DN/s.
     science : ndarray of bool, shape (ny, nx)
-        True for pixels that count.
+        True for pixels to use.
 
     Returns
     -------
     error : ndarray of float, shape (ny, nx)
-        Errors in per cent of the median true sky; NaN where nothing counts.
+        Errors in % of the median true sky; NaN where there is none.
     metrics : dict of float
         ``scatter`` (1.4826 times the median absolute deviation), ``p99`` (99th percentile of the
         absolute error), ``rms``, ``large_scale`` (rms of the medians of blocks of 32 x 32 pixels)
-        and ``step`` (rms within 40 columns of the step), all in per cent of the median sky.
+        and ``step`` (rms within 40 columns of the sky's edge), all in % of the median true sky.
     """
     finite = science & np.isfinite(sky)
     scale = np.median(sky[finite] / truth[finite])
@@ -178,21 +146,7 @@ def sky_errors(sky, truth, science):
 
 
 def steepest_column(sky, science):
-    """
-    Find the column where a sky rises most steeply.
-
-    Parameters
-    ----------
-    sky : ndarray of float, shape (ny, nx)
-        A sky without noise.
-    science : ndarray of bool, shape (ny, nx)
-        True for pixels that count.
-
-    Returns
-    -------
-    column : int
-        The column.
-    """
+    """Return the column where a sky without noise rises most steeply."""
     columns = np.flatnonzero(science.any(axis=0))
     profile = np.median(sky[science.any(axis=1)][:, columns], axis=0)
     rise = np.gradient(ndimage.gaussian_filter1d(profile, 3))
@@ -200,19 +154,7 @@ def steepest_column(sky, science):
 
 
 def format_table(comparison):
-    """
-    Tell the errors of a skyflat in a table.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        A skyflat and its truth.
-
-    Returns
-    -------
-    table : str
-        One row a plane.
-    """
+    """Return a table of the errors of each plane as a string."""
     skies = {"median": comparison.median, "BKG": comparison.bkg, "BKGDN": comparison.bkgdn}
     lines = [
         "Errors in per cent of the median sky, the best scale removed",
@@ -226,19 +168,7 @@ def format_table(comparison):
 
 
 def draw_comparison(comparison):
-    """
-    Draw a page: the sky, an exposure with its mask, the errors, the column profile.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        A skyflat and its truth.
-
-    Returns
-    -------
-    figure : `~matplotlib.figure.Figure`
-        The page.
-    """
+    """Return a figure of the sky, an exposure with its mask, the errors and the column profile."""
     figure = Figure(figsize=(13, 15), layout="constrained")
     axes = figure.subplot_mosaic(
         [["bkg", "bkgdn"], ["exposure", "masked"], ["error", "profile"], ["error", "difference"]],
@@ -277,5 +207,5 @@ def _draw_profiles(ax, below, comparison):
 
 
 def _block_medians(image):
-    """Take the medians of blocks of pixels, NaN left out."""
+    """Return the medians of blocks of pixels; ignore NaN."""
     return block_reduce(image, _BLOCK, np.nanmedian)

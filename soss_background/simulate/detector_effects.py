@@ -1,4 +1,4 @@
-"""What the detector makes of the light: flat field, defects, noise, stripes and flags."""
+"""Effects of the detector: flat field, defects, noise, stripes and flags."""
 
 from typing import NamedTuple
 
@@ -23,14 +23,13 @@ __all__ = [
 ]
 
 PIXEL = dqflags.pixel
-# Electrons per DN.
 # Counts (DN) above which a pixel saturates.
 SATURATION = 60000.0
 # Fraction of pixels without a usable flat field.
 NO_FLAT = 5e-4
-# Distance of the knots of the flat's large-scale structure, pixels.
+# Distance between the knots of the flat's large-scale structure, pixels.
 FLAT_KNOTS = 256
-# Excess of hot pixels, DN/s: cumulative number ~ excess ** -slope between the two limits. The
+# Excess of hot pixels, DN/s: cumulative number ~ excess ** -slope between smallest and largest. The
 # slope is that of the outliers in a deep F277W stack.
 HOT_SLOPE, HOT_LARGEST = 1.6, 1000.0
 SMALLEST_KNOWN, SMALLEST_UNKNOWN = 5.0, 0.4
@@ -40,22 +39,18 @@ HIT_SLOPE, HIT_LARGEST = 1.0, 50.0
 
 class Defects(NamedTuple):
     """
-    What stands still on the detector, whatever it looks at.
+    Properties of the detector that all integrations share, arrays of shape (ny, nx).
 
     Attributes
     ----------
-    flat : ndarray of float32, shape (ny, nx)
+    flat : ndarray of float32
         Response of the pixels, mean 1 over the full detector.
-    alive : ndarray of bool, shape (ny, nx)
+    alive : ndarray of bool
         False for dead pixels.
-    excess : ndarray of float32, shape (ny, nx)
-        Current of all hot pixels, DN/s, which no flat field touches.
-    unflagged : ndarray of float32, shape (ny, nx)
-        The part of it that no flag tells of.
-    dq : ndarray of uint32, shape (ny, nx)
-        Flags every integration shares.
-    flat_dq : ndarray of uint32, shape (ny, nx)
-        Flags of the flat reference file.
+    excess, unflagged : ndarray of float32
+        Current of all hot pixels and of the unflagged ones, DN/s, not multiplied by the flat.
+    dq, flat_dq : ndarray of uint32
+        Flags of every integration, and of the flat reference file.
     """
 
     flat: np.ndarray
@@ -68,14 +63,14 @@ class Defects(NamedTuple):
 
 class Hits(NamedTuple):
     """
-    Cosmic rays of one integration.
+    Cosmic rays of one integration, arrays of shape (ny, nx).
 
     Attributes
     ----------
-    jump : ndarray of bool, shape (ny, nx)
-        True where a jump was found: the ramp is cut there, and noisier.
-    excess : ndarray of float32, shape (ny, nx)
-        Light left by the hits that were missed, DN/s.
+    jump : ndarray of bool
+        True where a jump was detected: the ramp is cut there, and noisier.
+    excess : ndarray of float32
+        Count rate added by undetected hits, DN/s.
     """
 
     jump: np.ndarray
@@ -83,19 +78,7 @@ class Hits(NamedTuple):
 
 
 def draw_defects(simulation):
-    """
-    Draw the detector of a simulation.
-
-    Parameters
-    ----------
-    simulation : `~soss_background.simulate.Simulation`
-        The settings.
-
-    Returns
-    -------
-    defects : `Defects`
-        Flat field, bad pixels and their flags.
-    """
+    """Return the `Defects` of the detector of a `Simulation`."""
     window, seed = simulation.window, simulation.seed
     pixel_rms, large_rms = simulation.flat_pixel_rms, simulation.flat_large_rms
     flat = flat_field(window, pixel_rms=pixel_rms, large_rms=large_rms, seed=seed)
@@ -119,24 +102,7 @@ def draw_defects(simulation):
 
 
 def flat_field(window, *, pixel_rms=0.01, large_rms=0.02, seed=1):
-    """
-    Draw the response of the pixels.
-
-    Parameters
-    ----------
-    window : `~soss_background.detector.Window`
-        Pixels to compute.
-    pixel_rms, large_rms : float, optional
-        Scatter (rms) from pixel to pixel and on scales of 256 pixels, fractions; 0 and 0 for no
-        flat.
-    seed : int, optional
-        Seed of the detector.
-
-    Returns
-    -------
-    flat : ndarray of float32, shape (ny, nx)
-        Response, mean 1 over the full detector.
-    """
+    """Return the response of the pixels, float32 (ny, nx), mean 1 over the full detector."""
     noise = detector_rows(window, _normal, seed, "flat") * np.float32(pixel_rms)
     knots = np.arange(-3, FULL.nx // FLAT_KNOTS + 5) * FLAT_KNOTS
     number = len(knots) - 4
@@ -162,25 +128,8 @@ def _chosen(window, fraction, name, seed):
 
 
 def hot_pixels(window, fraction, *, known, seed=1):
-    """
-    Draw pixels with a steady excess.
-
-    Parameters
-    ----------
-    window : `~soss_background.detector.Window`
-        Pixels to compute.
-    fraction : float
-        Fraction of the pixels that are hot.
-    known : bool
-        Whether these are the strong ones, which masks of bad pixels know.
-    seed : int, optional
-        Seed of the detector.
-
-    Returns
-    -------
-    excess : ndarray of float32, shape (ny, nx)
-        Excess, DN/s; 0 for good pixels.
-    """
+    """Return the steady excess of hot pixels, float32 (ny, nx), DN/s; 0 for good pixels."""
+    # The strong hot pixels are known to the masks of bad pixels.
     name = "known hot" if known else "unknown hot"
     smallest = SMALLEST_KNOWN if known else SMALLEST_UNKNOWN
     chance = detector_rows(window, _uniform, seed, name)
@@ -191,21 +140,7 @@ def hot_pixels(window, fraction, *, known, seed=1):
 
 
 def pixel_flags(window, *, hot, dead):
-    """
-    Flag what is known to be wrong with the detector.
-
-    Parameters
-    ----------
-    window : `~soss_background.detector.Window`
-        Pixels to compute.
-    hot, dead : ndarray of bool, shape (ny, nx)
-        True for pixels known to be hot or dead.
-
-    Returns
-    -------
-    dq : ndarray of uint32, shape (ny, nx)
-        Flags.
-    """
+    """Return the flags, uint32 (ny, nx), of hot, dead (both bool) and reference pixels."""
     dq = np.zeros(window.shape, dtype=np.uint32)
     reference = window.reference_pixels()
     for bad, name in ((hot, "HOT"), (dead, "DEAD")):
@@ -215,24 +150,8 @@ def pixel_flags(window, *, hot, dead):
 
 
 def stripe_pattern(window, rms, rng):
-    """
-    Draw the 1/f noise of one integration: a stripe in every column.
-
-    Parameters
-    ----------
-    window : `~soss_background.detector.Window`
-        Pixels to compute.
-    rms : float
-        Scatter (rms) of the columns' levels over the full width of the detector, DN/s.
-    rng : `numpy.random.Generator`
-        Source of random numbers.
-
-    Returns
-    -------
-    stripes : ndarray of float32, shape (ny, nx)
-        Additive pattern, DN/s: a level for every column and a slow drift along it, which
-        reaches 0.3 rms at the first and the last row of the full detector.
-    """
+    """Return the 1/f noise of one integration, float32 (ny, nx), DN/s: a stripe per column."""
+    # A level per column, and a drift along it of 0.3 rms at the first and last detector row.
     level, drift = rms * _pink_noise(rng), 0.3 * rms * _pink_noise(rng)
     columns = slice(window.x0, window.x0 + window.nx)
     along = (window.y0 + np.arange(window.ny)) / 1023.5 - 1
@@ -241,7 +160,7 @@ def stripe_pattern(window, rms, rng):
 
 
 def _pink_noise(rng):
-    """Return a series, one number a column, of mean 0, rms 1 and power spectrum 1/f."""
+    """Return a series, one number per column, with mean 0, rms 1 and power spectrum 1/f."""
     spectrum = np.fft.rfft(rng.standard_normal(DETECTOR_COLUMNS))
     spectrum[0] = 0
     spectrum[1:] /= np.sqrt(np.arange(1, spectrum.size))
@@ -250,25 +169,7 @@ def _pink_noise(rng):
 
 
 def cosmic_rays(shape, expected, unflagged, rng):
-    """
-    Draw the pixels hit by cosmic rays in one integration.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the image, (ny, nx).
-    expected : float
-        Expected number of hits per pixel.
-    unflagged : float
-        Fraction of hits that the jump detection misses.
-    rng : `numpy.random.Generator`
-        Source of random numbers.
-
-    Returns
-    -------
-    hits : `Hits`
-        The pixels that were hit.
-    """
+    """Return the `Hits` of one integration, from the expected number of hits per pixel."""
     jump, excess = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32)
     hits = rng.poisson(expected * shape[0] * shape[1])
     y, x = rng.uniform(0, shape[0], hits), rng.uniform(0, shape[1], hits)
@@ -288,7 +189,7 @@ def cosmic_rays(shape, expected, unflagged, rng):
 
 def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     """
-    Turn a count rate into the noisy slope that ramp fitting finds.
+    Return the noisy slope that ramp fitting finds, and its uncertainty.
 
     Parameters
     ----------
@@ -297,9 +198,9 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     time : float
         Integration time, s.
     photon_noise : bool
-        Whether photons come at random.
+        Whether to add photon noise.
     read_noise : float
-        Scatter (rms) of the read noise on the slope, DN/s.
+        Read noise (rms) of the slope, DN/s.
     jump : ndarray of bool, shape (ny, nx)
         True where the ramp is cut by a jump.
     rng : `numpy.random.Generator`
@@ -307,10 +208,8 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
 
     Returns
     -------
-    slope : ndarray of float32, shape (ny, nx)
-        Noisy count rate, DN/s.
-    error : ndarray of float32, shape (ny, nx)
-        Its uncertainty as the archive gives it, from the noisy slope itself.
+    slope, error : ndarray of float32, shape (ny, nx)
+        Count rate and, as in the archive, its uncertainty from the noisy slope itself; DN/s.
     """
     penalty = np.ones(rate.shape, dtype=np.float32)
     # A ramp cut at a random place is 1 to 4 times as uncertain in variance.
@@ -325,20 +224,7 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
 
 
 def flag_saturation(slope, dq, time, groups):
-    """
-    Flag saturated pixels, and lose those that saturate before a slope can be measured.
-
-    Parameters
-    ----------
-    slope : ndarray of float32, shape (ny, nx)
-        Count rate, DN/s; lost pixels become NaN in place.
-    dq : ndarray of uint32, shape (ny, nx)
-        Flags, changed in place.
-    time : float
-        Integration time, s.
-    groups : int
-        Number of groups; a slope needs two.
-    """
+    """Flag saturated pixels in place; set slopes that saturate within two groups to NaN."""
     counts = slope * time
     dq[counts > SATURATION] |= PIXEL["SATURATED"]
     lost = counts * 2 / groups > SATURATION

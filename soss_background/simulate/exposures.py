@@ -12,7 +12,7 @@ from soss_background.simulate.headers import header, instrument, integration_tim
 
 __all__ = ["split_variance", "write_association", "write_exposure", "write_flat"]
 
-# What the first pipeline stage leaves in the file about itself.
+# Log messages that the first pipeline stage stores in the file.
 CALIBRATION_LOG = [
     "stpipe.Detector1Pipeline - INFO - Starting calwebb_detector1 ...",
     "stpipe.Detector1Pipeline - INFO - ... ending calwebb_detector1",
@@ -28,16 +28,16 @@ def write_exposure(
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        File to write; overwritten.
+        Output file; replaced if it exists.
     images : ndarray of float, shape (ny, nx) or (n_integrations, ny, nx)
-        Count rates, DN/s, in the DMS orientation. A single image becomes a ``_rate``.
+        Count rates, DN/s, in the DMS orientation; a single image is written as ``_rate``.
     errors : ndarray of float, same shape
-        Uncertainties, DN/s.
+        1-sigma uncertainties, DN/s.
     dq : ndarray of uint32, same shape, optional
-        Flags; only those of the reference pixels by default.
+        Flags; by default only those of the reference pixels.
     simulation : `~soss_background.simulate.Simulation`
-        The settings that fill the headers; its window must fit the images, its number of
-        integrations is taken from a cube.
+        The settings that fill the headers; its window must fit the images. The length of a cube
+        replaces its number of integrations.
     number : int, optional
         Number of the exposure in its visit, from 1.
     dither : tuple of float, optional
@@ -53,7 +53,7 @@ def write_exposure(
     Raises
     ------
     ValueError
-        When the images do not have the shape of the window.
+        If the images do not have the shape of the window.
     """
     path, images = Path(path), np.asarray(images, dtype=np.float32)
     errors = np.asarray(errors, dtype=np.float32)
@@ -79,45 +79,13 @@ def write_exposure(
 
 
 def split_variance(errors, simulation):
-    """
-    Tell which part of the variance is due to photons, and which to the read-out.
-
-    Parameters
-    ----------
-    errors : ndarray of float32
-        1-sigma uncertainties of integrations, DN/s.
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-
-    Returns
-    -------
-    var_poisson, var_rnoise : ndarray of float32
-        Variances, (DN/s)^2.
-    """
+    """Split the variance of integrations into photon noise and read noise, (DN/s)^2."""
     read_noise = np.minimum(errors**2, np.float32(simulation.slope_noise**2))
     return errors**2 - read_noise, read_noise
 
 
 def write_flat(path, flat, dq, simulation):
-    """
-    Write a flat-field reference file.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        File to write; overwritten.
-    flat : ndarray of float32, shape (ny, nx)
-        Response of the pixels.
-    dq : ndarray of uint32, shape (ny, nx)
-        Flags.
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        The file.
-    """
+    """Write a flat-field reference file of response and flags (ny, nx); return its path."""
     path = Path(path)
     with datamodels.FlatModel(data=flat, dq=dq, err=np.full_like(flat, 1e-4)) as model:
         meta = {
@@ -140,23 +108,7 @@ def write_flat(path, flat, dq, simulation):
 
 
 def write_association(directory, names, simulation):
-    """
-    Write the association of a visit.
-
-    Parameters
-    ----------
-    directory : `~pathlib.Path`
-        Where the exposures are, and the association goes.
-    names : list of str
-        Names of the exposures, without the directory.
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-
-    Returns
-    -------
-    path : `~pathlib.Path`
-        The file.
-    """
+    """Write the association of a visit in the folder of its exposures; return its path."""
     program, observation = f"{int(simulation.program):05d}", f"{int(simulation.observation):03d}"
     path = directory / f"jw{program}-o{observation}_skyflat_asn.json"
     save_association(

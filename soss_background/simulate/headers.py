@@ -1,4 +1,4 @@
-"""Headers as the archive writes them: where the telescope was, when, and how it looked."""
+"""Headers as in the archive: pointing, position of the telescope and times."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from soss_background.detector import FULL, PIXEL_SCALE
 
 __all__ = ["Clock", "Pointing", "exposure_name", "header", "integration_times"]
 
-# Seconds from the end of an exposure to the start of the next: slew, settle, reset.
+# Seconds from the end of an exposure to the start of the next one: slew, settle, reset.
 OVERHEAD = 60.0
 # Distance of the telescope from the Earth, away from the Sun, km: the second Lagrange point.
 L2_DISTANCE = 1.5e6
@@ -23,7 +23,7 @@ APERTURES = {
     "SUBSTRIP256": ("NIS_SUBSTRIP256", (1024.5, 1881.0), (-290.58, -641.54)),
     "SUBSTRIP96": ("NIS_SUBSTRIP96", (1024.5, 1851.0), (-290.56, -643.51)),
 }
-# Angle from V3 to the detector's y axis, degrees; the detector's x axis runs against V2.
+# Angle from V3 to the detector's y axis, degrees; the detector's x axis is opposite to V2.
 V3_TO_Y, PARITY = -0.57, -1
 FAST_AXIS, SLOW_AXIS = -2, -1
 DETECTOR1_STEPS = (
@@ -34,37 +34,14 @@ DETECTOR1_STEPS = (
 
 @dataclass(frozen=True)
 class Clock:
-    """
-    When an exposure was taken.
-
-    Attributes
-    ----------
-    start : `~astropy.time.Time`
-        Start, UTC.
-    duration : float
-        Duration, s.
-    """
+    """Start (`~astropy.time.Time`, UTC) and duration (s) of an exposure."""
 
     start: Time
     duration: float
 
     @classmethod
     def of_exposure(cls, simulation, number):
-        """
-        Tell when an exposure of a visit was taken.
-
-        Parameters
-        ----------
-        simulation : `~soss_background.simulate.Simulation`
-            Settings of the visit.
-        number : int
-            Number of the exposure, from 1.
-
-        Returns
-        -------
-        clock : `Clock`
-            Its times.
-        """
+        """Return the times of an exposure of a visit, numbered from 1."""
         before = (number - 1) * (simulation.exposure_time + OVERHEAD)
         start = Time(simulation.start, scale="utc") + TimeDelta(before, format="sec")
         return cls(start, simulation.exposure_time)
@@ -77,7 +54,7 @@ class Clock:
 @dataclass(frozen=True)
 class Pointing:
     """
-    Where the telescope was and where it looked.
+    Position and pointing of the telescope.
 
     Attributes
     ----------
@@ -97,23 +74,7 @@ class Pointing:
 
     @classmethod
     def of_exposure(cls, simulation, clock, dither):
-        """
-        Tell where an exposure of a visit points.
-
-        Parameters
-        ----------
-        simulation : `~soss_background.simulate.Simulation`
-            Settings of the visit.
-        clock : `Clock`
-            Times of the exposure.
-        dither : tuple of float
-            Shift (x, y) of the field on the detector, pixels; the telescope moves against it.
-
-        Returns
-        -------
-        pointing : `Pointing`
-            Its pointing.
-        """
+        """Return the pointing that shifts the field by a dither (x, y), pixels on the detector."""
         earth, telescope = _positions(clock.at(0.5))
         ecliptic = SkyCoord(
             simulation.lon * u.deg, simulation.lat * u.deg, frame=BarycentricMeanEcliptic()
@@ -145,25 +106,7 @@ def _positions(time):
 
 
 def exposure_name(simulation, number, *, suffix="rateints", time_series=False):
-    """
-    Name an exposure as the archive does.
-
-    Parameters
-    ----------
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-    number : int
-        Number of the exposure, from 1.
-    suffix : str, optional
-        What the file holds, ``rate`` or ``rateints``.
-    time_series : bool, optional
-        Whether it is an exposure of a time series, which comes in segments.
-
-    Returns
-    -------
-    name : str
-        Name of the file.
-    """
+    """Return the file name that the archive gives to an exposure, numbered from 1."""
     activity, exposure = _place_in_visit(simulation, number)
     visit = f"jw{int(simulation.program):05d}{int(simulation.observation):03d}001"
     segment = "-seg001" if time_series else ""
@@ -171,32 +114,14 @@ def exposure_name(simulation, number, *, suffix="rateints", time_series=False):
 
 
 def _place_in_visit(simulation, number):
-    """Return the numbers of the mosaic's row and of the exposure in it, from 1."""
+    """Return the number of the mosaic's row and that of the exposure in it, from 1."""
     per_row = -(-simulation.n_exposures // 2)
     row, place = divmod(number - 1, per_row)
     return row + 1, place + 1
 
 
 def header(simulation, number=1, dither=(0.0, 0.0), *, time_series=False):
-    """
-    Fill the metadata of an exposure.
-
-    Parameters
-    ----------
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-    number : int, optional
-        Number of the exposure, from 1.
-    dither : tuple of float, optional
-        Shift (x, y) of the field on the detector, pixels.
-    time_series : bool, optional
-        Whether the exposure belongs to a time series of a star.
-
-    Returns
-    -------
-    meta : dict
-        The ``meta`` tree of a data model.
-    """
+    """Return the ``meta`` tree of an exposure whose field is shifted by a dither (x, y), pixels."""
     clock = Clock.of_exposure(simulation, number)
     pointing = Pointing.of_exposure(simulation, clock, dither)
     return {
@@ -240,19 +165,7 @@ def header(simulation, number=1, dither=(0.0, 0.0), *, time_series=False):
 
 
 def instrument(simulation):
-    """
-    Fill the metadata of the instrument.
-
-    Parameters
-    ----------
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-
-    Returns
-    -------
-    meta : dict
-        The ``meta.instrument`` tree.
-    """
+    """Return the ``meta.instrument`` tree."""
     return {
         "name": "NIRISS",
         "detector": "NIS",
@@ -263,19 +176,7 @@ def instrument(simulation):
 
 
 def subarray(window):
-    """
-    Fill the metadata of the pixels that are read out.
-
-    Parameters
-    ----------
-    window : `~soss_background.detector.Window`
-        The pixels.
-
-    Returns
-    -------
-    meta : dict
-        The ``meta.subarray`` tree.
-    """
+    """Return the ``meta.subarray`` tree of a window."""
     return {
         "name": window.name,
         "xstart": window.x0 + 1,
@@ -392,21 +293,7 @@ def _ephemeris(clock, pointing):
 
 
 def integration_times(simulation, number=1):
-    """
-    Make the table of the times of the integrations.
-
-    Parameters
-    ----------
-    simulation : `~soss_background.simulate.Simulation`
-        Settings of the visit.
-    number : int, optional
-        Number of the exposure, from 1.
-
-    Returns
-    -------
-    rows : list of tuple
-        Number; start, middle and end as MJD (UTC); the same as barycentric MJD (TDB).
-    """
+    """List number, start, middle and end, MJD (UTC) and barycentric MJD (TDB), by integration."""
     clock = Clock.of_exposure(simulation, number)
     pointing = Pointing.of_exposure(simulation, clock, (0.0, 0.0))
     delay = TimeDelta(pointing.light_time(), format="sec")

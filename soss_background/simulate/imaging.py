@@ -1,4 +1,4 @@
-"""Images of a star, as NIRISS imaging has them."""
+"""Images of a star in NIRISS imaging."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from soss_background.detector import BEHIND_CLEARP, GAIN, PIXEL_SCALE
 
 __all__ = ["StarImage", "simulate_star"]
 
-# Side of an image, and of the parts of a pixel in which the PSF is evaluated, pixels.
+# Side of an image, pixels, and number of subpixels along a pixel at which the PSF is evaluated.
 _SIDE, _PARTS = 101, 11
-# Place of the target, degrees, and side of a pixel, arcsec.
+# Right ascension and declination of the target, degrees.
 _TARGET = (269.3, 68.1)
 _BAD = dqflags.pixel["DO_NOT_USE"] | dqflags.pixel["DEAD"]
 
@@ -31,20 +31,20 @@ class StarImage:
     x, y : float
         Column and row of the star, pixels from 0.
     sky, gradient : float
-        Sky in the middle of the image, DN/s a pixel, and how it rises along rows, DN/s a pixel
+        Sky in the middle of the image, DN/s per pixel, and its rise along rows, DN/s per pixel
         over the width of the image.
     noise : float
-        Noise of a pixel beside that of photons, DN/s.
+        Noise of a pixel without that of photons, DN/s.
     time : float
         Exposure time, s.
     gain : float
-        Electrons of a DN.
+        Electrons per DN.
     bad_fraction : float
-        Part of the pixels that are bad, half of them NaN.
+        Fraction of bad pixels, half of them NaN.
     neighbour : tuple of float
         Count rate of another star relative to the first, and its distance in x and y, pixels.
     seed : int
-        Seed of everything random.
+        Seed of all random numbers.
     """
 
     filter: str = "F090W"
@@ -68,9 +68,9 @@ def simulate_star(psf, settings):
     Parameters
     ----------
     psf : `~soss_background.fluxcal.psf.Psf`
-        How its light is spread; there is none beyond the table.
+        The PSF; the flux beyond its table is 0.
     settings : `StarImage`
-        What is simulated.
+        Settings of the image.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def simulate_star(psf, settings):
 
 
 def _spread(psf, x, y):
-    """Tell what part of the light of a star falls on each pixel."""
+    """Return the fraction of the flux of a star that falls on each pixel."""
     parts = (np.arange(_PARTS) + 0.5) / _PARTS - 0.5
     near = [np.flatnonzero(np.abs(np.arange(_SIDE) - at) < psf.radius[-1] + 1) for at in (y, x)]
     rows, columns = ((each[:, np.newaxis] + parts).ravel() for each in near)
@@ -109,7 +109,7 @@ def _spread(psf, x, y):
 
 
 def _describe(image, settings):
-    """Write what a header must tell."""
+    """Set the header keywords."""
     image.meta.filename = f"jw01094001001_02101_{settings.seed:05d}_nis_rate.fits"
     red = settings.filter in BEHIND_CLEARP
     image.meta.instrument.name = "NIRISS"

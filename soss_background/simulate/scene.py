@@ -1,7 +1,7 @@
-"""What the telescope sees: the dispersed sky, and the field stars with their SOSS traces.
+"""Scene before the flat field: the dispersed sky, and field stars with their SOSS traces.
 
-Pure NumPy arrays in DN/s, before the flat field. Everything is defined in full-frame pixels
-and then evaluated inside a window, so that a subarray or a small window is a true cut.
+Arrays are in DN/s. Everything is defined in full-frame pixels and evaluated inside a window, so
+that an image of a subarray or a small window is a cutout of the full frame.
 """
 
 from typing import NamedTuple
@@ -27,56 +27,30 @@ __all__ = [
 ]
 
 # --- the sky -----------------------------------------------------------------------------
-# The columns between which the order's light rises from nothing to its full strength.
+# Columns of the edge, between which the order's sky rises from 0 to its full level.
 STEP_FOOT, STEP_TOP = 680.0, 756.0
-# The row at which the numbers above hold, and about which traces rotate too.
+# The row to which these columns refer, and about which the sky's pattern rotates.
 SKY_ROW = 1846.0
-# The edge leans by 0.025 columns a row there (measured in the template and in a SUBSTRIP256
+# The edge leans by 0.025 columns per row there (measured in the template and in a SUBSTRIP256
 # frame); a sine of this amplitude (columns) and period (rows) keeps it near column 700.
 LEAN_AMPLITUDE, LEAN_PERIOD = 6.4, 1600.0
-# Structure in two dimensions, fractions of the sky: rms of each Legendre coefficient of the
-# broad part (which makes 3 to 8 per cent from its lowest to its highest place), and of the
-# medium-scale part.
+# Structure in two dimensions, fractions of the sky: rms of each Legendre coefficient of the broad
+# structure (3 to 8 % peak to peak), and of each spline coefficient of the medium-scale structure.
 BROAD_RMS, MEDIUM_RMS = 0.006, 0.003
-# Distance of the knots of the medium-scale structure, pixels.
+# Distance between the knots of the medium-scale structure, pixels.
 MEDIUM_KNOTS = 40
 
 
 def step_shift(rows, pwcpos=PWCPOS):
-    """
-    Tell how far the sky's pattern is shifted along a row.
-
-    Parameters
-    ----------
-    rows : ndarray
-        Full-frame rows.
-    pwcpos : float, optional
-        Position of the pupil wheel, degrees; the pattern turns with the wheel.
-
-    Returns
-    -------
-    shift : ndarray
-        Shift towards larger columns, pixels; 0 at row 1846 and the commanded position.
-    """
+    """Return the shift of the sky's pattern towards larger columns in full-frame rows, pixels."""
+    # The pattern turns with the wheel.
     offset = np.asarray(rows, dtype=float) - SKY_ROW
     lean = LEAN_AMPLITUDE * np.sin(2 * np.pi * offset / LEAN_PERIOD)
     return lean - np.tan(np.radians(pwcpos - PWCPOS)) * offset
 
 
 def step_weight(columns):
-    """
-    Tell how much of the light that begins at the step reaches a column of the profile.
-
-    Parameters
-    ----------
-    columns : ndarray
-        Columns of the profile, that is to say without `step_shift`.
-
-    Returns
-    -------
-    weight : ndarray
-        0 left of the step, 1 right of it.
-    """
+    """Return 0 in columns left of the edge, 1 right of it, from the profile without its shift."""
     rates = commissioning_profile(np.clip(columns, STEP_FOOT, STEP_TOP))
     ends = commissioning_profile([STEP_FOOT, STEP_TOP])
     return (rates - ends[0]) / (ends[1] - ends[0])
@@ -84,22 +58,22 @@ def step_weight(columns):
 
 def sky_image(window, *, contrast=1.0, pwcpos=PWCPOS, profile=None, structure=1.0, seed=1):
     """
-    Make the sky at its commissioning level.
+    Compute the sky at its commissioning level.
 
     Parameters
     ----------
     window : `~soss_background.detector.Window`
         Pixels to compute.
     contrast : float, optional
-        Multiplies the light right of the step.
+        Factor of the sky right of its edge.
     pwcpos : float, optional
         Position of the pupil wheel, degrees.
     profile : ndarray, shape (2048,), optional
         Sky along the columns, DN/s, instead of the tabulated commissioning profile; columns
-        without light (reference pixels) are filled from their neighbours.
+        without flux (reference pixels) are filled from their neighbours.
     structure : float, optional
-        Multiplies the structure in two dimensions (about 1 per cent rms broad, 0.3 per cent
-        on scales of 50 to 100 pixels); 0 leaves only the column profile.
+        Factor of the structure in two dimensions (about 1 % rms broad, 0.3 % on scales of 50 to
+        100 pixels); 0 leaves only the column profile.
     seed : int, optional
         Seed of that structure.
 
@@ -130,7 +104,7 @@ def _structure(window, seed):
     rows = window.y0 + np.arange(window.ny)
     columns = window.x0 + np.arange(window.nx)
     vander = np.polynomial.legendre.legvander
-    # The profile is that of SKY_ROW: only departures from this row are free.
+    # The structure is 0 in SKY_ROW, where the profile is given.
     along_y = vander(rows / 1023.5 - 1, 3) - vander([SKY_ROW / 1023.5 - 1], 3)
     along_x = vander(columns / 1023.5 - 1, 2)
     broad = along_y[:, 1:] @ rng.normal(scale=BROAD_RMS, size=(3, 3)) @ along_x.T
@@ -143,38 +117,38 @@ def _structure(window, seed):
 
 
 # --- the stars ---------------------------------------------------------------------------
-# The zeroth order: where the wavelength of the first order extrapolates to 0, full frame.
+# Full-frame position of the zeroth order, where the wavelength of order 1 extrapolates to 0.
 ORDER0_COLUMN, ORDER0_ROW = 2920.0, 1970.0
-# Its peak relative to the star's flux, and how many columns of a trace hold as much light.
+# Its peak relative to the star's flux, and the number of trace columns with the same total flux.
 ORDER0_PEAK, ORDER0_LENGTH = 2.0, 7.0
-# Smallest and largest flux of a field star, DN/s (blank fields are chosen to be blank);
-# between them the cumulative number goes as flux ** -SLOPE; number at density 1.
+# Smallest and largest flux of a field star, DN/s (blank fields have no bright stars); between them
+# the cumulative number scales as flux ** -SLOPE. NUMBER stars at density 1.
 FAINTEST, BRIGHTEST, SLOPE, NUMBER = 0.03, 40.0, 0.9, 160
-# Offsets of the stars from the target's place, pixels: larger than the detector all round.
+# Ranges of the stars' offsets from the target, pixels: they exceed the detector on all sides.
 FIELD_X, FIELD_Y = (-2400.0, 1900.0), (-2350.0, 500.0)
 # Temperatures of the stars, K: mean, rms, smallest.
 TEMPERATURES = (4500.0, 1000.0, 2800.0)
-# Light of a core fainter than this is not drawn, DN/s; nor is core further out, pixels.
+# A core is drawn where it is brighter than this, DN/s, and within this distance, pixels.
 FAINTEST_LIGHT, REACH = 3e-4, 70
-# Wings: core radius (pixels) and height relative to the trace's core, as above and below the
-# trace of the hot star near column 2000: 1 per cent of the core at 26 pixels from its centre,
-# 0.5 at 48, 0.2 at 84, 0.07 at 170.
+# Wings: core radius (pixels) and height relative to the trace's core, measured above and below the
+# trace of the hot star near column 2000: 1 % of the core at 26 pixels from its centre, 0.5 % at 48,
+# 0.2 % at 84, 0.07 % at 170.
 WING_RADIUS, WING_HEIGHT, WING_POWER = 16.0, 0.03, 0.8
-# Size of the cells in which the wings are computed, and margin of the detector, pixels.
+# Side of the cells in which the wings are computed, and margin around the detector, pixels.
 CELL, MARGIN = 8, 320
 
 
 class Stars(NamedTuple):
     """
-    Stars of a field.
+    Stars of a field, arrays of shape (n,).
 
     Attributes
     ----------
-    x, y : ndarray, shape (n,)
-        Offset from the place of a SOSS target, pixels.
-    flux : ndarray, shape (n,)
+    x, y : ndarray
+        Offset from the position of a SOSS target, pixels.
+    flux : ndarray
         Peak across the first order's trace at 1.25 micron, DN/s.
-    temperature : ndarray, shape (n,)
+    temperature : ndarray
         Temperature of the star's black-body spectrum, K.
     """
 
@@ -191,7 +165,7 @@ def _trace_profile(radius):
     return horns * expit((11 - radius) / 0.8) + skirt
 
 
-# The profile as a table, OVERSAMPLING points a pixel.
+# The profile as a table, OVERSAMPLING points per pixel.
 OVERSAMPLING = 20
 TRACE_PROFILE = _trace_profile(np.arange((REACH + 2) * OVERSAMPLING) / OVERSAMPLING)
 TRACE_PROFILE = (TRACE_PROFILE / TRACE_PROFILE.max()).astype(np.float32)
@@ -204,8 +178,8 @@ def draw_stars(density=1.0, seed=1):
     Parameters
     ----------
     density : float, optional
-        0 for none; 1 for a moderate field, in which faint light of stars (more than 0.3 per
-        cent of the sky) falls on about half of the full frame; 3 for a crowded one.
+        0 for none; 1 for a moderate field, in which faint flux of stars (more than 0.3 % of the
+        sky) falls on about half of the full frame; 3 for a crowded one.
     seed : int, optional
         Seed.
 
@@ -228,7 +202,7 @@ def draw_stars(density=1.0, seed=1):
 
 def star_image(window, stars, dither=(0.0, 0.0), pwcpos=PWCPOS):
     """
-    Make the light of stars: traces of orders 1 to 3, images of order 0, and their wings.
+    Compute the image of stars: traces of orders 1 to 3, images of order 0, and their wings.
 
     Parameters
     ----------
@@ -244,10 +218,10 @@ def star_image(window, stars, dither=(0.0, 0.0), pwcpos=PWCPOS):
     Returns
     -------
     light : ndarray of float32, shape (ny, nx)
-        Light of all stars, DN/s.
+        Count rate of all stars, DN/s.
     """
-    # A margin of rows spares the bookkeeping of traces that leave the window; the canvas is
-    # transposed because traces are wide along columns.
+    # A margin of rows holds traces that leave the window. The canvas is transposed because traces
+    # are wide along columns.
     margin = 2 * REACH + 4
     canvas = np.zeros((window.nx, window.ny + 2 * margin), dtype=np.float32)
     traces = [get_trace(order, pwcpos) for order in ORDERS]
@@ -259,7 +233,7 @@ def star_image(window, stars, dither=(0.0, 0.0), pwcpos=PWCPOS):
             _add_trace(canvas, margin, window, trace, spectrum, x, y)
             points.append((trace.x + x, trace.y + y, spectrum))
         column, row = x + ORDER0_COLUMN, y + ORDER0_ROW
-        # The step is where the zeroth order's field begins: no image lies left of it.
+        # The zeroth order's field begins at the edge: no image lies left of it.
         if column > 700 + step_shift(row, pwcpos):
             images.append((column, row, ORDER0_PEAK * flux))
             points.append(([column], [row], [ORDER0_LENGTH * ORDER0_PEAK * flux]))
@@ -294,12 +268,7 @@ def _reach(peak):
 
 
 def _wings(window, x, y, light):
-    """
-    Spread a little of the light over the detector.
-
-    The wings are smooth, so they are computed in cells and interpolated; the cells are the
-    same for all windows.
-    """
+    """Return the wings of points of flux, interpolated in cells that all windows share, DN/s."""
     number = (FULL.nx + 2 * MARGIN) // CELL
     cells = np.zeros((number + 1, number + 1))
     column, row = (x + MARGIN) / CELL - 0.5, (y + MARGIN) / CELL - 0.5
@@ -347,22 +316,7 @@ def _order0_shape(x, y):
 
 
 def dither_offsets(number, seed=1):
-    """
-    Lay out a mosaic of two rows of pointings with a little jitter.
-
-    Parameters
-    ----------
-    number : int
-        Number of exposures; ten give the 5 x 2 mosaic of the calibration programs.
-    seed : int, optional
-        Seed of the jitter.
-
-    Returns
-    -------
-    offsets : ndarray of float, shape (number, 2)
-        Shift (x, y) of the field on the detector, pixels, about 150 apart in x and 80 in y; a
-        single exposure is not dithered.
-    """
+    """Return field shifts (x, y), pixels, shape (number, 2), of a jittered two-row mosaic."""
     if number == 1:
         return np.zeros((1, 2))
     per_row = -(-number // 2)

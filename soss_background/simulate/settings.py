@@ -1,4 +1,4 @@
-"""All that can be chosen about a simulation."""
+"""Settings of a simulation."""
 
 from dataclasses import dataclass, field
 
@@ -17,56 +17,52 @@ READ_NOISE_TIME = 100.0
 @dataclass(frozen=True)
 class Simulation:
     """
-    The settings of a simulated visit; vary them with `dataclasses.replace`.
+    The settings of a simulated visit; change them with `dataclasses.replace`.
 
     Attributes
     ----------
     seed : int
-        Seed of everything that is drawn at random.
+        Seed of all random numbers.
     window : `~soss_background.detector.Window`
-        The pixels that are read out: a subarray, or any part of the full detector.
-    n_exposures : int
-        Number of dithered exposures.
-    n_integrations : int
-        Number of integrations in an exposure.
+        The pixels that are read out: a subarray, or any rectangle of the full detector.
+    n_exposures, n_integrations : int
+        Number of dithered exposures, and of integrations in each.
     exposure_time : float
         Time of a whole exposure, s.
     sky_level : float
-        Multiplies the commissioning sky (4.7 and 7.4 DN/s on the sides of the step).
+        Factor of the commissioning sky (4.7 and 7.4 DN/s left and right of its edge).
     step_contrast : float
-        Multiplies the light right of the step.
+        Factor of the sky right of its edge.
     sky_structure : float
-        Multiplies the sky's structure in two dimensions; 0 leaves the column profile.
-    level_scatter : float
-        rms of the level from exposure to exposure, a fraction.
-    colour_scatter : float
-        rms of the step contrast from exposure to exposure, a fraction.
+        Factor of the sky's structure in two dimensions; 0 leaves the column profile.
+    level_scatter, colour_scatter : float
+        rms of the level and of the edge contrast from exposure to exposure, fractions.
     sky_profile : ndarray, shape (2048,), or None
         Sky along the columns, DN/s, instead of the tabulated commissioning profile.
     pwcpos : float
         Position of the pupil wheel, degrees.
     star_density : float
-        0 for no stars, 1 for faint starlight (more than 0.3 per cent of the sky) over about
-        half of the full frame, 3 for a crowded field.
+        0 for no stars, 1 for faint flux of stars (more than 0.3 % of the sky) over about half of
+        the full frame, 3 for a crowded field.
     stripes : float
         rms of the 1/f stripes of an integration, DN/s.
     flagged_hot, unflagged_hot : float
-        Fractions of pixels with a steady excess, known and unknown to the DQ array.
+        Fractions of pixels with a steady excess, with and without a DQ flag.
     dead : float
-        Fraction of pixels that see nothing, flagged.
+        Fraction of dead pixels, flagged.
     lost : float
-        Fraction of pixels, anew in every integration, that are NaN and flagged DO_NOT_USE.
+        Fraction of pixels, drawn anew in every integration, that are NaN and DO_NOT_USE.
     cosmic_rays : float
         Hits per pixel and second.
     unflagged_cosmic_rays : float
         Fraction of these hits that the jump detection misses.
     photon_noise : bool
-        Whether photons come at random.
+        Whether to add photon noise.
     read_noise : float
-        rms of the read noise of an integration of 100 s, DN/s; goes as time ** -1.5.
+        rms of the read noise of an integration of 100 s, DN/s; scales as time ** -1.5.
     flat_pixel_rms, flat_large_rms : float
-        rms of the flat field from pixel to pixel and on scales of 256 pixels, fractions; 0
-        and 0 for no flat field.
+        rms of the flat field from pixel to pixel and on scales of 256 pixels, fractions; both 0
+        for no flat field.
     lon, lat : float
         Barycentric mean ecliptic longitude and latitude of the telescope's V1 axis, degrees.
     start : str
@@ -107,7 +103,7 @@ class Simulation:
     target: str = "SKYFLAT-1"
 
     def __post_init__(self):
-        """Refuse what cannot be simulated."""
+        """Raise ValueError for settings that cannot be simulated."""
         if min(self.n_exposures, self.n_integrations) < 1 or self.exposure_time <= 0:
             raise ValueError("exposures, integrations and exposure time must be positive")
 

@@ -1,9 +1,9 @@
-"""
-Traces of a simulated star.
+"""Traces of a simulated star.
 
-The simulator has traces of its own, and not the table that the algorithms look up. On the detector
-they follow those of pastasoss 1.2.4 to 0.007 pixels, and at the nominal position of the pupil wheel
-to 1e-7 micron; those of order 3 follow a real frame of a hot star (program 1512).
+The simulator has its own traces, independent of the table that the algorithms read. On the
+detector they agree with those of pastasoss 1.2.4 within 0.007 pixels, and within 1e-7 micron at the
+nominal position of the pupil wheel; those of order 3 follow a real frame of a hot star (program
+1512).
 """
 
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 
 __all__ = ["ORDERS", "SimulatedTrace", "get_trace"]
 
-# Wavelength of the peak (micron), width (in the logarithm of the wavelength), band
-# edges (micron) and height of the throughput; so that a star of 9400 K looks like the hot
-# star of a real SUBSTRIP256 frame (program 1512).
+# Wavelength of the peak (micron), width (in the logarithm of the wavelength), band edges (micron)
+# and height of the throughput. With them a star of 9400 K looks like the hot star of a real
+# SUBSTRIP256 frame (program 1512).
 ORDERS = {
     "1": (1.20, 0.60, 0.62, 2.90, 1.0),
     "2": (0.74, 0.22, 0.56, 1.38, 0.27),
@@ -27,8 +27,8 @@ ORDERS = {
 }
 # Wavelength (micron) at which the flux of a star is given; second radiation constant (micron K).
 REFERENCE_WAVELENGTH, RADIATION = 1.25, 14387.77
-# Columns beyond the detector that the band edges can reach, and columns at each end of a known
-# trace whose parabola continues it.
+# Columns beyond the detector that the band edges can reach, and number of columns at each end of a
+# trace to which the extrapolating parabola is fitted.
 EXTENSION, ENDS = 400, 200
 
 # Orders 1 and 2 with the pupil wheel at its nominal position: first and last column, point about
@@ -61,18 +61,16 @@ ORDER3_ROWS = [145.2510, 11.9728, 11.2301, 53.3315]
 
 class SimulatedTrace(NamedTuple):
     """
-    Trace of one order of an undithered target.
+    Trace of one order of an undithered target, arrays of shape (n,).
 
     Attributes
     ----------
-    x : ndarray, shape (n,)
-        Full-frame columns, one pixel apart, ascending.
-    y : ndarray, shape (n,)
-        Full-frame row of the centre.
-    wavelength : ndarray, shape (n,)
+    x, y : ndarray
+        Full-frame columns, one pixel apart, ascending, and row of the centre in each.
+    wavelength : ndarray
         Wavelength, micron.
-    throughput : ndarray, shape (n,)
-        Relative to that of order 1 at 1.25 micron.
+    throughput : ndarray
+        Throughput relative to that of order 1 at 1.25 micron.
     """
 
     x: np.ndarray
@@ -92,21 +90,7 @@ def _count_photons(wavelength, temperature):
 
 
 def get_trace(order, pwcpos=PWCPOS):
-    """
-    Return the trace of an order, continued to the edges of its band.
-
-    Parameters
-    ----------
-    order : {"1", "2", "3"}
-        Spectral order.
-    pwcpos : float, optional
-        Position of the pupil wheel, degrees.
-
-    Returns
-    -------
-    trace : SimulatedTrace
-        Positions, wavelengths and throughput.
-    """
+    """Return the trace of order "1", "2" or "3", extrapolated to the edges of its band."""
     x = np.arange(-EXTENSION, FULL.nx + EXTENSION, dtype=float)
     if order == "3":
         # At any column, the product of order and wavelength is the same.
@@ -132,7 +116,7 @@ def _rotate(x, y, pwcpos, origin):
 
 
 def _extend(x, known_x, known):
-    """Interpolate, and continue with parabolas through the outermost points."""
+    """Interpolate, and extrapolate with parabolas through the outermost points."""
     values = np.interp(x, known_x, known)
     for end, beyond in ((slice(ENDS), x < known_x[0]), (slice(-ENDS, None), x > known_x[-1])):
         parabola = Polynomial.fit(known_x[end], known[end], 2)

@@ -1,4 +1,4 @@
-"""Simulated visits with their truth: blank sky in dithered exposures, or a transit."""
+"""Simulated visits with known truth: dithered exposures of blank sky, or a transit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +25,9 @@ from soss_background.simulate.streams import random_stream
 __all__ = ["observe", "simulate_time_series", "simulate_visit", "true_sky", "variations"]
 
 PIXEL = dqflags.pixel
-# Part of a transit's duration that ingress and egress take each.
+# Duration of the ingress, and of the egress, as a fraction of the transit's duration.
 INGRESS = 0.1
-# Temperature of the star of a time series, K.
+# Temperature of the target of a time series, K.
 TARGET_TEMPERATURE = 6000.0
 
 
@@ -38,7 +38,7 @@ def simulate_visit(directory, simulation=None):
     Parameters
     ----------
     directory : str or `~pathlib.Path`
-        Where the exposures, ``flat.fits``, ``truth.fits`` and the association go.
+        Output folder of the exposures, ``flat.fits``, ``truth.fits`` and the association.
     simulation : `Simulation`, optional
         The settings; the defaults give ten dithered FULL exposures of a moderate field.
 
@@ -79,13 +79,13 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
     Parameters
     ----------
     directory : str or `~pathlib.Path`
-        Where the exposure, ``time_series_flat.fits`` and ``time_series_truth.fits`` go.
+        Output folder of the exposure, ``time_series_flat.fits`` and ``time_series_truth.fits``.
     simulation : `Simulation`
-        The settings; its number of exposures is of no account.
+        The settings; the number of exposures is ignored.
     target_flux : float, optional
         Peak across the target's first order at 1.25 micron, DN/s.
     transit_depth : float, optional
-        Part of the target's light that is lost in mid-transit, at all wavelengths.
+        Fraction of the target's flux that is lost in mid-transit, at all wavelengths.
 
     Returns
     -------
@@ -116,47 +116,13 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
 
 
 def transit_curve(number, depth):
-    """
-    Make a trapezoidal transit that fills the middle half of a time series.
-
-    Parameters
-    ----------
-    number : int
-        Number of integrations.
-    depth : float
-        Part of the light that is lost in mid-transit.
-
-    Returns
-    -------
-    brightness : ndarray, shape (number,)
-        Brightness relative to that out of transit.
-    """
+    """Return the relative flux of a trapezoidal transit in the middle half, shape (number,)."""
     phase = np.abs((np.arange(number) + 0.5) / number - 0.5) / 0.5
     return 1 - depth * np.clip((0.5 - phase) / INGRESS + 0.5, 0, 1)
 
 
 def observe(rates, defects, simulation, exposure):
-    """
-    Read out the integrations of an exposure.
-
-    Parameters
-    ----------
-    rates : iterable of ndarray, shape (ny, nx)
-        Light that falls on the detector in every integration, DN/s.
-    defects : `~soss_background.simulate.detector_effects.Defects`
-        The detector.
-    simulation : `Simulation`
-        The settings.
-    exposure : int
-        Number of the exposure, for its random numbers.
-
-    Returns
-    -------
-    images, errors : ndarray of float32, shape (n_integrations, ny, nx)
-        Count rates and their uncertainties, DN/s.
-    dq : ndarray of uint32, shape (n_integrations, ny, nx)
-        Flags.
-    """
+    """Return images, errors (DN/s) and flags, shape (n, ny, nx), of count rates (ny, nx), DN/s."""
     shape = (simulation.n_integrations, *simulation.window.shape)
     images, errors = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     dq = np.empty(shape, dtype=np.uint32)
@@ -201,19 +167,7 @@ def _make_directory(directory):
 
 
 def variations(simulation):
-    """
-    Draw how the sky varies from exposure to exposure.
-
-    Parameters
-    ----------
-    simulation : `Simulation`
-        The settings.
-
-    Returns
-    -------
-    levels, contrasts : ndarray of float, shape (n_exposures,)
-        Level and step contrast of every exposure, each with a mean of exactly 1.
-    """
+    """Return level and edge contrast of each exposure, each with a mean of exactly 1."""
     rng = random_stream(simulation.seed, "levels")
     deviations = rng.standard_normal((2, simulation.n_exposures))
     deviations -= deviations.mean(axis=1, keepdims=True)
@@ -222,21 +176,7 @@ def variations(simulation):
 
 
 def true_sky(simulation, level=1.0, contrast=1.0):
-    """
-    Make the sky of an exposure.
-
-    Parameters
-    ----------
-    simulation : `Simulation`
-        The settings.
-    level, contrast : float, optional
-        Level and step contrast relative to those of the settings.
-
-    Returns
-    -------
-    sky : ndarray of float32, shape (ny, nx)
-        Surface brightness, DN/s.
-    """
+    """Return the sky of an exposure, float32 (ny, nx), DN/s, relative to the settings."""
     sky = sky_image(
         simulation.window,
         contrast=contrast * simulation.step_contrast,
@@ -249,7 +189,7 @@ def true_sky(simulation, level=1.0, contrast=1.0):
 
 
 def _truth_images(simulation, defects, lights):
-    """Start the truth file with what every simulation has."""
+    """Return the HDUs that the truth files of all simulations contain."""
     return fits.HDUList(
         [
             fits.PrimaryHDU(),
