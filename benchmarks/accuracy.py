@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from unittest.mock import patch
 
 import numpy as np
+from astropy.stats import mad_std
 from datasets import SIMULATIONS, observe_visit
 from skies import ABLATIONS, limit_sky, our_sky
 
@@ -82,7 +83,7 @@ def _measure(visit, sky, denoised, err=None):
     ratio = np.nan
     if err is not None:
         pull = error[science] * np.median(visit.truth[science]) / 100 / err[science]
-        ratio = 1.4826 * np.nanmedian(np.abs(pull - np.nanmedian(pull)))
+        ratio = mad_std(pull, ignore_nan=True)
     lost = np.count_nonzero(~np.isfinite(denoised[science]))
     return [*(metrics[key] for key in _DENOISED), before["scatter"], ratio, lost]
 

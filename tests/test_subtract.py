@@ -16,6 +16,7 @@ from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import find_files
 from soss_background.io.templates import read_templates
+from soss_background.pipeline import background
 from soss_background.pipeline.background import find_skyflats
 from soss_background.simulate import (
     Simulation,
@@ -560,3 +561,18 @@ def test_templates_with_and_without_an_edge(series, tmp_path):
     datamodels.SossBkgModel(data=skies[1:]).save(tmp_path / "plain.fits")
     result = SkyflatSubtractStep.call(series[0], skyflat=["plain.fits"])
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+
+
+def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
+    """The next run of the same pipeline has background exposures of its own."""
+    step, found = SkyflatSubtractStep(), iter([["first"], ["second"]])
+    monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
+    with background.background_skyflats(step, "a.fits", ["b.fits"]):
+        assert step.skyflat == ["first"]
+    assert step.skyflat is None
+    with (
+        pytest.raises(OSError, match="broken"),
+        background.background_skyflats(step, "a.fits", ["b.fits"]),
+    ):
+        raise OSError("broken")
+    assert step.skyflat is None

@@ -11,6 +11,7 @@ from bottleneck import nanmedian
 from scipy.special import ndtri
 
 from soss_background.numerics.cells import find_same_level, subtract_common_sky
+from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.threads import map_parallel
 from soss_background.sky.sources import detect_light
 
@@ -107,7 +108,7 @@ def _search_alone(cells, noise, profile, n_sigma, grow):
 def _scatter(image, noise):
     """Scale the expected noise of cells to the scatter between neighbours in a column."""
     excess = np.diff(image, axis=0) / np.sqrt(noise[1:] ** 2 + noise[:-1] ** 2)
-    return noise * 1.4826 * np.nanmedian(np.abs(excess))
+    return noise * MAD_TO_SIGMA * np.nanmedian(np.abs(excess))
 
 
 def _column_sky(image, noise):

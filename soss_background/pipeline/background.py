@@ -1,5 +1,6 @@
 """Skyflats from the background exposures of an association."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 from stdatamodels.jwst.datamodels import JwstDataModel
@@ -8,7 +9,18 @@ from soss_background.io.exposures import find_fault, read_header
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.crds_access import crds_reachable
 
-__all__ = ["find_skyflats"]
+__all__ = ["background_skyflats", "find_skyflats"]
+
+
+@contextmanager
+def background_skyflats(step, science, background):
+    """Give a step the skyflat of background exposures while it runs."""
+    given = step.skyflat
+    step.skyflat = find_skyflats(step, science, background)
+    try:
+        yield
+    finally:
+        step.skyflat = given
 
 
 def find_skyflats(step, science, background):

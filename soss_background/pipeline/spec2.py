@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from jwst.pipeline import Spec2Pipeline
 
-from soss_background.pipeline.background import find_skyflats
+from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
@@ -49,14 +49,10 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         members = {"science": [], "background": []}
         for member in exp_product["members"]:
             members.setdefault(member["exptype"].lower(), []).append(member["expname"])
-        step = self.bkg_subtract
-        given = step.skyflat
-        if members["science"]:
-            step.skyflat = find_skyflats(step, members["science"][0], members["background"])
-        try:
+        science = next(iter(members["science"]), None)
+        background = members["background"] if science else []
+        with background_skyflats(self.bkg_subtract, science, background):
             result = super().process_exposure_product(exp_product, *args, **kwargs)
-        finally:
-            step.skyflat = given
         if result is not None and result.meta.cal_step.bkg_subtract is None:
             result.meta.cal_step.bkg_subtract = "SKIPPED"
         return result

@@ -22,7 +22,7 @@ from soss_background.extract.metrics import (
 )
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.pipeline.background import find_skyflats
+from soss_background.pipeline.background import background_skyflats
 from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
 from soss_background.steps.crds_access import crds_reachable
@@ -115,13 +115,13 @@ class SossStarePipeline(SkyflatPipelineBase):
         step, images = self.skyflat_subtract, {}
         members = sort_members(self.load_as_level2_asn(init), init)
         (science,) = members["science"]
-        step.skyflat = find_skyflats(step, science, members["background"])
 
         def keep(subtraction):
             images["The exposure, mean of the integrations"] = subtraction.image
             images["The sky"] = subtraction.sky
 
-        exposure = step.run(science, [], keep)
+        with background_skyflats(step, science, members["background"]):
+            exposure = step.run(science, [], keep)
         if not isinstance(exposure, JwstDataModel):
             exposure = self.trace_fit.open_exposure(exposure)
         return exposure, images

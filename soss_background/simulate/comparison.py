@@ -18,6 +18,7 @@ from soss_background.errors import SkyflatError
 from soss_background.io.exposures import read_header
 from soss_background.io.library import as_image
 from soss_background.numerics.integrations import usable_pixels
+from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.steps.figures import show_image
 
 __all__ = [
@@ -104,7 +105,7 @@ def plain_median(images):
     """Return the clipped median of exposures over their medians; change them in place."""
     images /= [[[nanmedian(image)]] for image in images]
     deviation = np.abs(images - nanmedian(images, axis=0))
-    images[deviation > 3 * 1.4826 * nanmedian(deviation, axis=0)] = np.nan
+    images[deviation > 3 * MAD_TO_SIGMA * nanmedian(deviation, axis=0)] = np.nan
     return nanmedian(images, axis=0)
 
 
