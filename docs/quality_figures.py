@@ -43,8 +43,8 @@ def draw_skyflat(path):
     figure = Figure(figsize=(14, 8), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     with SkyflatModel(path) as skyflat:
-        coverage = count_samples(skyflat.iterate("masks"))
-        stack = (skyflat.iterate("images"), skyflat.iterate("masks"))
+        coverage = count_samples(skyflat.masks)
+        stack = (skyflat.images, skyflat.masks)
         sky = np.where(FULL.reference_pixels(), np.nan, skyflat.bkg)
         views, variation = view_exposures(*stack, sky, skyflat.err, coverage)
         limits = np.nanpercentile(sky, [0.5, 99.5])

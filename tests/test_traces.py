@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from spec2_references import make_pastasoss
 from stdatamodels.jwst import datamodels
 
+from soss_background import TraceFitStep
 from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
 from soss_background.io.exposures import find_pwcpos
 from soss_background.simulate.traces import get_trace
@@ -84,5 +85,5 @@ def test_nominal_pwcpos_is_used_with_a_warning(pwcpos, fault, caplog):
 
 
 def test_no_reference_file_without_crds():
-    with open_pastasoss(None, make_exposure(PWCPOS)) as reference:
+    with open_pastasoss(TraceFitStep(), make_exposure(PWCPOS)) as reference:
         assert reference is None
