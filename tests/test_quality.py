@@ -24,7 +24,7 @@ from soss_background.quality.metrics import (
     summarize_exposures,
 )
 from soss_background.simulate import draw_stars, simulate_visit, sky_image, star_image
-from soss_background.steps.qc import (
+from soss_background.steps.metric_ranges import (
     Metric,
     flag_metrics,
     format_metrics,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from soss_background.extract.inter_order import free_pixels
-from soss_background.steps.qc import Metric
+from soss_background.steps.metric_ranges import Metric
 
 __all__ = ["METRICS", "measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
 

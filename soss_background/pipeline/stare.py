@@ -27,8 +27,8 @@ from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
 from soss_background.steps.crds_access import crds_reachable
 from soss_background.steps.jwst_steps import FlatFieldStep, PhotomStep
+from soss_background.steps.metric_ranges import flag_metrics, log_metrics, read_ranges
 from soss_background.steps.provenance import name_log_files, wrap_command
-from soss_background.steps.qc import flag_metrics, log_metrics, read_ranges
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, sort_members
 
 __all__ = ["SossStarePipeline"]

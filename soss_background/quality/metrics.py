@@ -8,7 +8,7 @@ from stdatamodels.jwst.datamodels import dqflags
 from soss_background.numerics.cells import gather_blocks
 from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.edge import find_edge, has_edge_columns, right_of_edge
-from soss_background.steps.qc import Metric
+from soss_background.steps.metric_ranges import Metric
 
 __all__ = ["METRICS", "count_samples", "measure_exposures", "measure_levels", "measure_sky"]
 

@@ -11,7 +11,7 @@ from soss_background.quality.metrics import (
     summarize_exposures,
 )
 from soss_background.steps.base import SkyflatStep
-from soss_background.steps.qc import flag_metrics, log_metrics, read_ranges
+from soss_background.steps.metric_ranges import flag_metrics, log_metrics, read_ranges
 
 __all__ = ["SkyflatQualityStep"]
 
@@ -59,7 +59,7 @@ class SkyflatQualityStep(SkyflatStep):
         return skyflat
 
     def read_ranges(self):
-        """Return the acceptable ranges, see `soss_background.steps.qc.read_ranges`."""
+        """Return the acceptable ranges, see `soss_background.steps.metric_ranges.read_ranges`."""
         return read_ranges(self.ranges, METRICS)
 
 

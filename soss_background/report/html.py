@@ -9,8 +9,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from soss_background.io.files import save_whole
+from soss_background.steps.metric_ranges import (
+    FAIL,
+    NO_RANGE,
+    PASS,
+    format_number,
+    list_failures,
+    read_text,
+)
 from soss_background.steps.provenance import wrap_command
-from soss_background.steps.qc import FAIL, NO_RANGE, PASS, format_number, list_failures, read_text
 
 __all__ = ["Report", "Section", "write_html"]
 

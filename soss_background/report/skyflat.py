@@ -16,7 +16,7 @@ from soss_background.report import skyflat_plots as plots
 from soss_background.report.figures import ReportFigure
 from soss_background.report.html import Report, Section, write_html
 from soss_background.report.views import view_exposures
-from soss_background.steps.qc import read_text
+from soss_background.steps.metric_ranges import read_text
 
 __all__ = ["report_skyflat", "write_reports"]
 
