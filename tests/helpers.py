@@ -78,6 +78,7 @@ def make_skyflat(number=1, window=SUBSTRIP256, sky=None, flat="", **settings):
     skyflat.dq = np.where(inside, 0, 2**31).astype(np.uint32)
     hot = rng.random(sky.shape) < 0.001
     skyflat.dq[hot & inside] |= np.uint32(2048)
+    skyflat.meta.skyflat.noise_factor = 0.13
     metadata = np.zeros(3, dtype=skyflat.get_dtype("metadata"))
     metadata["filename"] = [
         f"jw0447900{number}001_03101_0000{i}_nis_rateints.fits" for i in range(3)

@@ -189,7 +189,7 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
         ({"bunit_data": "DN"}, "ImageModel in DN, neither _rate nor _rateints"),
         ({"observation__program_number": None}, "keyword PROGRAM is missing"),
         ({"observation__observation_number": None}, "keyword OBSERVTN is missing"),
-        ({"observation__observation_number": "x"}, "OBSERVTN x or obs_group 0 is no number"),
+        ({"observation__observation_number": "x"}, "OBSERVTN x or obs_group 0 is not a number"),
         ({"target__proposer_name": None}, "keyword TARGPROP is missing"),
         ({"observation__date_beg": None}, "keyword DATE-BEG is missing"),
         ({"observation__date_beg": "today"}, "Invalid isoformat string: 'today'"),

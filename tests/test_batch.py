@@ -203,7 +203,7 @@ def test_labels(tmp_path):
 def test_no_worker(capsys):
     with pytest.raises(SystemExit):
         main(["batch", "asn.json", "--workers", "-1"])
-    assert "--workers: invalid" in capsys.readouterr().err
+    assert "--workers: -1 is not positive" in capsys.readouterr().err
 
 
 def test_arguments_for_the_pipeline_belong_to_batch(capsys):

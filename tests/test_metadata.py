@@ -129,7 +129,7 @@ def test_two_products_of_one_name(two_observations, tmp_path):
             step.call(path)
     content["products"][0]["obs_group"] = "x"
     path.write_text(json.dumps(content))
-    with pytest.raises(SkyflatError, match="obs_group x is no number"):
+    with pytest.raises(SkyflatError, match="obs_group x is not a number"):
         SkyflatCombineStep.call(path)
     assert not list(tmp_path.glob("*.fits"))
 

@@ -122,7 +122,7 @@ def test_traces_of_a_wheel_that_is_elsewhere(series, caplog):
     wrong = series.exposure.copy()
     wrong.meta.instrument.pupil_position = None
     assert len(TraceFitStep.call(wrong, slice_length=3000).traces) > 4000
-    assert "keyword PWCPOS is missing, taken as" in caplog.text
+    assert "PWCPOS is missing, 245.76 degrees are used instead" in caplog.text
     wrong.meta.instrument.pupil_position = 246.0
     traces = TraceFitStep.call(wrong)
     mine = traces.traces[traces.traces["order"] == 1]

@@ -37,7 +37,7 @@ class SkyflatCombineStep(SkyflatStep):
 
     class_alias = "skyflat_combine"
 
-    input_suffixes: ClassVar = ("skyflatmask",)
+    input_suffixes: ClassVar = ("skyflatmask", "skyflat")
 
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]

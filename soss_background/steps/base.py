@@ -157,6 +157,11 @@ class SkyflatMixin:
             return None
         if isinstance(model, ModelLibrary):
             return self._save_library(model, suffix, idx, output_file, force, components)
+        if isinstance(model, ModelContainer):
+            return [
+                self.save_model(each, suffix, index, output_file, force, **components)
+                for index, each in enumerate(model)
+            ]
         output_file = output_file or self.search_attr("output_file")
         path = self.make_output_path(
             basepath=output_file or model.meta.filename,
