@@ -137,10 +137,17 @@ def test_two_products_of_one_name(two_observations, tmp_path):
 def test_products_under_one_given_name(two_observations, tmp_path):
     skip = {"flat_field": {"skip": True}}
     SkyflatPipeline.call(two_observations, output_file="m.fits", steps=skip)
-    SkyflatMaskStep.call(two_observations, output_file="m.fits")
     names = {f"m_{k}_skyflat.fits" for k in (0, 1)}
-    names |= {f"m_{k}_{j}_skyflatmask.fits" for k in (0, 1) for j in (0, 1)}
     assert {path.name for path in tmp_path.glob("*.fits")} == names
+
+
+def test_exposures_of_two_products_are_not_masked_together(two_observations, tmp_path):
+    with pytest.raises(SkyflatError, match="2 products: mask the exposures of one at a time"):
+        SkyflatMaskStep.call(two_observations, output_file="m.fits")
+    steps = {"flat_field": {"skip": True}, "skyflat_combine": {"skip": True}}
+    with pytest.raises(SkyflatError, match="2 products: skyflat_combine can be skipped for one"):
+        SkyflatPipeline.call(two_observations, save_results=True, steps=steps)
+    assert not list(tmp_path.glob("*.fits"))
 
 
 def test_products_of_one_observation_are_numbered(two_observations, tmp_path):

@@ -1,5 +1,10 @@
 """Steps and pipeline, as users run them: strun, call, run; parameters, names, products."""
 
+from contextlib import ExitStack
+from pathlib import Path
+from pkgutil import resolve_name
+from unittest import mock
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -366,3 +371,41 @@ def test_results_do_not_depend_on_the_order_of_combination(exposures):
     forth = SkyflatCombineStep.call(exposures)
     back = SkyflatCombineStep.call(exposures[::-1])
     assert_allclose(forth.bkg, back.bkg, rtol=1e-4)
+
+
+ONCE_AN_EXPOSURE = (
+    "soss_background.numerics.summaries.bin_to_cells",
+    "soss_background.numerics.summaries.usable_pixels",
+    "soss_background.io.exposures.read_header",
+)
+
+
+@pytest.mark.parametrize("as_models", [False, True])
+def test_nothing_is_computed_twice(visit, flat, as_models):
+    """Headers, usable pixels and cells of an exposure, and the description of the product."""
+    files = sorted(Path(visit).parent.glob("*_rateints.fits"))
+    models = [datamodels.open(path) for path in files] if as_models else []
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(model)
+        places = (*ONCE_AN_EXPOSURE, "soss_background.io.exposures._describe_product")
+        spies = [
+            stack.enter_context(mock.patch(place, wraps=resolve_name(place))) for place in places
+        ]
+        SkyflatPipeline.call(models or str(visit), steps={"flat_field": {"override_flat": flat}})
+    headers = 0 if as_models else len(files)
+    expected = [len(files), len(files), headers, 1]
+    assert [spy.call_count for spy in spies] == expected
+
+
+def test_a_changed_exposure_is_summarized_anew(visit, flat):
+    """Pixels that are flagged between masking and combination are not used."""
+    steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"skip": True}}
+    library = SkyflatPipeline.call(str(visit), steps=steps)
+    with library:
+        for index, image in enumerate(library):
+            image.data[40:44, 40:48] = np.nan
+            library.shelve(image, index)
+    skyflat = SkyflatCombineStep.call(library)
+    assert (skyflat.dq[40:44, 40:48] & 1 == 1).all()
+    assert np.isfinite(skyflat.bkg).all()

@@ -150,14 +150,8 @@ def combine_exposures(
     """
     summaries, covered, pixels, unmasked = _survey(exposures, summaries, bad)
     means, errors = summaries.cells()
-    for index, image in enumerate(means):
-        if nanmedian(np.where(covered[index], np.nan, image)) <= 0:
-            raise NoSkyError(index)
-    reasons, deviation = vet_exposures(means, errors, covered, mad_threshold, excluded)
-    used = np.array([not reason for reason in reasons])
-    if not used.any():
-        told = "; ".join(dict.fromkeys(reasons))
-        raise NothingToCombineError(f"no exposure can be used: {told}")
+    vetting = _vet(means, errors, covered, mad_threshold, excluded)
+    used = np.array([not reason for reason in vetting.reasons])
     # A slice avoids the copies of an index array.
     vetted = slice(None) if used.all() else np.flatnonzero(used)
     noise, flags = errors[vetted], summaries.flags
@@ -181,10 +175,9 @@ def combine_exposures(
     sky = fill_gaps(sky, known, needless=reference)
     dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
     sky[reference] = err[reference] = 0
-    scale, offset, scatter = np.full((3, len(used)), np.nan)
-    fraction = np.ones(len(used))
-    scale[used], offset[used], scatter[used] = levels.scale, levels.offset, excess
-    fraction[used] -= counts / sky.size
+    scale, offset, scatter, fraction = _expand(
+        used, levels.scale, levels.offset, excess, 1 - counts / sky.size
+    )
     return CombinedSky(
         sky=sky,
         err=err,
@@ -195,11 +188,30 @@ def combine_exposures(
         offset=offset,
         stripe_rms=levels.stripe_rms,
         excess=scatter,
-        masked_fraction=fraction,
-        deviation=deviation,
-        reasons=reasons,
+        masked_fraction=np.where(used, fraction, 1),
+        deviation=vetting.deviations,
+        reasons=vetting.reasons,
         unmasked=unmasked,
     )
+
+
+def _vet(means, errors, covered, mad_threshold, excluded):
+    """Vet exposures; raise if one has no sky, or if none can be used."""
+    for index, image in enumerate(means):
+        if nanmedian(np.where(covered[index], np.nan, image)) <= 0:
+            raise NoSkyError(index)
+    vetting = vet_exposures(means, errors, covered, mad_threshold, excluded)
+    if all(vetting.reasons):
+        reasons = "; ".join(dict.fromkeys(vetting.reasons))
+        raise NothingToCombineError(f"no exposure can be used: {reasons}")
+    return vetting
+
+
+def _expand(used, *values):
+    """Return the values of the used exposures for all of them, NaN for the others."""
+    expanded = np.full((len(values), len(used)), np.nan)
+    expanded[:, used] = values
+    return expanded
 
 
 def _survey(exposures, summaries, bad):

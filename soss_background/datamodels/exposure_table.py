@@ -13,6 +13,7 @@ from soss_background.errors import SkyflatError
 __all__ = [
     "UNITS",
     "describe_exposures",
+    "describing_values",
     "mean_direction",
     "summarize",
 ]
@@ -32,6 +33,10 @@ _HEADER_COLUMNS = {
     "jwst_z_geo": ("meta.ephemeris.spatial_z_geo", "OBSGEO-Z", False),
 }
 
+# Other metadata that describe an exposure.
+_TIME_KEYS = ("meta.exposure.mid_time_mjd", "meta.exposure.mid_time")
+_OTHER_KEYS = (*_TIME_KEYS, "meta.exposure.nints", "meta.observation.observation_number")
+
 # Columns beyond those of the schema: reason to leave out an exposure, its deviation from the sky,
 # and its scatter about the sky relative to its errors.
 _VETTING_COLUMNS = [("reason", "S64"), ("deviation", "f8"), ("excess", "f8")]
@@ -46,6 +51,12 @@ UNITS = {
 }
 
 
+def describing_values(header):
+    """Return the values of a header that describe an exposure and name its product."""
+    keys = [key for key, _, _ in _HEADER_COLUMNS.values()] + list(_OTHER_KEYS)
+    return [header["name"], *(header.get(key) for key in keys)]
+
+
 def describe_exposures(headers):
     """Return a row of METADATA per exposure; raise if a header lacks its pointing or time."""
     table = np.zeros(len(headers), dtype=_row_dtype())
@@ -53,8 +64,7 @@ def describe_exposures(headers):
     table["filename"] = [header["name"].encode("ascii", "replace") for header in headers]
     for column, (key, keyword, required) in _HEADER_COLUMNS.items():
         table[column] = [read_value(header, (key,), keyword, required) for header in headers]
-    time_keys = ("meta.exposure.mid_time_mjd", "meta.exposure.mid_time")
-    table["mid_time_mjd"] = [read_value(header, time_keys, "MJD-AVG") for header in headers]
+    table["mid_time_mjd"] = [read_value(header, _TIME_KEYS, "MJD-AVG") for header in headers]
     table["nints"] = [header.get("meta.exposure.nints", 1) for header in headers]
     pointing = SkyCoord(table["ra_v1"], table["dec_v1"], unit="deg", frame="icrs")
     ecliptic = pointing.transform_to(BarycentricMeanEcliptic())

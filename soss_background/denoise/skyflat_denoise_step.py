@@ -27,8 +27,8 @@ class SkyflatDenoiseStep(SkyflatStep):
     spec = """
     sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
     sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows, away from the edge [pixels]
-    sigma_step = float(default=1.5, min=0.1)  # Smoothing along rows, at the edge [pixels]
-    max_blur = float(default=0.004, min=0.0)  # Blur along rows above which a pixel belongs to the edge [fraction of the sky]
+    sigma_edge = float(default=1.5, min=0.1)  # Smoothing along rows, at the edge [pixels]
+    max_blur = float(default=0.004, min=0.0, max=0.2)  # Blur along rows above which a pixel belongs to the edge [fraction of the sky]
     suffix = string(default='skyflatdenoise')  # Default suffix for output files
     """  # noqa: E501
 
@@ -53,7 +53,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         """
         skyflat = self.open_skyflat(init)
         good = skyflat.dq & _BAD == 0
-        names = ("sigma_rows", "sigma_columns", "sigma_step", "max_blur")
+        names = ("sigma_rows", "sigma_columns", "sigma_edge", "max_blur")
         parameters = {name: getattr(self, name) for name in names}
         try:
             denoised = denoise_sky(skyflat.bkg, skyflat.err, good, **parameters)

@@ -13,7 +13,7 @@ _COMPARISON_LENGTH = 48
 
 
 def denoise_sky(
-    sky, err, good, *, sigma_rows=12.0, sigma_step=1.5, sigma_columns=12.0, max_blur=0.004
+    sky, err, good, *, sigma_rows=12.0, sigma_edge=1.5, sigma_columns=12.0, max_blur=0.004
 ):
     """
     Smooth a sky, weighted by its uncertainty, without blurring its edge.
@@ -30,7 +30,7 @@ def denoise_sky(
         True for pixels that show the sky.
     sigma_rows : float
         Standard deviation of both Gaussians along columns, pixels.
-    sigma_step, sigma_columns : float
+    sigma_edge, sigma_columns : float
         Standard deviation along rows, at the edge and elsewhere, pixels.
     max_blur : float
         Difference of the two, as a fraction of the sky, above which a pixel belongs to the edge.
@@ -50,13 +50,13 @@ def denoise_sky(
         raise ValueError("no pixel shows the sky")
     weight = np.divide(np.median(err[good]), err, out=np.zeros_like(err), where=good) ** 2
     narrow, wide = (
-        _smooth_twice(sky, weight, (sigma_rows, sigma)) for sigma in (sigma_step, sigma_columns)
+        _smooth_twice(sky, weight, (sigma_rows, sigma)) for sigma in (sigma_edge, sigma_columns)
     )
     blur = np.abs(gaussian_filter(wide - narrow, (_COMPARISON_LENGTH, 0), "symmetric"))
-    at_step = blur > max_blur * np.median(narrow[good])
+    at_edge = blur > max_blur * np.median(narrow[good])
     reach = 2 * int(2 * sigma_columns) + 1
-    at_step = ndimage.maximum_filter1d(at_step, reach, axis=1).astype(np.float32)
-    share = gaussian_filter(at_step, (0, sigma_columns / 2), "symmetric")
+    at_edge = ndimage.maximum_filter1d(at_edge, reach, axis=1).astype(np.float32)
+    share = gaussian_filter(at_edge, (0, sigma_columns / 2), "symmetric")
     return share * narrow + (1 - share) * wide
 
 

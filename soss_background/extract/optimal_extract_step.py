@@ -69,7 +69,7 @@ class OptimalExtractStep(SkyflatStep):
     suffix = string(default='x1dints')  # Default suffix for output files
     """  # noqa: E501
 
-    def process(self, init, traces=None):
+    def process(self, init, traces=None, frames=None, keep=None):
         """
         Extract the spectra of an exposure, order by order and integration by integration.
 
@@ -77,8 +77,12 @@ class OptimalExtractStep(SkyflatStep):
         ----------
         init : str, `~pathlib.Path` or data model
             The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
-        traces : str, `~pathlib.Path`, `~soss_background.SossTracesModel` or Extracted, optional
-            Its traces, which are fitted by default, or the result of `extract` for the exposure.
+        traces : str, `~pathlib.Path` or `~soss_background.SossTracesModel`, optional
+            Its traces, which are fitted by default.
+        frames : `~soss_background.extract.frames.Frames`, optional
+            Its integrations; by default they are read from the exposure.
+        keep : callable, optional
+            Called with the result of `extract`.
 
         Returns
         -------
@@ -91,7 +95,9 @@ class OptimalExtractStep(SkyflatStep):
             If a file cannot be read, or no pixel can be used.
         """
         exposure = self.open_exposure(init)
-        extracted = traces if isinstance(traces, Extracted) else self.extract(exposure, traces)
+        extracted = self.extract(exposure, traces, frames)
+        if keep is not None:
+            keep(extracted)
         if self.save_box:
             box = make_spectra(exposure, extracted.orders, self.max_contamination, box=True)
             self.save_model(box, suffix="x1dboxints", force=True)

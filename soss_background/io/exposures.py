@@ -10,7 +10,11 @@ from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
 
-from soss_background.datamodels.exposure_table import describe_exposures, summarize
+from soss_background.datamodels.exposure_table import (
+    describe_exposures,
+    describing_values,
+    summarize,
+)
 from soss_background.datamodels.names import product_name
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
@@ -94,6 +98,8 @@ def open_libraries(inputs, folder=None):
         raise SkyflatError("No exposures are given")
     if len(inputs) == 1 and _is_association(inputs[0]):
         libraries = _from_association(Path(inputs[0]), folder)
+    elif len(inputs) == 1 and isinstance(inputs[0], ExposureLibrary):
+        return list(inputs)  # checked when it was opened
     elif len(inputs) == 1 and isinstance(inputs[0], ModelLibrary):
         if {exptype.lower() for exptype in inputs[0].exptypes} != {"science"}:
             raise SkyflatError("The library has members that are not of the exptype science")
@@ -103,7 +109,7 @@ def open_libraries(inputs, folder=None):
         headers = [read_header(path) for path in paths]
         libraries = [_library_of_files({}, {}, paths, headers, folder)]
     else:
-        libraries = [ModelLibrary([_own_copy(item) for item in inputs])]
+        libraries = [ExposureLibrary([_own_copy(item) for item in inputs])]
     for library in libraries:
         _check(read_headers(library))
     return libraries
@@ -158,22 +164,25 @@ def describe_products(libraries):
     """Return the `Description` of each library, computed once; raise if two share a name."""
     descriptions, names = [], set()
     for library in libraries:
-        if getattr(library, "description", None) is None:
-            library.description = _describe_product(library)
-        name = library.description.name
+        headers = read_headers(library)
+        key = [describing_values(header) for header in headers]
+        known, description = getattr(library, "description", (None, None))
+        if known != key:
+            description = _describe_product(headers, library.asn["products"][0])
+            library.description = (key, description)
+        name = description.name
         if name in names:
             raise SkyflatError(f"{name}: the name of two products, run them one by one")
         names.add(name)
-        descriptions.append(library.description)
+        descriptions.append(description)
     return descriptions
 
 
-def _describe_product(library):
-    """Return the description of a library's product."""
-    headers = read_headers(library)
+def _describe_product(headers, product):
+    """Return the description of a product from the headers of its exposures."""
     table = describe_exposures(headers)
     summary = summarize(table)
-    return Description(table, summary, product_name(summary, headers, library.asn["products"][0]))
+    return Description(table, summary, product_name(summary, headers, product))
 
 
 def find_fault(header, required=REQUIRED):

@@ -44,7 +44,7 @@ class ExposureLibrary(ModelLibrary):
         Summaries that a step leaves for the next one; None once an exposure is changed.
     """
 
-    def __init__(self, association, headers, folder=None):
+    def __init__(self, association, headers=(), folder=None):
         super().__init__(association)
         self.summaries = None
         self._headers, self._folder, self._stored = headers, folder, {}
@@ -67,6 +67,12 @@ class ExposureLibrary(ModelLibrary):
             self._store(self._loaded_models[index], index)
         else:
             del self._loaded_models[index]
+
+    def finalize_result(self, *args):
+        """Finalize the exposures, whose pixels and so whose summaries stay as they are."""
+        summaries = self.summaries
+        super().finalize_result(*args)
+        self.summaries = summaries
 
     def _store(self, model, index):
         """Write the pixels of an exposure to files, and map these to memory instead."""

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import iterate_images, read_headers
+from soss_background.io.library import ExposureLibrary
 from soss_background.mask.source_mask import find_sources
 from soss_background.numerics.cells import CELL, expand_cells
 from soss_background.numerics.summaries import ExposureSummaries
@@ -30,7 +31,7 @@ class SkyflatMaskStep(SkyflatStep):
 
     spec = """
     n_sigma = float(default=4.0, min=1.0)  # Significance above which smoothed light is a source [sigma]
-    min_fraction = float(default=0.003, min=0.0)  # Surface brightness above which light is a source [fraction of the sky]
+    min_fraction = float(default=0.003, min=0.0, max=0.2)  # Surface brightness above which light is a source [fraction of the sky]
     grow = integer(default=1, min=0)  # Growth of the masks [cells of 4 x 8 pixels]
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     suffix = string(default='skyflatmask')  # Default suffix for output files
@@ -90,7 +91,8 @@ class SkyflatMaskStep(SkyflatStep):
             image.mask = (summaries.usable(index) & ~stars).astype(np.uint32)
             image.meta.cal_step.skyflat_mask = "COMPLETE"
             log.info("%s: %.1f %% masked as sources", image.meta.filename, 100 * stars.mean())
-        library.summaries = summaries
+        if isinstance(library, ExposureLibrary):  # which forgets them when an exposure is changed
+            library.summaries = summaries
 
     @staticmethod
     def _sky_profile(library, number):

@@ -35,4 +35,6 @@ def find_skyflats(step, science, background):
     pipeline.output_dir = step.search_attr("output_dir")
     flat = step.given_flat() or (None if crds_reachable() else "N/A")
     pipeline.flat_field.override_flat, pipeline.flat_field.skip = flat, flat == "N/A"
-    return [pipeline.run(list(background))]
+    skyflat = pipeline.run(list(background))
+    skyflat.images = skyflat.masks = skyflat.meta.bunit_images = None  # not needed any more
+    return [skyflat]

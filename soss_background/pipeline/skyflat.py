@@ -31,7 +31,13 @@ class SkyflatPipeline(SkyflatPipelineBase):
 
     class_alias = "skyflat"
 
-    input_suffixes: ClassVar = ("skyflatmask", "skyflatcombine", "skyflat")
+    input_suffixes: ClassVar = (
+        "skyflatmask",
+        "skyflatcombine",
+        "skyflatdenoise",
+        "skyflatquality",
+        "skyflat",
+    )
 
     spec = """
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products

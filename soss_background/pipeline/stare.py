@@ -102,10 +102,10 @@ class SossStarePipeline(SkyflatPipelineBase):
             traces = open_traces(Path(self.optimal_extract.traces))
         else:
             traces = self.trace_fit.run(exposure, frames)
-        extracted = self.optimal_extract.extract(exposure, traces, frames)
-        spectra = self.optimal_extract.run(exposure, extracted)
+        kept = []
+        spectra = self.optimal_extract.run(exposure, traces, frames, kept.append)
         spectra = self._calibrate(self.photom, "photom", spectra)
-        self._judge(exposure, images, frames, traces, extracted, ranges)
+        self._judge(exposure, images, frames, traces, *kept, ranges)
         return spectra
 
     def _subtract_sky(self, init):
