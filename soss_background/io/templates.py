@@ -22,7 +22,7 @@ __all__ = [
     "read_templates",
 ]
 
-# Keyword of a BKG reference file that tells which plane of skyflats its templates are.
+# Keyword of a BKG reference file: the plane of the skyflats that its templates are.
 PLANE_KEYWORD = "SKYPLANE"
 
 
