@@ -89,9 +89,14 @@ def traces(series):
 @pytest.fixture(scope="module")
 def extracted(series, traces):
     """Extract its spectra; return the product, and the results for each order."""
-    step = OptimalExtractStep()
-    results = step.extract(series.exposure, traces)
-    return step.run(series.exposure, results), results.orders
+    product, results = extract(series.exposure, traces)
+    return product, results.orders
+
+
+def extract(exposure, traces=None):
+    """Run OptimalExtractStep; return its product and the extraction that it is made of."""
+    kept = []
+    return OptimalExtractStep().run(exposure, traces, None, kept.append), *kept
 
 
 def light_in(band, image):
@@ -210,9 +215,7 @@ def test_cosmic_rays_and_bad_pixels(series, traces, extracted):
     hurt.data[2, middle + 4, columns] += 500.0
     hurt.data[4, middle - 6, columns] = np.nan
     hurt.data[:, :, 1234] = np.nan
-    step = OptimalExtractStep()
-    results = step.extract(hurt, traces)
-    product = step.run(hurt, results)
+    product, results = extract(hurt, traces)
     before, after = extracted[1][1].extraction, results.orders[1].extraction
     places = np.searchsorted(before.band.columns, columns)
     for index in (2, 4):
@@ -327,9 +330,7 @@ def test_a_bright_star(tmp_path):
     moved = series.exposure
     # The trace of one integration moves by a twentieth of a pixel.
     moved.data[3] += 0.05 * np.gradient(moved.data[3], axis=0)
-    step = OptimalExtractStep()
-    results = step.extract(moved)
-    spectra = step.run(moved, results)
+    spectra, results = extract(moved)
     for order, spec in zip(results.orders.values(), spectra.spec, strict=True):
         assert np.isfinite(order.extraction.flux).mean() > 0.97
         share = order.contamination[np.isfinite(order.contamination)]
@@ -352,9 +353,7 @@ def test_one_image(window, tmp_path):
         data=series.exposure.data[0], err=series.exposure.err[0], dq=series.exposure.dq[0]
     )
     image.update(series.exposure)
-    step = OptimalExtractStep()
-    results = step.extract(image)
-    spectra = step.run(image, results)
+    spectra, results = extract(image)
     first = results.orders[1].extraction
     truth = light_in(first.band, series.target)
     inside = (first.band.columns > 300) & (first.band.columns < 2000)
@@ -374,8 +373,8 @@ def test_an_order_without_light(series, traces):
     """Over-subtracted, or masked: the other orders are extracted all the same."""
     faint = series.exposure.copy()
     faint.data -= 30.0
-    results = OptimalExtractStep().extract(faint, traces)
-    assert len(OptimalExtractStep().run(faint, results).spec) == 3
+    product, results = extract(faint, traces)
+    assert len(product.spec) == 3
     draw_white_light(Figure().subplots(), results.orders)
     rows, _ = traces.rows(3, 2048)
     masked = series.exposure.copy()
