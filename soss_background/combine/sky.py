@@ -155,12 +155,10 @@ def combine_exposures(
     # A slice avoids the copies of an index array.
     vetted = slice(None) if used.all() else np.flatnonzero(used)
     noise, flags = errors[vetted], summaries.flags
-    light = np.zeros_like(means)
-    light[vetted] = model_star_light(means[vetted], noise, covered[vetted])
+    light = _model_stars(means, noise, covered, vetted)
     strips = zip(_fill(stack, exposures, light, pixels), used, strict=True)
     levels = guess_levels(np.array([strip for strip, use in strips if use]))
     sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
-
     passes = _Passes(stack, vetted, sigma.astype(np.float32))
     sky, excess, *residuals = passes.compare(levels, n_sigma)
     levels = refine_levels(levels, sky, *residuals, passes.weight(excess))
@@ -168,16 +166,12 @@ def combine_exposures(
     sky, variance, counts = passes.average(levels, sky, excess, n_sigma, reference)
     _leave_out(stack, np.flatnonzero(~used), reference)
 
-    known = np.isfinite(sky)
-    dq = _common_flags(flags, known)
     err = np.sqrt(variance + levels.common_stripe_variance)
-    err[~known] = np.max(excess * sigma)
-    sky = fill_gaps(sky, known, needless=reference)
-    dq |= _flag_outlying_pixels(sky, err, known, hot_sigma)
+    err[~np.isfinite(sky)] = np.max(excess * sigma)
+    sky, dq = _complete(sky, err, flags, reference, hot_sigma)
     sky[reference] = err[reference] = 0
-    scale, offset, scatter, fraction = _expand(
-        used, levels.scale, levels.offset, excess, 1 - counts / sky.size
-    )
+    unused = 1 - counts / sky.size
+    scale, offset, scatter, unused = _expand(used, levels.scale, levels.offset, excess, unused)
     return CombinedSky(
         sky=sky,
         err=err,
@@ -188,11 +182,26 @@ def combine_exposures(
         offset=offset,
         stripe_rms=levels.stripe_rms,
         excess=scatter,
-        masked_fraction=np.where(used, fraction, 1),
+        masked_fraction=np.where(used, unused, 1),
         deviation=vetting.deviations,
         reasons=vetting.reasons,
         unmasked=unmasked,
     )
+
+
+def _model_stars(means, noise, covered, vetted):
+    """Model the star light in the cells of the vetted exposures; there is none in the others."""
+    light = np.zeros_like(means)
+    light[vetted] = model_star_light(means[vetted], noise, covered[vetted])
+    return light
+
+
+def _complete(sky, err, flags, reference, hot_sigma):
+    """Fill the gaps of a sky; return it and its flags."""
+    known = np.isfinite(sky)
+    filled = fill_gaps(sky, known, needless=reference)
+    dq = _common_flags(flags, known)
+    return filled, dq | _flag_outlying_pixels(filled, err, known, hot_sigma)
 
 
 def _vet(means, errors, covered, mad_threshold, excluded):
