@@ -13,7 +13,7 @@ from soss_background.combine.vetting import vet_exposures
 from soss_background.numerics.cells import CELL, covered_cells, expand_smoothly
 from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import fill_gaps
-from soss_background.numerics.summaries import ExposureSummaries
+from soss_background.numerics.summaries import ExposureSummaries, unpack_pixels
 from soss_background.numerics.threads import map_parallel, split_rows
 
 __all__ = ["CombinedSky", "NoSkyError", "NothingToCombineError", "combine_exposures"]
@@ -249,7 +249,7 @@ def _survey(exposures, summaries, bad):
 def _fill(stack, exposures, light, used):
     """Store exposures without their stars in a stack; yield the medians of their strips."""
     for index, (image, err, *_) in enumerate(exposures):
-        usable = np.unpackbits(used[index], count=image.size).view(bool).reshape(image.shape)
+        usable = unpack_pixels(used[index], image.shape)
         subtract_light = functools.partial(_subtract_light, image, usable, light[index])
         blocks = split_rows(len(image), STRIP)
         images, strips = zip(*map_parallel(subtract_light, blocks), strict=True)

@@ -5,7 +5,7 @@ import numpy as np
 from soss_background.numerics.cells import bin_to_cells
 from soss_background.numerics.integrations import usable_pixels
 
-__all__ = ["ExposureSummaries"]
+__all__ = ["ExposureSummaries", "unpack_pixels"]
 
 
 class ExposureSummaries:
@@ -35,5 +35,9 @@ class ExposureSummaries:
 
     def usable(self, index):
         """Return the usable pixels of an exposure, bool, shape (ny, nx), see `usable_pixels`."""
-        bits = np.unpackbits(self._usable[index], count=self.flags.size)
-        return bits.view(bool).reshape(self.flags.shape)
+        return unpack_pixels(self._usable[index], self.flags.shape)
+
+
+def unpack_pixels(bits, shape):
+    """Return pixels that `numpy.packbits` has packed, as a bool array of a shape."""
+    return np.unpackbits(bits, count=np.prod(shape)).view(bool).reshape(shape)
