@@ -143,7 +143,7 @@ def _print_goals(peer, ours):
     rows = []
     if _USUAL in ours:
         ratios = [mine / theirs for mine, theirs in zip(ours[_USUAL], peer, strict=True)]
-        rows += [("time / the peer's", ratios[0], 0.75), ("memory / the peer's", ratios[1], 0.4)]
+        rows += [("time / the peer's", ratios[0], 0.5), ("memory / the peer's", ratios[1], 0.27)]
     if {_USUAL, _MANY} <= set(ours):
         ratios = [many / few for many, few in zip(ours[_MANY], ours[_USUAL], strict=True)]
         rows += [(f"time, {_MANY} / {_USUAL}", ratios[0], 4.4)]

@@ -158,11 +158,11 @@ def _clean(output_dir, labels):
 def _lost(path, future):
     """Return the row of a visit whose workers died, or that the cluster has lost."""
     if future.status == "error":
-        return _row(path, "failed", message=_tell(future.exception()))
+        return _row(path, "failed", message=_describe_error(future.exception()))
     return _row(path, "failed", message=f"the cluster says that it is {future.status}")
 
 
-def _tell(err):
+def _describe_error(err):
     """Return the message of an error, with its type unless it is a SkyflatError."""
     if isinstance(err, KilledWorker):
         return "its worker died again and again (out of memory?)"
@@ -213,7 +213,7 @@ def _run_visit(path, output_dir, label, arguments, overwrite, here):
     except SystemExit:  # strun exits so for invalid arguments
         message = (printed.getvalue().splitlines() or [f"see {label}.log"])[-1]
     except Exception as err:  # no error stops the other visits
-        message = _tell(err)
+        message = _describe_error(err)
     else:
         return _row(path, "made", names, time.monotonic() - start)
     return _row(path, "failed", (), time.monotonic() - start, message)

@@ -219,8 +219,8 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
     ("flat", "state", "message"),
     [
         ("gone/flat.fits", "COMPLETE", r"LON001_skyflat.fits: its flat gone/flat.fits is no file"),
-        ("N/A", "COMPLETE", "LON001_skyflat.fits: no R_FLAT tells its flat"),
-        (None, "COMPLETE", "LON001_skyflat.fits: no R_FLAT tells its flat"),
+        ("N/A", "COMPLETE", "LON001_skyflat.fits: R_FLAT does not record its flat"),
+        (None, "COMPLETE", "LON001_skyflat.fits: R_FLAT does not record its flat"),
         (None, None, "LON001_skyflat.fits: FLATCORR is None"),
         (None, "FAILED", "LON001_skyflat.fits: FLATCORR is FAILED"),
     ],
@@ -539,7 +539,7 @@ def test_faults(library, tmp_path):
         make_reference([good])
     undated = make_skyflat()
     undated.metadata["mid_time_mjd"] = np.nan
-    with pytest.raises(SkyflatError, match="No skyflat tells when it was taken: give the pedigree"):
+    with pytest.raises(SkyflatError, match="No skyflat records when it was taken"):
         make_reference([undated])
 
 

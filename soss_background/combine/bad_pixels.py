@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = ["read_bad_pixels"]
 
@@ -30,7 +30,7 @@ def read_bad_pixels(path, window):
     bad : ndarray of bool, shape (ny, nx)
         True for bad pixels.
     """
-    with tell_of_fault(path, "cannot be read as a list of bad pixels"):
+    with explain_fault(path, "cannot be read as a list of bad pixels"):
         found = _read(path)
         read = _from_table if isinstance(found, Table) else _cut
         return read(path, found, window)

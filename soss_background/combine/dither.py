@@ -113,9 +113,9 @@ def _explained_variance(stars, dither):
         others = weight - mosaic.place(index, here)
         mean = (light - mosaic.place(index, image)) / np.maximum(others, 1)
         both = (mosaic.look(index, others) > 1) & (here > 0)
-        actual, foretold = image[both], mosaic.look(index, mean)[both]
+        actual, predicted = image[both], mosaic.look(index, mean)[both]
         variance = np.var(actual) if both.any() else 0
-        explained.append(1 - np.var(actual - foretold) / variance if variance > 0 else 0)
+        explained.append(1 - np.var(actual - predicted) / variance if variance > 0 else 0)
     return np.array(explained)
 
 
@@ -126,9 +126,9 @@ def refine_dither(stars, dither):
     for _ in range(_REFINEMENTS):
         mosaic = Mosaic(dither, stars.shape[1:])
         seen = np.maximum(mosaic.gather(known), 1)
-        foretold = mosaic.see(mosaic.gather(filled) / seen)
+        predicted = mosaic.see(mosaic.gather(filled) / seen)
         shifts = []
-        for image, mean, here in zip(filled, foretold, known, strict=True):
+        for image, mean, here in zip(filled, predicted, known, strict=True):
             slopes = np.array([(slope * here).ravel() for slope in np.gradient(mean)])
             left = ((image - mean) * here).ravel()
             shifts.append(np.linalg.lstsq(slopes @ slopes.T, -slopes @ left)[0])

@@ -94,7 +94,7 @@ class SkyflatCombineStep(SkyflatStep):
         skyflat = SkyflatModel()
         table = description.table.copy()
         if len(library) == 1:
-            log.warning("One exposure only: its stars and stripes cannot be told from the sky")
+            log.warning("One exposure only: its stars and stripes cannot be separated from the sky")
         names = {root_name(name) for name in self.exclude or []}
         excluded = [i for i, header in enumerate(headers) if root_name(header["name"]) in names]
         bad = None

@@ -9,7 +9,7 @@ from scipy.interpolate import PchipInterpolator
 
 from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = ["Psf", "find_psf", "read_psf"]
 
@@ -48,7 +48,7 @@ class Psf(NamedTuple):
 
 def read_psf(path):
     """Read a table of Radius (pixels) and CountRate, Flux or encircled_energy (fractions)."""
-    with tell_of_fault(path, "cannot be read as a table of encircled energy"):
+    with explain_fault(path, "cannot be read as a table of encircled energy"):
         table = Table.read(path, format="ascii")
         radius, energy = (_column(table, names) for names in (_RADIUS, _ENERGY))
     if not (len(radius) > 1 and radius[0] > 0 and (np.diff(radius) > 0).all()):

@@ -7,7 +7,7 @@ from astropy.table import Table
 
 from soss_background.detector import BEHIND_CLEARP, FILTERS
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
 
@@ -36,7 +36,7 @@ def read_table(path, *columns):
     SkyflatError
         If it cannot be read, or a column is missing or not numeric.
     """
-    with tell_of_fault(path, "cannot be read as an ECSV table"):
+    with explain_fault(path, "cannot be read as an ECSV table"):
         table = Table.read(Path(path), format="ascii.ecsv")
     for name in columns:
         if name not in table.colnames:

@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.table import Table
 
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = ["CURVES", "FLUX", "read_curve"]
 
@@ -23,7 +23,7 @@ def read_curve(path, column, unit, fault):
     """Read WAVELENGTH (default Angstrom) and ``column`` (default ``unit``) of a table, sorted."""
     path = Path(path)
     plain = path.suffix.lower() in _PLAIN
-    with tell_of_fault(path, fault), warnings.catch_warnings():
+    with explain_fault(path, fault), warnings.catch_warnings():
         # CALSPEC has units of its own, see `_unit`.
         warnings.simplefilter("ignore", u.UnitsWarning)
         table = Table.read(path, format="ascii" if plain else None)

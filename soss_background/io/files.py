@@ -16,7 +16,7 @@ __all__ = [
     "check_folder",
     "ignore_file_warnings",
     "save_whole",
-    "tell_of_fault",
+    "explain_fault",
 ]
 
 
@@ -55,7 +55,7 @@ def save_whole(save, path):
 
 
 @contextlib.contextmanager
-def tell_of_fault(path, fault="cannot be read"):
+def explain_fault(path, fault="cannot be read"):
     """Raise a SkyflatError with the file and the fault if it is missing or reading it fails."""
     if not Path(path).is_file():
         raise SkyflatError(f"{path}: no such file")

@@ -9,7 +9,7 @@ from astropy.io import fits
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = [
     "describe_skyflat",
@@ -37,7 +37,7 @@ def open_skyflat(skyflat):
     """Open a skyflat file or model; the caller closes the result, and a given model stays open."""
     if isinstance(skyflat, SkyflatModel):
         return SkyflatModel(skyflat)
-    with tell_of_fault(skyflat):
+    with explain_fault(skyflat):
         _, is_skyflat = look_into(skyflat)
         if not is_skyflat:
             raise SkyflatError(f"{skyflat}: not a skyflat")

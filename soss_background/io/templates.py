@@ -8,7 +8,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 from soss_background.io.skyflats import find_place, look_into
 from soss_background.numerics.smoothing import fill_gaps
 
@@ -51,7 +51,7 @@ class Template(NamedTuple):
 
 def read_templates(path, window):
     """Return the templates of a skyflat or BKG reference file for the pixels of a window."""
-    with tell_of_fault(path):
+    with explain_fault(path):
         header, is_skyflat = look_into(path)
         if is_skyflat:
             with SkyflatModel(path) as skyflat:
@@ -95,7 +95,7 @@ def _from_reference(reference, window, name):
 def read_flat(path, window):
     """Return a flat for the pixels of a window, float32, shape (ny, nx); 1 where unknown."""
     fault = "cannot be read as a flat"
-    with tell_of_fault(path, fault), datamodels.FlatModel(path) as reference:
+    with explain_fault(path, fault), datamodels.FlatModel(path) as reference:
         if reference.data is None:
             raise SkyflatError(f"{path}: not a flat")
         flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)

@@ -84,7 +84,7 @@ class SkyflatMaskStep(SkyflatStep):
             grow=self.grow,
         )
         if sources.all(axis=(1, 2)).any():
-            log.warning("An exposure has too few usable pixels to tell its stars: all is masked")
+            log.warning("An exposure has too few usable pixels to find its stars: all are masked")
         images = tqdm(iterate_images(library, modify=True), desc="Masking stars", **progress)
         for index, image in enumerate(images):
             stars = expand_cells(sources[index], image.data.shape)

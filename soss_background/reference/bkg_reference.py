@@ -262,7 +262,7 @@ def _date_pedigree(skies):
     """Return the pedigree with the first and the last day of the exposures."""
     times = [time for sky in skies for time in sky.times]
     if not times:
-        raise SkyflatError("No skyflat tells when it was taken: give the pedigree (--pedigree)")
+        raise SkyflatError("No skyflat records when it was taken: give the pedigree (--pedigree)")
     first, last = Time([min(times), max(times)], format="mjd").strftime("%Y-%m-%d")
     return f"INFLIGHT {first} {last}"
 

@@ -143,10 +143,10 @@ class Candidates:
             return None
         if state != "COMPLETE":
             raise SkyflatError(
-                f"{name}: FLATCORR is {state}, which does not tell if it is flat-fielded"
+                f"{name}: FLATCORR is {state}, which does not say whether it is flat-fielded"
             )
         if self._given_flat is None and own in (None, "N/A"):
-            raise SkyflatError(f"{name}: no R_FLAT tells its flat, give it (--flat FILE)")
+            raise SkyflatError(f"{name}: R_FLAT does not record its flat, give it (--flat FILE)")
         return str(self._given_flat or own)
 
 

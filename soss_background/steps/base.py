@@ -74,7 +74,7 @@ class SkyflatMixin:
         """Run the step; log a fault that the user can fix in one line."""
         if not isinstance(self.parent, SkyflatMixin):
             # Before jwst's own steps change what they were given.
-            self._run = self._tell_run(name_inputs(args))
+            self._run = self._describe_run(name_inputs(args))
         try:
             with limit_resources() if self.parent is None else nullcontext():
                 return super().run(*args)
@@ -101,7 +101,7 @@ class SkyflatMixin:
 
     _run = None
 
-    def _tell_run(self, names):
+    def _describe_run(self, names):
         """Describe the run on inputs of these names."""
         return {"command": describe_command(self, names), "parameters": list_parameters(self)}
 
@@ -109,7 +109,7 @@ class SkyflatMixin:
         """Return the ``command`` that repeats the user's run, and its ``parameters``."""
         if isinstance(self.parent, SkyflatMixin):
             return self.parent.describe_run()
-        return self._run or self._tell_run([])
+        return self._run or self._describe_run([])
 
     # Suffixes of products of the package that the names of inputs can have.
     input_suffixes: ClassVar = ()

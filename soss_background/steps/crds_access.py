@@ -13,7 +13,7 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = ["crds_reachable", "open_pastasoss"]
 
@@ -70,7 +70,7 @@ def no_reference_error(kind, reason):
 def check_reference(path):
     """Raise unless a reference file exists, is complete, and holds an image."""
     fault = "cannot be read as a reference file"
-    with tell_of_fault(path, fault), fits.open(path, memmap=False) as hdus:
+    with explain_fault(path, fault), fits.open(path, memmap=False) as hdus:
         shape = hdus["SCI"].data.shape
     if len(shape) != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")

@@ -10,7 +10,7 @@ import yaml
 from astropy.table import Table
 
 from soss_background.errors import SkyflatError
-from soss_background.io.files import tell_of_fault
+from soss_background.io.files import explain_fault
 
 __all__ = ["Metric", "read_ranges"]
 
@@ -63,7 +63,7 @@ def read_ranges(path, metrics):
     reader = readers.get(Path(path).suffix)
     if reader is None:
         raise SkyflatError(f"{path}: ranges must come as a .yaml, .yml or .ecsv file")
-    with tell_of_fault(path):
+    with explain_fault(path):
         given = reader(path)
     for name, limits in given.items():
         if _definition(name, metrics) is None:
