@@ -1,16 +1,15 @@
 """Skies of simulated visits: ours, the limit, and ours with an ingredient taken away."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.combine import sky
-from soss_background.denoise.smooth_sky import denoise_sky
+from soss_background.denoise import smooth_sky
 from soss_background.io.store import Stack
 from soss_background.mask import source_mask
-from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells
+from soss_background.numerics.cells import CELL, bin_to_cells, cell_bands, expand_cells
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky import sources
 from soss_background.sky.commissioning import commissioning_profile
@@ -40,7 +39,8 @@ def our_sky(visit):
     cells = [bin_to_cells(image, err, usable_pixels(image, err, dq)) for image, err, dq in stack]
     means, noise = (np.array(part) for part in zip(*cells, strict=True))
     profile = commissioning_profile((np.arange(means.shape[-1]) + 0.5) * CELL[1])
-    sources = source_mask.find_sources(means, noise, profile=profile)
+    bands = cell_bands(visit.window.amplifiers())
+    sources = source_mask.find_sources(means, noise, profile=profile, bands=bands)
     sources = np.array([expand_cells(source, visit.truth.shape) for source in sources])
     return _combine_and_denoise(visit, sources)
 
@@ -65,9 +65,10 @@ def limit_sky(visit):
 
 def _combine_and_denoise(visit, sources):
     exposures = list(zip(visit.images, visit.errors, visit.flags, sources, strict=True))
-    combined = sky.combine_exposures(exposures, Stack(len(exposures)))
+    bands = visit.window.amplifiers()
+    combined = sky.combine_exposures(exposures, Stack(len(exposures)), bands=bands)
     good = combined.dq & _BAD == 0
-    return combined, denoise_sky(combined.sky, combined.err, good)
+    return combined, smooth_sky.denoise_sky(combined.sky, combined.err, good)
 
 
 def _no_light(cells, *_):
@@ -98,16 +99,12 @@ def _one_round(*arguments, **keywords):
     return _FIND(*arguments, max_rounds=1, **keywords)
 
 
-def _wide_only(*arguments):
-    return _DENOISE(*arguments, max_blur=np.inf)
-
-
-def _narrow_only(*arguments):
-    return _DENOISE(*arguments, max_blur=-1.0)
+def _no_edge(*_):
+    return None
 
 
 _REFINE = sky.refine_levels
-_FIND, _DENOISE = source_mask.find_sources, denoise_sky
+_FIND = source_mask.find_sources
 
 # What is taken away, and what takes its place.
 ABLATIONS = {
@@ -118,6 +115,5 @@ ABLATIONS = {
     "stripes not solved": (sky, "refine_levels", _no_stripes),
     "levels not solved": (sky, "refine_levels", _no_levels),
     "hot pixels not flagged": (sky, "_flag_outlying_pixels", _no_flags),
-    "blur at the step": (sys.modules[__name__], "denoise_sky", _wide_only),
-    "narrow smoothing everywhere": (sys.modules[__name__], "denoise_sky", _narrow_only),
+    "edge not modelled": (smooth_sky, "trace_edge", _no_edge),
 }

@@ -7,6 +7,7 @@ noise makes vertical stripes.
 from dataclasses import dataclass
 
 __all__ = [
+    "AMPLIFIER_ROWS",
     "BEHIND_CLEARP",
     "COLLECTING_AREA",
     "FILTERS",
@@ -34,6 +35,10 @@ PIXEL_SCALE = 0.0656
 # Nominal position of the pupil wheel for GR700XD, degrees, and the largest offset accepted from a
 # header: the wheel repeats to 0.15 degrees.
 PWCPOS, PWCPOS_REACH = 245.76, 0.3
+
+# Rows of FULL that one of its four amplifiers reads (JWST User Documentation, NIRISS Detector
+# Readout). Each has 1/f stripes and a pedestal of its own; a subarray is read through one.
+AMPLIFIER_ROWS = 512
 
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4
@@ -74,6 +79,13 @@ class Window:
     def extent(self):
         """Outer edges of the window in a figure: left, right, bottom, top."""
         return (self.x0 - 0.5, self.x0 + self.nx - 0.5, self.y0 - 0.5, self.y0 + self.ny - 0.5)
+
+    def amplifiers(self):
+        """List the slices of the window's rows that each amplifier reads."""
+        last = self.y0 + self.ny
+        first = range(self.y0 // AMPLIFIER_ROWS * AMPLIFIER_ROWS, last, AMPLIFIER_ROWS)
+        ends = [(max(row, self.y0), min(row + AMPLIFIER_ROWS, last)) for row in first]
+        return [slice(start - self.y0, stop - self.y0) for start, stop in ends]
 
     def reference_pixels(self):
         """

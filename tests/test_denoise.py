@@ -114,9 +114,7 @@ def test_the_noise_falls_by_the_factor(sigmas, stripe_rms):
         noise = rng.standard_normal(shape) + stripe_rms * stripes(rng, shape[1])
         err = np.full(shape, np.sqrt(1 + stripe_rms**2), dtype=np.float32)
         sky = (1000 + noise).astype(np.float32)
-        denoised = denoise_sky(
-            sky, err, err > 0, sigma_rows=sigmas[0], sigma_columns=sigmas[1], max_blur=1.0
-        )
+        denoised = denoise_sky(sky, err, err > 0, sigma_rows=sigmas[0], sigma_columns=sigmas[1])
         ratios.append(np.std(denoised[60:-60, 100:-100]) / err[0, 0])
     fraction = stripe_rms**2 / (1 + stripe_rms**2)
     assert_allclose(np.mean(ratios), noise_factor(*sigmas, shape[1], fraction), rtol=0.2)

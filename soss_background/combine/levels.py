@@ -1,6 +1,7 @@
 """Levels and stripes of exposures, from strips: runs of pixels along their columns.
 
-The sky hardly changes along a strip, and a strip is as narrow as a stripe.
+The sky hardly changes along a strip, and a strip is as narrow as a stripe. Each amplifier reads a
+band of rows, with stripes and a pedestal of its own.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from bottleneck import nanmean, nanmedian
 
 from soss_background.numerics.threads import split_rows
 
-__all__ = ["STRIP", "Levels", "guess_levels", "refine_levels"]
+__all__ = ["Levels", "guess_levels", "refine_levels", "split_bands"]
 
 # Pixels in a strip.
 STRIP = 16
@@ -23,6 +24,10 @@ _MEDIAN_ROUNDS = 3
 _MAX_ROUNDS = 30
 _SETTLED = 0.003
 
+# Frequencies, in cycles per column, over which the spectrum of the stripes is fitted, and number of
+# bins that are equally wide in the logarithm of the frequency.
+_FREQUENCIES, _BINS = (0.004, 0.25), 8
+
 
 @dataclass
 class Levels:
@@ -33,8 +38,9 @@ class Levels:
     ----------
     scale : ndarray of float32, shape (n,)
         Level of each exposure relative to their mean.
-    stripes : ndarray of float32, shape (n, nx)
-        Additive stripe of each column and exposure, in DN/s; the mean over the exposures is 0.
+    stripes : ndarray of float32, shape (n, n_bands, nx)
+        Additive stripe of each column of an amplifier and exposure, in DN/s, including the pedestal
+        of the amplifier; the mean over the exposures is 0.
     """
 
     scale: np.ndarray
@@ -43,7 +49,7 @@ class Levels:
     @property
     def offset(self):
         """Median of each exposure's stripes in DN/s, shape (n,)."""
-        return np.median(self.stripes, axis=1)
+        return np.median(self.stripes, axis=(1, 2))
 
     @property
     def stripe_rms(self):
@@ -52,7 +58,24 @@ class Levels:
         if n == 1:
             return None
         # The mean stripe of the exposures is in the sky.
-        return float(np.median(np.std(self.stripes, axis=1)) / np.sqrt(1 - 1 / n))
+        rms = np.sqrt(np.mean(np.var(self.stripes, axis=2), axis=1))
+        return float(np.median(rms) / np.sqrt(1 - 1 / n))
+
+    @property
+    def stripe_slope(self):
+        """Index of the power law of the stripes' power spectrum; None if it is unknown."""
+        columns = self.stripes.shape[-1]
+        frequency = np.fft.rfftfreq(columns)
+        edges = np.geomspace(*_FREQUENCIES, _BINS + 1)
+        number, _ = np.histogram(frequency, edges)
+        if len(self.stripes) == 1 or not number.all():
+            return None
+        power = np.mean(np.abs(np.fft.rfft(self.stripes)) ** 2, axis=(0, 1))
+        mean, _ = np.histogram(frequency, edges, weights=power)
+        if not mean.all():
+            return None
+        slope, _ = np.polyfit(np.log(edges[:-1] * edges[1:]) / 2, np.log(mean / number), 1)
+        return float(slope)
 
     @property
     def common_stripe_variance(self):
@@ -60,27 +83,53 @@ class Levels:
         n = len(self.stripes)
         return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
 
-    def match(self, images, index=slice(None)):
-        """Return rows of all exposures, or of one, without stripes and divided by scale."""
-        matched = images - self.stripes[index][..., None, :]
+    def match(self, images, bands, index=slice(None)):
+        """
+        Return rows of all exposures, or of one, without stripes and divided by scale.
+
+        ``bands`` is the number of the band of all rows, or of each of them.
+        """
+        matched = images - self.stripes[index][..., np.atleast_1d(bands), :]
         matched /= self.scale[index][..., None, None]
         return matched
 
 
-def guess_levels(strips):
-    """Return first levels and stripes from medians of strips, shape (n, my, nx), DN/s, or NaN."""
-    levels = Levels(np.ones(len(strips), dtype=np.float32), np.zeros_like(strips[:, 0]))
+def split_bands(bands, size=STRIP):
+    """Split bands of rows into blocks of at most ``size`` rows; return them, and their bands."""
+    blocks, numbers = [], []
+    for number, band in enumerate(bands):
+        for rows in split_rows(band.stop - band.start, size):
+            blocks.append(slice(band.start + rows.start, band.start + rows.stop))
+            numbers.append(number)
+    return blocks, np.array(numbers)
+
+
+def guess_levels(strips, bands):
+    """
+    Return first levels and stripes from medians of strips.
+
+    Parameters
+    ----------
+    strips : ndarray of float32, shape (n, my, nx)
+        Medians of strips in DN/s, or NaN.
+    bands : ndarray of int, shape (my,)
+        Number of the band of each strip.
+    """
+    n, _, nx = strips.shape
+    zero = np.zeros((n, bands[-1] + 1, nx), dtype=np.float32)
+    levels = Levels(np.ones(n, dtype=np.float32), zero)
     for _ in range(_MEDIAN_ROUNDS):
         # The exposures that see a strip differ from strip to strip, hence match their levels first.
-        sky = nanmedian(levels.match(strips), axis=0)
+        sky = nanmedian(levels.match(strips, bands), axis=0)
         levels.scale[:] = [nanmedian(image / sky) for image in strips]
     levels.scale /= levels.scale.mean()
-    stripes = np.nan_to_num(nanmedian(levels.match(strips) - sky, axis=1))
-    levels.stripes = stripes * levels.scale[:, None]
+    left = levels.match(strips, bands) - sky
+    stripes = [nanmedian(left[:, bands == band], axis=1) for band in range(bands[-1] + 1)]
+    levels.stripes = _complete(np.stack(stripes, axis=1)) * levels.scale[:, None, None]
     return levels
 
 
-def refine_levels(levels, sky, residuals, count, weight):
+def refine_levels(levels, sky, residuals, count, weight, bands):
     """
     Solve for levels and stripes by weighted means, until they converge.
 
@@ -88,13 +137,15 @@ def refine_levels(levels, sky, residuals, count, weight):
     ----------
     levels : Levels
         First guess.
-    sky : ndarray of float32, shape (ny, nx)
-        The sky at the guess in DN/s; NaN where it is unknown.
+    sky : ndarray of float32, shape (my, nx)
+        The mean sky of strips at the guess in DN/s; NaN where it is unknown.
     residuals, count : ndarray of float32, shape (n, my, nx)
         Sums over strips of the residuals of the exposures from that sky in DN/s, and their number
         of pixels.
     weight : ndarray of float32, shape (n,)
         Weight of a pixel of each exposure.
+    bands : ndarray of int, shape (my,)
+        Number of the band of each strip.
 
     Returns
     -------
@@ -102,28 +153,35 @@ def refine_levels(levels, sky, residuals, count, weight):
         The solution.
     """
     known = count > 0
-    standing = np.array([nanmean(sky[rows], axis=0) for rows in split_rows(len(sky), STRIP)])
     # Average residuals, not pixels, since masks differ and the sky changes from pixel to pixel.
     strips = np.divide(residuals, count, out=np.zeros_like(residuals), where=known)
-    for strip, scale, stripes in zip(strips, levels.scale, levels.stripes, strict=True):
-        strip += standing
-        strip *= scale
-        strip += stripes
+    for index, strip in enumerate(strips):
+        strip += sky
+        strip *= levels.scale[index]
+        strip += levels.stripes[index, bands]
     total = np.tensordot(weight, count, axes=1)
+    first = np.searchsorted(bands, np.arange(bands[-1] + 1))
     for _ in range(_MAX_ROUNDS):
         previous = levels.stripes
         sky = np.zeros_like(total)
         for index, strip in enumerate(strips):
-            sky += weight[index] * count[index] * levels.match(strip, index)
+            sky += weight[index] * count[index] * levels.match(strip, bands, index)
         sky /= np.where(total > 0, total, 1)
         scale, stripes = [], []
         for strip, number, here in zip(strips, count, known, strict=True):
             # Fit the level first: it includes a signal that stripes could fit as well.
             scale.append(np.median(strip[here] / sky[here]))
             left = np.where(here, strip - scale[-1] * sky, 0)
-            stripes.append(np.sum(number * left, axis=0) / np.maximum(number.sum(axis=0), 1))
-        scale, stripes = np.array(scale, np.float32), np.array(stripes, np.float32)
+            sums, numbers = (np.add.reduceat(part, first) for part in (number * left, number))
+            stripes.append(np.divide(sums, numbers, out=sums * np.nan, where=numbers > 0))
+        scale, stripes = np.array(scale, np.float32), _complete(np.array(stripes, np.float32))
         levels = Levels(scale / scale.mean(), stripes - stripes.mean(axis=0))
         if np.std(levels.stripes - previous) <= _SETTLED * np.std(previous):
             break
     return levels
+
+
+def _complete(stripes):
+    """Replace unknown stripes (NaN), shape (n, n_bands, nx), by the mean of the other bands."""
+    mean = np.nan_to_num(nanmean(stripes, axis=1))[:, None]
+    return np.where(np.isfinite(stripes), stripes, mean)

@@ -4,17 +4,17 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from bottleneck import move_median, nanmedian
+from bottleneck import move_median, nanmean, nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.combine.levels import STRIP, guess_levels, refine_levels
+from soss_background.combine.levels import guess_levels, refine_levels, split_bands
 from soss_background.combine.star_light import model_star_light
 from soss_background.combine.vetting import vet_exposures
-from soss_background.numerics.cells import CELL, covered_cells, expand_smoothly
+from soss_background.numerics.cells import CELL, cell_bands, covered_cells, expand_smoothly
 from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import fill_gaps
 from soss_background.numerics.summaries import ExposureSummaries, unpack_pixels
-from soss_background.numerics.threads import map_parallel, split_rows
+from soss_background.numerics.threads import map_parallel
 
 __all__ = ["CombinedSky", "NoSkyError", "NothingToCombineError", "combine_exposures"]
 
@@ -66,8 +66,9 @@ class CombinedSky:
     scale, offset, excess : ndarray of float, shape (n,)
         Level of each exposure relative to their mean; median of its stripes in DN/s; scatter about
         the sky relative to its errors. NaN if it was not used.
-    stripe_rms : float or None
-        Median rms of the 1/f stripes of the exposures used in DN/s; None if there is only one.
+    stripe_rms, stripe_slope : float or None
+        Median rms of the 1/f stripes of the exposures used in DN/s, and the index of the power law
+        of their power spectrum; None if there is only one exposure.
     masked_fraction : ndarray of float, shape (n,)
         Fraction of the pixels of each exposure that were not used.
     deviation : ndarray of float, shape (n,)
@@ -87,6 +88,7 @@ class CombinedSky:
     scale: np.ndarray
     offset: np.ndarray
     stripe_rms: float | None
+    stripe_slope: float | None
     excess: np.ndarray
     masked_fraction: np.ndarray
     deviation: np.ndarray
@@ -99,6 +101,7 @@ def combine_exposures(
     stack,
     *,
     summaries=None,
+    bands=None,
     bad=None,
     n_sigma=5.0,
     hot_sigma=6.0,
@@ -108,10 +111,10 @@ def combine_exposures(
     """
     Average exposures at a common level, free of faint stars, stripes and outliers.
 
-    Each exposure is modelled as ``scale * sky + stripes(column) + stars``, where the scales have
-    a mean of one, the sky includes the mean stripe of all exposures, and the stars move with the
-    dither (`soss_background.combine.star_light`). Each exposure has a single weight, since weights
-    that follow the noisy error of each pixel bias the sky low.
+    Each exposure is modelled as ``scale * sky + stripes(amplifier, column) + stars``, where the
+    scales have a mean of one, the sky includes the mean stripe of all exposures, and the stars move
+    with the dither (`soss_background.combine.star_light`). Each exposure has a single weight, since
+    weights that follow the noisy error of each pixel bias the sky low.
 
     Parameters
     ----------
@@ -124,6 +127,8 @@ def combine_exposures(
         Storage of the exposures; it holds ``images`` and ``left_out`` of the result at the end.
     summaries : `~soss_background.numerics.summaries.ExposureSummaries`, optional
         Summaries of the exposures, if they exist already.
+    bands : list of slice, optional
+        Rows that each amplifier reads; by default there is one.
     bad : ndarray of bool, shape (ny, nx), optional
         Pixels that are masked in all exposures.
     n_sigma : float
@@ -150,18 +155,21 @@ def combine_exposures(
     """
     summaries, covered, pixels, unmasked = _survey(exposures, summaries, bad)
     means, errors = summaries.cells()
-    vetting = _vet(means, errors, covered, mad_threshold, excluded)
+    bands = bands or [slice(0, len(summaries.flags))]
+    vetting = _vet(means, errors, covered, mad_threshold, excluded, cell_bands(bands))
     used = np.array([not reason for reason in vetting.reasons])
     # A slice avoids the copies of an index array.
     vetted = slice(None) if used.all() else np.flatnonzero(used)
     noise, flags = errors[vetted], summaries.flags
-    light = _model_stars(means, noise, covered, vetted)
-    strips = zip(_fill(stack, exposures, light, pixels), used, strict=True)
-    levels = guess_levels(np.array([strip for strip, use in strips if use]))
+    light = _model_stars(means, noise, covered, vetted, cell_bands(bands))
+    blocks, numbers = split_bands(bands)
+    strips = zip(_fill(stack, exposures, light, pixels, blocks), used, strict=True)
+    levels = guess_levels(np.array([strip for strip, use in strips if use]), numbers)
     sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
-    passes = _Passes(stack, vetted, sigma.astype(np.float32))
+    passes = _Passes(stack, vetted, sigma.astype(np.float32), bands)
     sky, excess, *residuals = passes.compare(levels, n_sigma)
-    levels = refine_levels(levels, sky, *residuals, passes.weight(excess))
+    mean = np.array([nanmean(sky[rows], axis=0) for rows in blocks])
+    levels = refine_levels(levels, mean, *residuals, passes.weight(excess), numbers)
     reference = flags & dqflags.pixel["REFERENCE_PIXEL"] > 0
     sky, variance, counts = passes.average(levels, sky, excess, n_sigma, reference)
     _leave_out(stack, np.flatnonzero(~used), reference)
@@ -181,6 +189,7 @@ def combine_exposures(
         scale=scale,
         offset=offset,
         stripe_rms=levels.stripe_rms,
+        stripe_slope=levels.stripe_slope,
         excess=scatter,
         masked_fraction=np.where(used, unused, 1),
         deviation=vetting.deviations,
@@ -189,10 +198,10 @@ def combine_exposures(
     )
 
 
-def _model_stars(means, noise, covered, vetted):
+def _model_stars(means, noise, covered, vetted, bands):
     """Model the star light in the cells of the vetted exposures; there is none in the others."""
     light = np.zeros_like(means)
-    light[vetted] = model_star_light(means[vetted], noise, covered[vetted])
+    light[vetted] = model_star_light(means[vetted], noise, covered[vetted], bands)
     return light
 
 
@@ -204,12 +213,12 @@ def _complete(sky, err, flags, reference, hot_sigma):
     return filled, dq | _flag_outlying_pixels(filled, err, known, hot_sigma)
 
 
-def _vet(means, errors, covered, mad_threshold, excluded):
+def _vet(means, errors, covered, mad_threshold, excluded, bands):
     """Vet exposures; raise if one has no sky, or if none can be used."""
     for index, image in enumerate(means):
         if nanmedian(np.where(covered[index], np.nan, image)) <= 0:
             raise NoSkyError(index)
-    vetting = vet_exposures(means, errors, covered, mad_threshold, excluded)
+    vetting = vet_exposures(means, errors, covered, mad_threshold, excluded, bands)
     if all(vetting.reasons):
         reasons = "; ".join(dict.fromkeys(vetting.reasons))
         raise NothingToCombineError(f"no exposure can be used: {reasons}")
@@ -246,12 +255,11 @@ def _survey(exposures, summaries, bad):
     return summaries, np.array(covered), used, unmasked
 
 
-def _fill(stack, exposures, light, used):
+def _fill(stack, exposures, light, used, blocks):
     """Store exposures without their stars in a stack; yield the medians of their strips."""
     for index, (image, err, *_) in enumerate(exposures):
         usable = unpack_pixels(used[index], image.shape)
         subtract_light = functools.partial(_subtract_light, image, usable, light[index])
-        blocks = split_rows(len(image), STRIP)
         images, strips = zip(*map_parallel(subtract_light, blocks), strict=True)
         stack.put(index, np.concatenate(images), err, ~usable)
         yield np.array(strips)
@@ -282,10 +290,12 @@ class _Passes:
         Indices of the exposures used.
     sigma : ndarray of float32
         Typical uncertainty of a pixel of each of them, in DN/s.
+    bands : list of slice
+        Rows that each amplifier reads.
     """
 
-    def __init__(self, stack, used, sigma):
-        self._stack, self._used, self._sigma = stack, used, sigma
+    def __init__(self, stack, used, sigma, bands):
+        self._stack, self._used, self._sigma, self._bands = stack, used, sigma, bands
         # Rows of a block, a fraction of a strip if there are many exposures.
         self._rows = next(rows for rows in (16, 8, 4) if rows * len(sigma) <= _ROWS or rows == 4)
 
@@ -307,14 +317,15 @@ class _Passes:
             See `soss_background.combine.levels.refine_levels`.
         """
         _, ny, nx = self._stack.shape
-        strips = split_rows(ny, STRIP)
+        strips, bands = split_bands(self._bands)
         sky, excess = np.empty((ny, nx), dtype=np.float32), []
         residuals, count = np.zeros((2, len(self._sigma), len(strips), nx), dtype=np.float32)
 
         def compare_strip(index, strip):
             for first in range(strip.start, strip.stop, self._rows):
                 rows = slice(first, min(first + self._rows, strip.stop))
-                sky[rows], scatter, sums, numbers = self._compare_rows(rows, levels, n_sigma)
+                found = self._compare_rows(rows, levels, bands[index], n_sigma)
+                sky[rows], scatter, sums, numbers = found
                 excess.append(scatter)
                 residuals[:, index] += sums
                 count[:, index] += numbers
@@ -323,10 +334,10 @@ class _Passes:
         excess = np.nan_to_num(nanmedian(np.array(excess), axis=0), nan=1)
         return sky, np.maximum(excess, _LEAST_EXCESS), residuals, count
 
-    def _compare_rows(self, rows, levels, n_sigma):
+    def _compare_rows(self, rows, levels, band, n_sigma):
         """Return the sky of rows, the scatter, and sum and number of residuals by column."""
         images, errors, usable = self._read(rows)
-        matched = levels.match(images)
+        matched = levels.match(images, band)
         np.copyto(matched, np.nan, where=~usable)
         guess = _typical(matched, usable)
         left = matched - guess
@@ -357,9 +368,9 @@ class _Passes:
             Number of pixels of each exposure that are used.
         """
 
-        def average_rows(rows):
+        def average_rows(rows, band):
             images, errors, usable = self._read(rows)
-            matched = levels.match(images)
+            matched = levels.match(images, band)
             left = matched - sky[rows]
             clean = usable & (np.abs(left) < (n_sigma * excess)[:, None, None] * errors)
             mean, total = _weighted_mean(left, weight, clean)
@@ -371,8 +382,8 @@ class _Passes:
             return sky[rows] + mean, variance, clean.sum(axis=(1, 2))
 
         weight = self.weight(excess)
-        blocks = split_rows(len(sky), self._rows)
-        means, variances, counts = zip(*map_parallel(average_rows, blocks), strict=True)
+        blocks = split_bands(self._bands, self._rows)
+        means, variances, counts = zip(*map_parallel(average_rows, *blocks), strict=True)
         return np.concatenate(means), np.concatenate(variances), sum(counts)
 
     def _read(self, rows):

@@ -97,9 +97,9 @@ class SkyflatCombineStep(SkyflatStep):
             log.warning("One exposure only: its stars and stripes cannot be separated from the sky")
         names = {root_name(name) for name in self.exclude or []}
         excluded = [i for i, header in enumerate(headers) if root_name(header["name"]) in names]
-        bad = None
+        window, bad = header_window(headers[0]), None
         if self.bad_pixels:
-            bad = read_bad_pixels(self.bad_pixels, header_window(headers[0]))
+            bad = read_bad_pixels(self.bad_pixels, window)
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
@@ -110,6 +110,7 @@ class SkyflatCombineStep(SkyflatStep):
                 _Exposures(library),
                 stack,
                 summaries=getattr(library, "summaries", None),
+                bands=window.amplifiers(),
                 bad=bad,
                 excluded=excluded,
                 **parameters,
@@ -135,6 +136,7 @@ class SkyflatCombineStep(SkyflatStep):
         skyflat.meta.filename = name
         skyflat.meta.skyflat.flat_correction = flat_state
         skyflat.meta.skyflat.stripe_rms = combined.stripe_rms
+        skyflat.meta.skyflat.stripe_slope = combined.stripe_slope
         skyflat.meta.cal_step.skyflat_mask = "SKIPPED" if combined.unmasked else "COMPLETE"
         return skyflat
 

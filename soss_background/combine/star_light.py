@@ -57,7 +57,7 @@ _LEAST_SEEN = 0.3
 _MISSING = 5.0
 
 
-def model_star_light(cells, noise, sources):
+def model_star_light(cells, noise, sources, bands=None):
     """
     Split dithered exposures into a fixed sky and moving stars.
 
@@ -67,6 +67,8 @@ def model_star_light(cells, noise, sources):
         Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN if missing.
     sources : ndarray of bool, shape (n, my, mx)
         True for masked cells, which constrain the stars, but not the sky.
+    bands : list of slice, optional
+        Rows of cells of each amplifier; by default there is one.
 
     Returns
     -------
@@ -77,7 +79,8 @@ def model_star_light(cells, noise, sources):
     light = np.zeros_like(cells)
     if len(cells) < 3 or not sources.any():
         return light
-    residuals, sky, levels = subtract_common_sky(cells, noise, sources)
+    bands = bands or [slice(0, cells.shape[1])]
+    residuals, sky, levels = subtract_common_sky(cells, noise, sources, bands)
     stars = np.where(sources, np.clip(residuals, 0, _BRIGHTEST * sky), 0)
     stars[~np.isfinite(residuals)] = np.nan
     dither = measure_dither(stars)
@@ -93,7 +96,8 @@ def model_star_light(cells, noise, sources):
     excess = np.where(known, excess, 0)
     level = np.median(profile)
     sigma = np.array([nanmedian(image) for image in noise[alike] / levels])
-    standing, trust = _standing_light(excess, known, stars, sigma, level, dither)
+    amplifier = np.repeat(np.arange(len(bands)), [rows.stop - rows.start for rows in bands])
+    standing, trust = _standing_light(excess, known, stars, sigma, level, dither, amplifier)
     excess -= standing
 
     mosaic = Mosaic(dither, profile.shape)
@@ -115,8 +119,12 @@ def _smooth_profile(sky):
     return ndimage.gaussian_filter1d(smooth, _PROFILE_LENGTH, axis=0, mode="nearest")
 
 
-def _standing_light(excess, known, stars, sigmas, level, dither):
-    """Return the fixed excess over a profile, sky and stripes, and the trust in each cell."""
+def _standing_light(excess, known, stars, sigmas, level, dither, amplifier):
+    """
+    Return the fixed excess over a profile, sky and stripes, and the trust in each cell.
+
+    ``amplifier`` is the number of the amplifier that reads each row of cells.
+    """
     shape = excess.shape[1:]
     count = np.array([_join(part) for part in known])
     joined, bright = (
@@ -127,13 +135,14 @@ def _standing_light(excess, known, stars, sigmas, level, dither):
     known = count / np.prod(_JOINED) * (np.median(sigmas) / sigmas[:, None, None]) ** 2
     mosaic = Mosaic(dither / _JOINED, count.shape[1:])
     stack = (joined / sigma, known, bright / sigma)
-    split = _Split(*(part.astype(np.float32) for part in stack), level / sigma, mosaic)
+    stack = (part.astype(np.float32) for part in stack)
+    split = _Split(*stack, level / sigma, mosaic, amplifier[:: _JOINED[0]])
     sky, stripes, trust = split.solve()
-    standing = sigma * (sky + stripes[:, np.newaxis])
-    return tuple(
-        np.array([expand_smoothly(image, shape, _JOINED) for image in part])
-        for part in (standing, trust)
-    )
+    standing = sigma * expand_smoothly(sky, shape, _JOINED)
+    along_rows = (stripes.shape[1], shape[1]), (1, _JOINED[1])
+    stripes = np.array([expand_smoothly(part, *along_rows) for part in sigma * stripes])
+    trust = np.array([expand_smoothly(image, shape, _JOINED) for image in trust])
+    return standing + stripes[:, amplifier], trust
 
 
 class _Split:
@@ -152,10 +161,13 @@ class _Split:
         Level of the sky in units of the noise.
     mosaic : Mosaic
         The pointings.
+    amplifier : ndarray of int, shape (my,)
+        Number of the amplifier that reads each row.
     """
 
-    def __init__(self, excess, known, stars, level, mosaic):
-        self.excess, self.mosaic = excess, mosaic
+    def __init__(self, excess, known, stars, level, mosaic, amplifier):
+        self.excess, self.mosaic, self.amplifier = excess, mosaic, amplifier
+        self.first_rows = np.searchsorted(amplifier, np.arange(amplifier[-1] + 1))
         seen = np.maximum(mosaic.gather(known), _LEAST_SEEN)
         self.first_field = np.maximum(mosaic.gather(known * stars) / seen, 0)
         # Weights use the mean star, since some exposures do not see a star that they should see.
@@ -176,7 +188,7 @@ class _Split:
 
         Returns
         -------
-        sky, stripes : ndarray of float32, shapes (my, mx) and (n, mx)
+        sky, stripes : ndarray of float32, shapes (my, mx) and (n, n_amplifiers, mx)
             The fixed sky, and the stripes of each exposure, in units of the noise.
         trust : ndarray of float32, shape (n, my, mx)
             1 where sky and stars explain an exposure, down to 0 where they do not.
@@ -196,7 +208,8 @@ class _Split:
             left = self.excess - sky - self.mosaic.see(field)
             stripes = self._stripes(left)
             # Stray or persistent light is neither fixed nor moves with the stars: lower its weight.
-            trust = 1 / (1 + weight * ((left - stripes[:, np.newaxis]) / _OUTLYING) ** 2)
+            left -= stripes[:, self.amplifier]
+            trust = 1 / (1 + weight * (left / _OUTLYING) ** 2)
             self.weight = weight * trust
         return sky, stripes, trust
 
@@ -204,7 +217,7 @@ class _Split:
         """Return the negative logarithm of the probability, and its gradient."""
         field, wave = self._unpack(unknowns)
         left = self.excess - self._sky(wave) - self.mosaic.see(field)
-        left -= self._stripes(left)[:, np.newaxis]
+        left -= self._stripes(left)[:, self.amplifier]
         pull = self.weight * left
         cost = 0.5 * (np.vdot(pull, left) + np.vdot(wave, wave)) + _DARKNESS * field.sum()
         # A Gaussian is symmetric, hence its own transpose.
@@ -227,8 +240,12 @@ class _Split:
         return self.amplitude * gaussian_filter(wave, self.length)
 
     def _stripes(self, images):
-        """Return the mean residual of the columns of each exposure."""
-        return np.sum(self.weight * images, axis=1) / np.maximum(self.weight.sum(axis=1), 1e-3)
+        """Return the mean residual of the columns of each amplifier and exposure."""
+        total, weight = (
+            np.add.reduceat(part, self.first_rows, axis=1)
+            for part in (self.weight * images, self.weight)
+        )
+        return total / np.maximum(weight, 1e-3)
 
 
 def _join(image):

@@ -36,7 +36,7 @@ class Vetting(NamedTuple):
     deviations: np.ndarray
 
 
-def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
+def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=(), bands=None):
     """
     Compare exposures with their common sky, and find those that deviate from it.
 
@@ -54,6 +54,8 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
         is left out if it also deviates three times as much as a typical one.
     excluded : collection of int
         Exposures that are left out in any case.
+    bands : list of slice, optional
+        Rows of cells of each amplifier; by default there is one.
 
     Returns
     -------
@@ -74,37 +76,38 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=()):
         left = left[alike]
     deviations = np.full(len(cells), np.nan)
     while len(left) > 1:
-        deviations[left], sky = _compare(cells[left], noise[left], sources[left])
+        deviations[left], sky = _compare(cells[left], noise[left], sources[left], bands)
         if len(left) == 2:
             break
         suspect = left[np.argmax(deviations[left])]
         others = left[left != suspect]
         # The sky that the suspect is compared with excludes it.
-        typical, sky_of_others = _compare(cells[others], noise[others], sources[others])
-        deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect])
+        typical, sky_of_others = _compare(cells[others], noise[others], sources[others], bands)
+        deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect], bands)
         if deviation < max(100 * mad_threshold, MUCH_WORSE * np.median(typical)):
             break
         reasons[suspect] = f"deviates by {deviation:.1f} % from the others"
         left = others
     if len(left) > 1:
         for index in set(range(len(cells))) - set(left.tolist()):
-            deviations[index] = _deviation_from(sky, cells[index], sources[index])
+            deviations[index] = _deviation_from(sky, cells[index], sources[index], bands)
     return Vetting(reasons, deviations)
 
 
-def _compare(cells, noise, sources):
+def _compare(cells, noise, sources, bands):
     """Return the deviations of exposures from their sky in percent, and the sky."""
-    residuals, sky, _ = subtract_common_sky(cells, noise, sources)
+    residuals, sky, _ = subtract_common_sky(cells, noise, sources, bands)
     return np.array([_median_deviation(image / sky) for image in residuals]), sky
 
 
-def _deviation_from(sky, cells, sources):
+def _deviation_from(sky, cells, sources, bands):
     """Return the deviation of an exposure from a sky in percent, at its level, without stripes."""
     ratio = cells / sky
     off_source = np.where(sources, np.nan, ratio)
     level = nanmedian(off_source)
-    stripes = np.nan_to_num(nanmedian(off_source, axis=0) - level)
-    return _median_deviation((ratio - stripes) / level - 1)
+    for band in bands or [slice(None)]:
+        ratio[band] -= np.nan_to_num(nanmedian(off_source[band], axis=0) - level)
+    return _median_deviation(ratio / level - 1)
 
 
 def _median_deviation(relative):

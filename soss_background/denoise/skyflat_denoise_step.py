@@ -27,8 +27,7 @@ class SkyflatDenoiseStep(SkyflatStep):
     spec = """
     sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
     sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows, away from the edge [pixels]
-    sigma_edge = float(default=1.5, min=0.1)  # Smoothing along rows, at the edge [pixels]
-    max_blur = float(default=0.004, min=0.0, max=0.2)  # Blur along rows above which a pixel belongs to the edge [fraction of the sky]
+    sigma_edge = float(default=1.5, min=0.1)  # Smoothing along rows, at a second, faint edge [pixels]
     suffix = string(default='skyflatdenoise')  # Default suffix for output files
     """  # noqa: E501
 
@@ -53,7 +52,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         """
         skyflat = self.open_skyflat(init)
         good = skyflat.dq & _BAD == 0
-        names = ("sigma_rows", "sigma_columns", "sigma_edge", "max_blur")
+        names = ("sigma_rows", "sigma_columns", "sigma_edge")
         parameters = {name: getattr(self, name) for name in names}
         try:
             denoised = denoise_sky(skyflat.bkg, skyflat.err, good, **parameters)
@@ -76,4 +75,6 @@ class SkyflatDenoiseStep(SkyflatStep):
         variance = (meta.stripe_rms or 0) ** 2 / max(meta.n_samples or 1, 1)
         stripes = min(variance / np.median(skyflat.err[good]) ** 2, 1)
         columns = skyflat.bkg.shape[1]
-        meta.noise_factor = noise_factor(self.sigma_rows, self.sigma_columns, columns, stripes)
+        slope = -1.0 if meta.stripe_slope is None else meta.stripe_slope
+        sigmas = (self.sigma_rows, self.sigma_columns)
+        meta.noise_factor = noise_factor(*sigmas, columns, stripes, slope)

@@ -1,26 +1,37 @@
-"""Denoise a sky that is smooth except across its edge."""
+"""Denoise a sky that is smooth except across its edges."""
 
 import numpy as np
+from astropy.stats import mad_std
 from scipy import ndimage
 
 from soss_background.numerics.smoothing import MIN_COVERAGE, fill_gaps, gaussian_filter
+from soss_background.sky.edge_model import trace_edge
 
 __all__ = ["denoise_sky", "noise_factor"]
 
-# Standard deviation, in pixels, of the Gaussian along columns that smooths the difference of the
-# two results: long enough for the noise to average out.
-_COMPARISON_LENGTH = 48
+# Variance of the edge's shape within the Gaussian below which it is ignored: the shape is known to
+# about a percent of the edge's height.
+_LEAST_VARIANCE = 1e-4
+
+# Standard deviations in pixels, along columns and rows, of the Gaussians that search for fainter
+# edges. They are long along columns, where the edges bend by no more than a column or two.
+_SEARCH_LENGTH, _STEP_SCALE = 48.0, 6.0
+
+# Significance, in units of the noise of all columns, and smallest height, as a fraction of the sky,
+# of a fainter edge: a lower one is blurred by less than 0.3 %.
+_SIGNIFICANCE, _LEAST_HEIGHT = 6.0, 0.003
 
 
-def denoise_sky(
-    sky, err, good, *, sigma_rows=12.0, sigma_edge=1.5, sigma_columns=12.0, max_blur=0.004
-):
+def denoise_sky(sky, err, good, *, sigma_rows=12.0, sigma_edge=1.5, sigma_columns=12.0):
     """
-    Smooth a sky, weighted by its uncertainty, without blurring its edge.
+    Smooth a sky, weighted by its uncertainty, without blurring its edges.
 
-    A Gaussian blurs in proportion to the second derivative of the sky. The residual is smoothed
-    and added back (twicing, Tukey 1977), so that only the fourth derivative matters. A narrow
-    Gaussian along rows replaces the wide one where the wide one would blur.
+    Within the reach of a Gaussian, the sky is a constant plus a multiple of the shape of its edge
+    (`soss_background.sky.edge_model.trace_edge`), fitted by weighted least squares at every pixel:
+    a guided filter (He, Sun & Tang 2013, IEEE Trans. Pattern Anal. Mach. Intell. 35, 1397) with
+    Gaussian windows. The residual is smoothed and added back (twicing, Tukey 1977), so that only
+    the fourth derivative of the sky blurs. Where the residual shows a fainter edge, far above the
+    noise of the columns, it is smoothed narrowly along rows and added back too.
 
     Parameters
     ----------
@@ -28,12 +39,10 @@ def denoise_sky(
         The sky and its 1-sigma uncertainty, DN/s.
     good : ndarray of bool, shape (ny, nx)
         True for pixels that show the sky.
-    sigma_rows : float
-        Standard deviation of both Gaussians along columns, pixels.
-    sigma_edge, sigma_columns : float
-        Standard deviation along rows, at the edge and elsewhere, pixels.
-    max_blur : float
-        Difference of the two, as a fraction of the sky, above which a pixel belongs to the edge.
+    sigma_rows, sigma_columns : float
+        Standard deviations of the Gaussian along columns and along rows, pixels.
+    sigma_edge : float
+        Standard deviation along rows at a fainter edge, pixels.
 
     Returns
     -------
@@ -49,38 +58,60 @@ def denoise_sky(
     if not good.any():
         raise ValueError("no pixel shows the sky")
     weight = np.divide(np.median(err[good]), err, out=np.zeros_like(err), where=good) ** 2
-    narrow, wide = (
-        _smooth_twice(sky, weight, (sigma_rows, sigma)) for sigma in (sigma_edge, sigma_columns)
-    )
-    blur = np.abs(gaussian_filter(wide - narrow, (_COMPARISON_LENGTH, 0), "symmetric"))
-    at_edge = blur > max_blur * np.median(narrow[good])
-    reach = 2 * int(2 * sigma_columns) + 1
-    at_edge = ndimage.maximum_filter1d(at_edge, reach, axis=1).astype(np.float32)
-    share = gaussian_filter(at_edge, (0, sigma_columns / 2), "symmetric")
-    return share * narrow + (1 - share) * wide
+    sky = np.where(good, sky, 0)
+    smooth = _smooth_twice(sky, weight, (sigma_rows, sigma_columns))
+    residual = np.where(good, sky - smooth, 0)
+    level = np.median(smooth[good])
+    return smooth + _find_faint_edges(residual, weight, level, sigma_edge, sigma_columns)
 
 
 def _smooth_twice(sky, weight, sigma):
-    """Smooth a sky, add its smoothed residual, and fill pixels beyond reach of the data."""
+    """Smooth a sky by the shape of its edge, add its smoothed residual, and fill gaps."""
+    edge = trace_edge(sky, weight)
     coverage = gaussian_filter(weight, sigma)
 
-    def smooth(image):
+    def average(image):
         values = gaussian_filter(image * weight, sigma)
-        return np.divide(values, coverage, out=np.zeros_like(image), where=coverage > 0)
+        return np.divide(values, coverage, out=values, where=coverage > 0)
 
-    sky = np.where(weight > 0, sky, 0)
+    def smooth(image):
+        mean = average(image)
+        return mean if edge is None else mean + slope(image, mean) * departure
+
+    def slope(image, mean):
+        return (average(image * shape) - mean * centre) / variance
+
+    if edge is not None:
+        shape = edge.image(sky.shape[1])
+        centre = average(shape)
+        departure = shape - centre
+        variance = np.maximum(average(shape**2) - centre**2, 0) + np.float32(_LEAST_VARIANCE)
     first = smooth(sky)
     again = smooth(sky - first)
-    coverage = gaussian_filter((weight > 0).astype(np.float32), sigma)
-    return fill_gaps(first + again, coverage > MIN_COVERAGE)
+    near = gaussian_filter((weight > 0).astype(np.float32), sigma)
+    return fill_gaps(first + again, near > MIN_COVERAGE)
 
 
-def noise_factor(sigma_rows, sigma_columns, columns, stripe_fraction):
+def _find_faint_edges(residual, weight, level, sigma_edge, sigma_columns):
+    """Return the residual of a smoothed sky, smoothed narrowly, at its edges; else 0."""
+    sigma = (_SEARCH_LENGTH, sigma_edge)
+    coverage = gaussian_filter(weight, sigma)
+    values = gaussian_filter(residual * weight, sigma)
+    narrow = np.divide(values, coverage, out=values, where=coverage > MIN_COVERAGE)
+    height = ndimage.gaussian_filter1d(narrow, _STEP_SCALE, axis=1, order=1, mode="nearest")
+    height = np.abs(height) * _STEP_SCALE * np.sqrt(2 * np.pi)
+    limit = max(_SIGNIFICANCE * mad_std(height[::8]), _LEAST_HEIGHT * level)
+    reach = 2 * int(2 * sigma_columns) + 1
+    at_edge = ndimage.maximum_filter1d(height > limit, reach, axis=1).astype(np.float32)
+    return gaussian_filter(at_edge, (0, sigma_columns / 2), "symmetric") * narrow
+
+
+def noise_factor(sigma_rows, sigma_columns, columns, stripe_fraction, stripe_slope=-1.0):
     """
     Compute the noise of a denoised sky away from the edge, relative to that of the sky.
 
     The noise of the pixels is white. The mean stripe of all exposures does not change along
-    columns, and its power falls as 1/f along rows, since the columns are read one after the other.
+    columns, and its power is a power law of the frequency along rows.
 
     Parameters
     ----------
@@ -90,6 +121,8 @@ def noise_factor(sigma_rows, sigma_columns, columns, stripe_fraction):
         Number of columns of the sky.
     stripe_fraction : float
         Fraction of the variance of the sky that is due to stripes.
+    stripe_slope : float
+        Index of the power law: 0 for white noise, -1 for 1/f noise, -2 for a random walk.
 
     Returns
     -------
@@ -101,5 +134,5 @@ def noise_factor(sigma_rows, sigma_columns, columns, stripe_fraction):
     white = (4 / 2 - 4 / 3 + 1 / 4) / (2 * np.pi * sigma_rows * sigma_columns)
     frequency = np.fft.rfftfreq(columns)[1:]
     gaussian = np.exp(-2 * (np.pi * sigma_columns * frequency) ** 2)
-    stripes = np.average((2 * gaussian - gaussian**2) ** 2, weights=1 / frequency)
+    stripes = np.average((2 * gaussian - gaussian**2) ** 2, weights=frequency**stripe_slope)
     return float(np.sqrt((1 - stripe_fraction) * min(white, 1) + stripe_fraction * stripes))

@@ -6,10 +6,10 @@ import numpy as np
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import iterate_images, read_headers
+from soss_background.io.exposures import header_window, iterate_images, read_headers
 from soss_background.io.library import ExposureLibrary
 from soss_background.mask.source_mask import find_sources
-from soss_background.numerics.cells import CELL, expand_cells
+from soss_background.numerics.cells import CELL, cell_bands, expand_cells
 from soss_background.numerics.summaries import ExposureSummaries
 from soss_background.sky.commissioning import commissioning_profile
 from soss_background.steps.base import SkyflatStep
@@ -75,13 +75,15 @@ class SkyflatMaskStep(SkyflatStep):
         for image in tqdm(iterate_images(library), desc="Reading exposures", **progress):
             summaries.add(image.data, image.err, image.dq)
         means, noise = summaries.cells()
+        window = header_window(read_headers(library)[0])
         sources = find_sources(
             means,
             noise,
-            profile=self._sky_profile(library, means.shape[-1]),
+            profile=_sky_profile(window, means.shape[-1]),
             n_sigma=self.n_sigma,
             min_fraction=self.min_fraction,
             grow=self.grow,
+            bands=cell_bands(window.amplifiers()),
         )
         if sources.all(axis=(1, 2)).any():
             log.warning("An exposure has too few usable pixels to find its stars: all are masked")
@@ -94,8 +96,7 @@ class SkyflatMaskStep(SkyflatStep):
         if isinstance(library, ExposureLibrary):  # which forgets them when an exposure is changed
             library.summaries = summaries
 
-    @staticmethod
-    def _sky_profile(library, number):
-        """Return the shape of the sky along the cells of a row."""
-        first = read_headers(library)[0].get("meta.subarray.xstart") or 1
-        return commissioning_profile(first - 1 + (np.arange(number) + 0.5) * CELL[1])
+
+def _sky_profile(window, number):
+    """Return the shape of the sky along the cells of a row."""
+    return commissioning_profile(window.x0 + (np.arange(number) + 0.5) * CELL[1])

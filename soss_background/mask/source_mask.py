@@ -33,7 +33,15 @@ _PROFILE_TOLERANCE = 0.1
 
 
 def find_sources(
-    cells, noise, *, profile=None, n_sigma=4.0, min_fraction=0.003, grow=1, max_rounds=3
+    cells,
+    noise,
+    *,
+    profile=None,
+    n_sigma=4.0,
+    min_fraction=0.003,
+    grow=1,
+    max_rounds=3,
+    bands=None,
 ):
     """
     Mask star light in exposures of one sky.
@@ -57,6 +65,8 @@ def find_sources(
         Cells by which a mask grows in each direction.
     max_rounds : int
         Largest number of rounds of sky and masks.
+    bands : list of slice, optional
+        Rows of cells of each amplifier; by default there is one.
 
     Returns
     -------
@@ -71,8 +81,8 @@ def find_sources(
     noise = np.array([_scatter(*pair) for pair in zip(cells, noise[known], strict=True)])
     known, alike = np.flatnonzero(known), find_same_level(cells)
     if np.count_nonzero(alike) > 1:
-        stack = (cells[alike], noise[alike])
-        sources[known[alike]] = _compare_exposures(*stack, n_sigma, min_fraction, grow, max_rounds)
+        options = (n_sigma, min_fraction, grow, max_rounds, bands)
+        sources[known[alike]] = _compare_exposures(cells[alike], noise[alike], *options)
     else:
         alike[:] = False
     for index in np.flatnonzero(~alike):
@@ -80,11 +90,11 @@ def find_sources(
     return sources
 
 
-def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds):
+def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds, bands):
     """Improve the sky of exposures and their masks in turn, until the masks settle."""
     sources = np.zeros(cells.shape, dtype=bool)
     for _ in range(max_rounds):
-        residuals, sky, _ = subtract_common_sky(cells, noise, sources)
+        residuals, sky, _ = subtract_common_sky(cells, noise, sources, bands)
         floor = min_fraction * np.abs(sky)
         detect = functools.partial(detect_light, n_sigma=n_sigma, floor=floor, grow=grow)
         found = np.array(map_parallel(detect, residuals, noise))

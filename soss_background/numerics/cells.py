@@ -4,6 +4,8 @@ An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. St
 wider than a cell. The mean of a cell has little noise and ignores hot pixels and cosmic rays.
 """
 
+import itertools
+
 import numpy as np
 from astropy.nddata import block_replicate, reshape_as_blocks
 from bottleneck import nanmean, nanmedian
@@ -14,6 +16,7 @@ from soss_background.numerics.threads import map_parallel, split_rows
 __all__ = [
     "CELL",
     "bin_to_cells",
+    "cell_bands",
     "covered_cells",
     "expand_cells",
     "expand_smoothly",
@@ -79,6 +82,12 @@ def _bin_rows(image, err, usable):
     return means[..., 0], np.where(enough, noise, np.nan)[..., 0].astype(np.float32)
 
 
+def cell_bands(bands):
+    """Return slices of rows of cells for slices of rows of pixels."""
+    edges = [round(band.start / CELL[0]) for band in bands] + [-(-bands[-1].stop // CELL[0])]
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
+
+
 def covered_cells(mask, usable):
     """Return True for cells, shape (my, mx), with more than half of the usable pixels masked."""
     return _count(mask & usable) > 0.5 * _count(usable)
@@ -129,9 +138,11 @@ def find_same_level(cells):
     return np.abs(levels / np.median(levels) - 1) < _MAX_LEVEL_DIFFERENCE
 
 
-def subtract_common_sky(cells, noise, sources):
+def subtract_common_sky(cells, noise, sources, bands=None):
     """
     Subtract the common sky from each exposure at its level, and then the median of each column.
+
+    The columns of each amplifier have a median of their own.
 
     Parameters
     ----------
@@ -139,6 +150,8 @@ def subtract_common_sky(cells, noise, sources):
         Means of cells of the exposures and their 1-sigma uncertainties in DN/s; NaN if missing.
     sources : ndarray of bool, shape (n, my, mx)
         True for cells with sources.
+    bands : list of slice, optional
+        Rows of cells of each amplifier; by default there is one.
 
     Returns
     -------
@@ -158,7 +171,8 @@ def subtract_common_sky(cells, noise, sources):
         levels[:, 0, 0] = [nanmedian(image / reference) for image in clean]
     matched = cells / levels
     off_source = np.where(sources, np.nan, matched - reference)
-    matched -= np.nan_to_num(nanmedian(off_source, axis=1))[:, None]
+    for band in bands or [slice(None)]:
+        matched[:, band] -= np.nan_to_num(nanmedian(off_source[:, band], axis=1))[:, None]
     sky = _lowest_third(matched, noise)
     if sources.any():
         known = np.isfinite(matched) & ~sources
