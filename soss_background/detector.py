@@ -7,6 +7,7 @@ noise makes vertical stripes.
 from dataclasses import dataclass
 
 __all__ = [
+    "AMPLIFIER_ROWS",
     "BEHIND_CLEARP",
     "COLLECTING_AREA",
     "FILTERS",
@@ -34,6 +35,9 @@ PIXEL_SCALE = 0.0656
 # Nominal position of the pupil wheel for GR700XD, degrees, and the largest offset accepted from a
 # header: the wheel repeats to 0.15 degrees.
 PWCPOS, PWCPOS_REACH = 245.76, 0.3
+
+# Rows of the full detector that one amplifier reads out. Subarrays are read out through one.
+AMPLIFIER_ROWS = 512
 
 # Width of the frame of reference pixels around the full detector.
 REFERENCE_BORDER = 4
@@ -90,6 +94,23 @@ class Window:
         science = slice(REFERENCE_BORDER, -REFERENCE_BORDER)
         border[science, science] = False
         return border[self.slices]
+
+    def amplifiers(self):
+        """
+        List the rows of the window that each amplifier reads out.
+
+        Returns
+        -------
+        amplifiers : list of slice
+            Rows of the window (from 0), one slice per amplifier; a subarray has one amplifier.
+        """
+        if self.name != FULL.name:
+            return [slice(0, self.ny)]
+        last = self.y0 + self.ny
+        bands = range(self.y0 // AMPLIFIER_ROWS * AMPLIFIER_ROWS, last, AMPLIFIER_ROWS)
+        return [
+            slice(max(row - self.y0, 0), min(row + AMPLIFIER_ROWS, last) - self.y0) for row in bands
+        ]
 
 
 FULL = Window("FULL", 0, 0, 2048, 2048)
