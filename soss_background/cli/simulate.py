@@ -1,6 +1,7 @@
 """The subcommand ``soss-background simulate``."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from soss_background.detector import PWCPOS, SUBARRAYS
@@ -37,14 +38,40 @@ def add_parser(commands):
     parser.add_argument(
         "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
     )
+    parser.add_argument(
+        "--family",
+        action="append",
+        default=[],
+        metavar="NUISANCE=FAMILY",
+        help="family of a nuisance, such as stripes=white or wings=none; 'random' draws those of "
+        "all that are not named; may be repeated. Other options of this command still count.",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options):
     """Simulate a visit or a time series."""
-    from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
+    from soss_background.simulate import simulate_time_series, simulate_visit
+
+    simulation = choose_simulation(options)
+    simulate = simulate_time_series if options.time_series else simulate_visit
+    print(simulate(options.directory, simulation))
+
+
+def choose_simulation(options):
+    """Return the `Simulation` of the options; raise ValueError for families that do not exist."""
+    from soss_background.simulate import Simulation, choose_families, draw_simulation
 
     settings = {name: getattr(options, name) for name in SETTINGS}
     simulation = Simulation(window=SUBARRAYS[options.subarray], **settings)
-    simulate = simulate_time_series if options.time_series else simulate_visit
-    print(simulate(options.directory, simulation))
+    families = dict(word.split("=", 1) for word in options.family if "=" in word)
+    unknown = [word for word in options.family if "=" not in word and word != "random"]
+    if unknown:
+        raise ValueError(f"--family {unknown[0]}: neither 'random' nor NUISANCE=FAMILY")
+    if "random" in options.family:
+        simulation = draw_simulation(options.seed, simulation, **families)
+    else:
+        simulation = choose_families(simulation, **families)
+    # What the user sets wins over what a family draws.
+    chosen = {name: value for name, value in settings.items() if value != SETTINGS[name][0]}
+    return replace(simulation, **chosen)

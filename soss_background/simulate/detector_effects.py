@@ -1,4 +1,4 @@
-"""Effects of the detector: flat field, defects, noise, stripes and flags."""
+"""Effects of the detector: flat field, defects, cosmic rays, snowballs, noise and flags."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from scipy.interpolate import BSpline
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.detector import FULL, GAIN
-from soss_background.simulate.streams import DETECTOR_COLUMNS, detector_rows, random_stream
+from soss_background.simulate.streams import detector_rows, random_stream
 
 __all__ = [
     "Defects",
@@ -19,7 +19,7 @@ __all__ = [
     "hot_pixels",
     "integrate",
     "pixel_flags",
-    "stripe_pattern",
+    "snowballs",
 ]
 
 PIXEL = dqflags.pixel
@@ -35,6 +35,10 @@ HOT_SLOPE, HOT_LARGEST = 1.6, 1000.0
 SMALLEST_KNOWN, SMALLEST_UNKNOWN = 5.0, 0.4
 # Power law of the excess that unflagged cosmic rays leave, DN/s.
 HIT_SLOPE, HIT_LARGEST = 1.0, 50.0
+# Snowballs: smallest and largest radius, pixels; radius of the core relative to it; smallest and
+# largest excess in the centre, DN/s in an integration of SNOWBALL_TIME seconds.
+SNOWBALL_RADII, SNOWBALL_CORE = (5.0, 30.0), 0.5
+SNOWBALL_EXCESS, SNOWBALL_TIME = (0.3, 3.0), 100.0
 
 
 class Defects(NamedTuple):
@@ -45,6 +49,8 @@ class Defects(NamedTuple):
     ----------
     flat : ndarray of float32
         Response of the pixels, mean 1 over the full detector.
+    reference_flat : ndarray of float32
+        The response according to the flat reference file.
     alive : ndarray of bool
         False for dead pixels.
     excess, unflagged : ndarray of float32
@@ -54,6 +60,7 @@ class Defects(NamedTuple):
     """
 
     flat: np.ndarray
+    reference_flat: np.ndarray
     alive: np.ndarray
     excess: np.ndarray
     unflagged: np.ndarray
@@ -82,6 +89,7 @@ def draw_defects(simulation):
     window, seed = simulation.window, simulation.seed
     pixel_rms, large_rms = simulation.flat_pixel_rms, simulation.flat_large_rms
     flat = flat_field(window, pixel_rms=pixel_rms, large_rms=large_rms, seed=seed)
+    errors = {"pixel_rms": simulation.flat_pixel_error, "large_rms": simulation.flat_large_error}
     dead = _chosen(window, simulation.dead, "dead", seed)
     flagged = hot_pixels(window, simulation.flagged_hot, known=True, seed=seed)
     unflagged = hot_pixels(window, simulation.unflagged_hot, known=False, seed=seed)
@@ -93,6 +101,7 @@ def draw_defects(simulation):
         flat_dq[no_flat] = PIXEL["NO_FLAT_FIELD"] | PIXEL["DO_NOT_USE"]
     return Defects(
         flat=flat,
+        reference_flat=flat * flat_field(window, **errors, seed=seed, name="flat error"),
         alive=~dead,
         excess=flagged + unflagged,
         unflagged=unflagged,
@@ -101,12 +110,13 @@ def draw_defects(simulation):
     )
 
 
-def flat_field(window, *, pixel_rms=0.01, large_rms=0.02, seed=1):
+def flat_field(window, *, pixel_rms=0.01, large_rms=0.02, seed=1, name="flat"):
     """Return the response of the pixels, float32 (ny, nx), mean 1 over the full detector."""
-    noise = detector_rows(window, _normal, seed, "flat") * np.float32(pixel_rms)
+    noise = detector_rows(window, _normal, seed, name) * np.float32(pixel_rms)
     knots = np.arange(-3, FULL.nx // FLAT_KNOTS + 5) * FLAT_KNOTS
     number = len(knots) - 4
-    weights = random_stream(seed, "large flat").normal(scale=large_rms / 0.48, size=(number,) * 2)
+    rng = random_stream(seed, f"large {name}")
+    weights = rng.normal(scale=large_rms / 0.48, size=(number, number))
     spline_y = BSpline.design_matrix(window.y0 + np.arange(window.ny), knots, 3)
     spline_x = BSpline.design_matrix(window.x0 + np.arange(window.nx), knots, 3)
     everywhere = BSpline.design_matrix(np.arange(FULL.nx), knots, 3).mean(axis=0)
@@ -149,25 +159,6 @@ def pixel_flags(window, *, hot, dead):
     return dq
 
 
-def stripe_pattern(window, rms, rng):
-    """Return the 1/f noise of one integration, float32 (ny, nx), DN/s: a stripe per column."""
-    # A level per column, and a drift along it of 0.3 rms at the first and last detector row.
-    level, drift = rms * _pink_noise(rng), 0.3 * rms * _pink_noise(rng)
-    columns = slice(window.x0, window.x0 + window.nx)
-    along = (window.y0 + np.arange(window.ny)) / 1023.5 - 1
-    stripes = level[columns] + along[:, np.newaxis] * drift[columns]
-    return stripes.astype(np.float32)
-
-
-def _pink_noise(rng):
-    """Return a series, one number per column, with mean 0, rms 1 and power spectrum 1/f."""
-    spectrum = np.fft.rfft(rng.standard_normal(DETECTOR_COLUMNS))
-    spectrum[0] = 0
-    spectrum[1:] /= np.sqrt(np.arange(1, spectrum.size))
-    series = np.fft.irfft(spectrum, DETECTOR_COLUMNS)
-    return series / series.std()
-
-
 def cosmic_rays(shape, expected, unflagged, rng):
     """Return the `Hits` of one integration, from the expected number of hits per pixel."""
     jump, excess = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=np.float32)
@@ -185,6 +176,42 @@ def cosmic_rays(shape, expected, unflagged, rng):
         jump[rows[found], columns[found]] = True
         excess[rows[lost], columns[lost]] = light[lost]
     return Hits(jump, excess)
+
+
+def snowballs(window, expected, time, rng):
+    """
+    Return the snowballs of one integration: disks with a flagged core and a fainter halo.
+
+    Parameters
+    ----------
+    window : `~soss_background.detector.Window`
+        Pixels to compute.
+    expected : float
+        Expected number of snowballs over the full detector.
+    time : float
+        Integration time, s.
+    rng : `numpy.random.Generator`
+        Source of random numbers.
+
+    Returns
+    -------
+    core : ndarray of bool, shape (ny, nx)
+        True in the cores.
+    excess : ndarray of float32, shape (ny, nx)
+        Count rate that they add, DN/s.
+    """
+    core, excess = np.zeros(window.shape, dtype=bool), np.zeros(window.shape, dtype=np.float32)
+    number = rng.poisson(expected)
+    rows = window.y0 + np.arange(window.ny)[:, np.newaxis]
+    columns = window.x0 + np.arange(window.nx)
+    centres = rng.uniform(0, FULL.ny, (number, 2))
+    radii = rng.uniform(*SNOWBALL_RADII, number)
+    peaks = np.exp(rng.uniform(*np.log(SNOWBALL_EXCESS), number)) * SNOWBALL_TIME / time
+    for (y, x), radius, peak in zip(centres, radii, peaks, strict=True):
+        near = np.hypot(rows - y, columns - x) / radius
+        core |= near < SNOWBALL_CORE
+        excess += (peak * np.clip(1 - near**2, 0, None)).astype(np.float32)
+    return core, excess
 
 
 def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
@@ -211,6 +238,8 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     slope, error : ndarray of float32, shape (ny, nx)
         Count rate and, as in the archive, its uncertainty from the noisy slope itself; DN/s.
     """
+    # Drawn first, so that the noise of other pixels does not depend on the number of jumps.
+    normal = _normal(rng, rate.shape)
     penalty = np.ones(rate.shape, dtype=np.float32)
     # A ramp cut at a random place is 1 to 4 times as uncertain in variance.
     penalty[jump] = rng.uniform(1, 4, np.count_nonzero(jump))
@@ -218,7 +247,7 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     if photon_noise:
         noise += np.maximum(rate, 0) / (GAIN * time)
     noise = np.sqrt(noise * penalty)
-    slope = rate + noise * _normal(rng, rate.shape)
+    slope = rate + noise * normal
     variance = np.maximum(slope, 0) / np.float32(GAIN * time) + np.float32(read_noise**2)
     return slope, np.sqrt(variance * penalty)
 

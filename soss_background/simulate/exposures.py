@@ -10,8 +10,16 @@ from soss_background.io.associations import save_association
 from soss_background.simulate.detector_effects import pixel_flags
 from soss_background.simulate.headers import header, instrument, integration_times, subarray
 
-__all__ = ["split_variance", "write_association", "write_exposure", "write_flat"]
+__all__ = [
+    "flat_uncertainty",
+    "split_variance",
+    "write_association",
+    "write_exposure",
+    "write_flat",
+]
 
+# Smallest uncertainty of the flat reference file.
+FLAT_NOISE = 1e-4
 # Log messages that the first pipeline stage stores in the file.
 CALIBRATION_LOG = [
     "stpipe.Detector1Pipeline - INFO - Starting calwebb_detector1 ...",
@@ -80,14 +88,21 @@ def write_exposure(
 
 def split_variance(errors, simulation):
     """Split the variance of integrations into photon noise and read noise, (DN/s)^2."""
-    read_noise = np.minimum(errors**2, np.float32(simulation.slope_noise**2))
+    stated = np.float32((simulation.slope_noise * simulation.error_factor) ** 2)
+    read_noise = np.minimum(errors**2, stated)
     return errors**2 - read_noise, read_noise
+
+
+def flat_uncertainty(simulation):
+    """Return the uncertainty of the flat reference file, fraction."""
+    return np.hypot(FLAT_NOISE, simulation.flat_pixel_error)
 
 
 def write_flat(path, flat, dq, simulation):
     """Write a flat-field reference file of response and flags (ny, nx); return its path."""
     path = Path(path)
-    with datamodels.FlatModel(data=flat, dq=dq, err=np.full_like(flat, 1e-4)) as model:
+    error = np.full_like(flat, flat_uncertainty(simulation))
+    with datamodels.FlatModel(data=flat, dq=dq, err=error) as model:
         meta = {
             "telescope": "JWST",
             "reftype": "FLAT",

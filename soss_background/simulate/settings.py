@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from soss_background.detector import FULL, PWCPOS, Window
+from soss_background.simulate.dispersed_sky import REFERENCE_SHAPE, SkyShape
+from soss_background.simulate.point_spread import REFERENCE_SPREAD, PointSpread
 
 __all__ = ["Simulation"]
 
@@ -38,14 +40,40 @@ class Simulation:
     level_scatter, colour_scatter : float
         rms of the level and of the edge contrast from exposure to exposure, fractions.
     sky_profile : ndarray, shape (2048,), or None
-        Sky along the columns, DN/s, instead of the tabulated commissioning profile.
+        Sky along the columns, DN/s, instead of the simulator's own profile.
+    sky_shape : `~soss_background.simulate.SkyShape`
+        Edge, colours and additional structure of the sky.
+    level_drift : float
+        Linear change of the level from the first to the last exposure, fraction.
     pwcpos : float
         Position of the pupil wheel, degrees.
     star_density : float
         0 for no stars, 1 for faint flux of stars (more than 0.3 % of the sky) over about half of
         the full frame, 3 for a crowded field.
+    star_slope : float
+        Slope of the cumulative number of stars with flux.
+    star_spectra : str
+        "cool" (black bodies of about 4500 K), "all" (2800 to 9000 K) or "flat".
+    galaxies : float
+        Fraction of the stars that are galaxies.
+    order0 : bool
+        Whether stars have images of order 0.
+    spread : `~soss_background.simulate.PointSpread`
+        The point-spread function.
+    trace_shifts : tuple of tuple of float
+        Shift of the traces of each order: Legendre coefficients over the columns, pixels.
+    persistence : float
+        Fraction of the stars' flux in an exposure that persists in the next one.
+    persistence_decay : float
+        Factor by which persistence declines from one exposure to the next.
     stripes : float
         rms of the 1/f stripes of an integration, DN/s.
+    stripe_power : float
+        Power spectrum of the stripes over the columns: frequency to the power of minus this.
+    stripe_sharing : float
+        Fraction of the stripes' variance that all amplifiers share; each has the rest of its own.
+    pedestals : float
+        rms of the constant of each amplifier and integration, DN/s.
     flagged_hot, unflagged_hot : float
         Fractions of pixels with a steady excess, with and without a DQ flag.
     dead : float
@@ -56,6 +84,8 @@ class Simulation:
         Hits per pixel and second.
     unflagged_cosmic_rays : float
         Fraction of these hits that the jump detection misses.
+    snowballs : float
+        Snowballs in 100 s over the full detector.
     photon_noise : bool
         Whether to add photon noise.
     read_noise : float
@@ -63,6 +93,11 @@ class Simulation:
     flat_pixel_rms, flat_large_rms : float
         rms of the flat field from pixel to pixel and on scales of 256 pixels, fractions; both 0
         for no flat field.
+    flat_pixel_error, flat_large_error : float
+        rms of the errors of the flat reference file, as above; it differs from the flat field.
+    error_factor : float
+        Factor of the uncertainties (ERR, VAR_POISSON, VAR_RNOISE as standard deviations): 1 for
+        those that are correct.
     lon, lat : float
         Barycentric mean ecliptic longitude and latitude of the telescope's V1 axis, degrees.
     start : str
@@ -82,19 +117,36 @@ class Simulation:
     level_scatter: float = 0.004
     colour_scatter: float = 0.001
     sky_profile: np.ndarray | None = field(default=None, compare=False)
+    sky_shape: SkyShape = REFERENCE_SHAPE
+    level_drift: float = 0.0
     pwcpos: float = PWCPOS
     star_density: float = 1.0
+    star_slope: float = 0.9
+    star_spectra: str = "cool"
+    galaxies: float = 0.0
+    order0: bool = True
+    spread: PointSpread = REFERENCE_SPREAD
+    trace_shifts: tuple = ()
+    persistence: float = 0.0
+    persistence_decay: float = 0.5
     stripes: float = 0.05
+    stripe_power: float = 1.0
+    stripe_sharing: float = 1.0
+    pedestals: float = 0.0
     flagged_hot: float = 0.003
     unflagged_hot: float = 0.003
     dead: float = 0.002
     lost: float = 0.0005
     cosmic_rays: float = 1.6e-5
     unflagged_cosmic_rays: float = 0.05
+    snowballs: float = 0.0
     photon_noise: bool = True
     read_noise: float = 0.08
     flat_pixel_rms: float = 0.01
     flat_large_rms: float = 0.02
+    flat_pixel_error: float = 0.0
+    flat_large_error: float = 0.0
+    error_factor: float = 1.0
     lon: float = 9.0
     lat: float = -2.0
     start: str = "2023-11-16T00:00:00"

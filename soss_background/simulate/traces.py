@@ -86,6 +86,8 @@ class SimulatedTrace(NamedTuple):
 
 def _count_photons(wavelength, temperature):
     """Return the photons of a black body per micron, in arbitrary units."""
+    if np.isinf(temperature):
+        return np.ones_like(wavelength)
     return wavelength**-4 / np.expm1(RADIATION / (wavelength * temperature))
 
 

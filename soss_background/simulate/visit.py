@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -10,19 +11,30 @@ from stdatamodels.jwst.datamodels import dqflags
 from tqdm import tqdm
 
 from soss_background.simulate.detector_effects import (
+    SNOWBALL_TIME,
     cosmic_rays,
     draw_defects,
     flag_saturation,
     integrate,
-    stripe_pattern,
+    snowballs,
 )
+from soss_background.simulate.dispersed_sky import sky_image
 from soss_background.simulate.exposures import write_association, write_exposure, write_flat
 from soss_background.simulate.headers import exposure_name
-from soss_background.simulate.scene import Stars, dither_offsets, draw_stars, sky_image, star_image
+from soss_background.simulate.scene import Stars, dither_offsets, draw_stars, star_image
 from soss_background.simulate.settings import Simulation
 from soss_background.simulate.streams import random_stream
+from soss_background.simulate.stripes import draw_stripes
 
-__all__ = ["observe", "simulate_time_series", "simulate_visit", "true_sky", "variations"]
+__all__ = [
+    "Exposure",
+    "observe",
+    "observe_exposures",
+    "simulate_time_series",
+    "simulate_visit",
+    "true_sky",
+    "variations",
+]
 
 PIXEL = dqflags.pixel
 # Duration of the ingress, and of the egress, as a fraction of the transit's duration.
@@ -38,7 +50,9 @@ def simulate_visit(directory, simulation=None):
     Parameters
     ----------
     directory : str or `~pathlib.Path`
-        Output folder of the exposures, ``flat.fits``, ``truth.fits`` and the association.
+        Output folder of the exposures, ``flat.fits``, ``truth.fits`` and the association. The
+        truth holds the true sky at unit response. If the flat reference file has errors, no
+        skyflat can be better than these on small scales.
     simulation : `Simulation`, optional
         The settings; the defaults give ten dithered FULL exposures of a moderate field.
 
@@ -50,26 +64,106 @@ def simulate_visit(directory, simulation=None):
     simulation = simulation or Simulation()
     directory = _make_directory(directory)
     defects = draw_defects(simulation)
-    stars = draw_stars(simulation.star_density, simulation.seed)
-    dithers = dither_offsets(simulation.n_exposures, simulation.seed)
-    levels, contrasts = variations(simulation)
-    names, lights = [], np.zeros((len(dithers), *simulation.window.shape), dtype=np.float32)
-    for index, dither in enumerate(tqdm(dithers, desc="simulating", disable=None)):
-        lights[index] = star_image(simulation.window, stars, dither, simulation.pwcpos)
-        rate = true_sky(simulation, levels[index], contrasts[index]) + lights[index]
-        exposure = observe([rate] * simulation.n_integrations, defects, simulation, index)
-        names.append(exposure_name(simulation, index + 1))
-        where = {"number": index + 1, "dither": tuple(dither)}
-        write_exposure(directory / names[-1], *exposure, simulation=simulation, **where)
-    write_flat(directory / "flat.fits", defects.flat, defects.flat_dq, simulation)
-    table = Table(
-        [names, levels, contrasts, dithers[:, 0], dithers[:, 1]],
-        names=("filename", "level", "contrast", "dither_x", "dither_y"),
-    )
+    number = simulation.n_exposures
+    rows, lights = [], np.zeros((number, *simulation.window.shape), dtype=np.float32)
+    exposures = observe_exposures(simulation, defects)
+    progress = tqdm(exposures, desc="simulating", total=number, disable=None)
+    for index, exposure in enumerate(progress):
+        lights[index] = exposure.light
+        name = exposure_name(simulation, index + 1)
+        rows.append((name, exposure.level, exposure.contrast, *exposure.dither))
+        planes = (exposure.images, exposure.errors, exposure.dq)
+        where = {"number": index + 1, "dither": exposure.dither}
+        write_exposure(directory / name, *planes, simulation=simulation, **where)
+    write_flat(directory / "flat.fits", defects.reference_flat, defects.flat_dq, simulation)
+    table = Table(rows=rows, names=("filename", "level", "contrast", "dither_x", "dither_y"))
     truth = _truth_images(simulation, defects, lights)
     truth.append(fits.BinTableHDU(table, name="LEVELS"))
     truth.writeto(directory / "truth.fits", overwrite=True)
-    return write_association(directory, names, simulation)
+    return write_association(directory, [row[0] for row in rows], simulation)
+
+
+class Exposure(NamedTuple):
+    """
+    An exposure of a visit.
+
+    Attributes
+    ----------
+    images, errors : ndarray of float32, shape (n_integrations, ny, nx)
+        Count rates and their uncertainties, DN/s, before the flat field is divided out.
+    dq : ndarray of uint32, shape (n_integrations, ny, nx)
+        Flags.
+    light : ndarray of float32, shape (ny, nx)
+        Count rate of the stars, with their persistence, before the flat field is applied, DN/s.
+    level, contrast : float
+        Level and edge contrast of the sky relative to the settings.
+    dither : tuple of float
+        Shift (x, y) of the field on the detector, pixels.
+    """
+
+    images: np.ndarray
+    errors: np.ndarray
+    dq: np.ndarray
+    light: np.ndarray
+    level: float
+    contrast: float
+    dither: tuple
+
+
+def observe_exposures(simulation, defects):
+    """
+    Simulate the exposures of a visit, one after the other.
+
+    Parameters
+    ----------
+    simulation : `Simulation`
+        The settings.
+    defects : `~soss_background.simulate.detector_effects.Defects`
+        Properties of the detector.
+
+    Yields
+    ------
+    exposure : Exposure
+        The next exposure.
+    """
+    stars = _draw_field(simulation)
+    dithers = dither_offsets(simulation.n_exposures, simulation.seed)
+    levels, contrasts = variations(simulation)
+    persistent = np.zeros(simulation.window.shape, dtype=np.float32)
+    for index, (level, contrast) in enumerate(zip(levels, contrasts, strict=True)):
+        dither = tuple(map(float, dithers[index]))
+        light = _star_light(simulation, stars, dither)
+        seen = light + persistent
+        persistent = np.float32(simulation.persistence_decay) * persistent
+        persistent += np.float32(simulation.persistence) * light
+        rate = true_sky(simulation, level, contrast) + seen
+        planes = observe([rate] * simulation.n_integrations, defects, simulation, index)
+        yield Exposure(*planes, seen, float(level), float(contrast), dither)
+
+
+def _draw_field(simulation):
+    """Draw the field stars of a simulation."""
+    return draw_stars(
+        simulation.star_density,
+        simulation.seed,
+        slope=simulation.star_slope,
+        spectra=simulation.star_spectra,
+        galaxies=simulation.galaxies,
+    )
+
+
+def _star_light(simulation, stars, dither=(0.0, 0.0)):
+    """Return the count rate of stars at a dither (x, y), float32 (ny, nx), DN/s."""
+    return star_image(
+        simulation.window,
+        stars,
+        dither,
+        simulation.pwcpos,
+        spread=simulation.spread,
+        trace_shifts=simulation.trace_shifts,
+        shape=simulation.sky_shape,
+        order0=simulation.order0,
+    )
 
 
 def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_depth=0.01):
@@ -95,18 +189,17 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
     simulation = replace(simulation, n_exposures=1)
     directory = _make_directory(directory)
     defects = draw_defects(simulation)
-    window, pwcpos = simulation.window, simulation.pwcpos
-    stars = draw_stars(simulation.star_density, simulation.seed)
-    light = star_image(window, stars, pwcpos=pwcpos)
+    light = _star_light(simulation, _draw_field(simulation))
     star = Stars(*(np.array([value]) for value in (0.0, 0.0, target_flux, TARGET_TEMPERATURE)))
-    target = star_image(window, star, pwcpos=pwcpos)
+    target = _star_light(simulation, star)
     steady = true_sky(simulation) + light
     curve = transit_curve(simulation.n_integrations, transit_depth)
     rates = (steady + np.float32(brightness) * target for brightness in curve)
     exposure = observe(rates, defects, simulation, 0)
     path = directory / exposure_name(simulation, 1, time_series=True)
     write_exposure(path, *exposure, simulation=simulation, time_series=True)
-    write_flat(directory / "time_series_flat.fits", defects.flat, defects.flat_dq, simulation)
+    flat = directory / "time_series_flat.fits"
+    write_flat(flat, defects.reference_flat, defects.flat_dq, simulation)
     truth = _truth_images(simulation, defects, light[np.newaxis])
     truth.append(fits.ImageHDU(target, name="TARGET"))
     table = Table([np.arange(len(curve)) + 1, curve], names=("integration", "brightness"))
@@ -127,37 +220,54 @@ def observe(rates, defects, simulation, exposure):
     images, errors = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     dq = np.empty(shape, dtype=np.uint32)
     for index, rate in enumerate(rates):
-        rng = random_stream(simulation.seed, "readout", exposure, index)
-        images[index], errors[index], dq[index] = _read_out(rate, defects, simulation, rng)
+        images[index], errors[index], dq[index] = _read_out(
+            rate, defects, simulation, exposure, index
+        )
     return images, errors, dq
 
 
-def _read_out(light, defects, simulation, rng):
+def _read_out(light, defects, simulation, exposure, integration):
     """Return count rate, uncertainty and flags of one integration."""
     window, time = simulation.window, simulation.integration_time
+
+    def stream(name):
+        return random_stream(simulation.seed, name, exposure, integration)
+
     dq = defects.dq.copy()
-    hits = cosmic_rays(
-        window.shape, simulation.cosmic_rays * time, simulation.unflagged_cosmic_rays, rng
-    )
-    dq[hits.jump] |= PIXEL["JUMP_DET"]
+    jump, excess = _draw_hits(simulation, stream, dq)
     slope, error = integrate(
-        light * defects.flat * defects.alive + defects.excess + hits.excess,
+        light * defects.flat * defects.alive + defects.excess + excess,
         time=time,
         photon_noise=simulation.photon_noise,
         read_noise=simulation.slope_noise,
-        jump=hits.jump,
-        rng=rng,
+        jump=jump,
+        rng=stream("readout"),
     )
-    slope += stripe_pattern(window, simulation.stripes, rng)
+    slope += draw_stripes(simulation, exposure, integration)
     flag_saturation(slope, dq, time, simulation.groups)
     if simulation.lost:
-        lost = rng.random(window.shape, dtype=np.float32) < simulation.lost
+        lost = stream("lost").random(window.shape, dtype=np.float32) < simulation.lost
         dq[lost] |= PIXEL["DO_NOT_USE"]
         slope[lost] = np.nan
     error[np.isnan(slope)] = np.nan
+    error *= np.float32(simulation.error_factor)
     reference = window.reference_pixels()
     slope[reference], error[reference], dq[reference] = 0, 0, defects.dq[reference]
     return slope, error, dq
+
+
+def _draw_hits(simulation, stream, dq):
+    """Draw cosmic rays and snowballs and flag them in place; return jumps and excess, DN/s."""
+    window, time = simulation.window, simulation.integration_time
+    expected, missed = simulation.cosmic_rays * time, simulation.unflagged_cosmic_rays
+    jump, excess = cosmic_rays(window.shape, expected, missed, stream("cosmic rays"))
+    dq[jump] |= PIXEL["JUMP_DET"]
+    if simulation.snowballs:
+        number = simulation.snowballs * time / SNOWBALL_TIME
+        core, snow = snowballs(window, number, time, stream("snowballs"))
+        dq[core] |= PIXEL["JUMP_DET"] | PIXEL["DO_NOT_USE"]
+        excess = excess + snow
+    return jump, excess
 
 
 def _make_directory(directory):
@@ -171,7 +281,8 @@ def variations(simulation):
     rng = random_stream(simulation.seed, "levels")
     deviations = rng.standard_normal((2, simulation.n_exposures))
     deviations -= deviations.mean(axis=1, keepdims=True)
-    levels = 1 + simulation.level_scatter * deviations[0]
+    drift = np.linspace(-0.5, 0.5, simulation.n_exposures) if simulation.n_exposures > 1 else 0
+    levels = 1 + simulation.level_scatter * deviations[0] + simulation.level_drift * drift
     return levels, 1 + simulation.colour_scatter * deviations[1]
 
 
@@ -184,18 +295,22 @@ def true_sky(simulation, level=1.0, contrast=1.0):
         profile=simulation.sky_profile,
         structure=simulation.sky_structure,
         seed=simulation.seed,
+        shape=simulation.sky_shape,
     )
     return sky * np.float32(level * simulation.sky_level)
 
 
 def _truth_images(simulation, defects, lights):
     """Return the HDUs that the truth files of all simulations contain."""
+    # SKY is the true sky at unit response, also if the flat reference file has errors: no skyflat
+    # can be better than these on small scales.
     return fits.HDUList(
         [
             fits.PrimaryHDU(),
             fits.ImageHDU(true_sky(simulation), name="SKY"),
             fits.ImageHDU(lights, name="STARS"),
             fits.ImageHDU(defects.flat, name="FLAT"),
+            fits.ImageHDU(defects.reference_flat, name="REFFLAT"),
             fits.ImageHDU(defects.unflagged, name="UNFLAGGED_HOT"),
         ]
     )
