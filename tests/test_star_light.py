@@ -109,7 +109,7 @@ def test_gradient_of_the_split():
     rng = np.random.default_rng(0)
     mosaic = Mosaic(DITHER[:3] / 4, (12, 20))
     excess, known, stars = rng.uniform(0, 1, (3, 3, 12, 20)).astype("f4")
-    split = _Split(excess, known, stars, 500.0, mosaic)
+    split = _Split(excess, known, stars, 500.0, mosaic, np.repeat([0, 1], 6))
     unknowns = rng.uniform(0, 1, sum(np.prod(shape) for shape in split.shapes))
     _, gradient = split._cost(unknowns)
     for _ in range(5):
