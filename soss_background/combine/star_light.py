@@ -34,6 +34,10 @@ _JOINED = (2, 4)
 # Cells along columns over which the sky's profile is smoothed: running median, then Gaussian.
 _MEDIAN_LENGTH, _PROFILE_LENGTH = 41, 10
 
+# Change of the profile from cell to cell along a row, as a fraction of it, above which it is the
+# edge, where a profile of cells is too coarse, and cells on both sides that the edge reaches.
+_STEEP, _EDGE_REACH = 0.02, 2
+
 # Deviation of the sky from its profile, white noise smoothed by a Gaussian: standard deviation in
 # pixels, and rms as a fraction of the sky.
 _SKY_LENGTH, _SKY_RMS = 24.0, 0.01
@@ -92,7 +96,8 @@ def model_star_light(cells, noise, sources, bands=None):
     stars = np.where(sources, residuals[alike], 0)
     profile = _smooth_profile(sky)
     excess = cells[alike] / levels - profile
-    known = np.isfinite(excess)
+    edge = _find_edge_cells(profile)
+    known = np.isfinite(excess) & ~edge
     excess = np.where(known, excess, 0)
     level = np.median(profile)
     sigma = np.array([nanmedian(image) for image in noise[alike] / levels])
@@ -105,7 +110,7 @@ def model_star_light(cells, noise, sources, bands=None):
     seen = np.maximum(mosaic.gather(weight), _LEAST_SEEN)
     moving = mosaic.see(np.maximum(mosaic.gather(weight * excess) / seen, 0))
     # Not all light moves with the field: an order-0 image ends at its own field stop.
-    missing = (excess - moving < -_MISSING * noise[alike] / levels) & ~sources
+    missing = (excess - moving < -_MISSING * noise[alike] / levels) & ~sources & ~edge
     missing = ndimage.binary_dilation(missing, np.ones((1, 5, 5), dtype=bool))
     light[alike] = np.where(missing, 0, levels * moving)
     return light
@@ -117,6 +122,12 @@ def _smooth_profile(sky):
     filled[np.isnan(filled)] = nanmedian(sky)
     smooth = ndimage.median_filter(filled, (_MEDIAN_LENGTH, 1), mode="nearest")
     return ndimage.gaussian_filter1d(smooth, _PROFILE_LENGTH, axis=0, mode="nearest")
+
+
+def _find_edge_cells(profile):
+    """Return True for cells at the edge; the star light there is seen in other exposures."""
+    steep = np.abs(np.gradient(profile, axis=1)) > _STEEP * np.abs(profile)
+    return ndimage.binary_dilation(steep, np.ones((1, 2 * _EDGE_REACH + 1), dtype=bool))
 
 
 def _standing_light(excess, known, stars, sigmas, level, dither, amplifier):
