@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers import make_skyflat
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
+from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background import SkyflatDenoiseStep
 from soss_background.denoise.smooth_sky import denoise_sky, noise_factor
 from soss_background.numerics.smoothing import fill_gaps, gaussian_filter
 
@@ -118,3 +121,78 @@ def test_the_noise_falls_by_the_factor(sigmas, stripe_rms):
         ratios.append(np.std(denoised[60:-60, 100:-100]) / err[0, 0])
     fraction = stripe_rms**2 / (1 + stripe_rms**2)
     assert_allclose(np.mean(ratios), noise_factor(*sigmas, shape[1], fraction), rtol=0.2)
+
+
+WIDE = (256, 800)
+
+
+def wide_sky(second=0.0):
+    """Return a wide sky with an edge that leans, and a second edge of a relative height."""
+    rows, columns = np.indices(WIDE)
+    lean = 0.025 * rows
+    rise = 1 / (1 + np.exp(-(columns - 300 - lean) / 3))
+    faint = 1 + second / (1 + np.exp(-(columns - 600 - lean) / 3))
+    return ((5 + 2.3 * rise) * faint * (1 + 0.01 * np.sin(rows / 70 + columns / 90))).astype("f4")
+
+
+def striped(truth, rng, fraction, slope=0.0):
+    """Add noise of 1 %, and stripes of a relative rms and a power law; return it and its error."""
+    frequency = np.fft.rfftfreq(WIDE[1])
+    spectrum = np.fft.rfft(rng.standard_normal(WIDE[1]))
+    spectrum[1:] *= frequency[1:] ** (slope / 2)
+    spectrum[0] = 0
+    columns = np.fft.irfft(spectrum, WIDE[1])
+    noise = 0.05 * rng.standard_normal(WIDE) + 5 * fraction * columns / columns.std()
+    return (truth + noise).astype("f4"), np.full(WIDE, 0.05, dtype="f4")
+
+
+@pytest.mark.parametrize("fraction", [0.0015, 0.003, 0.006])
+def test_white_stripes_do_not_survive(fraction):
+    """The noise of the columns is smoothed everywhere: a stripe is not an edge."""
+    rng, truth = np.random.default_rng(2), wide_sky()
+    left = []
+    for _ in range(4):
+        image, err = striped(truth, rng, fraction)
+        left.append((denoise_sky(image, err, err > 0) / truth - 1)[20:-20].mean(axis=0))
+    away = np.abs(np.arange(WIDE[1]) - 303) > 60
+    # A Gaussian of 12 pixels, applied twice, leaves 0.19 of white noise.
+    assert np.std(np.array(left)[:, away]) < 0.26 * fraction + 0.0002
+
+
+@pytest.mark.parametrize("slope", [0.0, -1.0, -2.0])
+def test_the_edge_stays_sharp_among_stripes(slope):
+    """With stripes of twice the usual strength, the mean of many skies is the truth."""
+    rng, truth = np.random.default_rng(3), wide_sky()
+    means = []
+    for _ in range(12):
+        image, err = striped(truth, rng, 0.003, slope)
+        # Stripes of twelve skies alternate, so that their mean is small.
+        image = truth + (image - truth) * (-1) ** len(means)
+        means.append(denoise_sky(image, err, err > 0) / truth - 1)
+    bias = np.mean(means, axis=0)[20:-20]
+    shifted = [bias[row, 263 + row // 40 : 343 + row // 40] for row in range(len(bias))]
+    assert np.sqrt(np.mean(np.mean(shifted, axis=0) ** 2)) < 0.0025
+
+
+@pytest.mark.parametrize("height", [-0.02, -0.01, 0.005, 0.01, 0.02])
+@pytest.mark.parametrize("fraction", [0.0, 0.0015])
+def test_a_second_edge_is_not_smeared(height, fraction):
+    """By more than 0.3 %, along the edge; the noise of the stripes themselves comes on top."""
+    rng, truth = np.random.default_rng(4), wide_sky(height)
+    image, err = striped(truth, rng, fraction)
+    relative = denoise_sky(image, err, err > 0) / truth - 1
+    along = [relative[row, 560 + row // 40 : 640 + row // 40] for row in range(20, 236)]
+    noise = 0.0 if fraction == 0 else 2.5 * fraction
+    assert np.abs(np.mean(along, axis=0)).max() < 0.003 + noise
+
+
+def test_flagged_pixels_are_ignored():
+    """Hot and otherwise bad pixels are not part of the denoised sky."""
+    skyflat = make_skyflat()
+    clean = SkyflatDenoiseStep.call(skyflat).bkgdn
+    for flag, value in (("HOT", 1e4), ("OTHER_BAD_PIXEL", -1e4), ("DO_NOT_USE", 1e4)):
+        spoiled = skyflat.copy()
+        bad = np.s_[60:200:20, 100:2000:100]
+        spoiled.bkg[bad] = value
+        spoiled.dq[bad] |= np.uint32(dqflags.pixel[flag])
+        assert_allclose(SkyflatDenoiseStep.call(spoiled).bkgdn, clean, atol=0.02)

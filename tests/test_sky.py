@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.combine.levels import Levels
 from soss_background.combine.sky import combine_exposures
 from soss_background.io.store import Stack
 
@@ -31,11 +32,10 @@ def make_exposures(seed=0, n=8, noise=0.2, level_rms=0.01, stripe_rms=0.05):
     return images.astype("f4"), errors.astype("f4"), flags, usable, levels / levels.mean()
 
 
-def combine(images, errors, flags, masks):
+def combine(images, errors, flags, masks, bands=None):
     """Combine exposures in memory."""
-    return combine_exposures(
-        list(zip(images, errors, flags, masks, strict=True)), Stack(len(images))
-    )
+    exposures = list(zip(images, errors, flags, masks, strict=True))
+    return combine_exposures(exposures, Stack(len(images)), bands=bands)
 
 
 def error_of(combined):
@@ -68,6 +68,66 @@ def test_levels_and_stripes_are_solved():
     assert 100 * np.std(error_of(combined)) / 5 < 0.9
     matched = np.where(usable, combined.images - combined.sky, np.nan)
     assert np.nanmax(np.abs(np.nanmean(matched, axis=1))) < 0.02
+
+
+@pytest.mark.parametrize("row", [64, 50])
+def test_each_amplifier_has_its_stripes(row):
+    """No boundary is left between two bands of rows, in the sky and in the exposures."""
+    bands, rng = [slice(0, row), slice(row, SHAPE[0])], np.random.default_rng(1)
+    images, errors, flags, usable, levels = make_exposures(noise=0.05, stripe_rms=0.1)
+    second = rng.normal(0, 0.1, (len(images), 1, SHAPE[1])) + rng.normal(
+        0, 0.1, (len(images), 1, 1)
+    )
+    second -= second.mean(axis=0)  # the mean of all exposures is part of the sky
+    images[:, row:] += second.astype("f4")
+    combined = combine(images, errors, flags, ~usable, bands)
+    above, below = (error_of(combined)[rows].mean(axis=0) for rows in bands)
+    assert np.std(above - below) < 0.03
+    matched = np.where(usable, combined.images - combined.sky, np.nan)
+    for rows in bands:
+        assert np.nanmax(np.abs(np.nanmean(matched[:, rows], axis=1))) < 0.03
+    assert_allclose(combined.scale, levels, atol=0.01)
+    assert_allclose(combined.stripe_rms, 0.12, rtol=0.15)  # sqrt(0.1^2 + 0.1^2 / 2)
+    # As if there were one amplifier, the second band's stripes remain.
+    single = combine(images, errors, flags, ~usable)
+    matched = np.where(usable, single.images - single.sky, np.nan)
+    assert np.nanstd(np.nanmean(matched[:, :row], axis=1)) > 0.03
+
+
+@pytest.mark.parametrize("slope", [0.0, -1.0, -2.0])
+def test_spectrum_of_the_stripes(slope):
+    """The index of its power law is measured."""
+    rng, columns = np.random.default_rng(0), 1024
+    frequency = np.fft.rfftfreq(columns)
+    power = np.fft.rfft(rng.standard_normal((8, 1, columns)))
+    power[..., 1:] *= frequency[1:] ** (slope / 2)
+    stripes = np.fft.irfft(power, columns)
+    levels = Levels(np.ones(8), 0.1 * (stripes - stripes.mean(axis=0)) / stripes.std())
+    assert_allclose(levels.stripe_slope, slope, atol=0.25)
+
+
+def test_levels_have_a_mean_of_one():
+    images, errors, flags, usable, _ = make_exposures(noise=0.05, stripe_rms=0)
+    levels = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.03, 1.05])
+    noise = np.random.default_rng(0).normal(0, 0.05, images.shape)
+    images = (levels[:, None, None] * sky() + noise).astype("f4")
+    combined = combine(images, errors, flags, ~usable)
+    assert_allclose(combined.scale, levels / levels.mean(), rtol=2e-3)
+    assert_allclose(combined.scale.mean(), 1, rtol=1e-5)
+    assert_allclose(np.median(combined.sky / sky()), levels.mean(), rtol=2e-3)
+
+
+@pytest.mark.parametrize(("sigma", "flagged"), [(5, False), (7.5, True)])
+def test_threshold_of_hot_pixels(sigma, flagged):
+    """A pixel is hot from six times its uncertainty above its column."""
+    images, errors, flags, usable, _ = make_exposures(noise=0.2, level_rms=0, stripe_rms=0)
+    usable[:] = True
+    images = np.array([sky()] * len(images))
+    images += np.random.default_rng(0).normal(0, 0.2, images.shape).astype("f4")
+    typical = np.median(combine(images, errors, flags, ~usable).err)
+    images[:, 64, 20] = sky()[64, 20] + sigma * typical
+    dq = combine(images, errors, flags, ~usable).dq
+    assert bool(dq[64, 20] & FLAG["HOT"]) == flagged
 
 
 def test_sky_is_the_weighted_mean_of_what_is_left_in():
