@@ -60,10 +60,11 @@ def _read_options():
 
 def print_group(group, visits, pool):
     """Print a line per visit of a group, their median and worst, and those where we are worse."""
-    print(f"\n{group}: ours")
+    print(f"\n{group}: ours, and the scatter of the peer and of the limit")
     results, worse = {who: [] for who in _WHO}, []
     for name, rows in zip(visits, pool.map(measure_visit, visits.values()), strict=True):
-        print(_row(f"    {name}", rows["ours"]), flush=True)
+        scatters = "".join(f"{rows[who][0]:9.2f}" for who in ("peer", "limit"))
+        print(_row(f"    {name}", rows["ours"]) + scatters, flush=True)
         for who in _WHO:
             results[who].append(rows[who])
         columns = _columns_where_worse(rows["ours"], rows["peer"])

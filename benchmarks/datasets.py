@@ -63,8 +63,9 @@ def list_visits(n_drawn=30):
     Returns
     -------
     visits : dict of dict of `~soss_background.simulate.Simulation`
-        By group and name: "drawn", with all nuisances at random; "families", the reference visit
-        with one family at a time; "settings", visits of other lengths, levels and densities.
+        By group and name: those with all nuisances at random, with and without errors of the flat
+        reference file, which no method can correct; the reference visit with one family at a
+        time; visits of other lengths, levels and densities.
     """
     drawn = {f"drawn {i}": draw_simulation(_FIRST_DRAW + i) for i in range(1, n_drawn + 1)}
     families = {}
@@ -75,7 +76,13 @@ def list_visits(n_drawn=30):
                 simulation = choose_families(reference, **{nuisance: family})
                 if simulation != reference:
                     families[f"{nuisance}={family}"] = simulation
-    return {"drawn": drawn, "families": families, "settings": SETTINGS}
+    exact = {name: each for name, each in drawn.items() if each.flat_pixel_error == 0}
+    return {
+        "drawn, exact flat": exact,
+        "drawn, flat with errors": {name: drawn[name] for name in drawn if name not in exact},
+        "one family": families,
+        "other settings": SETTINGS,
+    }
 
 
 @dataclass
