@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 from astropy.nddata import block_reduce
-from datasets import SIMULATIONS, observe_visit
+from datasets import REFERENCE, observe_visit
 from matplotlib.figure import Figure
 from skies import ABLATIONS, limit_sky, our_sky
 
@@ -21,7 +21,7 @@ _BLOCK = 8
 
 def main(output):
     """Compute the stages and draw them."""
-    visit = observe_visit(SIMULATIONS["reference"])
+    visit = observe_visit(REFERENCE)
     science = ~visit.window.reference_pixels()
     stages = {name: sky_errors(sky, visit.truth, science) for name, sky in _stages(visit).items()}
     figure = Figure(figsize=(13, 8.5), layout="constrained")
@@ -38,7 +38,7 @@ def main(output):
 
 
 def _stages(visit):
-    """Make the sky of each stage."""
+    """Compute the sky of each stage."""
     usable = usable_pixels(visit.images, visit.errors, visit.flags)
     median = plain_median(np.where(usable, visit.images, np.nan))
     with patch.object(*ABLATIONS["star light not subtracted"]):
@@ -55,7 +55,7 @@ def _stages(visit):
 
 def _draw_budget(ax, metrics):
     """Draw the errors of each stage as bars."""
-    kinds = {"scatter": "scatter", "large_scale": "32 x 32 blocks", "step": "at the step"}
+    kinds = {"scatter": "scatter", "large_scale": "32 x 32 blocks", "step": "at the edge"}
     width = 0.8 / len(metrics)
     for index, (name, values) in enumerate(metrics.items()):
         places = np.arange(len(kinds)) + (index - 2) * width

@@ -1,21 +1,29 @@
-"""The simulated visits that accuracy is judged on."""
+"""The simulated visits that accuracy is measured on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from soss_background.detector import Window
 from soss_background.numerics.integrations import average_integrations
-from soss_background.simulate import Simulation, draw_stars, star_image
+from soss_background.simulate import FAMILIES, Simulation, choose_families, draw_simulation
 from soss_background.simulate.detector_effects import draw_defects
-from soss_background.simulate.exposures import split_variance
-from soss_background.simulate.scene import dither_offsets
-from soss_background.simulate.visit import observe, true_sky, variations
+from soss_background.simulate.exposures import flat_uncertainty, split_variance
+from soss_background.simulate.stripes import draw_stripes
+from soss_background.simulate.visit import observe_exposures, true_sky
 
-__all__ = ["SIMULATIONS", "Visit", "observe_visit"]
+__all__ = ["REFERENCE", "SETTINGS", "Visit", "list_visits", "observe_visit"]
 
-SIMULATIONS = {
-    "reference": Simulation(seed=1),
+REFERENCE = Simulation(seed=1)
+
+# The first seed of the drawn visits.
+_FIRST_DRAW = 1000
+# Seeds of the visits with one family; the level and the field of stars differ between them.
+_FAMILY_SEEDS = (1,)
+
+# Visits of other lengths, levels and densities, with the reference nuisances.
+SETTINGS = {
+    "reference": REFERENCE,
     "another seed": Simulation(seed=2),
     "a third seed": Simulation(seed=3),
     "sparse, faint sky": Simulation(seed=4, star_density=0.3, sky_level=0.6),
@@ -28,7 +36,7 @@ SIMULATIONS = {
     "no 1/f, even levels": Simulation(seed=9, stripes=0.0, level_scatter=0.0, colour_scatter=0.0),
     "1/f of 0.2 DN/s": Simulation(seed=10, stripes=0.2, exposure_time=150.0),
     "levels to 1 %": Simulation(seed=11, level_scatter=0.01, step_contrast=1.1),
-    "faint step, wheel turned": Simulation(seed=12, step_contrast=0.8, pwcpos=245.9),
+    "faint edge, wheel turned": Simulation(seed=12, step_contrast=0.8, pwcpos=245.9),
     "two integrations": Simulation(seed=13, n_integrations=2, sky_level=1.5, star_density=1.5),
     "worst of all": Simulation(
         seed=14,
@@ -43,10 +51,44 @@ SIMULATIONS = {
 }
 
 
+def list_visits(n_drawn=30):
+    """
+    List the visits of the benchmark.
+
+    Parameters
+    ----------
+    n_drawn : int, optional
+        Number of visits whose nuisances are all drawn at random.
+
+    Returns
+    -------
+    visits : dict of dict of `~soss_background.simulate.Simulation`
+        By group and name: those with all nuisances at random, with and without errors of the flat
+        reference file, which no method can correct; the reference visit with one family at a
+        time; visits of other lengths, levels and densities.
+    """
+    drawn = {f"drawn {i}": draw_simulation(_FIRST_DRAW + i) for i in range(1, n_drawn + 1)}
+    families = {}
+    for nuisance, choices in FAMILIES.items():
+        for family in choices:
+            for seed in _FAMILY_SEEDS:
+                reference = Simulation(seed=seed)
+                simulation = choose_families(reference, **{nuisance: family})
+                if simulation != reference:
+                    families[f"{nuisance}={family}"] = simulation
+    exact = {name: each for name, each in drawn.items() if each.flat_pixel_error == 0}
+    return {
+        "drawn, exact flat": exact,
+        "drawn, flat with errors": {name: drawn[name] for name in drawn if name not in exact},
+        "one family": families,
+        "other settings": SETTINGS,
+    }
+
+
 @dataclass
 class Visit:
     """
-    The flat-fielded exposures of a visit, and what is true of them.
+    The flat-fielded exposures of a visit, and the truth.
 
     Attributes
     ----------
@@ -57,7 +99,7 @@ class Visit:
     truth : ndarray of float32, shape (ny, nx)
         The sky in DN/s.
     light, stripes : ndarray of float32, shape (n, ny, nx)
-        Star light and 1/f stripes in the exposures, in DN/s.
+        Star light (persistence included), and 1/f stripes and pedestals in the exposures, in DN/s.
     window : `~soss_background.detector.Window`
         The pixels.
     """
@@ -87,26 +129,28 @@ def observe_visit(simulation):
     """
     window, n = simulation.window, simulation.n_exposures
     defects = draw_defects(simulation)
-    stars = draw_stars(simulation.star_density, simulation.seed)
-    dithers = dither_offsets(n, simulation.seed)
-    levels, contrasts = variations(simulation)
+    flat, response = defects.reference_flat, defects.flat / defects.reference_flat
     images, errors, light, stripes = np.empty((4, n, *window.shape), dtype=np.float32)
     flags = np.empty(images.shape, dtype=np.uint32)
-    for i in range(n):
-        light[i] = star_image(window, stars, dithers[i], simulation.pwcpos)
-        rate = levels[i] * true_sky(simulation, contrasts[i]) + light[i]
-        # Noise does not depend on the stripes, hence the difference is stripes alone.
-        exposure, still = (
-            _expose(rate, defects, s, i) for s in (simulation, replace(simulation, stripes=0.0))
-        )
-        images[i] = exposure["data"] / defects.flat
-        errors[i] = exposure["err"] / defects.flat
-        flags[i] = exposure["dq"] | defects.flat_dq
-        stripes[i] = np.nan_to_num((exposure["data"] - still["data"]) / defects.flat)
+    for i, exposure in enumerate(observe_exposures(simulation, defects)):
+        mean, mean_stripes = _average(exposure, simulation, i)
+        images[i] = mean["data"] / flat
+        # As jwst's flat_field propagates the uncertainty of the flat.
+        flat_error = images[i] * flat_uncertainty(simulation)
+        errors[i] = np.hypot(mean["err"], flat_error) / flat
+        flags[i] = mean["dq"] | defects.flat_dq
+        light[i] = exposure.light * response
+        stripes[i] = mean_stripes / flat
     return Visit(images, errors, flags, true_sky(simulation), light, stripes, window)
 
 
-def _expose(rate, defects, simulation, index):
-    """Read out an exposure and average its integrations."""
-    images, errors, dq = observe([rate] * simulation.n_integrations, defects, simulation, index)
-    return average_integrations(images, errors, dq, *split_variance(errors, simulation))
+def _average(exposure, simulation, index):
+    """Average the integrations of an exposure; return the mean and the stripes in it, DN/s."""
+    errors, dq = exposure.errors, exposure.dq
+    variances = split_variance(errors, simulation)
+    stripes = [draw_stripes(simulation, index, i) for i in range(simulation.n_integrations)]
+    mean, clean = (
+        average_integrations(images, errors, dq, *variances)
+        for images in (exposure.images, exposure.images - np.array(stripes))
+    )
+    return mean, np.nan_to_num(mean["data"] - clean["data"])

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 # Foot of the edge, column, and scales on which the sky rises from it, columns: the foot's softness,
-# the edge itself, and a shoulder that holds a fraction of the rise.
-EDGE_FOOT, FOOT_WIDTH, EDGE_WIDTH, SHOULDER_WIDTH, SHOULDER = 695.6, 2.0, 4.0, 25.0, 0.11
+# the edge itself, and a shoulder; fraction of the right side that the shoulder lacks.
+EDGE_FOOT, FOOT_WIDTH, EDGE_WIDTH, SHOULDER_WIDTH, SHOULDER = 695.6, 2.0, 4.0, 30.0, 0.11
 # Column of the steepest rise, and distance over which a change of the edge fades, columns.
 EDGE_COLUMN, EDGE_REACH = 697.0, 150.0
 # The row to which the edge refers, and about which the sky's pattern rotates.

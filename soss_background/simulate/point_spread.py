@@ -129,7 +129,7 @@ def order0_shape(x, y, spread):
 
 def spread_wings(window, x, y, light, spread):
     """Return the wings of points of flux, interpolated in cells that all windows share, DN/s."""
-    if spread.wings == "none":
+    if spread.wings == "none" or len(light) == 0:
         return np.zeros(window.shape, dtype=np.float32)
     number = (FULL.nx + 2 * MARGIN) // CELL
     cells = _bin_points(x, y, light, number)
