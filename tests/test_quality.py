@@ -14,6 +14,7 @@ from numpy.lib.recfunctions import append_fields
 from numpy.testing import assert_allclose
 
 from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
+from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.detector import FULL, SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.quality.metrics import (
@@ -36,6 +37,7 @@ STEP = "soss_background.SkyflatQualityStep"
 WINDOW = SUBSTRIP96
 SCIENCE = ~WINDOW.reference_pixels()
 NOISE = 0.1
+HIGHEST = METRICS["denoised_ratio"].limits[1]
 ECSV = """# %ECSV 1.0
 # ---
 # datatype:
@@ -48,9 +50,11 @@ name {0} high
 """
 
 
-def measure(images, masks, bkg, err):
+def measure(images, masks, bkg, err, bkgdn=None):
     """Measure exposures; None where there is nothing to measure."""
-    return measure_exposures(images, masks, bkg, err, count_samples(masks), SCIENCE, (12.0, 12.0))
+    bkgdn = sky_image(WINDOW, structure=0) if bkgdn is None else bkgdn
+    planes = (images, masks, bkg, err, count_samples(masks), SCIENCE, bkgdn)
+    return measure_exposures(*planes, (12.0, 12.0))
 
 
 def observe(number=6, seed=1, light=0.0, masked=0.3):
@@ -190,6 +194,19 @@ def test_star_light_that_leaks():
     found = measure(images, masks, bkg, err)
     assert found["star_light"] > clean["star_light"] + 0.3
     assert found["denoised_ratio"] > 3 * clean["denoised_ratio"]
+
+
+@pytest.mark.parametrize("fraction", [0.003, 0.006])
+def test_stripes_that_denoising_leaves(fraction):
+    """They are in all exposures alike, and in the denoised sky: the metric is out of its range."""
+    images, masks, bkg, err = observe()
+    stripes = fraction * np.random.default_rng(3).standard_normal(WINDOW.nx).astype("f4")
+    striped = sky_image(WINDOW, structure=0) * (1 + stripes)
+    assert measure(images, masks, bkg, err, striped)["denoised_ratio"] > HIGHEST
+    good = np.ones(WINDOW.shape, dtype=bool)
+    denoised = denoise_sky(bkg * (1 + stripes), err, good)
+    found = measure(images * (1 + stripes), masks, bkg * (1 + stripes), err, denoised)
+    assert found["denoised_ratio"] < HIGHEST
 
 
 def test_halves_that_differ():

@@ -28,6 +28,9 @@ _TAIL = 1
 # be known.
 _LARGE, _KNOWN = (64, 64), 0.5
 
+# Standard deviation in pixels of the Gaussian along columns that searches for stripes.
+_STRIPE_LENGTH = 48
+
 # Every fourth row is enough for a median or a scatter.
 _SOME = np.s_[::4]
 
@@ -69,7 +72,9 @@ METRICS = {
     "chi2": Metric("", (0.5, 1.3), "reduced chi-square of the exposures about BKG"),
     "star_light": Metric("%", (-0.3, 0.3), "remaining star light: asymmetry of the residuals"),
     "denoised_ratio": Metric(
-        "", (0.5, 2), "noise of BKGDN over that expected by ERR, from two halves of the exposures"
+        "",
+        (0.5, 2),
+        "noise of BKGDN, from two halves and narrow stripes, over that expected by ERR",
     ),
     "jackknife": Metric("%", (0, 1), "half of the largest large-scale difference of two halves"),
 }
@@ -173,8 +178,12 @@ def count_samples(masks):
     return sum((mask == 0).astype(np.int16) for mask in masks)
 
 
-def measure_exposures(images, masks, bkg, err, coverage, science, smoothing=None):
-    """Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels."""
+def measure_exposures(images, masks, bkg, err, coverage, science, bkgdn=None, smoothing=None):
+    """
+    Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels.
+
+    ``smoothing`` is that of ``bkgdn`` along columns and rows, in pixels.
+    """
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
@@ -199,8 +208,8 @@ def measure_exposures(images, masks, bkg, err, coverage, science, smoothing=None
         difference, expected = _compare_halves(sums, counts, err)
         values["chi2"] = _chi2(squares, total, err)
         values["jackknife"] = 100 * _largest_median(difference) / level
-        if smoothing is not None:
-            values["denoised_ratio"] = _denoised_ratio(difference, expected, smoothing)
+        if bkgdn is not None and smoothing is not None:
+            values["denoised_ratio"] = _denoised_ratio(difference, expected, bkgdn, smoothing)
     return values
 
 
@@ -235,14 +244,25 @@ def _compare_halves(sums, counts, err):
     return np.where(both, (halves[0] - halves[1]) / 2, np.nan), variance
 
 
-def _denoised_ratio(difference, variance, smoothing):
-    """Return the scatter of a smoothed difference over that expected."""
+def _denoised_ratio(difference, variance, bkgdn, smoothing):
+    """Return the noise of a denoised sky over that expected: its smoothed halves, and stripes."""
     some = np.isfinite(difference)[_SOME]
     smooth = gaussian_filter(np.nan_to_num(difference), smoothing)
     # The square of a Gaussian is a narrower one, and lower.
     narrower = tuple(np.array(smoothing) / np.sqrt(2))
     expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(smoothing))
-    return _scatter(smooth[_SOME][some] / np.sqrt(expected[_SOME][some]))
+    # Stripes that all exposures share are in both halves, but narrower than the smoothing.
+    noise = (plane[_SOME][some] for plane in (smooth, _narrow_stripes(bkgdn, smoothing[1])))
+    sigma = np.sqrt(expected[_SOME][some])
+    return np.hypot(*(_scatter(plane / sigma) for plane in noise))
+
+
+def _narrow_stripes(sky, sigma_columns):
+    """Return what a third of the smoothing along rows removes, averaged along columns."""
+    mean = gaussian_filter(sky, (_STRIPE_LENGTH, 0), "symmetric")
+    sigma = (0, sigma_columns / 3)
+    left = mean - gaussian_filter(mean, sigma, "symmetric")
+    return left - gaussian_filter(left, sigma, "symmetric")
 
 
 def _largest_median(image):

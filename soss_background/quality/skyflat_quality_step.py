@@ -78,6 +78,7 @@ def _measure(skyflat, window):
             *planes,
             coverage,
             ~window.reference_pixels(),
+            skyflat.bkgdn,
             None if None in smoothing else smoothing,
         )
     return values
