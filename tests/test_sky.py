@@ -5,9 +5,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.combine.continuity import measure_band_offsets
 from soss_background.combine.levels import Levels
 from soss_background.combine.sky import combine_exposures
 from soss_background.io.store import Stack
+from soss_background.numerics.cells import gather_blocks
 
 SHAPE = (128, 96)
 FLAG = dqflags.pixel
@@ -75,9 +77,8 @@ def test_each_amplifier_has_its_stripes(row):
     """No boundary is left between two bands of rows, in the sky and in the exposures."""
     bands, rng = [slice(0, row), slice(row, SHAPE[0])], np.random.default_rng(1)
     images, errors, flags, usable, levels = make_exposures(noise=0.05, stripe_rms=0.1)
-    second = rng.normal(0, 0.1, (len(images), 1, SHAPE[1])) + rng.normal(
-        0, 0.1, (len(images), 1, 1)
-    )
+    second = rng.normal(0, 0.1, (len(images), 1, SHAPE[1]))
+    second += rng.normal(0, 0.02, (len(images), 1, 1))  # the pedestals
     second -= second.mean(axis=0)  # the mean of all exposures is part of the sky
     images[:, row:] += second.astype("f4")
     combined = combine(images, errors, flags, ~usable, bands)
@@ -92,6 +93,46 @@ def test_each_amplifier_has_its_stripes(row):
     single = combine(images, errors, flags, ~usable)
     matched = np.where(usable, single.images - single.sky, np.nan)
     assert np.nanstd(np.nanmean(matched[:, :row], axis=1)) > 0.03
+
+
+@pytest.mark.parametrize("slope", [-1.0, -2.0])
+def test_no_step_between_amplifiers(slope):
+    """The mean stripes of two amplifiers differ by pink noise; the sky is continuous."""
+    shape, size, bands = (64, 1024), 16, np.repeat([0, 1], 32)
+    rows, columns = np.indices(shape)
+    truth = 5 * (1 + 0.003 * np.sin(rows * size / 60 + columns / 40) + 1e-4 * columns)
+    before, after = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        frequency = np.fft.rfftfreq(shape[1])
+        power = np.fft.rfft(rng.standard_normal((10, 2, shape[1])))
+        power[..., 0], power[..., 1:] = 0, power[..., 1:] * frequency[1:] ** (slope / 2)
+        stripes = np.fft.irfft(power, shape[1])
+        stripes *= 0.03 / stripes.std()
+        mean = stripes.mean(axis=0)
+        noise = 0.05 / np.sqrt(size)
+        sky = (truth + mean[bands] + noise * rng.standard_normal(shape)).astype("f4")
+        weight = np.full(shape, 1 / noise**2, dtype="f4")
+        stripes = (stripes - mean).astype("f4")
+        offsets = measure_band_offsets(sky, weight, stripes, bands, size)
+        assert_allclose(offsets.sum(axis=0), 0, atol=1e-6)
+        before.append(mean[1] - mean[0])
+        after.append(before[-1] - (offsets[1] - offsets[0]))
+    assert np.std(after) < 0.8 * np.std(before)
+    assert np.std(gather_blocks(np.array(after), (1, 32)).mean(axis=-1)) < 0.5 * np.std(before)
+
+
+def test_offsets_of_amplifiers_that_share_their_stripes():
+    """The steps of the sky's own noise are not taken for stripes."""
+    rng, bands = np.random.default_rng(0), np.repeat([0, 1], 32)
+    sky = (5 + 0.02 * rng.standard_normal((64, 512))).astype("f4")
+    stripes = np.repeat(0.03 * rng.standard_normal((10, 1, 512)), 2, axis=1).astype("f4")
+    weight = np.full(sky.shape, 0.02**-2, dtype="f4")
+    stripes -= stripes.mean(axis=0)
+    offsets = measure_band_offsets(sky, weight, stripes, bands, 16)
+    assert_allclose(offsets, 0, atol=1e-6)
+    weight[:32] = 0  # nothing is known of one side
+    assert_allclose(measure_band_offsets(sky, weight, stripes, bands, 16), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("slope", [0.0, -1.0, -2.0])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from bottleneck import nanmean, nanmedian
 
+from soss_background.combine.continuity import measure_band_offsets
 from soss_background.numerics.threads import split_rows
 
 __all__ = ["Levels", "guess_levels", "refine_levels", "split_bands"]
@@ -40,7 +41,7 @@ class Levels:
         Level of each exposure relative to their mean.
     stripes : ndarray of float32, shape (n, n_bands, nx)
         Additive stripe of each column of an amplifier and exposure, in DN/s, including the pedestal
-        of the amplifier; the mean over the exposures is 0.
+        of the amplifier; the mean over the exposures and amplifiers is 0.
     """
 
     scale: np.ndarray
@@ -178,6 +179,9 @@ def refine_levels(levels, sky, residuals, count, weight, bands):
         levels = Levels(scale / scale.mean(), stripes - stripes.mean(axis=0))
         if np.std(levels.stripes - previous) <= _SETTLED * np.std(previous):
             break
+    if len(strips) > 1:
+        offsets = measure_band_offsets(sky, total, levels.stripes, bands, STRIP)
+        levels.stripes += levels.scale[:, None, None] * offsets.astype(np.float32)
     return levels
 
 
