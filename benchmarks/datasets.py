@@ -9,7 +9,6 @@ from soss_background.numerics.integrations import average_integrations
 from soss_background.simulate import FAMILIES, Simulation, choose_families, draw_simulation
 from soss_background.simulate.detector_effects import draw_defects
 from soss_background.simulate.exposures import flat_uncertainty, split_variance
-from soss_background.simulate.stripes import draw_stripes
 from soss_background.simulate.visit import observe_exposures, true_sky
 
 __all__ = ["REFERENCE", "SETTINGS", "Visit", "list_visits", "observe_visit"]
@@ -133,7 +132,7 @@ def observe_visit(simulation):
     images, errors, light, stripes = np.empty((4, n, *window.shape), dtype=np.float32)
     flags = np.empty(images.shape, dtype=np.uint32)
     for i, exposure in enumerate(observe_exposures(simulation, defects)):
-        mean, mean_stripes = _average(exposure, simulation, i)
+        mean, mean_stripes = _average(exposure, simulation)
         images[i] = mean["data"] / flat
         # As jwst's flat_field propagates the uncertainty of the flat.
         flat_error = images[i] * flat_uncertainty(simulation)
@@ -144,13 +143,12 @@ def observe_visit(simulation):
     return Visit(images, errors, flags, true_sky(simulation), light, stripes, window)
 
 
-def _average(exposure, simulation, index):
+def _average(exposure, simulation):
     """Average the integrations of an exposure; return the mean and the stripes in it, DN/s."""
     errors, dq = exposure.errors, exposure.dq
     variances = split_variance(errors, simulation)
-    stripes = [draw_stripes(simulation, index, i) for i in range(simulation.n_integrations)]
     mean, clean = (
         average_integrations(images, errors, dq, *variances)
-        for images in (exposure.images, exposure.images - np.array(stripes))
+        for images in (exposure.images, exposure.images - exposure.stripes)
     )
     return mean, np.nan_to_num(mean["data"] - clean["data"])

@@ -132,7 +132,8 @@ def test_contrast_leaves_the_left_side_alone():
     row = Window("FULL", 1846, 0, 1, 2048)
     ratio = (sky_image(row, contrast=1.1) / sky_image(row))[0]
     assert_allclose(ratio[:680], 1, atol=2e-5)
-    assert_allclose(ratio[760:], 1.1, atol=2e-5)
+    assert_allclose(ratio[760:], 1.1, atol=4e-3)
+    assert_allclose(ratio[900:], 1.1, atol=2e-4)
     assert np.all(np.diff(ratio) > -1e-3)
 
 

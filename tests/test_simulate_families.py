@@ -30,6 +30,7 @@ from soss_background.simulate.detector_effects import draw_defects, snowballs
 from soss_background.simulate.dispersed_sky import EDGE_COLUMN, SKY_ROW, step_shift
 from soss_background.simulate.point_spread import OVERSAMPLING, galaxy_profile, trace_profile
 from soss_background.simulate.scene import dither_offsets
+from soss_background.simulate.streams import random_stream
 from soss_background.simulate.stripes import draw_stripes, stripe_pattern
 from soss_background.simulate.visit import observe_exposures, true_sky, variations
 
@@ -56,6 +57,11 @@ choose = partial(choose_families, Simulation())
 
 def expose(simulation):
     return list(observe_exposures(simulation, draw_defects(simulation)))
+
+
+def stripes_of(simulation, integration):
+    rng = random_stream(simulation.seed, "readout", 0, integration)
+    return draw_stripes(simulation, 0, integration, rng)
 
 
 # --- choice ------------------------------------------------------------------------------
@@ -143,7 +149,7 @@ def test_amplifiers_of_a_window():
 def test_spectrum_of_stripes(family, slope):
     window = Window("FULL", 1000, 0, 1, 2048)
     simulation = replace(choose(stripes=family), window=window)
-    series = [draw_stripes(simulation, 0, index)[0] for index in range(60)]
+    series = [stripes_of(simulation, index)[0] for index in range(60)]
     power = np.mean(np.abs(np.fft.rfft(series)) ** 2, axis=0)[1:1000]
     assert_allclose(np.polyfit(np.log(np.arange(1, 1000)), np.log(power), 1)[0], slope, atol=0.06)
     assert_allclose(np.std(series, axis=1), 0.05, rtol=0.03)
@@ -153,7 +159,7 @@ def test_spectrum_of_stripes(family, slope):
 def test_sharing_of_stripes(family, expected):
     window = Window("FULL", 510, 0, 4, 2048)
     simulation = replace(choose(amplifiers=family, stripes="white"), window=window)
-    patterns = np.array([draw_stripes(simulation, 0, index) for index in range(20)])
+    patterns = np.array([stripes_of(simulation, index) for index in range(20)])
     within, across = (
         np.corrcoef(patterns[:, 1].ravel(), patterns[:, row].ravel())[0, 1] for row in (0, 2)
     )
@@ -164,7 +170,9 @@ def test_sharing_of_stripes(family, expected):
 
 def test_subarrays_have_the_stripes_of_their_amplifier():
     full, strip = (
-        stripe_pattern(window, 1.0, np.random.default_rng(1), sharing=0.5)
+        stripe_pattern(
+            window, 1.0, np.random.default_rng(1), sharing=0.5, own=np.random.default_rng(2)
+        )
         for window in (FULL, SUBSTRIP256)
     )
     assert_array_equal(full[SUBSTRIP256.slices], strip)
@@ -172,7 +180,7 @@ def test_subarrays_have_the_stripes_of_their_amplifier():
 
 def test_pedestals():
     simulation = replace(choose_families(QUIET, pedestals="each"), n_integrations=100)
-    levels = np.array([draw_stripes(simulation, 0, index) for index in range(100)])
+    levels = np.array([stripes_of(simulation, index) for index in range(100)])
     assert_allclose(np.ptp(levels[:, :8], axis=(1, 2)), 0, atol=1e-6)
     assert_allclose(levels.std(), 0.02, rtol=0.2)
     assert abs(np.corrcoef(levels[:, 0, 0], levels[:, -1, 0])[0, 1]) < 0.3
@@ -495,7 +503,8 @@ def test_misstated_errors(tmp_path):
     [
         {"stripes": 0.2},
         {"pedestals": 0.02},
-        {"cosmic_rays": 0.0},
+        {"snowballs": 50.0},
+        {"stripe_power": 2.0},
         {"lost": 0.01},
         {"stripe_sharing": 0.0},
     ],
@@ -505,9 +514,8 @@ def test_noise_does_not_depend_on_other_ingredients(change):
     noise = []
     for simulation in (base, replace(base, **change)):
         exposure = expose(simulation)[0]
-        stripes = np.array([draw_stripes(simulation, 0, index) for index in range(2)])
         clean = (exposure.dq == 0) & np.isfinite(exposure.images)
-        noise.append(np.where(clean, exposure.images - stripes, np.nan))
+        noise.append(np.where(clean, exposure.images - exposure.stripes, np.nan))
     difference = (noise[0] - noise[1])[np.isfinite(noise[0] + noise[1])]
     assert difference.size > 0.9 * noise[0].size
     assert np.median(np.abs(difference)) < 1e-6

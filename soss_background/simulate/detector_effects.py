@@ -238,8 +238,6 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     slope, error : ndarray of float32, shape (ny, nx)
         Count rate and, as in the archive, its uncertainty from the noisy slope itself; DN/s.
     """
-    # Drawn first, so that the noise of other pixels does not depend on the number of jumps.
-    normal = _normal(rng, rate.shape)
     penalty = np.ones(rate.shape, dtype=np.float32)
     # A ramp cut at a random place is 1 to 4 times as uncertain in variance.
     penalty[jump] = rng.uniform(1, 4, np.count_nonzero(jump))
@@ -247,7 +245,7 @@ def integrate(rate, *, time, photon_noise, read_noise, jump, rng):
     if photon_noise:
         noise += np.maximum(rate, 0) / (GAIN * time)
     noise = np.sqrt(noise * penalty)
-    slope = rate + noise * normal
+    slope = rate + noise * _normal(rng, rate.shape)
     variance = np.maximum(slope, 0) / np.float32(GAIN * time) + np.float32(read_noise**2)
     return slope, np.sqrt(variance * penalty)
 

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 # Foot of the edge, column, and scales on which the sky rises from it, columns: the foot's softness,
-# the edge itself, and a shoulder; fraction of the right side that the shoulder lacks.
-EDGE_FOOT, FOOT_WIDTH, EDGE_WIDTH, SHOULDER_WIDTH, SHOULDER = 695.6, 2.0, 4.0, 30.0, 0.11
+# the edge itself, and a shoulder that holds a fraction of the rise.
+EDGE_FOOT, FOOT_WIDTH, EDGE_WIDTH, SHOULDER_WIDTH, SHOULDER = 695.6, 2.0, 4.0, 28.0, 0.3
 # Column of the steepest rise, and distance over which a change of the edge fades, columns.
 EDGE_COLUMN, EDGE_REACH = 697.0, 150.0
 # The row to which the edge refers, and about which the sky's pattern rotates.
@@ -127,18 +127,16 @@ def sky_profile(columns):
     columns = np.asarray(columns, dtype=float)
     left = 4.8 - 0.17 * expit((columns - 480) / 100)
     decline = 4.7 * -np.expm1(-((np.clip(columns - 250, 0, None) / 1600) ** 5.15))
-    shoulder = 1 - SHOULDER * np.exp(-_foot(columns) / SHOULDER_WIDTH)
-    return left + ((7.4 - decline) * shoulder - left) * edge_weight(columns)
+    return left + (7.4 - decline - left) * edge_weight(columns)
 
 
 def edge_weight(columns):
     """Return 0 in columns left of the edge, 1 right of it, from the profile without its shift."""
-    return -np.expm1(-_foot(np.asarray(columns, dtype=float)) / EDGE_WIDTH)
-
-
-def _foot(columns):
-    """Return the distance right of the edge's foot, columns; 0 left of it, softly."""
-    return FOOT_WIDTH * np.logaddexp(0, (columns - EDGE_FOOT) / FOOT_WIDTH)
+    columns = np.asarray(columns, dtype=float)
+    # Distance right of the foot; 0 left of it, softly.
+    distance = FOOT_WIDTH * np.logaddexp(0, (columns - EDGE_FOOT) / FOOT_WIDTH)
+    shoulder = 1 - SHOULDER * np.exp(-distance / SHOULDER_WIDTH)
+    return -np.expm1(-distance / EDGE_WIDTH) * shoulder
 
 
 def step_shift(rows, pwcpos=PWCPOS, shape=REFERENCE_SHAPE):

@@ -12,33 +12,55 @@ AMPLIFIERS = FULL.ny // AMPLIFIER_ROWS
 DRIFT = 0.3
 
 
-def draw_stripes(simulation, exposure, integration):
-    """Return stripes and pedestals of one integration, float32 (ny, nx), DN/s."""
+def draw_stripes(simulation, exposure, integration, rng):
+    """
+    Return the stripes and pedestals of one integration.
+
+    Parameters
+    ----------
+    simulation : `~soss_background.simulate.Simulation`
+        The settings.
+    exposure, integration : int
+        Numbers of the exposure and of the integration, from 0.
+    rng : `numpy.random.Generator`
+        Source of random numbers for the stripes that all amplifiers share. What each amplifier has
+        of its own comes from other streams.
+
+    Returns
+    -------
+    stripes : ndarray of float32, shape (ny, nx)
+        Stripes and pedestals, DN/s.
+    """
     window, seed = simulation.window, simulation.seed
     stripes = stripe_pattern(
         window,
         simulation.stripes,
-        random_stream(seed, "stripes", exposure, integration),
+        rng,
         power=simulation.stripe_power,
         sharing=simulation.stripe_sharing,
+        own=random_stream(seed, "amplifier stripes", exposure, integration),
     )
-    rng = random_stream(seed, "pedestals", exposure, integration)
-    pedestals = simulation.pedestals * rng.standard_normal(AMPLIFIERS)
+    pedestals = random_stream(seed, "pedestals", exposure, integration).standard_normal(AMPLIFIERS)
     for rows, amplifier in _amplifiers(window):
-        stripes[rows] += np.float32(pedestals[amplifier])
+        stripes[rows] += np.float32(simulation.pedestals * pedestals[amplifier])
     return stripes
 
 
-def stripe_pattern(window, rms, rng, *, power=1.0, sharing=1.0):
+def stripe_pattern(window, rms, rng, *, power=1.0, sharing=1.0, own=None):
     """Return the 1/f noise of one integration, float32 (ny, nx), DN/s: a stripe per column."""
-    # A level per column, and a drift along it. The shared ones are drawn first, so that they do
-    # not depend on the fraction that is shared.
-    shared, *own = (_draw_levels(rng, power) for _ in range(1 + AMPLIFIERS))
+    # A level per column, and a drift along it.
+    shared = _draw_levels(rng, power)
+    levels = [shared] * AMPLIFIERS
+    if sharing < 1:
+        levels = [
+            np.sqrt(sharing) * shared + np.sqrt(1 - sharing) * _draw_levels(own, power)
+            for _ in range(AMPLIFIERS)
+        ]
     columns = slice(window.x0, window.x0 + window.nx)
     along = ((window.y0 + np.arange(window.ny)) / 1023.5 - 1)[:, np.newaxis]
     stripes = np.empty(window.shape, dtype=np.float32)
     for rows, amplifier in _amplifiers(window):
-        level, drift = np.sqrt(sharing) * shared + np.sqrt(1 - sharing) * own[amplifier]
+        level, drift = levels[amplifier]
         stripes[rows] = rms * (level[columns] + DRIFT * along[rows] * drift[columns])
     return stripes
 

@@ -93,6 +93,8 @@ class Exposure(NamedTuple):
         Count rates and their uncertainties, DN/s, before the flat field is divided out.
     dq : ndarray of uint32, shape (n_integrations, ny, nx)
         Flags.
+    stripes : ndarray of float32, shape (n_integrations, ny, nx)
+        Stripes and pedestals in the images, DN/s.
     light : ndarray of float32, shape (ny, nx)
         Count rate of the stars, with their persistence, before the flat field is applied, DN/s.
     level, contrast : float
@@ -104,6 +106,7 @@ class Exposure(NamedTuple):
     images: np.ndarray
     errors: np.ndarray
     dq: np.ndarray
+    stripes: np.ndarray
     light: np.ndarray
     level: float
     contrast: float
@@ -137,7 +140,7 @@ def observe_exposures(simulation, defects):
         persistent = np.float32(simulation.persistence_decay) * persistent
         persistent += np.float32(simulation.persistence) * light
         rate = true_sky(simulation, level, contrast) + seen
-        planes = observe([rate] * simulation.n_integrations, defects, simulation, index)
+        planes = _observe([rate] * simulation.n_integrations, defects, simulation, index)
         yield Exposure(*planes, seen, float(level), float(contrast), dither)
 
 
@@ -216,58 +219,64 @@ def transit_curve(number, depth):
 
 def observe(rates, defects, simulation, exposure):
     """Return images, errors (DN/s) and flags, shape (n, ny, nx), of count rates (ny, nx), DN/s."""
+    return _observe(rates, defects, simulation, exposure)[:3]
+
+
+def _observe(rates, defects, simulation, exposure):
+    """Return images, errors, flags, and the stripes in the images, as `observe`."""
     shape = (simulation.n_integrations, *simulation.window.shape)
-    images, errors = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    images, errors, stripes = (np.empty(shape, dtype=np.float32) for _ in range(3))
     dq = np.empty(shape, dtype=np.uint32)
     for index, rate in enumerate(rates):
-        images[index], errors[index], dq[index] = _read_out(
+        images[index], errors[index], dq[index], stripes[index] = _read_out(
             rate, defects, simulation, exposure, index
         )
-    return images, errors, dq
+    return images, errors, dq, stripes
 
 
 def _read_out(light, defects, simulation, exposure, integration):
-    """Return count rate, uncertainty and flags of one integration."""
+    """Return count rate, uncertainty, flags and stripes of one integration."""
     window, time = simulation.window, simulation.integration_time
-
-    def stream(name):
-        return random_stream(simulation.seed, name, exposure, integration)
-
+    # The number of flagged cosmic rays decides how many numbers follow in this stream: settings of
+    # cosmic rays change the noise. Other settings do not.
+    rng = random_stream(simulation.seed, "readout", exposure, integration)
     dq = defects.dq.copy()
-    jump, excess = _draw_hits(simulation, stream, dq)
+    expected = simulation.cosmic_rays * time
+    hits = cosmic_rays(window.shape, expected, simulation.unflagged_cosmic_rays, rng)
+    dq[hits.jump] |= PIXEL["JUMP_DET"]
+    snow = _draw_snowballs(simulation, exposure, integration, dq)
     slope, error = integrate(
-        light * defects.flat * defects.alive + defects.excess + excess,
+        light * defects.flat * defects.alive + defects.excess + hits.excess + snow,
         time=time,
         photon_noise=simulation.photon_noise,
         read_noise=simulation.slope_noise,
-        jump=jump,
-        rng=stream("readout"),
+        jump=hits.jump,
+        rng=rng,
     )
-    slope += draw_stripes(simulation, exposure, integration)
+    stripes = draw_stripes(simulation, exposure, integration, rng)
+    slope += stripes
     flag_saturation(slope, dq, time, simulation.groups)
     if simulation.lost:
-        lost = stream("lost").random(window.shape, dtype=np.float32) < simulation.lost
+        lost = rng.random(window.shape, dtype=np.float32) < simulation.lost
         dq[lost] |= PIXEL["DO_NOT_USE"]
         slope[lost] = np.nan
     error[np.isnan(slope)] = np.nan
     error *= np.float32(simulation.error_factor)
     reference = window.reference_pixels()
     slope[reference], error[reference], dq[reference] = 0, 0, defects.dq[reference]
-    return slope, error, dq
+    return slope, error, dq, stripes
 
 
-def _draw_hits(simulation, stream, dq):
-    """Draw cosmic rays and snowballs and flag them in place; return jumps and excess, DN/s."""
-    window, time = simulation.window, simulation.integration_time
-    expected, missed = simulation.cosmic_rays * time, simulation.unflagged_cosmic_rays
-    jump, excess = cosmic_rays(window.shape, expected, missed, stream("cosmic rays"))
-    dq[jump] |= PIXEL["JUMP_DET"]
-    if simulation.snowballs:
-        number = simulation.snowballs * time / SNOWBALL_TIME
-        core, snow = snowballs(window, number, time, stream("snowballs"))
-        dq[core] |= PIXEL["JUMP_DET"] | PIXEL["DO_NOT_USE"]
-        excess = excess + snow
-    return jump, excess
+def _draw_snowballs(simulation, exposure, integration, dq):
+    """Draw snowballs and flag their cores in place; return their count rate (ny, nx), DN/s."""
+    if not simulation.snowballs:
+        return np.zeros(simulation.window.shape, dtype=np.float32)
+    time = simulation.integration_time
+    number = simulation.snowballs * time / SNOWBALL_TIME
+    rng = random_stream(simulation.seed, "snowballs", exposure, integration)
+    core, excess = snowballs(simulation.window, number, time, rng)
+    dq[core] |= PIXEL["JUMP_DET"] | PIXEL["DO_NOT_USE"]
+    return excess
 
 
 def _make_directory(directory):
