@@ -12,6 +12,7 @@ sky and stars minimises a convex function (a maximum a posteriori estimate).
 """
 
 import numpy as np
+from astropy.stats import mad_std
 from bottleneck import nanmedian, nansum
 from scipy import ndimage
 from scipy.optimize import Bounds, minimize
@@ -42,17 +43,22 @@ _STEEP, _EDGE_REACH = 0.02, 2
 # pixels, and rms as a fraction of the sky.
 _SKY_LENGTH, _SKY_RMS = 24.0, 0.01
 
-# Cost of star light, per sigma of a joined cell, so that unconstrained cells stay dark.
-_DARKNESS = 0.1
+# Cost of star light, per sigma of a joined cell, so that unconstrained cells stay dark. With ten
+# times as much, half as much again of the wide wings stays in the sky; a third changes little.
+_DARKNESS = 0.01
+
+# Weight, in joined cells, of a column from which the rms of the stripes is measured, and their
+# smallest rms in units of the noise.
+_ENOUGH, _LEAST_STRIPES = 4.0, 0.1
 
 # Accuracy of the model of bright stars, as a fraction of their flux.
 _MODEL_ERROR = 0.1
 
-# Residual of the first solution, in sigma, at which a cell gets half its weight in the second.
+# Residual of a solution, in sigma, at which a cell gets half its weight in the next one.
 _OUTLYING = 3.0
 
 # Iterations of the minimiser for each solution, and number of them that L-BFGS-B stores.
-_STEPS, _MEMORY = (40, 25), 8
+_STEPS, _MEMORY = (25, 25, 25), 8
 
 # Smallest sum of weights that the star field is divided by, where hardly any exposure sees it.
 _LEAST_SEEN = 0.3
@@ -192,6 +198,7 @@ class _Split:
             1 / np.sqrt(1 + len(excess) * self.amplitude**2 / 4),
         ]
         self.shapes = [mosaic.shape, excess.shape[1:]]
+        self.stiffness = self._measure_stiffness(excess - mosaic.see(self.first_field))
 
     def solve(self):
         """
@@ -217,7 +224,8 @@ class _Split:
             field, wave = self._unpack(start)
             sky = self._sky(wave)
             left = self.excess - sky - self.mosaic.see(field)
-            stripes = self._stripes(left)
+            stripes, _ = self._stripes(left)
+            self.stiffness = self._measure_stiffness(left)
             # Stray or persistent light is neither fixed nor moves with the stars: lower its weight.
             left -= stripes[:, self.amplifier]
             trust = 1 / (1 + weight * (left / _OUTLYING) ** 2)
@@ -228,9 +236,10 @@ class _Split:
         """Return the negative logarithm of the probability, and its gradient."""
         field, wave = self._unpack(unknowns)
         left = self.excess - self._sky(wave) - self.mosaic.see(field)
-        left -= self._stripes(left)[:, self.amplifier]
+        stripes, price = self._stripes(left)
+        left -= stripes[:, self.amplifier]
         pull = self.weight * left
-        cost = 0.5 * (np.vdot(pull, left) + np.vdot(wave, wave)) + _DARKNESS * field.sum()
+        cost = 0.5 * (np.vdot(pull, left) + np.vdot(wave, wave) + price) + _DARKNESS * field.sum()
         # A Gaussian is symmetric, hence its own transpose.
         gradient = [_DARKNESS - self.mosaic.gather(pull), wave - self._sky(pull.sum(axis=0))]
         return float(cost), self._pack(gradient, np.multiply)
@@ -251,12 +260,34 @@ class _Split:
         return self.amplitude * gaussian_filter(wave, self.length)
 
     def _stripes(self, images):
-        """Return the mean residual of the columns of each amplifier and exposure."""
-        total, weight = (
+        """
+        Return the most probable stripes of exposures without sky and stars, and their cost.
+
+        A stripe is a free offset of the exposure, which corrects its level, plus a normal deviate.
+        """
+        total, weight = self._sum_columns(images)
+        trust = self.stiffness * weight / (weight + self.stiffness)
+        mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+        offset = np.sum(trust * mean, axis=(1, 2)) / np.maximum(trust.sum(axis=(1, 2)), 1e-3)
+        offset = offset[:, np.newaxis, np.newaxis]
+        deviation = (total - offset * weight) / (weight + self.stiffness)
+        return offset + deviation, self.stiffness * np.vdot(deviation, deviation)
+
+    def _measure_stiffness(self, images):
+        """Return the inverse variance of the stripes of exposures without sky and stars."""
+        total, weight = self._sum_columns(images)
+        mean = np.where(weight > _ENOUGH, total / np.maximum(weight, _ENOUGH), np.nan)
+        mean -= np.nanmedian(mean, axis=(1, 2), keepdims=True)
+        noise = np.median(1 / np.maximum(weight, _ENOUGH))
+        variance = mad_std(mean, ignore_nan=True) ** 2 - noise
+        return np.float32(1 / max(variance, _LEAST_STRIPES**2))
+
+    def _sum_columns(self, images):
+        """Return the weighted sum of each column of an amplifier and exposure, and the weights."""
+        return (
             np.add.reduceat(part, self.first_rows, axis=1)
             for part in (self.weight * images, self.weight)
         )
-        return total / np.maximum(weight, 1e-3)
 
 
 def _join(image):
