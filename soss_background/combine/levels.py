@@ -85,11 +85,7 @@ class Levels:
         return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
 
     def match(self, images, bands, index=slice(None)):
-        """
-        Return rows of all exposures, or of one, without stripes and divided by scale.
-
-        ``bands`` is the number of the band of all rows, or of each of them.
-        """
+        """Return rows of exposures, of a band or of a band each, without stripes, at one level."""
         matched = images - self.stripes[index][..., np.atleast_1d(bands), :]
         matched /= self.scale[index][..., None, None]
         return matched
@@ -115,6 +111,11 @@ def guess_levels(strips, bands):
         Medians of strips in DN/s, or NaN.
     bands : ndarray of int, shape (my,)
         Number of the band of each strip.
+
+    Returns
+    -------
+    levels : Levels
+        The guess.
     """
     n, _, nx = strips.shape
     zero = np.zeros((n, bands[-1] + 1, nx), dtype=np.float32)

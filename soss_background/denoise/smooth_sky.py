@@ -22,7 +22,7 @@ _SEARCH_LENGTH, _STEP_SCALE = 48.0, 6.0
 _SIGNIFICANCE, _LEAST_HEIGHT = 6.0, 0.003
 
 
-def denoise_sky(sky, err, good, *, sigma_rows=12.0, sigma_edge=1.5, sigma_columns=12.0):
+def denoise_sky(sky, err, good, *, sigma_rows=12.0, sigma_columns=12.0, sigma_edge=1.5):
     """
     Smooth a sky, weighted by its uncertainty, without blurring its edges.
 

@@ -179,11 +179,7 @@ def count_samples(masks):
 
 
 def measure_exposures(images, masks, bkg, err, coverage, science, bkgdn=None, smoothing=None):
-    """
-    Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels.
-
-    ``smoothing`` is that of ``bkgdn`` along columns and rows, in pixels.
-    """
+    """Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels."""
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
