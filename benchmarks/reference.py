@@ -18,7 +18,7 @@ from subtract import N_TEMPLATES, make_scene, make_sky, subtract_jwst
 from soss_background import SkyflatModel
 from soss_background.detector import SUBSTRIP96, SUBSTRIP256
 from soss_background.reference import make_reference, write_reference
-from soss_background.simulate.scene import sky_image
+from soss_background.simulate.dispersed_sky import sky_image
 from soss_background.sky.match import bin_sky, cross_residuals
 
 # Subarray, J of the target, density of the field stars.

@@ -24,8 +24,9 @@ from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.numerics.integrations import average_integrations, usable_pixels
 from soss_background.simulate import Simulation, draw_stars, star_image
 from soss_background.simulate.detector_effects import draw_defects
+from soss_background.simulate.dispersed_sky import sky_image, sky_structure
 from soss_background.simulate.exposures import split_variance
-from soss_background.simulate.scene import Stars, _structure, sky_image
+from soss_background.simulate.scene import Stars
 from soss_background.simulate.traces import get_trace
 from soss_background.simulate.visit import observe, transit_curve
 from soss_background.sky.templates import align_templates
@@ -81,7 +82,7 @@ def make_sky(window, rng, seed):
     shift = rng.uniform(-5, 5)
     moved = Window(window.name, window.y0, window.x0 - shift, window.ny, window.nx)
     sky = sky_image(moved, contrast=rng.uniform(0.9, 1.1), structure=0)
-    structure = _structure(window, 100) + OWN_STRUCTURE * _structure(window, seed)
+    structure = sky_structure(window, 100) + OWN_STRUCTURE * sky_structure(window, seed)
     return (rng.uniform(0.5, 1.5) * sky * (1 + structure)).astype(np.float32)
 
 

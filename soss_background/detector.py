@@ -81,7 +81,9 @@ class Window:
         return (self.x0 - 0.5, self.x0 + self.nx - 0.5, self.y0 - 0.5, self.y0 + self.ny - 0.5)
 
     def amplifiers(self):
-        """List the slices of the window's rows that each amplifier reads."""
+        """List the slices of the window's rows that each amplifier reads; a subarray has one."""
+        if self.name != FULL.name:
+            return [slice(0, self.ny)]
         last = self.y0 + self.ny
         first = range(self.y0 // AMPLIFIER_ROWS * AMPLIFIER_ROWS, last, AMPLIFIER_ROWS)
         ends = [(max(row, self.y0), min(row + AMPLIFIER_ROWS, last)) for row in first]

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from soss_background.numerics.cells import (
     bin_to_cells,
+    cell_bands,
     covered_cells,
     expand_cells,
     expand_smoothly,
@@ -142,3 +143,29 @@ def test_noise_of_cells():
         pulls = (means - 5) / noise
         assert_allclose(np.nanstd(pulls), 1, rtol=0.04)
         assert abs(np.nanmean(pulls)) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("bands", "expected"),
+    [
+        ([slice(0, 512), slice(512, 1024)], [slice(0, 128), slice(128, 256)]),
+        ([slice(0, 50), slice(50, 97)], [slice(0, 12), slice(12, 25)]),
+        ([slice(0, 1), slice(1, 60)], [slice(0, 15)]),
+    ],
+)
+def test_bands_of_cells(bands, expected):
+    """They cover all rows of cells once; an amplifier of hardly a row has none."""
+    assert cell_bands(bands) == expected
+
+
+def test_columns_of_each_band_have_a_median_of_their_own():
+    rng = np.random.default_rng(0)
+    cells = (5 + rng.normal(0, 0.02, (6, 40, 30))).astype("f4")
+    stripes = rng.normal(0, 0.3, (6, 2, 30)).astype("f4")
+    stripes -= stripes.mean(axis=0)
+    cells += np.repeat(stripes, 20, axis=1)
+    noise, sources = np.full_like(cells, 0.02), np.zeros(cells.shape, dtype=bool)
+    apart, _, _ = subtract_common_sky(cells, noise, sources, [slice(0, 20), slice(20, 40)])
+    together, _, _ = subtract_common_sky(cells, noise, sources)
+    assert np.std(apart) < 0.03
+    assert np.std(together) > 0.15

@@ -10,9 +10,11 @@ from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
 from soss_background import OptimalExtractStep, SkyflatPipeline, TraceFitStep
+from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, simulate_visit, write_exposure
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
+from soss_background.sky.edge_model import trace_edge
 from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
 from soss_background.subtract.sky_fit import fit_sky
@@ -101,6 +103,30 @@ def test_sky_of_the_real_template(tmp_path):
     assert metrics["step"] < 0.8
     shape = np.median(comparison.bkgdn[4:-4], axis=0)
     assert_allclose(shape[300] / shape[100], profile[860] / profile[660], rtol=0.02)
+
+
+@pytest.mark.parametrize("stripe_rms", [0.0, 0.003, 0.006])
+def test_the_real_edge_among_stripes(stripe_rms):
+    """The edge of the commissioning template is followed and stays sharp."""
+    template = np.load(REAL / "gr700xd_background_substrip96.npy")[4:-4, 4:-4].astype("f4")
+    columns = np.arange(template.shape[1])
+    bias, scatter = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(0, 0.01, template.shape)
+        stripes = stripe_rms * rng.standard_normal(len(columns))
+        image = (template * (1 + noise + stripes)).astype("f4")
+        edge = trace_edge(image, np.ones_like(image))
+        # Half of the rise is at column 698; it leans by 0.03 columns per row.
+        assert_allclose(edge.column.mean(), 694, atol=5)
+        assert_allclose(np.ptp(edge.column), 0.03 * len(template), atol=1.5)
+        error = denoise_sky(image, 0.01 * template, template > 0) / template - 1
+        bias.append(error.mean(axis=0))
+        scatter.append(np.std(error.mean(axis=0)[np.abs(columns - 694) > 60]))
+    near = np.abs(columns - 698) < 40
+    # The template has noise of its own, 0.15 % per column.
+    assert np.sqrt(np.mean(np.mean(bias, axis=0)[near] ** 2)) < 0.002 + 0.25 * stripe_rms
+    assert np.mean(scatter) < 0.0008 + 0.26 * stripe_rms
 
 
 def test_sky_of_a_real_star():

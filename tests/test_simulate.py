@@ -34,8 +34,9 @@ from soss_background.simulate.detector_effects import (
     integrate,
 )
 from soss_background.simulate.detector_effects import flat_field as draw_flat
+from soss_background.simulate.dispersed_sky import step_shift
 from soss_background.simulate.headers import Clock, Pointing
-from soss_background.simulate.scene import dither_offsets, step_shift
+from soss_background.simulate.scene import dither_offsets
 from soss_background.simulate.streams import random_stream
 from soss_background.simulate.stripes import stripe_pattern
 from soss_background.simulate.traces import get_trace

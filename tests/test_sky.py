@@ -114,7 +114,8 @@ def test_no_step_between_amplifiers(slope):
         sky = (truth + mean[bands] + noise * rng.standard_normal(shape)).astype("f4")
         weight = np.full(shape, 1 / noise**2, dtype="f4")
         stripes = (stripes - mean).astype("f4")
-        offsets = measure_band_offsets(sky, weight, stripes, bands, size)
+        strips = [slice(size * row, size * (row + 1)) for row in range(shape[0])]
+        offsets = measure_band_offsets(sky, weight, stripes, bands, strips)
         assert_allclose(offsets.sum(axis=0), 0, atol=1e-6)
         before.append(mean[1] - mean[0])
         after.append(before[-1] - (offsets[1] - offsets[0]))
@@ -122,17 +123,60 @@ def test_no_step_between_amplifiers(slope):
     assert np.std(gather_blocks(np.array(after), (1, 32)).mean(axis=-1)) < 0.5 * np.std(before)
 
 
-def test_offsets_of_amplifiers_that_share_their_stripes():
-    """The steps of the sky's own noise are not taken for stripes."""
-    rng, bands = np.random.default_rng(0), np.repeat([0, 1], 32)
+STRIPS = [slice(16 * row, 16 * row + 16) for row in range(64)]
+
+
+def continuous_sky(seed=0):
+    """Return strips of two bands of a sky with noise, without a jump, and what else is needed."""
+    rng = np.random.default_rng(seed)
     sky = (5 + 0.02 * rng.standard_normal((64, 512))).astype("f4")
     stripes = np.repeat(0.03 * rng.standard_normal((10, 1, 512)), 2, axis=1).astype("f4")
     weight = np.full(sky.shape, 0.02**-2, dtype="f4")
-    stripes -= stripes.mean(axis=0)
-    offsets = measure_band_offsets(sky, weight, stripes, bands, 16)
-    assert_allclose(offsets, 0, atol=1e-6)
-    weight[:32] = 0  # nothing is known of one side
-    assert_allclose(measure_band_offsets(sky, weight, stripes, bands, 16), 0, atol=1e-6)
+    return sky, weight, stripes - stripes.mean(axis=0), np.repeat([0, 1], 32), STRIPS
+
+
+def test_amplifiers_that_share_their_stripes():
+    """The noise of the sky is not taken for stripes of one of two amplifiers."""
+    assert_allclose(measure_band_offsets(*continuous_sky()), 0, atol=1.5e-3)
+
+
+@pytest.mark.parametrize("pedestal", [0.02, 0.1, -0.4])
+def test_a_pedestal_that_all_exposures_share(pedestal):
+    """It is measured, however large, since the sky has no jump."""
+    sky, *others = continuous_sky()
+    sky[32:] += pedestal
+    offsets = measure_band_offsets(sky, *others)
+    assert_allclose(offsets[1] - offsets[0], pedestal, atol=0.004)
+
+
+@pytest.mark.parametrize("unknown", [np.s_[:32], np.s_[28:], np.s_[:]])
+def test_a_side_that_is_unknown(unknown):
+    sky, weight, *others = continuous_sky()
+    sky[32:] += 0.1
+    weight[unknown] = 0
+    offsets = measure_band_offsets(sky, weight, *others)
+    assert_array_equal(offsets, 0)
+
+
+def test_the_edge_is_not_a_jump():
+    """Blocks that the leaning edge crosses are left out."""
+    sky, *others = continuous_sky()
+    rows, columns = np.indices(sky.shape)
+    sky += (2 / (1 + np.exp(-(columns - 200 - 0.4 * rows) / 3))).astype("f4")
+    assert_allclose(measure_band_offsets(sky, *others), 0, atol=4e-3)
+
+
+@pytest.mark.parametrize("row", [64, 50])
+def test_the_combined_sky_has_no_jump(row):
+    """A pedestal of one amplifier in all exposures does not reach the sky or the exposures."""
+    bands = [slice(0, row), slice(row, SHAPE[0])]
+    images, errors, flags, usable, _ = make_exposures(noise=0.05, stripe_rms=0.02)
+    images[:, row:] += 0.1
+    combined = combine(images, errors, flags, ~usable, bands)
+    near = error_of(combined)[row - 20 : row + 20]
+    assert abs(np.median(near[20:] - near[:20])) < 0.03
+    single = error_of(combine(images, errors, flags, ~usable))[row - 20 : row + 20]
+    assert np.median(single[20:] - single[:20]) > 0.07
 
 
 @pytest.mark.parametrize("slope", [0.0, -1.0, -2.0])

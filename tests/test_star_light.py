@@ -172,3 +172,28 @@ def test_unknown_cells():
     cells, noise, sources, _ = make_exposures()
     cells[1, 20:30] = noise[1, 20:30] = np.nan
     assert np.isfinite(model_star_light(cells, noise, sources)).all()
+
+
+@pytest.mark.parametrize("boundary", [48, 33])
+def test_two_amplifiers(boundary):
+    """Stripes of their own hardly spoil the model of the stars; a boundary at an odd row is fine."""
+    rng = np.random.default_rng(0)
+    cells, noise, sources, light = make_exposures(seed=4)
+    plain = left_in_sky(light - model_star_light(cells, noise, sources), sources)
+    bands = [slice(0, boundary), slice(boundary, SHAPE[0])]
+    for rows in bands:
+        cells[:, rows] += rng.normal(0, 0.05, (len(cells), 1, SHAPE[1])).astype("f4")
+    model = model_star_light(cells, noise, sources, bands)
+    left = left_in_sky(light - model, sources)
+    assert left < 1.6 * plain
+    assert left < 0.9 * left_in_sky(light - model_star_light(cells, noise, sources), sources)
+    assert np.isfinite(model).all()
+
+
+@pytest.mark.parametrize("rows", [4, 8, 16])
+def test_few_rows(rows):
+    """Too few for the rms of the stripes: the model stays finite."""
+    cells, noise, sources, _ = (part[:, 40 : 40 + rows] for part in make_exposures(seed=4))
+    for boundary in (rows // 2, rows - 1):
+        bands = [slice(0, boundary), slice(boundary, rows)]
+        assert np.isfinite(model_star_light(cells, noise, sources, bands)).all()

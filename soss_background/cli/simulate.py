@@ -33,7 +33,9 @@ def add_parser(commands):
     parser.add_argument("directory", type=Path, help="folder to write to")
     for name, (default, meaning) in SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), help=meaning, default=default)
+        # Only what the user gives overrides a family.
+        given = {"type": type(default), "default": argparse.SUPPRESS}
+        parser.add_argument(option, help=f"{meaning} (default: {default})", **given)
     parser.add_argument("--subarray", default="FULL", help="pixels read out", choices=SUBARRAYS)
     parser.add_argument(
         "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
@@ -44,7 +46,7 @@ def add_parser(commands):
         default=[],
         metavar="NUISANCE=FAMILY",
         help="family of a nuisance, such as stripes=white or wings=none; 'random' draws those of "
-        "all that are not named; may be repeated. Other options of this command still count.",
+        "all that are not named; may be repeated. Other options override families.",
     )
     parser.set_defaults(run=run)
 
@@ -62,16 +64,15 @@ def choose_simulation(options):
     """Return the `Simulation` of the options; raise ValueError for families that do not exist."""
     from soss_background.simulate import Simulation, choose_families, draw_simulation
 
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    given = {name: value for name, value in vars(options).items() if name in SETTINGS}
+    settings = {name: default for name, (default, _) in SETTINGS.items()} | given
     simulation = Simulation(window=SUBARRAYS[options.subarray], **settings)
     families = dict(word.split("=", 1) for word in options.family if "=" in word)
     unknown = [word for word in options.family if "=" not in word and word != "random"]
     if unknown:
         raise ValueError(f"--family {unknown[0]}: neither 'random' nor NUISANCE=FAMILY")
     if "random" in options.family:
-        simulation = draw_simulation(options.seed, simulation, **families)
+        simulation = draw_simulation(settings["seed"], simulation, **families)
     else:
         simulation = choose_families(simulation, **families)
-    # What the user sets wins over what a family draws.
-    chosen = {name: value for name, value in settings.items() if value != SETTINGS[name][0]}
-    return replace(simulation, **chosen)
+    return replace(simulation, **given)

@@ -1,6 +1,6 @@
 """Levels and stripes of exposures, from strips: runs of pixels along their columns.
 
-The sky hardly changes along a strip, and a strip is as narrow as a stripe. Each amplifier reads a
+The sky hardly changes along a strip, and a strip is one column wide. Each amplifier reads a
 band of rows, with stripes and a pedestal of its own.
 """
 
@@ -15,7 +15,7 @@ from soss_background.numerics.threads import split_rows
 __all__ = ["Levels", "guess_levels", "refine_levels", "split_bands"]
 
 # Pixels in a strip.
-STRIP = 16
+_STRIP = 16
 
 # Iterations of medians for the first guess.
 _MEDIAN_ROUNDS = 3
@@ -53,13 +53,18 @@ class Levels:
         return np.median(self.stripes, axis=(1, 2))
 
     @property
+    def _differences(self):
+        """Stripes without their mean over the exposures."""
+        return self.stripes - self.stripes.mean(axis=0)
+
+    @property
     def stripe_rms(self):
         """Median of the rms of the exposures' stripes in DN/s; None if there is one exposure."""
         n = len(self.stripes)
         if n == 1:
             return None
         # The mean stripe of the exposures is in the sky.
-        rms = np.sqrt(np.mean(np.var(self.stripes, axis=2), axis=1))
+        rms = np.sqrt(np.mean(np.var(self._differences, axis=2), axis=1))
         return float(np.median(rms) / np.sqrt(1 - 1 / n))
 
     @property
@@ -71,7 +76,7 @@ class Levels:
         number, _ = np.histogram(frequency, edges)
         if len(self.stripes) == 1 or not number.all():
             return None
-        power = np.mean(np.abs(np.fft.rfft(self.stripes)) ** 2, axis=(0, 1))
+        power = np.mean(np.abs(np.fft.rfft(self._differences)) ** 2, axis=(0, 1))
         mean, _ = np.histogram(frequency, edges, weights=power)
         if not mean.all():
             return None
@@ -80,7 +85,7 @@ class Levels:
 
     @property
     def common_stripe_variance(self):
-        """Variance of the mean stripe of all exposures, which remains in the sky, in (DN/s)^2."""
+        """Variance of the mean stripe of all exposures in (DN/s)^2, most of which is in the sky."""
         n = len(self.stripes)
         return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
 
@@ -91,7 +96,7 @@ class Levels:
         return matched
 
 
-def split_bands(bands, size=STRIP):
+def split_bands(bands, size=_STRIP):
     """Split bands of rows into blocks of at most ``size`` rows; return them, and their bands."""
     blocks, numbers = [], []
     for number, band in enumerate(bands):
@@ -127,11 +132,11 @@ def guess_levels(strips, bands):
     levels.scale /= levels.scale.mean()
     left = levels.match(strips, bands) - sky
     stripes = [nanmedian(left[:, bands == band], axis=1) for band in range(bands[-1] + 1)]
-    levels.stripes = _complete(np.stack(stripes, axis=1)) * levels.scale[:, None, None]
+    levels.stripes = _fill_bands(np.stack(stripes, axis=1)) * levels.scale[:, None, None]
     return levels
 
 
-def refine_levels(levels, sky, residuals, count, weight, bands):
+def refine_levels(levels, sky, residuals, count, weight, bands, strips):
     """
     Solve for levels and stripes by weighted means, until they converge.
 
@@ -148,6 +153,8 @@ def refine_levels(levels, sky, residuals, count, weight, bands):
         Weight of a pixel of each exposure.
     bands : ndarray of int, shape (my,)
         Number of the band of each strip.
+    strips : list of slice
+        Rows of each strip.
 
     Returns
     -------
@@ -156,8 +163,8 @@ def refine_levels(levels, sky, residuals, count, weight, bands):
     """
     known = count > 0
     # Average residuals, not pixels, since masks differ and the sky changes from pixel to pixel.
-    strips = np.divide(residuals, count, out=np.zeros_like(residuals), where=known)
-    for index, strip in enumerate(strips):
+    means = np.divide(residuals, count, out=np.zeros_like(residuals), where=known)
+    for index, strip in enumerate(means):
         strip += sky
         strip *= levels.scale[index]
         strip += levels.stripes[index, bands]
@@ -166,27 +173,27 @@ def refine_levels(levels, sky, residuals, count, weight, bands):
     for _ in range(_MAX_ROUNDS):
         previous = levels.stripes
         sky = np.zeros_like(total)
-        for index, strip in enumerate(strips):
+        for index, strip in enumerate(means):
             sky += weight[index] * count[index] * levels.match(strip, bands, index)
         sky /= np.where(total > 0, total, 1)
         scale, stripes = [], []
-        for strip, number, here in zip(strips, count, known, strict=True):
+        for strip, number, here in zip(means, count, known, strict=True):
             # Fit the level first: it includes a signal that stripes could fit as well.
             scale.append(np.median(strip[here] / sky[here]))
             left = np.where(here, strip - scale[-1] * sky, 0)
             sums, numbers = (np.add.reduceat(part, first) for part in (number * left, number))
             stripes.append(np.divide(sums, numbers, out=sums * np.nan, where=numbers > 0))
-        scale, stripes = np.array(scale, np.float32), _complete(np.array(stripes, np.float32))
+        scale, stripes = np.array(scale, np.float32), _fill_bands(np.array(stripes, np.float32))
         levels = Levels(scale / scale.mean(), stripes - stripes.mean(axis=0))
         if np.std(levels.stripes - previous) <= _SETTLED * np.std(previous):
             break
-    if len(strips) > 1:
-        offsets = measure_band_offsets(sky, total, levels.stripes, bands, STRIP)
+    if len(means) > 1:
+        offsets = measure_band_offsets(sky, total, levels.stripes, bands, strips)
         levels.stripes += levels.scale[:, None, None] * offsets.astype(np.float32)
     return levels
 
 
-def _complete(stripes):
+def _fill_bands(stripes):
     """Replace unknown stripes (NaN), shape (n, n_bands, nx), by the mean of the other bands."""
     mean = np.nan_to_num(nanmean(stripes, axis=1))[:, None]
     return np.where(np.isfinite(stripes), stripes, mean)

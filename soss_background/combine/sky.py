@@ -162,14 +162,11 @@ def combine_exposures(
     vetted = slice(None) if used.all() else np.flatnonzero(used)
     noise, flags = errors[vetted], summaries.flags
     light = _model_stars(means, noise, covered, vetted, cell_bands(bands))
-    blocks, numbers = split_bands(bands)
-    strips = zip(_fill(stack, exposures, light, pixels, blocks), used, strict=True)
-    levels = guess_levels(np.array([strip for strip, use in strips if use]), numbers)
+    filled = _fill(stack, exposures, light, pixels, split_bands(bands)[0])
+    strips = np.array([strip for strip, use in zip(filled, used, strict=True) if use])
     sigma = np.array([nanmedian(image) for image in noise]) * np.sqrt(np.prod(CELL))
     passes = _Passes(stack, vetted, sigma.astype(np.float32), bands)
-    sky, excess, *residuals = passes.compare(levels, n_sigma)
-    mean = np.array([nanmean(sky[rows], axis=0) for rows in blocks])
-    levels = refine_levels(levels, mean, *residuals, passes.weight(excess), numbers)
+    levels, sky, excess = passes.solve(strips, n_sigma)
     reference = flags & dqflags.pixel["REFERENCE_PIXEL"] > 0
     sky, variance, counts = passes.average(levels, sky, excess, n_sigma, reference)
     _leave_out(stack, np.flatnonzero(~used), reference)
@@ -302,6 +299,15 @@ class _Passes:
     def weight(self, excess):
         """Return the weights of exposures from their noise."""
         return 1 / (excess * self._sigma) ** 2
+
+    def solve(self, strips, n_sigma):
+        """Return the levels of exposures, from their strips; their sky at a guess; its scatter."""
+        blocks, numbers = split_bands(self._bands)
+        guess = guess_levels(strips, numbers)
+        sky, excess, *residuals = self.compare(guess, n_sigma)
+        mean = np.array([nanmean(sky[rows], axis=0) for rows in blocks])
+        weight = self.weight(excess)
+        return refine_levels(guess, mean, *residuals, weight, numbers, blocks), sky, excess
 
     def compare(self, levels, n_sigma):
         """

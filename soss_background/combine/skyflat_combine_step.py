@@ -90,9 +90,7 @@ class SkyflatCombineStep(SkyflatStep):
     def _combine(self, library, description):
         """Return the skyflat of a library of exposures."""
         headers, name = read_headers(library), description.name
-        flat_state = _flat_state(headers)
-        skyflat = SkyflatModel()
-        table = description.table.copy()
+        flat_state, skyflat, table = _flat_state(headers), SkyflatModel(), description.table.copy()
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be separated from the sky")
         names = {root_name(name) for name in self.exclude or []}

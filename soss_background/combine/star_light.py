@@ -153,7 +153,10 @@ def _standing_light(excess, known, stars, sigmas, level, dither, amplifier):
     mosaic = Mosaic(dither / _JOINED, count.shape[1:])
     stack = (joined / sigma, known, bright / sigma)
     stack = (part.astype(np.float32) for part in stack)
-    split = _Split(*stack, level / sigma, mosaic, amplifier[:: _JOINED[0]])
+    # An amplifier of less than a joined row has none.
+    joined_amplifier = np.unique(amplifier[:: _JOINED[0]], return_inverse=True)[1]
+    amplifier = np.repeat(joined_amplifier, _JOINED[0])[: shape[0]]
+    split = _Split(*stack, level / sigma, mosaic, joined_amplifier)
     sky, stripes, trust = split.solve()
     standing = sigma * expand_smoothly(sky, shape, _JOINED)
     along_rows = (stripes.shape[1], shape[1]), (1, _JOINED[1])
@@ -266,20 +269,25 @@ class _Split:
         A stripe is a free offset of the exposure, which corrects its level, plus a normal deviate.
         """
         total, weight = self._sum_columns(images)
-        trust = self.stiffness * weight / (weight + self.stiffness)
+        trust = weight if self.stiffness == 0 else weight / (weight / self.stiffness + 1)
         mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
         offset = np.sum(trust * mean, axis=(1, 2)) / np.maximum(trust.sum(axis=(1, 2)), 1e-3)
         offset = offset[:, np.newaxis, np.newaxis]
-        deviation = (total - offset * weight) / (weight + self.stiffness)
+        deviation = (total - offset * weight) / np.maximum(weight + self.stiffness, 1e-3)
         return offset + deviation, self.stiffness * np.vdot(deviation, deviation)
 
     def _measure_stiffness(self, images):
-        """Return the inverse variance of the stripes of exposures without sky and stars."""
+        """Return the inverse variance of the stripes of exposures, 0 if it is unknown."""
         total, weight = self._sum_columns(images)
-        mean = np.where(weight > _ENOUGH, total / np.maximum(weight, _ENOUGH), np.nan)
-        mean -= np.nanmedian(mean, axis=(1, 2), keepdims=True)
-        noise = np.median(1 / np.maximum(weight, _ENOUGH))
-        variance = mad_std(mean, ignore_nan=True) ** 2 - noise
+        enough = weight > _ENOUGH
+        deviations = [
+            exposure[known] / precision[known] - np.median(exposure[known] / precision[known])
+            for exposure, precision, known in zip(total, weight, enough, strict=True)
+            if known.any()
+        ]
+        if not deviations:
+            return np.float32(0)
+        variance = mad_std(np.concatenate(deviations)) ** 2 - np.median(1 / weight[enough])
         return np.float32(1 / max(variance, _LEAST_STRIPES**2))
 
     def _sum_columns(self, images):

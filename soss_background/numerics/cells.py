@@ -85,7 +85,7 @@ def _bin_rows(image, err, usable):
 def cell_bands(bands):
     """Return slices of rows of cells for slices of rows of pixels."""
     edges = [round(band.start / CELL[0]) for band in bands] + [-(-bands[-1].stop // CELL[0])]
-    return [slice(*pair) for pair in itertools.pairwise(edges)]
+    return [slice(first, last) for first, last in itertools.pairwise(edges) if last > first]
 
 
 def covered_cells(mask, usable):

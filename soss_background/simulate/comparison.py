@@ -85,7 +85,8 @@ def compare_with_truth(skyflat, truth):
                 )
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
         names = [Path(truth).parent / name for name in hdus["LEVELS"].data["filename"]]
-        images = _flat_field(names, hdus["REFFLAT"].data)
+        flat = hdus["REFFLAT" if "REFFLAT" in hdus else "FLAT"].data
+        images = _flat_field(names, flat)
         planes |= {"exposure": images[0].copy(), "median": plain_median(images)}
         return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
 

@@ -68,7 +68,7 @@ class PointSpread:
     Raises
     ------
     ValueError
-        If there is no such core or no such wings.
+        If there is no such core, no such wings, or no such scale of the wings.
     """
 
     core: str = "horns"
@@ -78,9 +78,12 @@ class PointSpread:
     wing_height: float = WING_HEIGHT
 
     def __post_init__(self):
-        """Check the names."""
+        """Check the names and the scale."""
         if self.core not in CORES or self.wings not in WINGS:
             raise ValueError(f"no core {self.core!r} or no wings {self.wings!r}")
+        least = {"power law": 1, "cut": 0, "exponential": 0}.get(self.wings, -np.inf)
+        if not self.wing_scale > least:
+            raise ValueError(f"wings {self.wings!r}: wing_scale must be greater than {least}")
 
 
 REFERENCE_SPREAD = PointSpread()

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.polynomial.legendre import legval
 
 from soss_background.detector import PWCPOS
-from soss_background.simulate.dispersed_sky import REFERENCE_SHAPE, sky_image, step_shift
-from soss_background.simulate.dispersed_sky import sky_structure as _structure
+from soss_background.simulate.dispersed_sky import REFERENCE_SHAPE, step_shift
 from soss_background.simulate.point_spread import (
     OVERSAMPLING,
     REACH,
@@ -27,12 +26,9 @@ from soss_background.simulate.traces import ORDERS, get_trace
 __all__ = [
     "SPECTRA",
     "Stars",
-    "_structure",
     "dither_offsets",
     "draw_stars",
-    "sky_image",
     "star_image",
-    "step_shift",
 ]
 
 # Full-frame position of the zeroth order, where the wavelength of order 1 extrapolates to 0.

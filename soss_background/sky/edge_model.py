@@ -18,12 +18,12 @@ __all__ = ["EdgeModel", "trace_edge"]
 # Rows of a band in which the edge is measured, and least number of bands.
 _BAND, _LEAST_BANDS = 32, 8
 
-# Smallest step that is taken for the edge: fraction of the sky, and significance among the steps of
+# Smallest rise that is taken for the edge: fraction of the sky, and significance among the rises at
 # all columns. The real edge rises by half of the sky; second edges are at most 2 % high.
 _LEAST_RISE, _SIGNIFICANCE = 0.05, 8.0
 
-# Standard deviation of the Gaussian derivative that measures the step at a column, in pixels.
-_STEP_SCALE = 8.0
+# Standard deviation of the Gaussian derivative that measures the rise at a column, in pixels.
+_RISE_SCALE = 8.0
 
 # Columns on both sides within which the shape of the edge is modelled, and their sampling.
 _REACH, _SAMPLING = 60.0, 0.5
@@ -82,7 +82,7 @@ def trace_edge(sky, weight):
     Returns
     -------
     edge : EdgeModel or None
-        The edge; None if no step of the sky is high and significant enough.
+        The edge; None if no rise of the sky is high and significant enough.
     """
     centres, profiles = _average_bands(sky, weight)
     first = _steepest_column(profiles)
@@ -100,15 +100,21 @@ def trace_edge(sky, weight):
             return None
         column, width = place(centres), np.exp(widening(centres))
     rise = _smooth_rise(np.median(_normalize(profiles, column, width, distance), axis=0), distance)
-    rows = np.arange(len(sky))
+    # Beyond the first and the last known band a polynomial means nothing.
+    half = len(sky) / _count_bands(len(sky)) / 2
+    rows = np.clip(np.arange(len(sky)), centres[0] - half, centres[-1] + half)
     return EdgeModel(place(rows), np.exp(widening(rows)), distance, rise)
+
+
+def _count_bands(rows):
+    """Return the number of bands of so many rows."""
+    return max(_LEAST_BANDS, rows // _BAND)
 
 
 def _average_bands(sky, weight):
     """Return the middle row and the column profile of each band of rows, without gaps."""
-    number = max(_LEAST_BANDS, len(sky) // _BAND)
     centres, profiles = [], []
-    for rows in np.array_split(np.arange(len(sky)), number):
+    for rows in np.array_split(np.arange(len(sky)), _count_bands(len(sky))):
         total = weight[rows].sum(axis=0)
         known = np.flatnonzero(total)
         if known.size:
@@ -119,11 +125,11 @@ def _average_bands(sky, weight):
 
 
 def _steepest_column(profiles):
-    """Return the column of the highest step of the sky, or None if none stands out."""
+    """Return the column of the highest rise of the sky, or None if none stands out."""
     profile = np.median(profiles, axis=0)
-    margin = int(2 * _STEP_SCALE)
-    rise = ndimage.gaussian_filter1d(profile, _STEP_SCALE, order=1, mode="nearest")
-    rise = rise[margin:-margin] * _STEP_SCALE * np.sqrt(2 * np.pi) / np.median(profile)
+    margin = int(2 * _RISE_SCALE)
+    rise = ndimage.gaussian_filter1d(profile, _RISE_SCALE, order=1, mode="nearest")
+    rise = rise[margin:-margin] * _RISE_SCALE * np.sqrt(2 * np.pi) / np.median(profile)
     if rise.size == 0 or rise.max() < max(_LEAST_RISE, _SIGNIFICANCE * mad_std(rise)):
         return None
     return float(margin + np.argmax(rise))
