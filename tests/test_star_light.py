@@ -176,7 +176,7 @@ def test_unknown_cells():
 
 @pytest.mark.parametrize("boundary", [48, 33])
 def test_two_amplifiers(boundary):
-    """Stripes of their own hardly spoil the model of the stars; a boundary at an odd row is fine."""
+    """Stripes of their own hardly spoil the model of stars; a boundary at an odd row is fine."""
     rng = np.random.default_rng(0)
     cells, noise, sources, light = make_exposures(seed=4)
     plain = left_in_sky(light - model_star_light(cells, noise, sources), sources)
