@@ -1,4 +1,4 @@
-"""Skies of simulated visits: ours, the limit, and ours with an ingredient taken away."""
+"""Skies of simulated visits: ours, the limit, and ours with an ingredient removed."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def our_sky(visit):
 
 def limit_sky(visit):
     """
-    Combine and denoise a visit from which true star light and stripes are taken away.
+    Combine and denoise a visit from which true star light and stripes are removed.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _no_edge(*_):
 _REFINE = sky.refine_levels
 _FIND = source_mask.find_sources
 
-# What is taken away, and what takes its place.
+# Each ingredient, and what replaces it.
 ABLATIONS = {
     "star light not subtracted": (sky, "model_star_light", _no_light),
     "no masks, no star light": (source_mask, "find_sources", _no_sources),
