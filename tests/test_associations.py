@@ -167,7 +167,9 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
     twin = tmp_path / "copy_rate.fits"
     shutil.copy(files[2], twin)
     results = set()
-    for order in itertools.permutations([*files[:3], cube_path, twin]):
+    for order in itertools.islice(
+        itertools.permutations([*files[:3], cube_path, twin]), 0, None, 7
+    ):
         (path,) = make_associations(order, tmp_path)["association"]
         results.add(Path(path).read_text())
     assert len(results) == 1
