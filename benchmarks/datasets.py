@@ -97,6 +97,8 @@ class Visit:
         Star light (persistence included), and 1/f stripes and pedestals in the exposures, in DN/s.
     window : `~soss_background.detector.Window`
         The pixels.
+    flat_error : float
+        Relative uncertainty of the flat reference file.
     """
 
     images: np.ndarray
@@ -106,6 +108,7 @@ class Visit:
     light: np.ndarray
     stripes: np.ndarray
     window: Window
+    flat_error: float
 
 
 def observe_visit(simulation):
@@ -136,7 +139,16 @@ def observe_visit(simulation):
         flags[i] = mean["dq"] | defects.flat_dq
         light[i] = exposure.light * response
         stripes[i] = mean_stripes / flat
-    return Visit(images, errors, flags, true_sky(simulation), light, stripes, window)
+    return Visit(
+        images,
+        errors,
+        flags,
+        true_sky(simulation),
+        light,
+        stripes,
+        window,
+        flat_uncertainty(simulation),
+    )
 
 
 def _average(exposure, simulation):

@@ -66,7 +66,8 @@ def limit_sky(visit):
 def _combine_and_denoise(visit, sources):
     exposures = list(zip(visit.images, visit.errors, visit.flags, sources, strict=True))
     bands = visit.window.amplifiers()
-    combined = sky.combine_exposures(exposures, Stack(len(exposures)), bands=bands)
+    stack = Stack(len(exposures))
+    combined = sky.combine_exposures(exposures, stack, bands=bands, flat_error=visit.flat_error)
     good = combined.dq & _BAD == 0
     return combined, smooth_sky.denoise_sky(combined.sky, combined.err, good)
 

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers import checksums, run_program, strun
+from helpers import checksums, edit_file, run_program, strun, write_small_exposures
 from jwst.datamodels import ModelLibrary
 from jwst.stpipe import Step
 from numpy.testing import assert_allclose, assert_array_equal
@@ -409,3 +409,20 @@ def test_a_changed_exposure_is_summarized_anew(visit, flat):
     skyflat = SkyflatCombineStep.call(library)
     assert (skyflat.dq[40:44, 40:48] & 1 == 1).all()
     assert np.isfinite(skyflat.bkg).all()
+
+
+def test_err_includes_that_of_the_flat(tmp_path):
+    """The uncertainty that flat_field records does not average over the exposures."""
+    paths = write_small_exposures(tmp_path, 4)
+    plain = SkyflatCombineStep.call(list(map(str, paths)))
+
+    def record(model):
+        model.var_flat = (0.02 * model.data) ** 2
+        model.meta.cal_step.flat_field = "COMPLETE"
+
+    for path in paths:
+        edit_file(path, record)
+    found = SkyflatCombineStep.call(list(map(str, paths)))
+    science = plain.dq & 2**31 == 0
+    added = np.sqrt((found.err**2 - plain.err**2)[science])
+    assert_allclose(np.median(added), 0.02 * np.median(plain.bkg[science]), rtol=0.05)

@@ -242,6 +242,18 @@ def test_inputs_are_untouched():
         assert_array_equal(part, copy)
 
 
+def test_errors_of_the_flat_do_not_average():
+    """ERR includes them, and the pulls of many skies have the right width."""
+    pulls = []
+    for seed in range(12):
+        images, errors, flags, usable, _ = make_exposures(seed, stripe_rms=0)
+        flat = np.random.default_rng(100 + seed).normal(1, 0.01, SHAPE)
+        exposures = list(zip((images * flat).astype("f4"), errors, flags, ~usable, strict=True))
+        combined = combine_exposures(exposures, Stack(len(images)), flat_error=0.01)
+        pulls.append(error_of(combined) / combined.err)
+    assert_allclose(1.4826 * np.median(np.abs(pulls)), 1, rtol=0.05)
+
+
 def test_outliers_are_left_out():
     images, errors, flags, usable, _ = make_exposures()
     usable[:] = True

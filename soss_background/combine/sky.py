@@ -103,6 +103,7 @@ def combine_exposures(
     summaries=None,
     bands=None,
     bad=None,
+    flat_error=0.0,
     n_sigma=5.0,
     hot_sigma=6.0,
     mad_threshold=0.05,
@@ -131,6 +132,8 @@ def combine_exposures(
         Rows that each amplifier reads; by default there is one.
     bad : ndarray of bool, shape (ny, nx), optional
         Pixels that are masked in all exposures.
+    flat_error : float or ndarray of float32, shape (ny, nx)
+        Relative 1-sigma uncertainty of the flat field, which all exposures share.
     n_sigma : float
         Deviation from the sky, in units of its uncertainty, above which a sample is left out.
     hot_sigma : float
@@ -171,7 +174,7 @@ def combine_exposures(
     sky, variance, counts = passes.average(levels, sky, excess, n_sigma, reference)
     _leave_out(stack, np.flatnonzero(~used), reference)
 
-    err = np.sqrt(variance + levels.common_stripe_variance)
+    err = np.sqrt(variance + levels.common_stripe_variance + (flat_error * sky) ** 2)
     err[~np.isfinite(sky)] = np.max(excess * sigma)
     sky, dq = _complete(sky, err, flags, reference, hot_sigma)
     sky[reference] = err[reference] = 0

@@ -110,6 +110,7 @@ class SkyflatCombineStep(SkyflatStep):
                 summaries=getattr(library, "summaries", None),
                 bands=window.amplifiers(),
                 bad=bad,
+                flat_error=_flat_error(library),
                 excluded=excluded,
                 **parameters,
             )
@@ -176,6 +177,18 @@ class _Exposures:
         progress = {"total": len(self._library), "unit": "exposure", "disable": None}
         for image in tqdm(iterate_images(self._library), "Reading exposures", **progress):
             yield image.data, image.err, image.dq, None if image.mask is None else image.mask == 0
+
+
+def _flat_error(library):
+    """Return the relative uncertainty of the flat field, which the first exposure records, or 0."""
+    with library:
+        first = library.borrow(0)
+        variance, data = first.var_flat, first.data
+        library.shelve(first, 0, modify=False)
+    if variance is None:
+        return 0.0
+    known = (variance > 0) & (data > 0)
+    return np.divide(np.sqrt(variance), data, out=np.zeros_like(data), where=known)
 
 
 def _flat_state(headers):
