@@ -19,7 +19,7 @@ from soss_background.simulate.comparison import sky_errors
 
 # Columns of the table: of the denoised sky, then of the combined sky before it.
 _COLUMNS = ("scatter", "99 %", "rms", "blocks", "edge", "BKG", "/ERR", "no sky")
-_DENOISED = ("scatter", "p99", "rms", "large_scale", "step")
+_DENOISED = ("scatter", "p99", "rms", "blocks", "edge")
 # Goals of the drawn visits: median, and worst.
 _GOALS = {
     "goal: median": (0.15, 0.50, 0.20, 0.12, 0.30, np.nan, 1.00, 0),

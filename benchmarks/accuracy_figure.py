@@ -55,7 +55,7 @@ def _stages(visit):
 
 def _draw_budget(ax, metrics):
     """Draw the errors of each stage as bars."""
-    kinds = {"scatter": "scatter", "large_scale": "32 x 32 blocks", "step": "at the edge"}
+    kinds = {"scatter": "scatter", "blocks": "32 x 32 blocks", "edge": "at the edge"}
     width = 0.8 / len(metrics)
     for index, (name, values) in enumerate(metrics.items()):
         places = np.arange(len(kinds)) + (index - 2) * width

@@ -29,7 +29,7 @@ def test_ten_full_exposures(tmp_path):
     _, ours = sky_errors(comparison.bkgdn, comparison.truth, comparison.science)
     for metric, value in ours.items():
         assert value < 0.5 * plain[metric], metric
-    limits = {"scatter": 0.18, "p99": 0.6, "rms": 0.3, "large_scale": 0.16, "step": 0.35}
+    limits = {"scatter": 0.18, "p99": 0.6, "rms": 0.3, "blocks": 0.16, "edge": 0.35}
     for metric, limit in limits.items():
         assert ours[metric] < limit, metric
     pull = comparison.bkg / np.median(comparison.bkg / comparison.truth) - comparison.truth

@@ -100,7 +100,7 @@ def test_sky_of_the_real_template(tmp_path):
     _, metrics = sky_errors(comparison.bkgdn, comparison.truth, comparison.science)
     assert metrics["scatter"] < 0.4
     assert metrics["rms"] < 0.6
-    assert metrics["step"] < 0.8
+    assert metrics["edge"] < 0.8
     shape = np.median(comparison.bkgdn[4:-4], axis=0)
     assert_allclose(shape[300] / shape[100], profile[860] / profile[660], rtol=0.02)
 

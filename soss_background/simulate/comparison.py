@@ -34,7 +34,7 @@ __all__ = [
 _BLOCK = 32
 
 # Columns on each side of the edge that are near it.
-_STEP_REACH = 40
+_EDGE_REACH = 40
 
 
 @dataclass
@@ -127,8 +127,8 @@ def sky_errors(sky, truth, science):
         Errors in % of the median true sky; NaN where there is none.
     metrics : dict of float
         ``scatter`` (1.4826 times the median absolute deviation), ``p99`` (99th percentile of the
-        absolute error), ``rms``, ``large_scale`` (rms of the medians of blocks of 32 x 32 pixels)
-        and ``step`` (rms within 40 columns of the sky's edge), all in % of the median true sky.
+        absolute error), ``rms``, ``blocks`` (rms of the medians of blocks of 32 x 32 pixels)
+        and ``edge`` (rms within 40 columns of the sky's edge), all in % of the median true sky.
     """
     finite = science & np.isfinite(sky)
     scale = np.median(sky[finite] / truth[finite])
@@ -136,13 +136,13 @@ def sky_errors(sky, truth, science):
     error[finite] = 100 * (sky[finite] / scale - truth[finite]) / np.median(truth[finite])
     values = error[finite]
     column = steepest_column(truth, science)
-    near = error[:, max(0, column - _STEP_REACH) : column + _STEP_REACH]
+    near = error[:, max(0, column - _EDGE_REACH) : column + _EDGE_REACH]
     metrics = {
         "scatter": mad_std(values),
         "p99": np.percentile(np.abs(values), 99),
         "rms": np.sqrt(np.mean(values**2)),
-        "large_scale": np.sqrt(np.mean(_block_medians(error) ** 2)),
-        "step": np.sqrt(np.nanmean(near**2)),
+        "blocks": np.sqrt(np.mean(_block_medians(error) ** 2)),
+        "edge": np.sqrt(np.nanmean(near**2)),
     }
     return error, {key: float(value) for key, value in metrics.items()}
 
@@ -159,8 +159,8 @@ def format_table(comparison):
     """Return a table of the errors of each plane as a string."""
     skies = {"median": comparison.median, "BKG": comparison.bkg, "BKGDN": comparison.bkgdn}
     lines = [
-        "Errors in per cent of the median sky, the best scale removed",
-        f"{'':8}{'scatter':>10}{'99 % of':>10}{'rms':>10}{'large':>10}{'step':>10}",
+        "Errors in percent of the median sky, the best scale removed",
+        f"{'':8}{'scatter':>10}{'99 %':>10}{'rms':>10}{'blocks':>10}{'edge':>10}",
     ]
     for name, sky in skies.items():
         _, metrics = sky_errors(sky, comparison.truth, comparison.science)
