@@ -214,3 +214,10 @@ def test_flagged_pixels_are_ignored():
         spoiled.bkg[bad] = value
         spoiled.dq[bad] |= np.uint32(dqflags.pixel[flag])
         assert_allclose(SkyflatDenoiseStep.call(spoiled).bkgdn, clean, atol=0.02)
+
+
+def test_no_factor_without_stripes():
+    """A single exposure does not show its stripes: the factor is unknown, not small."""
+    skyflat = make_skyflat()
+    skyflat.meta.skyflat.stripe_rms = None
+    assert SkyflatDenoiseStep.call(skyflat).meta.skyflat.noise_factor is None

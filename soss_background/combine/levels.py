@@ -25,9 +25,10 @@ _MEDIAN_ROUNDS = 3
 _MAX_ROUNDS = 30
 _SETTLED = 0.003
 
-# Frequencies, in cycles per column, over which the spectrum of the stripes is fitted, and number of
-# bins that are equally wide in the logarithm of the frequency.
-_FREQUENCIES, _BINS = (0.004, 0.25), 8
+# Frequencies, in cycles per column, over which the spectrum of the stripes is fitted, below those
+# where the noise of the pixels shows; number of bins that are equally wide in the logarithm of the
+# frequency; and indices from a random walk to white noise.
+_FREQUENCIES, _BINS, _SLOPES = (0.002, 0.06), 6, (-2.0, 0.0)
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Levels:
         if not mean.all():
             return None
         slope, _ = np.polyfit(np.log(edges[:-1] * edges[1:]) / 2, np.log(mean / number), 1)
-        return float(slope)
+        return float(np.clip(slope, *_SLOPES))
 
     @property
     def common_stripe_variance(self):

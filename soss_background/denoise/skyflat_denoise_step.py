@@ -69,10 +69,13 @@ class SkyflatDenoiseStep(SkyflatStep):
         return skyflat
 
     def _describe(self, skyflat, good):
-        """Store the smoothing, and the factor by which it lowers the noise."""
+        """Store the smoothing, and the factor by which it lowers noise, if stripes are known."""
         meta = skyflat.meta.skyflat
         meta.smoothing_rows, meta.smoothing_columns = self.sigma_rows, self.sigma_columns
-        variance = (meta.stripe_rms or 0) ** 2 / max(meta.n_samples or 1, 1)
+        meta.noise_factor = None
+        if meta.stripe_rms is None:
+            return
+        variance = meta.stripe_rms**2 / max(meta.n_samples or 1, 1)
         stripes = min(variance / np.median(skyflat.err[good]) ** 2, 1)
         columns = skyflat.bkg.shape[1]
         slope = -1.0 if meta.stripe_slope is None else meta.stripe_slope
