@@ -201,8 +201,9 @@ def measure_exposures(images, masks, bkg, err, coverage, science, bkgdn=None, sm
     if np.isfinite(tails).any():
         values["star_light"] = 100 * np.nanmean(tails) / level
     if number > 1:
-        difference, expected = _compare_halves(sums, counts, err)
         values["chi2"] = _chi2(squares, total, err)
+        difference, expected = _compare_halves(sums, counts, err)
+        del squares, sums, counts  # frames that the smoothing below can do without
         values["jackknife"] = 100 * _largest_median(difference) / level
         if bkgdn is not None and smoothing is not None:
             values["denoised_ratio"] = _denoised_ratio(difference, expected, bkgdn, smoothing)
@@ -231,9 +232,9 @@ def _chi2(squares, count, err):
 
 
 def _compare_halves(sums, counts, err):
-    """Return half of the difference of the skies of every other exposure, and its variance."""
+    """Return half the difference of the skies of every other exposure; its variance; reuse sums."""
     both = (counts > 0).all(axis=0) & (err > 0)
-    halves = np.divide(sums, counts, out=np.zeros_like(sums), where=both)
+    halves = np.divide(sums, counts, out=sums, where=both)
     # ERR is the uncertainty of the mean of all samples.
     product = 4 * np.where(both, counts[0].astype(np.float32) * counts[1], 1)
     variance = np.where(both, (err * counts.sum(axis=0)) ** 2 / product, 0)
@@ -248,14 +249,14 @@ def _denoised_ratio(difference, variance, bkgdn, smoothing):
     narrower = tuple(np.array(smoothing) / np.sqrt(2))
     expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(smoothing))
     # Stripes that all exposures share are in both halves, but narrower than the smoothing.
-    noise = (plane[_SOME][some] for plane in (smooth, _narrow_stripes(bkgdn, smoothing[1])))
     sigma = np.sqrt(expected[_SOME][some])
+    noise = (smooth[_SOME][some], _narrow_stripes(bkgdn, smoothing[1])[some])
     return np.hypot(*(_scatter(plane / sigma) for plane in noise))
 
 
 def _narrow_stripes(sky, sigma_columns):
-    """Return what a third of the smoothing along rows removes, averaged along columns."""
-    mean = gaussian_filter(sky, (_STRIPE_LENGTH, 0), "symmetric")
+    """Return what a third of the smoothing removes in some rows, averaged along columns."""
+    mean = gaussian_filter(sky, (_STRIPE_LENGTH, 0), "symmetric")[_SOME]
     sigma = (0, sigma_columns / 3)
     left = mean - gaussian_filter(mean, sigma, "symmetric")
     return left - gaussian_filter(left, sigma, "symmetric")
