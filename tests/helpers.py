@@ -17,6 +17,19 @@ from soss_background.steps.resources import few_collections
 
 BIN = Path(sys.executable).parent
 
+# Settings of a `Simulation` without stars, defects and noise.
+NOTHING_BUT_SKY = {
+    "star_density": 0,
+    "stripes": 0,
+    "flagged_hot": 0,
+    "unflagged_hot": 0,
+    "dead": 0,
+    "lost": 0,
+    "cosmic_rays": 0,
+    "photon_noise": False,
+    "read_noise": 0,
+}
+
 
 def strun(*arguments):
     """Run ``strun`` in this process; return the step."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from helpers import NOTHING_BUT_SKY
 from jwst.associations import load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.flatfield import flat_field
@@ -46,20 +47,7 @@ PIXEL = dqflags.pixel
 REAL = Path(__file__).parents[2] / "shared" / "real"
 SMALL = Window("FULL", 1900, 640, 48, 160)
 CORNER = Window("FULL", 0, 0, 40, 64)
-QUIET = Simulation(
-    window=SMALL,
-    n_exposures=2,
-    n_integrations=2,
-    star_density=0,
-    stripes=0,
-    flagged_hot=0,
-    unflagged_hot=0,
-    dead=0,
-    lost=0,
-    cosmic_rays=0,
-    photon_noise=False,
-    read_noise=0,
-)
+QUIET = Simulation(window=SMALL, n_exposures=2, n_integrations=2, **NOTHING_BUT_SKY)
 NOISY = Simulation(window=SMALL, n_exposures=2, n_integrations=2)
 
 

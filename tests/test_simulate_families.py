@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from astropy.io import fits
+from helpers import NOTHING_BUT_SKY
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst.datamodels import dqflags
 
@@ -38,20 +39,7 @@ PIXEL = dqflags.pixel
 # Rows on both sides of the border of two amplifiers; reference pixels are not among them.
 BORDER = Window("FULL", 504, 640, 16, 96)
 ROW = Window("FULL", 1846, 0, 1, 2048)
-QUIET = Simulation(
-    window=BORDER,
-    n_exposures=3,
-    n_integrations=2,
-    star_density=0,
-    stripes=0,
-    flagged_hot=0,
-    unflagged_hot=0,
-    dead=0,
-    lost=0,
-    cosmic_rays=0,
-    photon_noise=False,
-    read_noise=0,
-)
+QUIET = Simulation(window=BORDER, n_exposures=3, n_integrations=2, **NOTHING_BUT_SKY)
 choose = partial(choose_families, Simulation())
 
 
