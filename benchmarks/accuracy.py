@@ -46,12 +46,12 @@ def main():
             elif members:
                 print_group(group, members, pool)
     if not any(visits.values()):
-        print(f"No visit whose name contains {options.only!r}")
+        print(f"No visit has {options.only!r} in its name")
 
 
 def _read_options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="visits whose names contain this word")
+    parser.add_argument("--only", default="", help="only visits with this word in their name")
     parser.add_argument("--visits", type=int, default=30, help="number of visits drawn at random")
     parser.add_argument("--ablation", action="store_true", help="remove ingredients instead")
     parser.add_argument("--workers", type=int, default=2, help="processes, 4 GB each")
