@@ -55,7 +55,7 @@ def list_visits(n_drawn=30):
     Parameters
     ----------
     n_drawn : int, optional
-        Number of visits whose nuisances are all drawn at random.
+        Number of visits with all nuisances drawn at random.
 
     Returns
     -------

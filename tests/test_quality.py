@@ -50,17 +50,17 @@ name {0} high
 """
 
 
-def measure(images, masks, bkg, err, bkgdn=None):
+def measure(images, masks, bkg, err, bkgdn=None, window=WINDOW):
     """Measure exposures; None where there is nothing to measure."""
-    bkgdn = sky_image(WINDOW, structure=0) if bkgdn is None else bkgdn
-    planes = (images, masks, bkg, err, count_samples(masks), SCIENCE, bkgdn)
+    bkgdn = sky_image(window, structure=0) if bkgdn is None else bkgdn
+    planes = (images, masks, bkg, err, count_samples(masks), window, bkgdn)
     return measure_exposures(*planes, (12.0, 12.0))
 
 
-def observe(number=6, seed=1, light=0.0, masked=0.3):
+def observe(number=6, seed=1, light=0.0, masked=0.3, window=WINDOW):
     """Make exposures of a plain sky with their masks; return them with their mean and its error."""
     rng = np.random.default_rng(seed)
-    sky = sky_image(WINDOW, structure=0)
+    sky = sky_image(window, structure=0)
     images = sky + light + NOISE * rng.standard_normal((number, *sky.shape))
     masks = (rng.random(images.shape) < masked).astype(np.uint8)
     count = np.sum(masks == 0, axis=0)
@@ -209,6 +209,35 @@ def test_stripes_that_denoising_leaves(fraction):
     assert found["denoised_ratio"] < HIGHEST
 
 
+def _own_stripes(shape, rng):
+    """Draw a stripe for each column."""
+    return 0.05 * rng.standard_normal(shape[1])
+
+
+def _pedestal(_, rng):
+    """Draw a constant."""
+    return 0.03 * rng.standard_normal()
+
+
+@pytest.mark.parametrize("fault", [_own_stripes, _pedestal])
+def test_amplifiers_that_were_not_levelled(fault):
+    """Stripes or pedestals of two amplifiers whose mean is subtracted from both."""
+    window, rng = Window("FULL", 960, 600, 128, 256), np.random.default_rng(4)
+    images, masks, _, err = observe(window=window)
+    low, high = METRICS["stripes_left"].limits
+    for image in images:
+        left = fault(window.shape, rng)
+        for sign, band in zip((1, -1), window.amplifiers(), strict=True):
+            image[band] += sign * left
+    count = np.maximum(np.sum(masks == 0, axis=0), 1)
+    bkg = np.sum(images, axis=0, where=masks == 0) / count
+    assert measure(images, masks, bkg, err, window=window)["stripes_left"] > high
+    images, masks, bkg, err = observe(window=window)
+    good = measure(images, masks, bkg, err, window=window)["stripes_left"]
+    assert_allclose(good, np.sqrt(1 - 0.3), rtol=0.35)
+    assert low < good < high
+
+
 def test_halves_that_differ():
     """A glow in every other exposure, half of it in each of the two halves' deviations."""
     images, masks, bkg, err = observe()
@@ -230,7 +259,7 @@ def test_a_single_exposure():
     found = measure(*observe(number=1, masked=0.0))
     assert found["few_samples"] == 1
     assert {name for name, value in found.items() if value is None} == {
-        "chi2", "star_light", "denoised_ratio", "jackknife"
+        "chi2", "stripes_left", "star_light", "denoised_ratio", "jackknife"
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from helpers import NOTHING_BUT_SKY
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst.datamodels import dqflags
@@ -94,6 +95,30 @@ def test_what_does_not_exist_is_refused():
         PointSpread(core="square")
     with pytest.raises(ValueError, match="no spectra 'green'"):
         draw_stars(spectra="green")
+
+
+def test_the_truth_names_the_families(tmp_path):
+    chosen = {"stripes": "white", "wings": "none", "glow": "random"}
+    simulate_visit(tmp_path, choose_families(replace(QUIET, n_exposures=1), **chosen))
+    table = Table.read(tmp_path / "truth.fits", "FAMILIES")
+    assert list(table["nuisance"]) == list(chosen)
+    assert list(table["family"][:2]) == ["white", "none"]
+    assert table["family"][2] in FAMILIES["glow"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("seed", -1, "seed is -1: it must not be negative"),
+        ("n_exposures", 0, "n_exposures is 0: it must be positive"),
+        ("star_density", -3.0, "star_density is -3.0: it must not be negative"),
+        ("sky_level", float("nan"), "sky_level is nan, not a finite number"),
+        ("exposure_time", float("inf"), "exposure_time is inf, not a finite number"),
+    ],
+)
+def test_settings_that_cannot_be_simulated(name, value, fault):
+    with pytest.raises(ValueError, match=fault):
+        Simulation(**{name: value})
 
 
 def test_command_line(tmp_path, capsys):

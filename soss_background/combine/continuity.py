@@ -29,9 +29,6 @@ _LENGTH, _RMS = 24.0, 0.003
 # the pedestal of an amplifier.
 _FREE, _PEDESTAL = 1.0, 0.01
 
-# Change of the sky across the strips of one side, as a fraction, above which the edge crosses them.
-_EDGE = 0.02
-
 
 def measure_band_offsets(sky, weight, stripes, bands, strips):
     """
@@ -94,8 +91,7 @@ def _measure_jumps(values, weight, distance):
     jump, variance = np.zeros(values.shape[1]), np.full(values.shape[1], np.inf)
     for block, (value, precision) in enumerate(zip(values.T, weight.T, strict=True)):
         known = precision > 0
-        sides = [value[known & (above == side)] for side in (0, 1)]
-        if min(map(len, sides)) < 2 or max(map(np.ptp, sides)) > _EDGE:
+        if min(np.sum(known & (above == side)) for side in (0, 1)) < 2:
             continue
         noise = process[np.ix_(known, known)] + np.diag(1 / precision[known])
         solved = np.linalg.solve(noise, above[known])

@@ -69,7 +69,7 @@ class ExposureLibrary(ModelLibrary):
             del self._loaded_models[index]
 
     def finalize_result(self, *args):
-        """Finalize the exposures, whose pixels and so whose summaries stay as they are."""
+        """Finalize the exposures; their pixels, and so their summaries, do not change."""
         summaries = self.summaries
         super().finalize_result(*args)
         self.summaries = summaries

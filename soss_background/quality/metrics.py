@@ -6,6 +6,7 @@ from bottleneck import nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.numerics.cells import gather_blocks
+from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.edge import find_edge, has_edge_columns, right_of_edge
 from soss_background.steps.metric_ranges import Metric
@@ -20,6 +21,9 @@ _EDGE_REACH = 32
 
 # Fewest exposures at a pixel that measure its noise, or separate star light from sky.
 _FEW = 3
+
+# Fewest pixels of a column whose median can show a stripe.
+_FEWEST_PIXELS = 16
 
 # Percentile of the cells, from either end, that measures star light, which is bright and rare.
 _TAIL = 1
@@ -46,7 +50,14 @@ _OF_EXPOSURES = (
     "stripe_rms",
     "excess",
 )
-_OF_RESIDUALS = ("few_samples", "chi2", "star_light", "denoised_ratio", "jackknife")
+_OF_RESIDUALS = (
+    "few_samples",
+    "chi2",
+    "stripes_left",
+    "star_light",
+    "denoised_ratio",
+    "jackknife",
+)
 
 # The default ranges hold simulated visits of five to ten exposures, sparse to crowded.
 METRICS = {
@@ -70,6 +81,11 @@ METRICS = {
     "step_width": Metric("pixel", (10, 80), "10 to 90 % of the edge, near a row of FULL"),
     "few_samples": Metric("", (0, 0.75), "fraction of the pixels with fewer than three samples"),
     "chi2": Metric("", (0.5, 1.3), "reduced chi-square of the exposures about BKG"),
+    "stripes_left": Metric(
+        "",
+        (0, 1.5),
+        "stripes of amplifiers left in the exposures, over the noise of a column",
+    ),
     "star_light": Metric("%", (-0.3, 0.3), "remaining star light: asymmetry of the residuals"),
     "denoised_ratio": Metric(
         "",
@@ -178,12 +194,13 @@ def count_samples(masks):
     return sum((mask == 0).astype(np.int16) for mask in masks)
 
 
-def measure_exposures(images, masks, bkg, err, coverage, science, bkgdn=None, smoothing=None):
+def measure_exposures(images, masks, bkg, err, coverage, window, bkgdn=None, smoothing=None):
     """Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels."""
+    science = ~window.reference_pixels()
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
-    squares, tails, number = np.zeros_like(bkg), [], 0
+    squares, tails, stripes, number = np.zeros_like(bkg), [], [], 0
     for image, mask in zip(images, masks, strict=True):
         good = (mask == 0) & np.isfinite(image) & science
         if not good.any():
@@ -194,6 +211,9 @@ def measure_exposures(images, masks, bkg, err, coverage, science, bkgdn=None, sm
         squares += residual**2
         # The residuals of two samples are antisymmetric whatever the sky.
         tails.append(_asymmetry(residual, good & (coverage >= _FEW)))
+        # A pixel that one exposure shows is without residual.
+        several = np.where(good & (coverage > 1), residual, np.nan)
+        stripes += [_striping(several[band]) for band in window.amplifiers()]
         number += 1
     total = counts.sum(axis=0)
     values = dict.fromkeys(_OF_RESIDUALS)
@@ -202,6 +222,8 @@ def measure_exposures(images, masks, bkg, err, coverage, science, bkgdn=None, sm
         values["star_light"] = 100 * np.nanmean(tails) / level
     if number > 1:
         values["chi2"] = _chi2(squares, total, err)
+        if np.isfinite(stripes).any():
+            values["stripes_left"] = np.nanmedian(stripes)
         difference, expected = _compare_halves(sums, counts, err)
         del squares, sums, counts  # frames that the smoothing below can do without
         values["jackknife"] = 100 * _largest_median(difference) / level
@@ -220,6 +242,16 @@ def _asymmetry(residual, good):
     cells = total[number > 0] / number[number > 0]
     low, middle, high = np.percentile(cells, [_TAIL, 50, 100 - _TAIL])
     return high + low - 2 * middle
+
+
+def _striping(residual):
+    """Return the scatter of the columns' medians about 0 over that of noise; NaN is unknown."""
+    numbers, some = np.isfinite(residual).sum(axis=0), residual[_SOME]
+    found, noise = numbers >= _FEWEST_PIXELS, _scatter(some[np.isfinite(some)])
+    if not (found.any() and noise > 0):
+        return np.nan
+    medians = nanmedian(residual[:, found], axis=0) * np.sqrt(numbers[found] * 2 / np.pi)
+    return MAD_TO_SIGMA * np.median(np.abs(medians)) / noise
 
 
 def _chi2(squares, count, err):

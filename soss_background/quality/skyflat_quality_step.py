@@ -77,7 +77,7 @@ def _measure(skyflat, window):
         values |= measure_exposures(
             *planes,
             coverage,
-            ~window.reference_pixels(),
+            window,
             skyflat.bkgdn,
             None if None in smoothing else smoothing,
         )

@@ -56,7 +56,9 @@ def choose_families(simulation, **families):
         if family not in choices:
             raise ValueError(f"no family {family!r} of {nuisance}; there are {', '.join(choices)}")
         rng = random_stream(simulation.seed, f"{nuisance} {family}")
-        simulation = _change(simulation, choices[family](rng))
+        chosen = dict(simulation.families) | {nuisance: family}
+        changes = choices[family](rng) | {"families": tuple(chosen.items())}
+        simulation = _change(simulation, changes)
     return simulation
 
 
@@ -71,7 +73,7 @@ def _change(settings, changes):
 
 def draw_simulation(seed, simulation=None, **families):
     """
-    Draw a simulation whose nuisances are all of random families.
+    Draw a simulation with a random family of each nuisance.
 
     Parameters
     ----------

@@ -15,6 +15,10 @@ GROUP_TIMES = {"FULL": 10.73677, "SUBSTRIP256": 5.49416, "SUBSTRIP96": 2.21424}
 # Integration time, s, for which `Simulation.read_noise` is given.
 READ_NOISE_TIME = 100.0
 
+# Settings with limits.
+_POSITIVE = ("n_exposures", "n_integrations", "exposure_time", "sky_level", "step_contrast")
+_NOT_NEGATIVE = ("seed", "star_density", "stripes", "pedestals", "read_noise", "persistence")
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -104,6 +108,8 @@ class Simulation:
         Start of the first exposure, ISO 8601, UTC.
     program, observation, target : str
         Program and observation numbers, and the target's name (TARGPROP).
+    families : tuple of tuple of str
+        Nuisances and their families, where `choose_families` chose them; they change nothing.
     """
 
     seed: int = 1
@@ -153,11 +159,19 @@ class Simulation:
     program: str = "4479"
     observation: str = "001"
     target: str = "SKYFLAT-1"
+    families: tuple = field(default=(), compare=False)
 
     def __post_init__(self):
         """Raise ValueError for settings that cannot be simulated."""
-        if min(self.n_exposures, self.n_integrations) < 1 or self.exposure_time <= 0:
-            raise ValueError("exposures, integrations and exposure time must be positive")
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not np.isfinite(value):
+                raise ValueError(f"{name} is {value}, not a finite number")
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
 
     @property
     def integration_time(self):

@@ -79,6 +79,9 @@ def simulate_visit(directory, simulation=None):
     table = Table(rows=rows, names=("filename", "level", "contrast", "dither_x", "dither_y"))
     truth = _truth_images(simulation, defects, lights)
     truth.append(fits.BinTableHDU(table, name="LEVELS"))
+    if simulation.families:
+        families = Table(rows=simulation.families, names=("nuisance", "family"))
+        truth.append(fits.BinTableHDU(families, name="FAMILIES"))
     truth.writeto(directory / "truth.fits", overwrite=True)
     return write_association(directory, [row[0] for row in rows], simulation)
 
