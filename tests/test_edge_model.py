@@ -46,6 +46,14 @@ def test_the_edge_is_followed(name, stripes):
     assert_allclose(edge.image(SHAPE[1])[near], rise[near], atol=0.08)
 
 
+def test_the_width_is_followed():
+    """An edge that is twice as wide in the last rows as in the first."""
+    width = 3.5 * 2 ** np.linspace(0, 1, SHAPE[0])
+    image = sky(PLACES["straight"][0], width[:, np.newaxis])
+    edge = trace_edge(noisy(image, noise=0.02, stripes=0.0), np.ones(SHAPE, dtype="f4"))
+    assert_allclose(edge.width / edge.width.mean(), width / width.mean(), atol=0.1)
+
+
 def test_unknown_pixels_do_not_matter():
     place, width = PLACES["leaning"]
     image, weight = noisy(sky(place, width)), np.ones(SHAPE, dtype="f4")
