@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from jwst.pipeline import Spec2Pipeline
 
+from soss_background.io.files import note_inputs
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
@@ -49,6 +50,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         members = {"science": [], "background": []}
         for member in exp_product["members"]:
             members.setdefault(member["exptype"].lower(), []).append(member["expname"])
+            note_inputs(member["expname"])
         science = next(iter(members["science"]), None)
         background = members["background"] if science else []
         with background_skyflats(self.bkg_subtract, science, background):
