@@ -180,7 +180,7 @@ def test_a_run_with_names_that_no_header_holds(tmp_path):
         assert skyflat.meta.author == "Jose Muller"
         assert skyflat.meta.ref_file.flat.name.endswith("My Data/visite 1/plat_e.fits")
         assert skyflat.metadata["filename"][1] == "ete_rate.fits"
-        parameters = skyflat.meta.skyflat.runs[0]["parameters"]
+        parameters = skyflat.meta.skyflat.runs.instance[0]["parameters"]
         assert parameters["steps.skyflat_combine.author"] == "José Müller"
     assert result.meta.author == "José Müller"
 
@@ -305,7 +305,7 @@ def test_a_stopped_step(stopped_by, tmp_path, monkeypatch, caplog):
     assert isinstance(stopped.value, SystemExit)
     assert stopped.value.code == 128 + stopped_by
     assert [each.message for each in caplog.records if each.levelname == "ERROR"] == [
-        f"Stopped by {stopped_by.name}: nothing unfinished is left behind"
+        f"Stopped by {stopped_by.name}: only finished files are kept"
     ]
     del step, stopped
     assert not list(tmp_path.iterdir())

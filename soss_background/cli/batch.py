@@ -9,9 +9,6 @@ from pathlib import Path
 from soss_background.cli.console import print_table
 from soss_background.cli.options import add_output_dir, import_extra, positive_integer
 
-# Exit status of an interrupted program.
-INTERRUPTED = 130
-
 
 def add_parser(commands):
     """Add the subcommand that runs the pipeline on many associations."""
@@ -43,9 +40,14 @@ def run(options):
     folder = options.output_dir
     check_folder(folder)
     # A job that a user or a queue ends still writes its table.
-    stop = threading.Event()
+    stop, signals = threading.Event(), []
+
+    def end(number, _):
+        signals.append(number)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     settings = {"overwrite": options.overwrite, "stop": stop}
     with batch.open_client(options.scheduler, options.workers) as client:
         table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
@@ -55,5 +57,5 @@ def run(options):
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{summary}; see {folder / 'batch.ecsv'}")
     if counts["not done"]:
-        return INTERRUPTED
+        return 128 + signals[0]
     return 1 if counts["failed"] else 0

@@ -29,7 +29,7 @@ class StoppedError(SystemExit, KeyboardInterrupt):
 
     def __str__(self):
         """Return a line for the user."""
-        return f"Stopped by {self._name}: nothing unfinished is left behind"
+        return f"Stopped by {self._name}: only finished files are kept"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
+from types import MethodType
 from typing import ClassVar
 
 from jwst.pipeline import Spec2Pipeline
@@ -25,6 +26,13 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     input_suffixes: ClassVar = ("skyflatsubtract",)
 
     step_defs = Spec2Pipeline.step_defs | {"bkg_subtract": SkyflatSubtractStep}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in self.step_defs:
+            # jwst's own steps fail for names that FITS headers cannot hold, and save half files.
+            step = getattr(self, name)
+            step.save_model = MethodType(SkyflatMixin.save_model, step)
 
     @classmethod
     def get_config_reftype(cls):

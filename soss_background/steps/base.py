@@ -98,9 +98,8 @@ class SkyflatMixin:
 
     def _check_places(self, args):
         """Record the files that the user names; raise unless products can be written."""
-        note_inputs(args)
-        note_inputs(self.config_file)
-        for name, value in list_parameters(self).items():
+        note_inputs([args, self.config_file])
+        for name, value in self._run["parameters"].items():
             if name.rpartition(".")[2] not in ("output_dir", "output_file"):
                 note_inputs(value)
         for step in (self, *(getattr(self, name) for name in getattr(self, "step_defs", ()))):
