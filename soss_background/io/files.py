@@ -185,7 +185,7 @@ def explain_write_fault(path):
         yield
     except OSError as err:
         cause = one_line(err.strerror or err)
-        raise SkyflatError(f"{path}: cannot be written ({cause})") from err
+        raise SkyflatError(f"{Path(path).absolute()}: cannot be written ({cause})") from err
 
 
 @contextlib.contextmanager

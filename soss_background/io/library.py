@@ -85,7 +85,7 @@ class ExposureLibrary(ModelLibrary):
                 kind = plane.dtype.newbyteorder("=")
                 stored = StoredArray(self._folder, plane.shape, kind)
                 with explain_write_fault(self._folder):
-                    plane.astype(kind, copy=False).tofile(stored.path)
+                    stored.path.write_bytes(np.ascontiguousarray(plane, kind))
             return stored
 
         planes = {name: part for name, part in model.instance.items() if np.ndim(part) > 1}

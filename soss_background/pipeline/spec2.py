@@ -19,6 +19,11 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
 
     The pipeline combines background members of an association, which jwst ignores for SOSS, into a
     skyflat for this step.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        See `jwst.pipeline.Spec2Pipeline`.
     """
 
     class_alias = "skyflat_spec2"
