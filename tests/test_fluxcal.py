@@ -616,7 +616,7 @@ def test_command_line(table, tmp_path, monkeypatch, capsys):
         ("mean nothing.ecsv", "nothing.ecsv: no such file"),
         ("mean text.ecsv", "text.ecsv: cannot be read as an ECSV table"),
         ("mean empty.ecsv", "empty.ecsv: column radius is missing"),
-        ("mean good.ecsv -o good.ecsv", "good.ecsv is one of the inputs"),
+        ("mean good.ecsv -o good.ecsv", "good.ecsv is an input"),
         ("total good.ecsv --psf .", "good.ecsv: FILTER is F999W, none of NIRISS imaging"),
         ("total growth.ecsv --psf .", "no rate of any filter: .: 0 tables f090w_psf"),
         ("total growth.ecsv --psf nowhere", "nowhere: no such file or folder"),

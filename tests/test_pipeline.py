@@ -361,7 +361,7 @@ def test_an_old_product_stays_until_the_new_one_is_whole(skyflat, tmp_path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(SkyflatModel, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SkyflatError, match="nis_skyflatdenoise.fits: cannot be written .disk full"):
         SkyflatDenoiseStep.call(skyflat, output_file="nis.fits")
     assert old.read_text() == "old"
     assert list(tmp_path.iterdir()) == [old]

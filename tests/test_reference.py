@@ -495,7 +495,6 @@ def test_faults(library, tmp_path):
         r"is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-30 2024-03-01"},
         r"2024-01-01 is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-01 2024-01-01"},
         r"20240201 is no PEDIGREE": {"pedigree": "INFLIGHT 20240101 20240201"},
-        r"Loïc: a FITS header holds ASCII": {"author": "Loïc"},
         r"SUBSTRIP80 is none of the subarrays": {"subarray": "SUBSTRIP80"},
         r"ERR is not BKGDN or BKG": {"plane": "ERR"},
         r"one template at least": {"max_templates": 0},
@@ -565,7 +564,7 @@ def test_command_line(library, tmp_path):
     ("options", "message"),
     [
         (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
-        (["-o", "{skyflat}"], "is one of the skyflats, or their flat"),
+        (["-o", "{skyflat}"], "is an input"),
         (["-o", "bkg.fits", "--max-residual", "5"], "max_residual is 5.0, not a fraction"),
         (["-o", "bkg.fits", "--subarray", "FULL"], "its SUBSTRIP256 has not the pixels of FULL"),
     ],
@@ -593,5 +592,5 @@ def test_the_flat_is_not_written_over(tmp_path, capsys):
     before = checksums(["flat.fits"])
     for options in ([], ["--flat", "flat.fits"]):
         assert main(["reference", "s_skyflat.fits", "-o", "flat.fits", *options]) == 1
-        assert "flat.fits is one of the skyflats, or their flat" in capsys.readouterr().err
+        assert "flat.fits is an input" in capsys.readouterr().err
     assert checksums(["flat.fits"]) == before

@@ -119,9 +119,18 @@ def subtracted(series, skyflat, environment, tmp_path_factory):
 def not_subtracted(series, environment, tmp_path_factory):
     """Run it without a skyflat, where CRDS has no BKG reference file."""
     folder = tmp_path_factory.mktemp("not_subtracted")
+    # No FITS header can hold the name of this flat.
+    flat = folder / "visité 1" / "flat.fits"
+    flat.parent.mkdir()
+    flat.symlink_to(series.flat_path)
     with crds_at(environment, folder):
-        strun(PIPELINE, series.path, BOX)
+        strun(PIPELINE, series.path, BOX, f"--steps.flat_field.override_flat={flat}")
     return products(folder)
+
+
+def test_a_name_that_no_header_holds(not_subtracted):
+    for path in (not_subtracted.calints, not_subtracted.x1dints):
+        assert fits.getval(path, "R_FLAT").endswith("visite 1/flat.fits")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from soss_background.associations.tables import clean_columns, require_columns, select_exposures
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError, one_line
+from soss_background.io.files import check_output
 
 __all__ = ["download_exposures", "query_archive"]
 
@@ -142,6 +143,8 @@ def download_exposures(table, directory=".", *, login=False):
     sizes = [_read_size(*row) for row in zip(names, table["SIZE"], strict=True)]
     archive = _Archive(login)
     directory = Path(directory)
+    for name in names:
+        check_output(directory / name)
     directory.mkdir(parents=True, exist_ok=True)
     rows, lost = [], 0
     bar = {"desc": "Downloading", "unit": "B", "unit_scale": True, "disable": None}

@@ -21,6 +21,7 @@ from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_background_association
 from soss_background.io.dates import parse_date
 from soss_background.io.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
+from soss_background.io.files import check_folder
 
 __all__ = ["make_associations", "make_background_associations"]
 
@@ -81,12 +82,12 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
             raise SkyflatError(f"{name} is {value}, not from 0 to {largest}")
     if product_name and (Path(product_name).name != product_name or product_name[0] == "."):
         raise SkyflatError(f"{product_name}: no name of a product")
+    directory = Path(directory)
+    check_folder(directory)
     required = _GROUPED_BY if by_pwcpos is None else _GROUPED_BY | _PWCPOS
     headers = _collect(files, functools.partial(_read_blank_sky, required=required))
     by_path = {header["path"]: header for header in headers}
     groups = group_exposures(map(_as_exposure, headers), gap_days, by_pwcpos)
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     rows = []
     for index, group in enumerate(groups, 1):
         product = {"obs_group": group.number}
@@ -131,18 +132,18 @@ def make_background_associations(science, background, directory="."):
         If a table cannot be read, no exposure can be used, two science exposures would get the
         same association, or the subarrays differ.
     """
+    directory = Path(directory)
+    check_folder(directory)
     sciences = _collect(science, _read_rate)
     backgrounds = _collect(background, _read_rate, besides=sciences)
     for header in sciences:
         _check_subarrays(header, backgrounds)
-    directory = Path(directory)
     paths = [
         directory / f"{remove_suffix(header['path'].stem)[0]}_spec2_asn.json" for header in sciences
     ]
     for path, number in Counter(paths).items():
         if number > 1:
             raise SkyflatError(f"{path}: the association of {number} science exposures")
-    directory.mkdir(parents=True, exist_ok=True)
     rows = []
     for path, header in zip(paths, sciences, strict=True):
         save_background_association(path, header, backgrounds)

@@ -20,6 +20,7 @@ from soss_background.cli import (
     report,
     simulate,
 )
+from soss_background.io.signals import StoppedError, stop_in_one_line
 
 __all__ = ["main"]
 
@@ -39,12 +40,31 @@ def main(arguments=None):
     if options.arguments and options.run is not batch.run:
         parser.error(f"unrecognized arguments: {' '.join(options.arguments)}")
     try:
-        return options.run(options) or 0
+        with stop_in_one_line(_report):
+            return _run(options) or 0
     except (LookupError, OSError, ValueError) as err:
-        print(f"soss-background: {err}", file=sys.stderr)
+        _report(err)
         return 1
-    except KeyboardInterrupt:
-        return batch.INTERRUPTED
+    except StoppedError as stopped:
+        return stopped.code
+
+
+def _report(line):
+    """Print a line about the end of the program."""
+    print(f"soss-background: {line}", file=sys.stderr)
+
+
+def _run(options):
+    """Run a subcommand unless its output is among the files that it reads."""
+    from soss_background.io.files import check_output, note_inputs, protect_inputs
+
+    given = dict(vars(options))
+    outputs = [given.pop(name, None) for name in ("output", "plot")]
+    with protect_inputs():
+        note_inputs(list(given.values()))
+        for path in filter(None, outputs):
+            check_output(path)
+        return options.run(options)
 
 
 def _create_parser():

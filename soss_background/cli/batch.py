@@ -1,5 +1,6 @@
 """The subcommand ``soss-background batch``."""
 
+import functools
 import signal
 import threading
 from collections import Counter
@@ -7,9 +8,6 @@ from pathlib import Path
 
 from soss_background.cli.console import print_table
 from soss_background.cli.options import add_output_dir, import_extra, positive_integer
-
-# Exit status of an interrupted program.
-INTERRUPTED = 130
 
 
 def add_parser(commands):
@@ -36,24 +34,28 @@ def add_parser(commands):
 
 def run(options):
     """Run the pipeline on many associations; print and write a table of the results."""
-    from soss_background.io.files import check_folder
+    from soss_background.io.files import check_folder, save_whole
 
     batch = import_extra("batch", "batch")
     folder = options.output_dir
     check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     # A job that a user or a queue ends still writes its table.
-    stop = threading.Event()
+    stop, signals = threading.Event(), []
+
+    def end(number, _):
+        signals.append(number)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     settings = {"overwrite": options.overwrite, "stop": stop}
     with batch.open_client(options.scheduler, options.workers) as client:
         table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
         print_table(table)
-        table.write(folder / "batch.ecsv", overwrite=True)
+        save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{summary}; see {folder / 'batch.ecsv'}")
     if counts["not done"]:
-        return INTERRUPTED
+        return 128 + signals[0]
     return 1 if counts["failed"] else 0

@@ -1,5 +1,6 @@
 """The subcommand ``soss-background compare``."""
 
+import functools
 from pathlib import Path
 
 
@@ -19,9 +20,11 @@ def add_parser(commands):
 
 def run(options):
     """Print and draw the errors of a skyflat."""
+    from soss_background.io.files import save_whole
     from soss_background.simulate import comparison
 
     result = comparison.compare_with_truth(options.skyflat, options.truth)
     print(comparison.format_table(result))
-    comparison.draw_comparison(result).savefig(options.output, dpi=80)
+    figure = comparison.draw_comparison(result)
+    save_whole(functools.partial(figure.savefig, dpi=80), options.output)
     print(f"Figure: {options.output}")

@@ -1,14 +1,6 @@
-"""Printed output of subcommands, and a check of their output files."""
+"""Printed output of subcommands."""
 
-from pathlib import Path
-
-__all__ = ["check_no_input", "print_table", "round_table"]
-
-
-def check_no_input(output, inputs, what="the inputs"):
-    """Raise ValueError if an output file would replace one of the inputs."""
-    if output.resolve() in [Path(path).resolve() for path in inputs]:
-        raise ValueError(f"{output} is one of {what}")
+__all__ = ["print_table", "round_table"]
 
 
 def print_table(table):

@@ -33,7 +33,7 @@ def run(options):
         read_table(options.table), options.output_dir, login=options.login
     )
     copy = options.output_dir / options.table.name
-    if copy.resolve() != options.table.resolve():
+    if not (copy.exists() and copy.samefile(options.table)):
         save_whole(functools.partial(shutil.copyfile, options.table), copy)
     failed = results[results["STATUS"] == "failed"]
     for name, message in failed.iterrows("FILENAME", "MESSAGE"):

@@ -4,7 +4,7 @@ import argparse
 import functools
 from pathlib import Path
 
-from soss_background.cli.console import check_no_input, print_table, round_table
+from soss_background.cli.console import print_table, round_table
 from soss_background.cli.options import add_output, file_type
 from soss_background.detector import COLLECTING_AREA, GAIN
 
@@ -53,7 +53,7 @@ def _mean(options):
     if "count_rate" in mean.colnames:
         known = psf.find_psf(options.psf, mean.meta["FILTER"]) if options.psf else None
         draw = functools.partial(plots.draw_growth, table=mean, psf=known)
-    _finish(mean, draw, options, options.tables)
+    _finish(mean, draw, options)
 
 
 def _add_total(parts):
@@ -92,7 +92,7 @@ def _total(options):
         raise ValueError(f"{options.psf}: no such file or folder")
     totals = rates.total_rates(tables, find, tuple(options.radii), options.clearp)
     totals.meta["PSF"] = options.psf
-    _finish(totals, None, options, options.tables)
+    _finish(totals, None, options)
 
 
 def _add_expected(parts):
@@ -129,12 +129,10 @@ def _expected(options):
 
     settings = {"area": options.area, "gain": options.gain}
     table = expected.expected_rates(options.spectrum, options.throughputs, **settings)
-    inputs = [options.spectrum]
     if options.measured:
         totals = rates.read_table(options.measured, "filter", "count_rate", "error")
         table = rates.compare_rates(table, totals)
-        inputs.append(options.measured)
-    _finish(table, functools.partial(plots.draw_ratios, table=table), options, inputs)
+    _finish(table, functools.partial(plots.draw_ratios, table=table), options)
 
 
 def _positive(text):
@@ -145,23 +143,18 @@ def _positive(text):
     return number
 
 
-def _finish(table, draw, options, inputs):
+def _finish(table, draw, options):
     """Write, print and draw a table."""
     from soss_background.fluxcal.plots import save_picture
-    from soss_background.io.files import check_folder, save_whole
+    from soss_background.io.files import save_whole
 
-    paths = list(filter(None, (options.output, options.plot)))
-    for path in paths:
-        check_no_input(path, inputs)
-        check_folder(path.parent)
-        path.parent.mkdir(parents=True, exist_ok=True)
     if "missing" in table.colnames and "-" not in table["missing"]:
         raise ValueError(f"no rate of any filter: {'; '.join(sorted(set(table['missing'])))}")
     if options.plot:
         save_whole(functools.partial(save_picture, draw), options.plot)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _show(table)
-    print(f"See {' and '.join(map(str, paths))}")
+    print(f"See {' and '.join(map(str, filter(None, (options.output, options.plot))))}")
 
 
 def _show(table):

@@ -63,7 +63,6 @@ def run(options):
     from soss_background.associations.tables import query_index
     from soss_background.io.files import save_whole
 
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     names = ("programs", "after", "before")
     criteria = {name: getattr(options, name) for name in names if hasattr(options, name)}
     if options.index:

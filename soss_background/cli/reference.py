@@ -1,11 +1,8 @@
 """The subcommand ``soss-background reference``."""
 
-from soss_background.cli.console import check_no_input, print_table
+from soss_background.cli.console import print_table
 from soss_background.cli.options import add_skyflats, file_type, given, positive_integer
 from soss_background.detector import SUBARRAYS
-
-# Files that a reference file must not replace.
-_INPUTS = "the skyflats, or their flat"
 
 
 def add_parser(commands):
@@ -92,9 +89,7 @@ def run(options):
         "pedigree", "description",
     )  # fmt: skip
     skyflats = find_files(options.skyflats)
-    check_no_input(options.output, skyflats, _INPUTS)
     reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
-    check_no_input(options.output, table["FLAT"], _INPUTS)
     write_reference(reference, options.output)
     table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
     print_table(table)

@@ -75,7 +75,9 @@ class SkyflatCombineStep(SkyflatStep):
         libraries = self.open_exposures(inputs)
         if self.parent is None:
             self.check_excluded(libraries)
-        pairs = zip(libraries, describe_products(libraries), strict=True)
+        descriptions = describe_products(libraries)
+        self.check_outputs(*(each.name for each in descriptions))
+        pairs = zip(libraries, descriptions, strict=True)
         skyflats = [self._combine(*pair) for pair in pairs]
         return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 

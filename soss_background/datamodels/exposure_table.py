@@ -7,6 +7,7 @@ from astropy import units as u
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 from astropy.time import Time
 
+from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 
@@ -61,7 +62,7 @@ def describe_exposures(headers):
     """Return a row of METADATA per exposure; raise if a header lacks its pointing or time."""
     table = np.zeros(len(headers), dtype=_row_dtype())
     # FITS tables hold ASCII only.
-    table["filename"] = [header["name"].encode("ascii", "replace") for header in headers]
+    table["filename"] = [to_ascii(header["name"]) for header in headers]
     for column, (key, keyword, required) in _HEADER_COLUMNS.items():
         table[column] = [read_value(header, (key,), keyword, required) for header in headers]
     table["mid_time_mjd"] = [read_value(header, _TIME_KEYS, "MJD-AVG") for header in headers]

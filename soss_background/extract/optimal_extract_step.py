@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.table import Table
 from bottleneck import nanmedian
 
+from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.traces import SossTracesModel
 from soss_background.detector import GAIN
 from soss_background.errors import SkyflatError
@@ -163,6 +164,8 @@ class OptimalExtractStep(SkyflatStep):
 def _write_fits(table, path):
     """Write a table with its units unchanged: the FITS standard has no DN."""
     plain = table.copy()
+    texts = {key: value for key, value in table.meta.items() if isinstance(value, str)}
+    plain.meta |= {key: to_ascii(text) for key, text in texts.items()}
     for column in plain.columns.values():
         column.unit = None
     hdu = fits.table_to_hdu(plain)

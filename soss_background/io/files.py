@@ -1,23 +1,38 @@
-"""Atomic writing of files, and clear errors for faulty ones."""
+"""Atomic writing of files that the run has not read, and clear errors for faulty ones."""
 
 import contextlib
+import glob
 import os
+import re
+import shutil
+import socket
 import tempfile
 import warnings
+from contextvars import ContextVar
 from pathlib import Path
 
 from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
 
-from soss_background.errors import SkyflatError
+from soss_background.datamodels.header_text import ascii_headers, to_ascii
+from soss_background.errors import SkyflatError, one_line
 
 __all__ = [
     "allow_member_paths",
     "check_folder",
-    "ignore_file_warnings",
-    "save_whole",
+    "check_output",
     "explain_fault",
+    "explain_write_fault",
+    "ignore_file_warnings",
+    "note_inputs",
+    "protect_inputs",
+    "save_datamodel",
+    "save_whole",
+    "scratch_prefix",
 ]
+
+# Files that the run has read, by device and inode, which links share; None outside of a run.
+_INPUTS = ContextVar("_INPUTS", default=None)
 
 
 @contextlib.contextmanager
@@ -36,22 +51,141 @@ def ignore_file_warnings():
         yield
 
 
+@contextlib.contextmanager
+def protect_inputs():
+    """Record the files that are read within the context, which `save_whole` does not replace."""
+    if _INPUTS.get() is not None:
+        yield  # the run is part of another
+        return
+    token = _INPUTS.set(set())
+    try:
+        yield
+    finally:
+        _INPUTS.reset(token)
+
+
+def note_inputs(names):
+    """Record files that the run reads: a name, a wildcard, or lists of them; ignore all else."""
+    if isinstance(names, list | tuple | set):
+        for name in names:
+            note_inputs(name)
+    elif isinstance(names, str | Path) and _INPUTS.get() is not None:
+        for path in glob.glob(str(names)) or [names]:  # noqa: PTH207 - an absolute pattern
+            _INPUTS.get().update(_identify(path))
+
+
+def _identify(path):
+    """Return a set of the device and inode of a file, empty unless the file exists."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):  # a parameter need not be the name of a file
+        return set()
+    return {(status.st_dev, status.st_ino)}
+
+
+def check_output(path):
+    """Raise SkyflatError if a file cannot be written, or is an input of the run."""
+    with explain_write_fault(path):
+        if path.is_dir():
+            raise SkyflatError(f"{path}: a folder has this name")
+        if _identify(path) & (_INPUTS.get() or set()):
+            raise SkyflatError(f"{path} is an input: give another name or another folder")
+    check_folder(path.parent)
+
+
 def check_folder(folder):
-    """Raise OSError unless files can be written to a folder, which need not exist yet."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise OSError(f"{nearest}: not a folder")
-    if not os.access(nearest, os.W_OK):
-        raise OSError(f"{nearest}: cannot be written to")
+    """
+    Raise SkyflatError unless files can be written to a folder, which need not exist yet.
+
+    Hidden files that killed runs have left in it are removed.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        The folder.
+    """
+    with explain_write_fault(folder):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise SkyflatError(f"{nearest}: not a folder")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise SkyflatError(f"{nearest}: cannot be written to")
+    if nearest == folder:
+        with contextlib.suppress(OSError):  # a folder of other users
+            _sweep(folder)
+
+
+def scratch_prefix():
+    """Return the beginning of the names of hidden files in work, which names their process."""
+    return f".skyflat-{socket.gethostname()}-{os.getpid()}-"
+
+
+def _sweep(folder):
+    """Remove hidden files in work of processes of this machine that have ended."""
+    mine = re.compile(rf"\.skyflat-{re.escape(socket.gethostname())}-(\d+)-")
+    for path in folder.iterdir():
+        match = mine.match(path.name)
+        if not match or _is_alive(int(match[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid):
+    """Return whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def save_datamodel(model, path):
+    """Write a data model as `save_whole` does; strings of FITS headers are transliterated."""
+    context = contextlib.nullcontext() if path.suffix == ".asdf" else ascii_headers(model)
+    with context:
+        save_whole(model.save, path)
 
 
 def save_whole(save, path):
-    """Write a temporary file with ``save(partial)``; rename it to ``path`` when it is complete."""
-    # A data model records its file's name when it is saved: only the folder may differ.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        partial = Path(folder) / path.name
-        save(partial)
-        partial.replace(path)
+    """
+    Write a temporary file with ``save(partial)``; rename it to ``path`` when it is complete.
+
+    Parameters
+    ----------
+    save : callable
+        Writes the file whose path it gets.
+    path : `~pathlib.Path`
+        The file; its folder is created if needed.
+
+    Raises
+    ------
+    SkyflatError
+        If the file cannot be written, or is an input of the run.
+    """
+    check_output(path)
+    with explain_write_fault(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        settings = {"dir": path.parent, "prefix": scratch_prefix(), "ignore_cleanup_errors": True}
+        with tempfile.TemporaryDirectory(**settings) as folder:
+            # A data model records the name of its file in its header when it is saved.
+            partial = Path(folder) / f"{to_ascii(path.stem)}{path.suffix}"
+            save(partial)
+            partial.replace(path)
+
+
+@contextlib.contextmanager
+def explain_write_fault(path):
+    """Raise a SkyflatError with path and cause if writing fails."""
+    try:
+        yield
+    except OSError as err:
+        cause = one_line(err.strerror or err)
+        raise SkyflatError(f"{Path(path).absolute()}: cannot be written ({cause})") from err
 
 
 @contextlib.contextmanager
@@ -59,6 +193,7 @@ def explain_fault(path, fault="cannot be read"):
     """Raise a SkyflatError with the file and the fault if it is missing or reading it fails."""
     if not Path(path).is_file():
         raise SkyflatError(f"{path}: no such file")
+    note_inputs(path)
     try:
         with ignore_file_warnings():
             yield

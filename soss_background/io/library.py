@@ -9,6 +9,7 @@ from jwst.datamodels import ModelLibrary
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.files import explain_write_fault
 from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import average_integrations, usable_pixels
 from soss_background.numerics.threads import map_parallel, split_rows
@@ -83,7 +84,8 @@ class ExposureLibrary(ModelLibrary):
             if not (stored and isinstance(plane.base, mmap.mmap) and plane.filename == stored.path):
                 kind = plane.dtype.newbyteorder("=")
                 stored = StoredArray(self._folder, plane.shape, kind)
-                plane.astype(kind, copy=False).tofile(stored.path)
+                with explain_write_fault(self._folder):
+                    stored.path.write_bytes(np.ascontiguousarray(plane, kind))
             return stored
 
         planes = {name: part for name, part in model.instance.items() if np.ndim(part) > 1}

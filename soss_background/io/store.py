@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from soss_background.io.files import explain_write_fault, scratch_prefix
 from soss_background.numerics.threads import map_parallel
 
 __all__ = ["Stack", "StoredArray"]
@@ -18,9 +19,10 @@ class StoredArray:
     """An array in a file without header (``path``), deleted with the array and its last map."""
 
     def __init__(self, folder, shape, dtype):
-        handle, path = tempfile.mkstemp(prefix=".skyflat-", dir=folder)
-        os.truncate(handle, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        os.close(handle)
+        with explain_write_fault(folder):
+            handle, path = tempfile.mkstemp(prefix=scratch_prefix(), dir=folder)
+            os.truncate(handle, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            os.close(handle)
         # Resolve links, since the file name of a map is resolved too.
         self.path = Path(path).resolve()
         self._shape, self._dtype = shape, dtype
@@ -37,7 +39,7 @@ class StoredArray:
         n, ny, nx = self._shape
         indices, rows = np.atleast_1d(np.arange(n)[indices]), range(ny)[rows]
         values = np.broadcast_to(values, (len(indices), len(rows), nx))
-        with self.path.open("r+b") as file:
+        with explain_write_fault(self.path.parent), self.path.open("r+b") as file:
             for index, plane in zip(indices, values, strict=True):
                 file.seek((index * ny + rows.start) * nx * np.dtype(self._dtype).itemsize)
                 file.write(np.ascontiguousarray(plane, dtype=self._dtype))

@@ -63,6 +63,7 @@ class SkyflatMaskStep(SkyflatStep):
                 f"{len(libraries)} products: mask the exposures of one at a time, or run "
                 "SkyflatPipeline"
             )
+        self.check_outputs(*(header["name"] for header in read_headers(libraries[0])))
         self._mask(libraries[0])
         return libraries[0]
 

@@ -1,9 +1,11 @@
 """The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
+from types import MethodType
 from typing import ClassVar
 
 from jwst.pipeline import Spec2Pipeline
 
+from soss_background.io.files import note_inputs
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
@@ -17,6 +19,11 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
 
     The pipeline combines background members of an association, which jwst ignores for SOSS, into a
     skyflat for this step.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        See `jwst.pipeline.Spec2Pipeline`.
     """
 
     class_alias = "skyflat_spec2"
@@ -24,6 +31,13 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     input_suffixes: ClassVar = ("skyflatsubtract",)
 
     step_defs = Spec2Pipeline.step_defs | {"bkg_subtract": SkyflatSubtractStep}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in self.step_defs:
+            # jwst's own steps fail for names that FITS headers cannot hold, and save half files.
+            step = getattr(self, name)
+            step.save_model = MethodType(SkyflatMixin.save_model, step)
 
     @classmethod
     def get_config_reftype(cls):
@@ -49,6 +63,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         members = {"science": [], "background": []}
         for member in exp_product["members"]:
             members.setdefault(member["exptype"].lower(), []).append(member["expname"])
+            note_inputs(member["expname"])
         science = next(iter(members["science"]), None)
         background = members["background"] if science else []
         with background_skyflats(self.bkg_subtract, science, background):

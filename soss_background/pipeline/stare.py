@@ -115,6 +115,8 @@ class SossStarePipeline(SkyflatPipelineBase):
         step, images = self.skyflat_subtract, {}
         members = sort_members(self.load_as_level2_asn(init), init)
         (science,) = members["science"]
+        is_model = isinstance(science, JwstDataModel)
+        self.check_outputs(science.meta.filename if is_model else science)
 
         def keep(subtraction):
             images["The exposure, mean of the integrations"] = subtraction.image

@@ -13,7 +13,7 @@ from soss_background import __version__
 from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
 from soss_background.io.dates import parse_date
-from soss_background.io.files import save_whole
+from soss_background.io.files import save_datamodel
 from soss_background.io.templates import PLANE_KEYWORD
 from soss_background.reference.candidates import MATCH, Candidates
 from soss_background.reference.merging import average_skies
@@ -96,9 +96,9 @@ def make_reference(
     _check_fractions(merge_below=merge_below, max_residual=max_residual)
     texts = {
         "useafter": _check_useafter(useafter),
-        "author": _check_text(author),
+        "author": author,
         "pedigree": _check_pedigree(pedigree),
-        "description": _check_text(description),
+        "description": description,
     }
     skyflats = Candidates(skyflats, SUBARRAYS[subarray], flat)
     skies = skyflats.survey()
@@ -144,8 +144,7 @@ def write_reference(reference, path):
     path = Path(path)
     if path.suffix != ".fits":
         raise SkyflatError(f"{path} does not end in .fits")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_whole(reference.save, path)
+    save_datamodel(reference, path)
 
 
 def _check_choices(subarray, plane, max_templates):
@@ -165,13 +164,6 @@ def _check_fractions(**thresholds):
             raise SkyflatError(
                 f"{name} is {value}, not a fraction of the sky from 0 to {_MOST} (0.05 is 5 %)"
             )
-
-
-def _check_text(text):
-    """Return a string; raise unless a header can hold it."""
-    if text is not None and not (text.isascii() and text.isprintable()):
-        raise SkyflatError(f"{text}: a FITS header holds ASCII text of one line only")
-    return text
 
 
 def _check_useafter(text):

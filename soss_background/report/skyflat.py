@@ -250,7 +250,6 @@ def write_reports(skyflats, output):
     check_folder(output.parent)
     for path in skyflats:
         open_skyflat(path).close()
-    output.parent.mkdir(parents=True, exist_ok=True)
     verdicts, rows = {}, []
     for path in skyflats:
         report = report_skyflat(path)

@@ -7,6 +7,7 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 
 from soss_background.io.associations import save_association
+from soss_background.io.files import save_datamodel
 from soss_background.simulate.detector_effects import pixel_flags
 from soss_background.simulate.headers import header, instrument, integration_times, subarray
 
@@ -82,7 +83,7 @@ def write_exposure(
         if images.ndim == 3:
             times = integration_times(simulation, number)
             model.int_times = np.array(times, dtype=model.get_dtype("int_times"))
-        model.save(path)
+        save_datamodel(model, path)
     return path
 
 
@@ -118,7 +119,7 @@ def write_flat(path, flat, dq, simulation):
         del meta["instrument"]["pupil_position"]
         model.update({"meta": meta})
         model.add_history_entry("Drawn at random by soss_background.simulate.")
-        model.save(path)
+        save_datamodel(model, path)
     return path
 
 

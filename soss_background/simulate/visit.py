@@ -10,6 +10,7 @@ from astropy.table import Table
 from stdatamodels.jwst.datamodels import dqflags
 from tqdm import tqdm
 
+from soss_background.io.files import check_folder, save_whole
 from soss_background.simulate.detector_effects import (
     SNOWBALL_TIME,
     cosmic_rays,
@@ -62,7 +63,8 @@ def simulate_visit(directory, simulation=None):
         The association file.
     """
     simulation = simulation or Simulation()
-    directory = _make_directory(directory)
+    directory = Path(directory)
+    check_folder(directory)
     defects = draw_defects(simulation)
     number = simulation.n_exposures
     rows, lights = [], np.zeros((number, *simulation.window.shape), dtype=np.float32)
@@ -82,7 +84,7 @@ def simulate_visit(directory, simulation=None):
     if simulation.families:
         families = Table(rows=simulation.families, names=("nuisance", "family"))
         truth.append(fits.BinTableHDU(families, name="FAMILIES"))
-    truth.writeto(directory / "truth.fits", overwrite=True)
+    save_whole(truth.writeto, directory / "truth.fits")
     return write_association(directory, [row[0] for row in rows], simulation)
 
 
@@ -193,7 +195,8 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
         The ``_rateints`` file.
     """
     simulation = replace(simulation, n_exposures=1)
-    directory = _make_directory(directory)
+    directory = Path(directory)
+    check_folder(directory)
     defects = draw_defects(simulation)
     light = _star_light(simulation, _draw_field(simulation))
     star = Stars(*(np.array([value]) for value in (0.0, 0.0, target_flux, TARGET_TEMPERATURE)))
@@ -210,7 +213,7 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
     truth.append(fits.ImageHDU(target, name="TARGET"))
     table = Table([np.arange(len(curve)) + 1, curve], names=("integration", "brightness"))
     truth.append(fits.BinTableHDU(table, name="TRANSIT"))
-    truth.writeto(directory / "time_series_truth.fits", overwrite=True)
+    save_whole(truth.writeto, directory / "time_series_truth.fits")
     return path
 
 
@@ -280,12 +283,6 @@ def _draw_snowballs(simulation, exposure, integration, dq):
     core, excess = snowballs(simulation.window, number, time, rng)
     dq[core] |= PIXEL["JUMP_DET"] | PIXEL["DO_NOT_USE"]
     return excess
-
-
-def _make_directory(directory):
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 def variations(simulation):

@@ -15,7 +15,16 @@ from stdatamodels.jwst import datamodels
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import member_paths, open_libraries, read_header
-from soss_background.io.files import ignore_file_warnings, save_whole
+from soss_background.io.files import (
+    check_folder,
+    check_output,
+    ignore_file_warnings,
+    note_inputs,
+    protect_inputs,
+    save_datamodel,
+    save_whole,
+)
+from soss_background.io.signals import stop_in_one_line
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
 from soss_background.steps.provenance import (
     describe_command,
@@ -72,16 +81,39 @@ class SkyflatMixin:
 
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
-        if not isinstance(self.parent, SkyflatMixin):
+        is_outermost = not isinstance(self.parent, SkyflatMixin)
+        if is_outermost:
             # Before jwst's own steps change what they were given.
             self._run = self._describe_run(name_inputs(args))
+        limits = limit_resources() if self.parent is None else nullcontext()
         try:
-            with limit_resources() if self.parent is None else nullcontext():
+            with protect_inputs(), stop_in_one_line(log.error), limits:
+                if is_outermost:
+                    self._check_places(args)
                 return super().run(*args)
         except SkyflatError as err:
             if not isinstance(self.parent, SkyflatPipelineBase):
                 log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
             raise
+
+    def _check_places(self, args):
+        """Record the files that the user names; raise unless products can be written."""
+        note_inputs([args, self.config_file])
+        for name, value in self._run["parameters"].items():
+            if name.rpartition(".")[2] not in ("output_dir", "output_file"):
+                note_inputs(value)
+        for step in (self, *(getattr(self, name) for name in getattr(self, "step_defs", ()))):
+            if step.save_results or step.output_file or step.output_dir:
+                check_folder(Path(step.make_output_path("name.fits")).parent)
+            if step.output_file:
+                # `run` sets the suffix later.
+                suffix = step.suffix or step.default_suffix()
+                check_output(Path(step.make_output_path(step.output_file, suffix=suffix)))
+
+    def check_outputs(self, *names):
+        """Raise, before any work is done, unless products named after these can be written."""
+        for name in names if self.save_results else ():
+            check_output(Path(self.make_output_path(self.search_attr("output_file") or name)))
 
     def finalize_result(self, result, reference_files_used):
         """Record versions, reference files, logs and the run, even if CRDS cannot be reached."""
@@ -127,8 +159,9 @@ class SkyflatMixin:
         """Return a `ModelLibrary` for each product of the step's inputs, see `open_libraries`."""
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
-        libraries = open_libraries([self.make_input_path(item) for item in inputs], self.scratch())
-        self._input_paths = {path for library in libraries for path in member_paths(library)}
+        inputs = [self.make_input_path(item) for item in inputs]
+        libraries = open_libraries(inputs, self.scratch())
+        note_inputs([inputs, *(member_paths(library) for library in libraries)])
         return libraries
 
     def scratch(self):
@@ -142,12 +175,9 @@ class SkyflatMixin:
         folder : `~pathlib.Path` or None
             The folder; None if ``in_memory`` is set.
         """
-        output_dir = self.search_attr("output_dir")
-        folder = Path(os.path.expandvars(output_dir or ".")).expanduser()
-        if output_dir and not os.access(folder, os.W_OK):
-            raise SkyflatError(f"{folder}: cannot be written to")
         if self.in_memory or getattr(self.parent, "in_memory", False):
             return None
+        folder = Path(self.make_output_path("name.fits")).parent
         return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
@@ -168,9 +198,7 @@ class SkyflatMixin:
             suffix=suffix,
             **({"idx": idx, **components} if output_file else {}),
         )
-        if Path(path).resolve() in self.search_attr("_input_paths", ()):
-            raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
-        save_whole(model.save, Path(path))
+        save_datamodel(model, Path(path))
         log.info("Saved model in %s", path)
         return path
 
@@ -202,6 +230,7 @@ class SkyflatStep(SkyflatMixin, Step):
         exposure = self.prepare_output(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
+        self.check_outputs(exposure.meta.filename)
         return exposure
 
     def open_skyflat(self, init):
@@ -212,14 +241,15 @@ class SkyflatStep(SkyflatMixin, Step):
         skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
         if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
             raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
+        self.check_outputs(skyflat.meta.filename)
         return skyflat
 
     def _look_into(self, init):
-        """Return an input, its name and the kind of its model; remember its file as an input."""
+        """Return an input, its name and the kind of its model."""
         if isinstance(init, datamodels.JwstDataModel):
             return init, init.meta.filename, init.meta.model_type
         path = Path(self.make_input_path(str(init)))
-        self._input_paths = {path.resolve()}
+        note_inputs(path)
         return path, path, read_header(path).get("meta.model_type")
 
 

@@ -59,7 +59,6 @@ def characterize(skyflats, folder):
         raise SkyflatError(
             f"{len(survey.skies)} different skyflats: a comparison takes {_FEWEST} or more"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     tables, figures = _compare(survey)
     try:
         brightness = _predict(survey.table)
