@@ -1,11 +1,11 @@
 """Exposures: opened from any form of input, checked, and reduced to images."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jwst.associations import AssociationNotValidError, load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
@@ -15,17 +15,18 @@ from soss_background.datamodels.exposure_table import (
     describing_values,
     summarize,
 )
-from soss_background.datamodels.names import product_name
+from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group, show
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.files import allow_member_paths, ignore_file_warnings
+from soss_background.io.associations import is_association, read_association
+from soss_background.io.files import ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
 
 __all__ = [
     "Description",
-    "OBSERVATION",
     "REQUIRED",
     "borrow_image",
+    "describe_members",
     "describe_products",
     "find_fault",
     "find_pwcpos",
@@ -51,13 +52,6 @@ REQUIRED = {
     "meta.subarray.name": ("SUBARRAY", None),
 }
 
-# Metadata that exposures of one observation share.
-OBSERVATION = {
-    "meta.observation.program_number": ("PROGRAM", None),
-    "meta.target.proposer_name": ("TARGPROP", None),
-    "meta.observation.observation_number": ("OBSERVTN", None),
-}
-
 _IDENTITY = [
     f"meta.observation.{key}"
     for key in (
@@ -79,7 +73,7 @@ def open_libraries(inputs, folder=None):
     Parameters
     ----------
     inputs : list
-        One association file, one `~jwst.datamodels.ModelLibrary`, or files and models, which are
+        Association files, one `~jwst.datamodels.ModelLibrary`, or files and models, which are
         copied.
     folder : str or `~pathlib.Path`, optional
         Folder for the pixels of changed exposures; by default they stay in memory.
@@ -87,7 +81,7 @@ def open_libraries(inputs, folder=None):
     Returns
     -------
     libraries : list of `~jwst.datamodels.ModelLibrary`
-        One for each product of an association, else a single one. Files are read when borrowed.
+        One for each product of the associations, else a single one. Files are read when borrowed.
 
     Raises
     ------
@@ -96,8 +90,12 @@ def open_libraries(inputs, folder=None):
     """
     if not inputs:
         raise SkyflatError("No exposures are given")
-    if len(inputs) == 1 and _is_association(inputs[0]):
-        libraries = _from_association(Path(inputs[0]), folder)
+    if all(map(is_association, inputs)):
+        libraries = [each for path in inputs for each in _from_association(Path(path), folder)]
+    elif any(map(is_association, inputs)):
+        raise SkyflatError(
+            f"{next(filter(is_association, inputs))}: give associations or exposures, not both"
+        )
     elif len(inputs) == 1 and isinstance(inputs[0], ExposureLibrary):
         return list(inputs)  # checked when it was opened
     elif len(inputs) == 1 and isinstance(inputs[0], ModelLibrary):
@@ -119,6 +117,12 @@ def member_paths(library):
     """Return the absolute paths of a library's files, which do not exist if it holds models."""
     members = library.asn["products"][0]["members"]
     return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
+
+
+def describe_members(library):
+    """List ``name`` and ``size`` (bytes) of a library's files; models in memory are left out."""
+    paths = [path for path in member_paths(library) if path.is_file()]
+    return [{"name": path.name, "size": path.stat().st_size} for path in paths]
 
 
 def read_header(path):
@@ -153,11 +157,14 @@ class Description(NamedTuple):
         See `soss_background.datamodels.exposure_table.summarize`.
     name : str
         File name of the skyflat.
+    identity : dict
+        See `soss_background.datamodels.names.identify`.
     """
 
     table: np.ndarray
     summary: dict
     name: str
+    identity: dict
 
 
 def describe_products(libraries):
@@ -181,8 +188,9 @@ def describe_products(libraries):
 def _describe_product(headers, product):
     """Return the description of a product from the headers of its exposures."""
     table = describe_exposures(headers)
-    summary = summarize(table)
-    return Description(table, summary, product_name(summary, headers, product))
+    summary = summarize(table) | {"obs_group": read_group(product)}
+    recorded = headers[0] | {f"meta.skyflat.{key}": value for key, value in summary.items()}
+    return Description(table, summary, product_name(summary, headers, product), identify(recorded))
 
 
 def find_fault(header, required=REQUIRED):
@@ -275,11 +283,6 @@ def borrow_image(library, index):
         raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
 
 
-def _is_association(item):
-    """Return whether an input is an association file."""
-    return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
-
-
 def _own_copy(item):
     """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
@@ -292,42 +295,40 @@ def _own_copy(item):
 
 def _from_association(path, folder):
     """Create a library for each product of an association file."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
-    try:
-        with path.open() as file, allow_member_paths():
-            association = load_asn(file)
-        products = [
-            (product, [m for m in product["members"] if m["exptype"].lower() == "science"])
-            for product in association["products"]
-        ]
-    except (AssociationNotValidError, LookupError, TypeError, AttributeError) as err:
-        raise SkyflatError(f"{path}: not a valid association") from err
-    if not products:
-        raise SkyflatError(f"{path}: no product")
-    for product, members in products:
-        if not members:
-            raise SkyflatError(f"{path}: product {product.get('name')} has no science member")
+    association = read_association(path)
     table = {"table_name": path.name, "asn_id": association.get("asn_id")}
     parent = path.absolute().parent
-    files = [[parent / member["expname"] for member in members] for _, members in products]
-    headers = [[read_header(path) for path in paths] for paths in files]
+    products = association["products"]
+    # An exposure may be named many times; `_check` finds it.
+    files = [
+        [parent / each["expname"] for each in product["members"] if _is_science(each)]
+        for product in products
+    ]
+    for product, paths in zip(products, files, strict=True):
+        if not paths:
+            raise SkyflatError(f"{path}: product {show(product.get('name'))} has no science member")
+    known = {file: read_header(file) for paths in files for file in paths}
+    headers = [[known[file] for file in paths] for paths in files]
     groups = _number_groups([of_product[0] for of_product in headers])
-    libraries = []
-    for (product, _), paths, known, group in zip(products, files, headers, groups, strict=True):
-        product = {"obs_group": group, **product}
-        libraries.append(_library_of_files(table, product, paths, known, folder))
-    return libraries
+    return [
+        _library_of_files(table, {"obs_group": group, **product}, paths, of_product, folder)
+        for product, paths, of_product, group in zip(products, files, headers, groups, strict=True)
+    ]
+
+
+def _is_science(member):
+    """Return whether a member of an association is a science exposure."""
+    return member["exptype"].lower() == "science"
 
 
 def _number_groups(headers):
-    """Give products of one observation numbers in order of time from 1; 0 to a single one."""
-    observations = [tuple(header.get(key) for key in OBSERVATION) for header in headers]
+    """Return the numbers of products in their observations, in order of time, from 0."""
+    groups, counts = [0] * len(headers), Counter()
     starts = [header.get("meta.observation.date_beg") or "" for header in headers]
-    groups = []
-    for observation, start in zip(observations, starts, strict=True):
-        siblings = [s for o, s in zip(observations, starts, strict=True) if o == observation]
-        groups.append(1 + sorted(siblings).index(start) if len(siblings) > 1 else 0)
+    for index in sorted(range(len(headers)), key=starts.__getitem__):
+        observation = tuple(headers[index].get(key) for key in OBSERVATION)
+        groups[index] = counts[observation]
+        counts[observation] += 1
     return groups
 
 

@@ -12,13 +12,17 @@ from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
 
+from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.associations import is_association, read_association
 from soss_background.io.exposures import member_paths, open_libraries, read_header
 from soss_background.io.files import ignore_file_warnings, save_whole
+from soss_background.io.products import check_replaceable
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
 from soss_background.steps.provenance import (
     describe_command,
+    forget_places,
     list_parameters,
     name_inputs,
     wrap_command,
@@ -45,6 +49,8 @@ class SkyflatMixin:
     @classmethod
     def _get_crds_parameters(cls, dataset):
         """Return the metadata that CRDS matches; the step itself reports unreadable files."""
+        if is_association(dataset):
+            read_association(Path(dataset))
         try:
             with ignore_file_warnings():
                 return super()._get_crds_parameters(dataset)
@@ -69,6 +75,21 @@ class SkyflatMixin:
             else value
             for name, value in pars.items()
         }
+
+    def export_config(self, filename, include_metadata=False):
+        """Save the parameters, except the places of inputs and products, for other runs."""
+
+        def save(path):
+            super(SkyflatMixin, self).export_config(path, include_metadata)
+            forget_places(path)
+
+        save_whole(save, Path(filename))
+
+    def load_as_level2_asn(self, obj):
+        """Load an association; raise SkyflatError if its file is not valid."""
+        if is_association(obj):
+            read_association(Path(obj))
+        return super().load_as_level2_asn(obj)
 
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
@@ -162,17 +183,31 @@ class SkyflatMixin:
                 self.save_model(each, suffix, index, output_file, force, **components)
                 for index, each in enumerate(model)
             ]
-        output_file = output_file or self.search_attr("output_file")
-        path = self.make_output_path(
-            basepath=output_file or model.meta.filename,
-            suffix=suffix,
-            **({"idx": idx, **components} if output_file else {}),
+        path = self._product_path(
+            model.meta.filename, suffix=suffix, output_file=output_file, idx=idx, **components
         )
-        if Path(path).resolve() in self.search_attr("_input_paths", ()):
+        if path.resolve() in self.search_attr("_input_paths", ()):
             raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
-        save_whole(model.save, Path(path))
+        if isinstance(model, SkyflatModel):
+            check_replaceable(path, _identify_model(model))
+        save_whole(model.save, path)
         log.info("Saved model in %s", path)
         return path
+
+    def _product_path(self, name, suffix=None, output_file=None, **components):
+        """Return the path of a product; ``components`` number products of one given name."""
+        output_file = output_file or self.output_file or self.search_attr("output_file")
+        numbers = components if output_file else {}
+        path = self.make_output_path(basepath=output_file or name, suffix=suffix, **numbers)
+        return Path(path)
+
+    def check_products(self, descriptions):
+        """Raise, before any work is done, if a skyflat would replace one of another sky."""
+        if not self.save_results:
+            return
+        for index, each in enumerate(descriptions):
+            idx = index if len(descriptions) > 1 else None
+            check_replaceable(self._product_path(each.name, idx=idx), each.identity)
 
     def save_product(self, write, name, suffix, extension):
         """Save a file that ``write(path)`` writes, named as the data models are."""
@@ -191,6 +226,11 @@ class SkyflatMixin:
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
         return paths
+
+
+def _identify_model(skyflat):
+    """Return what tells skyflats of one name apart."""
+    return identify(skyflat.to_flat_dict(include_arrays=False))
 
 
 class SkyflatStep(SkyflatMixin, Step):
@@ -212,6 +252,9 @@ class SkyflatStep(SkyflatMixin, Step):
         skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
         if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
             raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
+        if self.save_results:
+            path = self._product_path(skyflat.meta.filename)
+            check_replaceable(path, _identify_model(skyflat))
         return skyflat
 
     def _look_into(self, init):
