@@ -12,10 +12,12 @@ from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, explain_fault, save_whole
 
 __all__ = [
+    "first_exposure",
     "is_association",
     "read_association",
     "save_association",
     "save_background_association",
+    "science_exposures",
 ]
 
 
@@ -42,6 +44,19 @@ def read_association(path):
     if not association["products"]:
         raise SkyflatError(f"{path}: no product")
     return association
+
+
+def science_exposures(path, product):
+    """Return the paths of the science exposures of a product of an association file."""
+    members = [each for each in product["members"] if each["exptype"].lower() == "science"]
+    if not members:
+        raise SkyflatError(f"{path}: product {show(product.get('name'))} has no science member")
+    return [path.absolute().parent / each["expname"] for each in members]
+
+
+def first_exposure(path):
+    """Return the path of the first science exposure of an association file."""
+    return science_exposures(path, read_association(path)["products"][0])[0]
 
 
 def _parse(path):

@@ -1,5 +1,6 @@
 """Exposures: opened from any form of input, checked, and reduced to images."""
 
+import itertools
 import logging
 from collections import Counter
 from pathlib import Path
@@ -15,10 +16,14 @@ from soss_background.datamodels.exposure_table import (
     describing_values,
     summarize,
 )
-from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group, show
+from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.associations import is_association, read_association
+from soss_background.io.associations import (
+    is_association,
+    read_association,
+    science_exposures,
+)
 from soss_background.io.files import ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
 
@@ -104,6 +109,7 @@ def open_libraries(inputs, folder=None):
         libraries = list(inputs)
     elif all(isinstance(item, str | Path) for item in inputs):
         paths = [Path(item) for item in inputs]
+        _check_repetition(paths)
         headers = [read_header(path) for path in paths]
         libraries = [_library_of_files({}, {}, paths, headers, folder)]
     else:
@@ -297,17 +303,11 @@ def _from_association(path, folder):
     """Create a library for each product of an association file."""
     association = read_association(path)
     table = {"table_name": path.name, "asn_id": association.get("asn_id")}
-    parent = path.absolute().parent
     products = association["products"]
-    # An exposure may be named many times; `_check` finds it.
-    files = [
-        [parent / each["expname"] for each in product["members"] if _is_science(each)]
-        for product in products
-    ]
-    for product, paths in zip(products, files, strict=True):
-        if not paths:
-            raise SkyflatError(f"{path}: product {show(product.get('name'))} has no science member")
-    known = {file: read_header(file) for paths in files for file in paths}
+    files = [science_exposures(path, product) for product in products]
+    for paths in files:
+        _check_repetition(paths)
+    known = {file: read_header(file) for file in dict.fromkeys(itertools.chain(*files))}
     headers = [[known[file] for file in paths] for paths in files]
     groups = _number_groups([of_product[0] for of_product in headers])
     return [
@@ -316,9 +316,11 @@ def _from_association(path, folder):
     ]
 
 
-def _is_science(member):
-    """Return whether a member of an association is a science exposure."""
-    return member["exptype"].lower() == "science"
+def _check_repetition(paths):
+    """Raise if a file is given twice, before any is read."""
+    path, number = Counter(paths).most_common(1)[0]
+    if number > 1:
+        raise SkyflatError(f"{path.name}: the same exposure is given {number} times")
 
 
 def _number_groups(headers):

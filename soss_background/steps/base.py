@@ -15,7 +15,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.associations import is_association, read_association
+from soss_background.io.associations import first_exposure, is_association, read_association
 from soss_background.io.exposures import member_paths, open_libraries, read_header
 from soss_background.io.files import ignore_file_warnings, save_whole
 from soss_background.io.products import check_replaceable
@@ -50,7 +50,7 @@ class SkyflatMixin:
     def _get_crds_parameters(cls, dataset):
         """Return the metadata that CRDS matches; the step itself reports unreadable files."""
         if is_association(dataset):
-            read_association(Path(dataset))
+            dataset = first_exposure(Path(dataset))
         try:
             with ignore_file_warnings():
                 return super()._get_crds_parameters(dataset)
