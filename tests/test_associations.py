@@ -207,6 +207,29 @@ def test_what_does_not_fit_is_left_out(files, tmp_path, caplog, values, reason):
     assert reason in said[files[1].name]
 
 
+def test_any_one_subarray(files, tmp_path, caplog):
+    """As the simulator writes them; science beside the full detector is left out."""
+    for path in files[:2]:
+        put(path, subarray__name="SUBSTRIP256")
+    assert list(make_associations(files[:2], tmp_path)["n"]) == [2]
+    assert not left_out(caplog)
+    assert list(make_associations(files, tmp_path)["n"]) == [2]
+    assert set(left_out(caplog).values()) == {"SUBARRAY is SUBSTRIP256, not FULL"}
+    put(files[0], subarray__name="SUBSTRIP96")
+    with pytest.raises(SkyflatError, match="SUBSTRIP256 and SUBSTRIP96: give those of one"):
+        make_associations(files[:2], tmp_path)
+
+
+def test_paths_that_are_none(files, tmp_path, caplog):
+    loop = tmp_path / "loop_rate.fits"
+    loop.symlink_to(loop.name)
+    (row,) = make_associations([*files, loop, tmp_path / ("x" * 5000)], tmp_path)
+    assert row["n"] == 4
+    said = left_out(caplog)
+    assert said.pop("loop_rate.fits") == "a loop of symbolic links"
+    assert list(said.values()) == ["the name is too long"]
+
+
 def test_the_pupil_wheel_must_be_known_only_if_asked(files, tmp_path, caplog):
     put(files[1], instrument__pupil_position=None)
     assert list(make_associations(files, tmp_path)["n"]) == [4]

@@ -15,7 +15,12 @@ from tqdm import tqdm
 from soss_background.associations.grouping import Exposure, group_exposures
 from soss_background.associations.tables import expand_tables
 from soss_background.datamodels.exposure_table import describe_exposures, summarize
-from soss_background.datamodels.names import OBSERVATION, check_product_name, product_name, show
+from soss_background.datamodels.names import (
+    OBSERVATION,
+    check_path,
+    check_product_name,
+    product_name,
+)
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_background_association
@@ -240,13 +245,14 @@ def _collect(files, read, besides=()):
     headers = {}
     for path in tqdm(paths, "Reading headers", unit="file", disable=None):
         try:
+            check_path(str(path))
             place = path.resolve()
             if place not in headers:
                 headers[place] = read(path)
         except SkyflatError as err:
             _leave_out(err)
-        except (OSError, RuntimeError, ValueError) as err:  # a loop of links, or no name of a file
-            _leave_out(f"{show(path)}: {show(err)}")
+        except RuntimeError:
+            _leave_out(f"{path}: a loop of symbolic links")
     headers, twins = _part_twins(headers.values(), besides)
     for reason in twins:
         _leave_out(reason)
