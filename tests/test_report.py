@@ -335,31 +335,19 @@ def test_command_line(skyflat, tmp_path, capsys):
 
 
 def test_several_skyflats(skyflat, tmp_path):
-    """A report each, and one that links to them."""
-    make_skyflat(1, window=SUBSTRIP96).save(tmp_path / "other.fits")
-    verdicts = write_reports([skyflat, tmp_path / "other.fits"], tmp_path / "all.html")
+    """A report each, and one that links to them; two runs of one visit share their name."""
+    other, twin = tmp_path / "other.fits", tmp_path / "sub" / "other.fits"
+    make_skyflat(1, window=SUBSTRIP96).save(other)
+    twin.parent.mkdir()
+    shutil.copy(other, twin)
+    verdicts = write_reports([skyflat, other, twin], tmp_path / "all.html")
+    assert list(verdicts) == [skyflat.name, str(other), str(twin)]
     overview = Html(tmp_path / "all.html")
-    assert overview.links == [f"all_{skyflat.stem}.html", "all_other.html"]
-    assert all((tmp_path / link).is_file() for link in overview.links)
-    assert [row[1] for row in overview.tables[None][1:]] == list(verdicts.values())
-
-
-def test_skyflats_of_one_name(tmp_path, capsys):
-    """Two runs of one visit with other settings, side by side."""
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-    make_skyflat(1, window=SUBSTRIP96).save(tmp_path / "a" / "sky.fits")
-    shutil.copy("a/sky.fits", "b/sky.fits")
-    assert main(["report", "a/sky.fits", "b/sky.fits", "-o", "all.html"]) == 0
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[:2]] == [
-        "a/sky.fits",
-        "b/sky.fits",
-    ]
-    overview = Html(tmp_path / "all.html")
-    assert overview.links == ["all_sky.html", "all_sky_2.html"]
-    assert [row[0] for row in overview.tables[None][1:]] == ["a/sky.fits", "b/sky.fits"]
-    for link, name in zip(overview.links, ("a/sky.fits", "b/sky.fits"), strict=True):
-        assert name in (tmp_path / link).read_text()
+    names = [f"all_{skyflat.stem}.html", "all_other.html", "all_other_2.html"]
+    assert overview.links == names
+    assert overview.tables[None][1:] == list(map(list, verdicts.items()))
+    assert str(other) in (tmp_path / names[1]).read_text()
+    assert str(twin) in (tmp_path / names[2]).read_text()
 
 
 def test_a_bad_metric_is_told_of(skyflat, tmp_path):
