@@ -7,7 +7,7 @@ from jwst.associations.asn_from_list import asn_from_list
 from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
 
-from soss_background.datamodels.names import check_path, show
+from soss_background.datamodels.names import check_path, check_product_name, read_group, show
 from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, explain_fault, save_whole
 
@@ -36,14 +36,23 @@ def read_association(path):
             odd = [member[key] for member in members if not isinstance(member[key], str)]
             if odd:
                 raise TypeError(f"{key} is {show(odd[0])}")
-    for member in members:
-        try:
+    try:
+        for member in members:
             check_path(member["expname"])
-        except SkyflatError as err:
-            raise SkyflatError(f"{path}: {err}") from err
+        for product in association["products"]:
+            _check_names(product)
+    except SkyflatError as err:
+        raise SkyflatError(f"{path}: {err}") from err
     if not association["products"]:
         raise SkyflatError(f"{path}: no product")
     return association
+
+
+def _check_names(product):
+    """Raise SkyflatError unless the group and the name that a product gives are valid."""
+    read_group(product)
+    if "file_name" in product:
+        check_product_name(product["file_name"])
 
 
 def science_exposures(path, product):

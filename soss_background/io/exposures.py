@@ -302,18 +302,19 @@ def _own_copy(item):
 def _from_association(path, folder):
     """Create a library for each product of an association file."""
     association = read_association(path)
-    table = {"table_name": path.name, "asn_id": association.get("asn_id")}
     products = association["products"]
     files = [science_exposures(path, product) for product in products]
     for paths in files:
         _check_repetition(paths)
-    known = {file: read_header(file) for file in dict.fromkeys(itertools.chain(*files))}
-    headers = [[known[file] for file in paths] for paths in files]
+    read = {file: read_header(file) for file in dict.fromkeys(itertools.chain(*files))}
+    headers = [[read[file] for file in paths] for paths in files]
     groups = _number_groups([of_product[0] for of_product in headers])
-    return [
-        _library_of_files(table, {"obs_group": group, **product}, paths, of_product, folder)
-        for product, paths, of_product, group in zip(products, files, headers, groups, strict=True)
-    ]
+    libraries = []
+    for product, paths, known, group in zip(products, files, headers, groups, strict=True):
+        given = {key: product[key] for key in ("obs_group", "file_name") if key in product}
+        names = {"obs_group": group} | given
+        libraries.append(_library_of_files({"table_name": path.name}, names, paths, known, folder))
+    return libraries
 
 
 def _check_repetition(paths):
@@ -326,7 +327,7 @@ def _check_repetition(paths):
 def _number_groups(headers):
     """Return the numbers of products in their observations, in order of time, from 0."""
     groups, counts = [0] * len(headers), Counter()
-    starts = [header.get("meta.observation.date_beg") or "" for header in headers]
+    starts = [str(header.get("meta.observation.date_beg") or "") for header in headers]
     for index in sorted(range(len(headers)), key=starts.__getitem__):
         observation = tuple(headers[index].get(key) for key in OBSERVATION)
         groups[index] = counts[observation]
