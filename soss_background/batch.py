@@ -1,16 +1,21 @@
 """Run many visits on a Dask cluster, one task per association."""
 
 import contextlib
+import functools
 import gc
+import glob
 import hashlib
 import io
 import logging
+import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dask
@@ -21,10 +26,16 @@ from distributed import Client, KilledWorker, LocalCluster, wait
 from stpipe import Step
 from tqdm import tqdm
 
+from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
-from soss_background.io.exposures import describe_products, open_libraries
+from soss_background.io.exposures import describe_members, describe_products, open_libraries
+from soss_background.io.products import check_replaceable, find_change, find_siblings
+from soss_background.pipeline.skyflat import SkyflatPipeline
+from soss_background.steps.provenance import list_parameters
 
-__all__ = ["open_client", "run_batch"]
+__all__ = ["PlannedPipeline", "open_client", "run_batch"]
+
+log = logging.getLogger(__name__)
 
 # Memory of a visit, bytes: the available memory limits the number of simultaneous visits.
 _MEMORY = 1e9
@@ -82,12 +93,65 @@ def _ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+@dataclass(frozen=True)
+class _Visit:
+    """
+    An association of a batch.
+
+    Attributes
+    ----------
+    path : `~pathlib.Path`
+        The association.
+    label : str
+        Its name in the batch.
+    status : str
+        Made, kept, failed, or not done.
+    products : dict of dict
+        What identifies each product, by its file name.
+    seconds : float
+        Run time.
+    message : str
+        Why the products are kept or made, or the reason of the failure.
+    """
+
+    path: Path
+    label: str
+    status: str = "not done"
+    products: dict = field(default_factory=dict)
+    seconds: float = 0.0
+    message: str = ""
+
+    def row(self):
+        """Return the row of the table of results."""
+        return {
+            "association": str(self.path),
+            "status": self.status,
+            "products": " ".join(self.products) if self.status in ("made", "kept") else "",
+            "seconds": round(self.seconds, 1),
+            "message": one_line(self.message),
+        }
+
+
+class PlannedPipeline(SkyflatPipeline):
+    """The pipeline, of which ``strun`` reads the parameters only."""
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Use the parameter reference files of the pipeline."""
+        return SkyflatPipeline.get_config_reftype()
+
+    def run(self, *args):
+        """Do nothing."""
+
+
 def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False, stop=None):
     """
     Run the skyflat pipeline on many associations.
 
     A failed association does not stop the others. Products appear in the output folder when they
-    are complete; finished products are skipped, so that an interrupted batch can be restarted.
+    are complete. They are skipped if they record the same exposures (names and sizes of the
+    files), parameters and version, so that an interrupted batch can be restarted. Other skyflats
+    of the same observations in the folder are listed in a warning.
 
     Parameters
     ----------
@@ -108,31 +172,60 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
     -------
     table : `~astropy.table.Table`
         ``association``, ``status`` (made, kept, failed, or not done if the batch was interrupted),
-        ``products``, run time in ``seconds``, and a ``message``, the reason of a failure.
+        ``products``, run time in ``seconds``, and a ``message``: why the products were kept or
+        made, or the reason of a failure.
     """
-    paths = [Path(path).absolute() for path in associations]
     output_dir = Path(output_dir).absolute()
     output_dir.mkdir(parents=True, exist_ok=True)
-    rows = {path: _row(path, "not done") for path in paths}
-    labels = _labels(rows)
-    _clean(output_dir, labels.values())
-    options = {"arguments": list(arguments), "overwrite": overwrite, "pure": False}
-    options["here"] = Path.cwd()
-    futures = {
-        client.submit(_run_visit, path, output_dir, label, **options): path
-        for path, label in labels.items()
-    }
-    stop = stop or threading.Event()
+    stop, here = stop or threading.Event(), Path.cwd()
+    visits = _name_visits(dict.fromkeys(Path(path).absolute() for path in associations))
+    with _working_folder(output_dir) as folder:
+        plan = functools.partial(_plan, output_dir, tuple(arguments), overwrite)
+        visits = _map(client, functools.partial(_attempt, plan, here), visits, stop)
+        visits = _reject_twins(visits)
+        make = functools.partial(_make, output_dir, tuple(arguments), folder)
+        visits = _map(client, functools.partial(_attempt, make, here), visits, stop)
+    _warn_of_siblings(output_dir, visits)
+    return Table(rows=[visit.row() for visit in visits], units={"seconds": "s"})
+
+
+def _name_visits(paths):
+    """Return the visits, named after their associations; a hash tells equal names apart."""
+    names = Counter(path.stem for path in paths)
+    places = {path: hashlib.sha256(str(path).encode()).hexdigest()[:8] for path in paths}
+    return [
+        _Visit(path, path.stem if names[path.stem] == 1 else f"{path.stem}-{places[path]}")
+        for path in paths
+    ]
+
+
+@contextlib.contextmanager
+def _working_folder(output_dir):
+    """Create a folder for unfinished products; remove those of batches that were killed."""
+    # Other batches, also those of other machines, may be at work in the same output folder.
+    mine = f".batch-{socket.gethostname()}-"
+    for folder in output_dir.glob(f"{glob.escape(mine)}*-*"):
+        process = folder.name.removeprefix(mine).partition("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{mine}{os.getpid()}-", dir=output_dir, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+def _map(client, work, visits, stop):
+    """Do work on the visits that are not done, on the cluster; return all visits."""
+    visits = {visit.label: visit for visit in visits}
+    left = [visit for visit in visits.values() if visit.status == "not done"]
+    futures = {client.submit(work, visit, pure=False): visit for visit in left}
     for future in _wait(futures, stop):
-        path = futures[future]
-        rows[path] = future.result() if future.status == "finished" else _lost(path, future)
+        visit = futures[future]
+        lost = future.status != "finished"
+        visits[visit.label] = _lose(visit, future) if lost else future.result()
     if stop.is_set():
         client.cancel(list(futures))
-    else:
-        # Killed workers leave unfinished files.
-        _clean(output_dir, labels.values())
-    _reject_twins(rows.values())
-    return Table(rows=list(rows.values()), units={"seconds": "s"})
+    return list(visits.values())
 
 
 def _wait(futures, stop):
@@ -148,90 +241,97 @@ def _wait(futures, stop):
             yield from done
 
 
-def _clean(output_dir, labels):
-    """Remove the unfinished work of workers that have ended."""
-    for label in labels:
-        for folder in output_dir.glob(f".batch-{label}-????????"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lost(path, future):
-    """Return the row of a visit whose workers died, or that the cluster has lost."""
+def _lose(visit, future):
+    """Return a visit whose workers died, or that the cluster has lost."""
+    message = f"the cluster says that it is {future.status}"
     if future.status == "error":
-        return _row(path, "failed", message=_describe_error(future.exception()))
-    return _row(path, "failed", message=f"the cluster says that it is {future.status}")
+        message = _describe_error(future.exception())
+    return replace(visit, status="failed", message=message)
 
 
 def _describe_error(err):
     """Return the message of an error, with its type unless it is a SkyflatError."""
     if isinstance(err, KilledWorker):
         return "its worker died again and again (out of memory?)"
-    return err if isinstance(err, SkyflatError) else f"{type(err).__name__}: {err}"
+    return str(err) if isinstance(err, SkyflatError) else f"{type(err).__name__}: {err}"
 
 
-def _reject_twins(rows):
-    """Set associations to failed whose product is that of an earlier one."""
-    owners = {}
-    for row in rows:
-        for product in row["products"].split():
-            owner = owners.setdefault(product, row["association"])
-            if owner != row["association"]:
-                row |= {"status": "failed", "message": f"the same product as {owner}"}
+def _reject_twins(visits):
+    """Set visits to failed whose product is that of an earlier one."""
+    owners, checked = {}, []
+    for visit in visits:
+        twins = [owners[name] for name in visit.products if name in owners]
+        if twins:
+            message = f"the same product as {twins[0]}"
+            checked.append(replace(visit, status="failed", products={}, message=message))
+        else:
+            checked.append(visit)
+            owners |= dict.fromkeys(visit.products, visit.path)
+    return checked
 
 
-def _labels(paths):
-    """Map each association to its file name, made unique by a hash of its path if necessary."""
-    names = Counter(path.stem for path in paths)
-    places = {path: hashlib.sha256(str(path).encode()).hexdigest()[:8] for path in paths}
-    return {
-        path: path.stem if names[path.stem] == 1 else f"{path.stem}-{places[path]}"
-        for path in paths
-    }
+def _warn_of_siblings(output_dir, visits):
+    """Warn of skyflats of the same observations that are no products of this batch."""
+    products = {name: each for visit in visits for name, each in visit.products.items()}
+    for path in find_siblings(output_dir, products.values(), products):
+        log.warning("%s is of one of these observations, but no product of this batch", path)
 
 
-def _row(path, status, products=(), seconds=0.0, message=""):
-    """Return the row of an association in the table of results."""
-    return {
-        "association": str(path),
-        "status": status,
-        "products": " ".join(products),
-        "seconds": round(seconds, 1),
-        "message": one_line(message),
-    }
-
-
-def _run_visit(path, output_dir, label, arguments, overwrite, here):
-    """Run the pipeline on an association, on a worker; return its row."""
+def _attempt(work, here, visit):
+    """Do work on a visit, on a worker: no error stops the other visits."""
     start, printed = time.monotonic(), io.StringIO()
     try:
-        names = [each.name for each in describe_products(open_libraries([path]))]
-        if not overwrite and all((output_dir / name).exists() for name in names):
-            return _row(path, "kept", names)
         # Relative paths in the arguments refer to the user's folder.
         with contextlib.redirect_stderr(printed), contextlib.chdir(here):
-            _run_pipeline(path, output_dir, label, arguments, names)
+            visit = work(visit)
     except SystemExit:  # strun exits so for invalid arguments
-        message = (printed.getvalue().splitlines() or [f"see {label}.log"])[-1]
+        message = (printed.getvalue().splitlines() or ["the arguments are not valid"])[-1]
     except Exception as err:  # no error stops the other visits
         message = _describe_error(err)
     else:
-        return _row(path, "made", names, time.monotonic() - start)
-    return _row(path, "failed", (), time.monotonic() - start, message)
+        return replace(visit, seconds=visit.seconds + time.monotonic() - start)
+    return replace(visit, status="failed", seconds=time.monotonic() - start, message=message)
 
 
-def _run_pipeline(path, output_dir, label, arguments, names):
-    """Run the pipeline in its own folder, and move the products when all are complete."""
-    folder = Path(tempfile.mkdtemp(prefix=f".batch-{label}-", dir=output_dir))
-    log = output_dir / f"{label}.log"
-    log.unlink(missing_ok=True)
+def _plan(output_dir, arguments, overwrite, visit):
+    """Describe the products of a visit; keep those that are up to date."""
+    libraries = open_libraries([visit.path])
+    described = describe_products(libraries)
+    visit = replace(visit, products={each.name: each.identity for each in described})
+    step = _strun(PlannedPipeline, visit.path, "--log-stream=null", *arguments)
+    parameters = list_parameters(step)
+    for name, identity in visit.products.items():
+        check_replaceable(output_dir / name, identity)
+    if overwrite:
+        return replace(visit, message="asked for by overwrite")
+    for name, library in zip(visit.products, libraries, strict=True):
+        members = describe_members(library)
+        if change := find_change(output_dir / name, members, parameters, __version__):
+            return replace(visit, message=change)
+    return replace(visit, status="kept", message="the same exposures, parameters and version")
+
+
+def _make(output_dir, arguments, folder, visit):
+    """Run the pipeline in a folder of its own; move the products when all are complete."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    log_file = output_dir / f"{visit.label}.log"
+    log_file.unlink(missing_ok=True)
     try:
-        places = [f"--log-file={log}", "--log-stream=null", *arguments, f"--output_dir={folder}"]
-        Step.from_cmdline(["soss_background.SkyflatPipeline", str(path), *places])
-        missing = [name for name in names if not (folder / name).exists()]
+        places = [f"--log-file={log_file}", "--log-stream=null", *arguments]
+        _strun(SkyflatPipeline, visit.path, *places, f"--output_dir={folder}")
+        missing = [name for name in visit.products if not (folder / name).exists()]
         if missing:
             raise SkyflatError(f"{missing[0]}: not made; do the arguments rename or skip it?")
+        for name, identity in visit.products.items():
+            check_replaceable(output_dir / name, identity)
         for product in folder.glob("[!.]*"):
             product.replace(output_dir / product.name)
     finally:
         gc.collect()
         shutil.rmtree(folder, ignore_errors=True)
+    return replace(visit, status="made")
+
+
+def _strun(kind, *arguments):
+    """Run a class as ``strun`` does; return the step."""
+    return Step.from_cmdline([f"{kind.__module__}.{kind.__qualname__}", *map(str, arguments)])

@@ -113,8 +113,8 @@ def test_a_gap_parts_an_observation(files, tmp_path, caplog):
     for path in files[2:]:
         put(path, observation__date_beg="2023-11-17T00:06:00.001")
     table = make_associations(files, tmp_path)
-    assert list(table["group"]) == ["001", "002"]
-    assert list(table["product"]) == [NAME.format(1), NAME.format(2)]
+    assert list(table["group"]) == ["000", "001"]
+    assert list(table["product"]) == [NAME.format(0), NAME.format(1)]
     for row in table:
         strun("soss_background.SkyflatPipeline", row["association"], "--steps.flat_field.skip=true")
         assert (tmp_path / row["product"]).is_file()
@@ -191,7 +191,7 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
         ({"bunit_data": "DN"}, "ImageModel in DN, neither _rate nor _rateints"),
         ({"observation__program_number": None}, "keyword PROGRAM is missing"),
         ({"observation__observation_number": None}, "keyword OBSERVTN is missing"),
-        ({"observation__observation_number": "x"}, "OBSERVTN x or obs_group 0 is not a number"),
+        ({"observation__observation_number": "x"}, "OBSERVTN x is not a number from 0 to 999"),
         ({"target__proposer_name": None}, "keyword TARGPROP is missing"),
         ({"observation__date_beg": None}, "keyword DATE-BEG is missing"),
         ({"observation__date_beg": "today"}, "Invalid isoformat string: 'today'"),
@@ -205,6 +205,29 @@ def test_what_does_not_fit_is_left_out(files, tmp_path, caplog, values, reason):
     said = left_out(caplog)
     assert list(said) == [files[1].name]
     assert reason in said[files[1].name]
+
+
+def test_any_one_subarray(files, tmp_path, caplog):
+    """As the simulator writes them; science beside the full detector is left out."""
+    for path in files[:2]:
+        put(path, subarray__name="SUBSTRIP256")
+    assert list(make_associations(files[:2], tmp_path)["n"]) == [2]
+    assert not left_out(caplog)
+    assert list(make_associations(files, tmp_path)["n"]) == [2]
+    assert set(left_out(caplog).values()) == {"SUBARRAY is SUBSTRIP256, not FULL"}
+    put(files[0], subarray__name="SUBSTRIP96")
+    with pytest.raises(SkyflatError, match="SUBSTRIP256 and SUBSTRIP96: give those of one"):
+        make_associations(files[:2], tmp_path)
+
+
+def test_paths_that_are_none(files, tmp_path, caplog):
+    loop = tmp_path / "loop_rate.fits"
+    loop.symlink_to(loop.name)
+    (row,) = make_associations([*files, loop, tmp_path / ("x" * 5000)], tmp_path)
+    assert row["n"] == 4
+    said = left_out(caplog)
+    assert said.pop("loop_rate.fits") == "a loop of symbolic links"
+    assert list(said.values()) == ["the name is too long"]
 
 
 def test_the_pupil_wheel_must_be_known_only_if_asked(files, tmp_path, caplog):
@@ -278,9 +301,9 @@ def test_one_file_needs_no_list(files):
 
 def test_associations_of_another_grouping(files, tmp_path, caplog):
     """They are told of: a batch of all would make skyflats twice."""
-    (old,) = make_associations(files, tmp_path)["association"]
+    old = make_associations(files, tmp_path, gap_days=0)["association"][-1]
     assert "another grouping" not in caplog.text
-    assert len(make_associations(files, tmp_path, gap_days=0)) == 4
+    assert len(make_associations(files, tmp_path)) == 1
     assert f"{old} is of another grouping" in caplog.text
 
 

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import replace
@@ -12,10 +14,10 @@ import psutil
 import pytest
 from astropy.table import Table
 from conftest import SMALL
-from helpers import BIN
+from helpers import BIN, checksums, edit_file
 
 from soss_background import SkyflatModel, batch
-from soss_background.batch import _labels
+from soss_background.batch import _name_visits
 from soss_background.cli import main
 from soss_background.simulate import simulate_visit
 
@@ -97,6 +99,11 @@ def statuses(folder):
     return list(Table.read(folder / "batch.ecsv")["status"])
 
 
+def messages(folder):
+    """Read why each association was kept, made, or not."""
+    return list(Table.read(folder / "batch.ecsv")["message"])
+
+
 def assert_complete(folder, number):
     """Make sure that there are so many skyflats, and nothing unfinished."""
     products = sorted(folder.glob("*_skyflat.fits"))
@@ -115,7 +122,7 @@ def test_a_dead_worker_and_a_corrupt_association(associations, cluster, run, tmp
     good = associations[:2]
     given = (good[0], corrupt, good[1], "--output-dir", out)
     process = start(*given, "--workers", 2, *SKIP, home=tmp_path)
-    wait_for(lambda: list(out.glob(".batch-*")), process)
+    wait_for(lambda: list(out.glob(".batch-*/*")), process)
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # some end by themselves
             if "spawn_main" in " ".join(child.cmdline()):
@@ -136,6 +143,7 @@ def test_a_dead_worker_and_a_corrupt_association(associations, cluster, run, tmp
     there = ("--scheduler", cluster, "-o", out, *SKIP)
     assert run(*good, *there) == 0
     assert statuses(out) == ["kept", "kept"]
+    assert messages(out) == 2 * ["the same exposures, parameters and version"]
     assert [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))] == before
     assert run(good[0], "--overwrite", *there) == 0
     assert statuses(out) == ["made"]
@@ -193,11 +201,69 @@ def test_what_fails_in_the_pipeline(associations, cluster, run, tmp_path):
     assert_complete(tmp_path, 1)
 
 
+def test_a_product_is_kept_only_if_it_is_up_to_date(associations, cluster, run, tmp_path, caplog):
+    def again(*arguments):
+        there = ("--scheduler", cluster, "-o", "out", *SKIP)
+        assert run(associations[0], *there, *arguments) == 0
+        return (*statuses(tmp_path / "out"), *messages(tmp_path / "out"))
+
+    assert again() == ("made", "no product yet")
+    assert again()[0] == "kept"
+    assert "no product of this batch" not in caplog.text
+    # Later exposures change the mean date, and so the name of the product.
+    (product,) = (tmp_path / "out").glob("*.fits")
+    old = tmp_path / "out" / product.name.replace("DOY314", "DOY313")
+    shutil.copy(product, old)
+    grow = "--steps.skyflat_mask.grow=2"
+    assert again(grow) == ("made", "other parameters (steps.skyflat_mask.grow)")
+    assert f"{old} is of one of these observations, but no product of this batch" in caplog.text
+
+
+def test_another_sky_of_the_same_name(associations, cluster, run, tmp_path):
+    """The skyflat of a second program does not replace that of the first."""
+    other = tmp_path / "other"
+    other.mkdir()
+    content = json.loads(associations[0].read_text())
+    for member in content["products"][0]["members"]:
+        source = associations[0].parent / member["expname"]
+        member["expname"] = source.name.replace("04479", "06658")
+        shutil.copy(source, other / member["expname"])
+        edit_file(other / member["expname"], set_program)
+    (other / "asn.json").write_text(json.dumps(content))
+    there = ("--scheduler", cluster, "-o", "out", *SKIP)
+    assert run(associations[0], *there) == 0
+    (product,) = (tmp_path / "out").glob("*.fits")
+    before = checksums([product])
+    for option in ((), ("--overwrite",)):
+        assert run(other / "asn.json", *option, *there) == 1
+        (message,) = messages(tmp_path / "out")
+        assert "PROGRAM 04479" in message
+        assert "not PROGRAM 06658" in message
+        assert checksums([product]) == before
+
+
+def set_program(model):
+    """Let another program have observed an exposure."""
+    model.meta.observation.program_number = "06658"
+
+
+def test_two_batches_in_one_folder(cluster, run, tmp_path):
+    """Only the folders of batches of this machine that have ended are removed."""
+    ended, here = subprocess.Popen(["true"]), socket.gethostname()
+    ended.wait()
+    others = {f".batch-{here}-{os.getpid()}-x", f".batch-elsewhere-{ended.pid}-x"}
+    for name in (*others, f".batch-{here}-{ended.pid}-x"):
+        (tmp_path / "out" / name / "visit").mkdir(parents=True)
+    assert run("no_asn.json", "-o", "out", "--scheduler", cluster) == 1
+    assert messages(tmp_path / "out") == [f"{tmp_path}/no_asn.json: no such file"]
+    assert {path.name for path in (tmp_path / "out").glob(".*")} == others
+
+
 def test_labels(tmp_path):
     paths = [tmp_path / name for name in ("a/asn.json", "b/asn.json", "c/other.json")]
-    labels = _labels(paths)
-    assert labels[paths[2]] == "other"
-    assert len(set(labels.values())) == 3
+    labels = [visit.label for visit in _name_visits(paths)]
+    assert labels[2] == "other"
+    assert len(set(labels)) == 3
 
 
 def test_no_worker(capsys):

@@ -48,6 +48,7 @@ USAGE = {
     "batch a_asn.json --workers 0": "0 is not positive",
     "reference s.fits -o library.asdf": "library.asdf does not end in .fits",
     "reference s.fits -o library.fits --plane ERR": "invalid choice: 'ERR'",
+    "compare s.fits truth.fits -o x.html": "x.html does not end in .png or .pdf or .svg",
     "fluxcal expected s.fits --throughputs dir --gain 0": "0 is not positive",
 }
 

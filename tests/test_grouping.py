@@ -79,7 +79,7 @@ def test_numbers(given_exposures, rules):
     for _, siblings in itertools.groupby(groups, lambda group: group.observation):
         siblings = list(siblings)
         numbers = [group.number for group in siblings]
-        assert numbers == ([0] if len(siblings) == 1 else list(range(1, len(siblings) + 1)))
+        assert numbers == list(range(len(siblings)))
         starts = [group.exposures[0].start for group in siblings]
         assert starts == sorted(starts)
 
@@ -107,6 +107,18 @@ def test_two_targets_in_one_observation():
     ]
 
 
+@given(exposures, st.fixed_dictionaries(settings), st.integers(0, 200))
+def test_later_exposures_change_no_earlier_group(given_exposures, rules, hours):
+    """Products keep their numbers when the archive has more of the observation."""
+    limit = START + timedelta(hours=hours)
+    earlier = group_exposures([e for e in given_exposures if e.start < limit], **rules)
+    kept = [
+        group._replace(exposures=[e for e in group.exposures if e.start < limit])
+        for group in group_exposures(given_exposures, **rules)
+    ]
+    assert [group for group in kept if group.exposures] == earlier
+
+
 def test_drift_of_the_pupil_wheel():
     """A slow drift is parted where it exceeds the tolerance; the wheel may come back."""
     drift = [at(0.1 * step, 245.7 + 0.02 * step) for step in range(6)]
@@ -117,4 +129,4 @@ def test_drift_of_the_pupil_wheel():
     far_and_back = [at(0, 245.7), at(0.9, 245.9), at(1.8, 245.7)]
     groups = group_exposures(far_and_back, by_pwcpos=0.05)
     assert days(groups) == [[0], [0.9], [1.8]]
-    assert [group.number for group in groups] == [1, 2, 3]
+    assert [group.number for group in groups] == [0, 1, 2]

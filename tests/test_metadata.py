@@ -156,8 +156,8 @@ def test_products_of_one_observation_are_numbered(two_observations, tmp_path):
     )
     # In the association the later sequence comes first.
     assert [result.meta.filename for result in results] == [
-        "nis_clear_gr700xd_LON009_LAT-02_DOY003_001_002_skyflat.fits",
-        "nis_clear_gr700xd_LON009_LAT-02_DOY001_001_001_skyflat.fits",
+        "nis_clear_gr700xd_LON009_LAT-02_DOY003_001_001_skyflat.fits",
+        "nis_clear_gr700xd_LON009_LAT-02_DOY001_001_000_skyflat.fits",
     ]
     assert {path.name for path in tmp_path.glob("*.fits")} == {r.meta.filename for r in results}
     with SkyflatModel(tmp_path / results[1].meta.filename) as skyflat:

@@ -5,7 +5,7 @@ import shlex
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers import make_skyflat, strun
+from helpers import checksums, make_skyflat, strun
 
 from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
 from soss_background.detector import SUBSTRIP96
@@ -35,11 +35,29 @@ def test_what_is_not_the_default_is(pipeline):
     pipeline.output_dir, pipeline.save_results = "out", True
     command = shlex.split(describe_command(pipeline, ["asn.json"]))
     assert sorted(command[3:]) == [
-        "--output_dir=out",
         "--steps.flat_field.override_flat=flat.fits",
         "--steps.skyflat_combine.exclude=x.fits,y.fits",
         "--steps.skyflat_mask.n_sigma=3.5",
     ]
+
+
+def test_saved_parameters_are_not_those_of_one_place(visit, tmp_path):
+    """What another folder does with them, changes nothing in the first."""
+    options = ("--steps.flat_field.skip=true", "--steps.skyflat_mask.grow=2")
+    step = "soss_background.SkyflatPipeline"
+    folder = ("--output_dir", tmp_path / "first")
+    strun(step, visit, *options, *folder, "--save-parameters=pars.asdf")
+    (first,) = (tmp_path / "first").glob("*.fits")
+    before = checksums([first])
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in visit.parent.glob("*[!h].*"):
+        (other / path.name).symlink_to(path)
+    pipeline = strun("pars.asdf", other / visit.name, "--output_file=mine.fits")
+    assert pipeline.skyflat_mask.grow == 2
+    assert pipeline.input_dir == str(other)
+    assert checksums([first]) == before
+    assert (tmp_path / "mine_skyflat.fits").is_file()
 
 
 def test_lines_for_a_shell(pipeline):
@@ -104,5 +122,5 @@ def test_the_command_of_a_skyflat_makes_it_again(visit, flat, tmp_path):
     assert skyflat.meta.skyflat.runs[0].parameters.instance["steps.skyflat_mask.grow"] == 2
     first = fits.getdata(path, "BKG")
     path.unlink()
-    strun(*commands[0][1:])
+    strun(*commands[0][1:], "--output_dir=first")
     np.testing.assert_array_equal(fits.getdata(path, "BKG"), first)

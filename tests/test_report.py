@@ -335,15 +335,19 @@ def test_command_line(skyflat, tmp_path, capsys):
 
 
 def test_several_skyflats(skyflat, tmp_path):
-    """A report each, and one that links to them."""
-    make_skyflat(1, window=SUBSTRIP96).save(tmp_path / "other.fits")
-    verdicts = write_reports([skyflat, tmp_path / "other.fits"], tmp_path / "all.html")
+    """A report each, and one that links to them; two runs of one visit share their name."""
+    other, twin = tmp_path / "other.fits", tmp_path / "sub" / "other.fits"
+    make_skyflat(1, window=SUBSTRIP96).save(other)
+    twin.parent.mkdir()
+    shutil.copy(other, twin)
+    verdicts = write_reports([skyflat, other, twin], tmp_path / "all.html")
+    assert list(verdicts) == [skyflat.name, str(other), str(twin)]
     overview = Html(tmp_path / "all.html")
-    assert overview.links == [f"all_{skyflat.stem}.html", "all_other.html"]
-    assert all((tmp_path / link).is_file() for link in overview.links)
-    assert [row[1] for row in overview.tables[None][1:]] == list(verdicts.values())
-    with pytest.raises(SkyflatError, match="other: two skyflats have this name"):
-        write_reports(2 * [tmp_path / "other.fits"], tmp_path / "all.html")
+    names = [f"all_{skyflat.stem}.html", "all_other.html", "all_other_2.html"]
+    assert overview.links == names
+    assert overview.tables[None][1:] == list(map(list, verdicts.items()))
+    assert str(other) in (tmp_path / names[1]).read_text()
+    assert str(twin) in (tmp_path / names[2]).read_text()
 
 
 def test_a_bad_metric_is_told_of(skyflat, tmp_path):

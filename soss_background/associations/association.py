@@ -15,12 +15,17 @@ from tqdm import tqdm
 from soss_background.associations.grouping import Exposure, group_exposures
 from soss_background.associations.tables import expand_tables
 from soss_background.datamodels.exposure_table import describe_exposures, summarize
-from soss_background.datamodels.names import product_name
+from soss_background.datamodels.names import (
+    OBSERVATION,
+    check_path,
+    check_product_name,
+    product_name,
+)
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_background_association
 from soss_background.io.dates import parse_date
-from soss_background.io.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
+from soss_background.io.exposures import REQUIRED, find_fault, identities, read_header
 from soss_background.io.files import check_folder
 
 __all__ = ["make_associations", "make_background_associations"]
@@ -30,7 +35,6 @@ log = logging.getLogger(__name__)
 # Keywords that an exposure needs to be grouped: metadata path, keyword, value.
 _GROUPED_BY = {
     **REQUIRED,
-    "meta.subarray.name": ("SUBARRAY", FULL.name),
     **OBSERVATION,
     "meta.observation.date_beg": ("DATE-BEG", None),
 }
@@ -44,9 +48,9 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     """
     Write an association for each group of exposures that belong to one skyflat.
 
-    Only headers are read. Files that are not NIRISS SOSS exposures (CLEAR, GR700XD) of the full
-    detector are ignored with a warning. If an exposure is given as _rate and _rateints, the latter
-    is used.
+    Only headers are read. Files that are not NIRISS SOSS exposures (CLEAR, GR700XD) are ignored
+    with a warning, and so are those of subarrays if there are exposures of the full detector. If
+    an exposure is given as _rate and _rateints, the latter is used.
 
     Parameters
     ----------
@@ -72,7 +76,8 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     Raises
     ------
     SkyflatError
-        If a table cannot be read, no exposure can be used, or a parameter is not valid.
+        If a table cannot be read, no exposure can be used, there are several subarrays but not the
+        full detector, or a parameter is not valid.
     """
     for name, value, largest in (
         ("gap_days", gap_days, timedelta.max.days),
@@ -80,20 +85,22 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     ):
         if value is not None and not 0 <= value <= largest:
             raise SkyflatError(f"{name} is {value}, not from 0 to {largest}")
-    if product_name and (Path(product_name).name != product_name or product_name[0] == "."):
-        raise SkyflatError(f"{product_name}: no name of a product")
+    if product_name:
+        product_name = product_name.removesuffix(".fits").removesuffix("_skyflat")
+        check_product_name(product_name)
     directory = Path(directory)
     check_folder(directory)
     required = _GROUPED_BY if by_pwcpos is None else _GROUPED_BY | _PWCPOS
-    headers = _collect(files, functools.partial(_read_blank_sky, required=required))
+    read = functools.partial(_read_blank_sky, required=required)
+    headers = _choose_subarray(_collect(files, read))
     by_path = {header["path"]: header for header in headers}
     groups = group_exposures(map(_as_exposure, headers), gap_days, by_pwcpos)
     rows = []
     for index, group in enumerate(groups, 1):
         product = {"obs_group": group.number}
         if product_name:
-            stem = product_name.removesuffix(".fits").removesuffix("_skyflat")
-            product["file_name"] = f"{stem}_{index:03d}" if len(groups) > 1 else stem
+            number = f"_{index:03d}" if len(groups) > 1 else ""
+            product["file_name"] = product_name + number
         members = [by_path[exposure.path] for exposure in group.exposures]
         rows.append(_save_group(directory, group, members, product))
     _warn_of_twins(rows)
@@ -151,6 +158,19 @@ def make_background_associations(science, background, directory="."):
             {"science": header["path"].name, "n": len(backgrounds), "association": str(path)}
         )
     return Table(rows=rows)
+
+
+def _choose_subarray(headers):
+    """Return the headers of one subarray, the full detector if there are several."""
+    names = sorted({header["meta.subarray.name"] for header in headers})
+    if len(names) == 1:
+        return headers
+    if FULL.name not in names:
+        raise SkyflatError(f"exposures of {' and '.join(names)}: give those of one subarray")
+    for header in headers:
+        if header["meta.subarray.name"] != FULL.name:
+            _leave_out(f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, not FULL")
+    return [header for header in headers if header["meta.subarray.name"] == FULL.name]
 
 
 def _check_subarrays(science, backgrounds):
@@ -222,19 +242,29 @@ def _warn_of_strays(rows):
 
 def _collect(files, read, besides=()):
     """Read the headers of files; warn of files that are unfit or given twice."""
-    paths = {path.resolve(): path for path in expand_tables(files)}
-    headers, left_out = [], []
-    for path in tqdm(paths.values(), "Reading headers", unit="file", disable=None):
+    paths = dict.fromkeys(expand_tables(files))
+    headers = {}
+    for path in tqdm(paths, "Reading headers", unit="file", disable=None):
         try:
-            headers.append(read(path))
+            check_path(str(path))
+            place = path.resolve()
+            if place not in headers:
+                headers[place] = read(path)
         except SkyflatError as err:
-            left_out.append(str(err))
-    headers, twins = _part_twins(headers, besides)
-    for reason in left_out + twins:
-        log.warning("Left out: %s", reason)
+            _leave_out(err)
+        except RuntimeError:
+            _leave_out(f"{path}: a loop of symbolic links")
+    headers, twins = _part_twins(headers.values(), besides)
+    for reason in twins:
+        _leave_out(reason)
     if not headers:
         raise SkyflatError(f"no exposure can be taken (files: {len(paths)})")
     return headers
+
+
+def _leave_out(reason):
+    """Warn of a file that is not used."""
+    log.warning("Left out: %s", reason)
 
 
 def _part_twins(headers, besides):

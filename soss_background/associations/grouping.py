@@ -43,7 +43,7 @@ class Group(NamedTuple):
     observation : tuple of str
         Program, target and observation.
     number : int
-        0 if the observation has no other group, else 1, 2, ... in order of time.
+        Number of the group in its observation, in order of time, from 0.
     exposures : list of Exposure
         The exposures in order of time.
     """
@@ -54,43 +54,44 @@ class Group(NamedTuple):
 
 
 def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
-    """List the groups of exposures, by program, target, observation and time."""
-    # The start of an exposure is at most gap_days after that of the previous one; the pupil wheel
-    # positions of a group differ by at most by_pwcpos degrees, if it is given.
-    groups = []
+    """
+    List the groups of exposures, by program, target, observation and time.
+
+    Later exposures change neither the earlier groups nor their numbers.
+
+    Parameters
+    ----------
+    exposures : iterable of Exposure
+        Exposures in any order.
+    gap_days : float, optional
+        Longest time from the start of an exposure to that of the next, days.
+    by_pwcpos : float, optional
+        Largest difference between pupil wheel positions of a group, degrees; unlimited by default.
+
+    Returns
+    -------
+    groups : list of Group
+        The groups, in order of observation and time.
+    """
+    gap, groups = timedelta(days=gap_days), []
     for observation, members in itertools.groupby(sorted(exposures), attrgetter("observation")):
-        sequences = [
-            sequence
-            for position in _split_by_pwcpos(list(members), by_pwcpos)
-            for sequence in _split_by_time(position, timedelta(days=gap_days))
-        ]
-        first = 1 if len(sequences) > 1 else 0
-        for number, sequence in enumerate(sorted(sequences), first):
-            groups.append(Group(observation, number, sequence))
+        sequences = []
+        for exposure in members:
+            fitting = (each for each in sequences if _continues(each, exposure, gap, by_pwcpos))
+            sequence = next(fitting, None)
+            if sequence is None:
+                sequences.append([exposure])
+            else:
+                sequence.append(exposure)
+        groups += [Group(observation, *numbered) for numbered in enumerate(sequences)]
     return groups
 
 
-def _split_by_pwcpos(exposures, tolerance):
-    """Separate exposures whose pupil wheel positions differ; sort each group by time."""
+def _continues(sequence, exposure, gap, tolerance):
+    """Return whether an exposure continues a sequence of earlier ones."""
+    if exposure.start - sequence[-1].start > gap:
+        return False
     if tolerance is None:
-        return [exposures]
-    parts = _split(
-        sorted(exposures, key=attrgetter("pwcpos")),
-        lambda part, exposure: round(exposure.pwcpos - part[0].pwcpos, _DIGITS) > tolerance,
-    )
-    return [sorted(part) for part in parts]
-
-
-def _split_by_time(exposures, gap):
-    """Split exposures, sorted by time, at gaps."""
-    return _split(exposures, lambda part, exposure: exposure.start - part[-1].start > gap)
-
-
-def _split(exposures, is_apart):
-    """Split a list before each exposure that is apart from the preceding group."""
-    parts = []
-    for exposure in exposures:
-        if not parts or is_apart(parts[-1], exposure):
-            parts.append([])
-        parts[-1].append(exposure)
-    return parts
+        return True
+    positions = [each.pwcpos for each in (*sequence, exposure)]
+    return round(max(positions) - min(positions), _DIGITS) <= tolerance

@@ -9,9 +9,9 @@ def add_parser(commands):
     parser = commands.add_parser(
         "asn",
         help="write associations of exposures that belong together",
-        description="Write an association for each group of SOSS exposures of the full detector "
-        "that belong to one skyflat: of one program, target and observation, without a gap. "
-        "Only headers are read.",
+        description="Write an association for each group of SOSS exposures that belong to one "
+        "skyflat: of one program, target and observation, without a gap. Exposures of subarrays "
+        "are ignored if there are some of the full detector. Only headers are read.",
     )
     parser.add_argument(
         "files", nargs="+", help="exposures, _rate or _rateints, or tables of them (CSV, ECSV)"

@@ -16,7 +16,8 @@ def add_parser(commands):
         "batch",
         help="make the skyflats of many associations on a Dask cluster",
         description="Make the skyflats of many associations, several at a time. A failed "
-        "association does not stop the others; finished products are skipped.",
+        "association does not stop the others. Products are kept if their exposures, parameters "
+        "and version are still the same.",
         epilog="Arguments after -- are for the pipeline, as strun takes them.",
     )
     parser.add_argument("associations", type=Path, nargs="+", help="association files")
@@ -28,7 +29,7 @@ def add_parser(commands):
     cluster.add_argument(
         "--scheduler", metavar="ADDRESS", help="a running cluster, or its scheduler file"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace finished products")
+    parser.add_argument("--overwrite", action="store_true", help="make all products anew")
     parser.set_defaults(run=run)
 
 

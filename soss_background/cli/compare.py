@@ -3,6 +3,8 @@
 import functools
 from pathlib import Path
 
+from soss_background.cli.options import file_type
+
 
 def add_parser(commands):
     """Add the subcommand that compares a skyflat with the truth."""
@@ -14,7 +16,14 @@ def add_parser(commands):
     )
     parser.add_argument("skyflat", type=Path, help="skyflat, with the exposures in it")
     parser.add_argument("truth", type=Path, help="truth.fits of the simulation")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="figure to write, PNG")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=file_type(".png", ".pdf", ".svg"),
+        required=True,
+        metavar="FILE",
+        help="figure to write: PNG, PDF or SVG",
+    )
     parser.set_defaults(run=run)
 
 

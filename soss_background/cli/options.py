@@ -45,12 +45,12 @@ def add_login(parser):
     )
 
 
-def file_type(extension):
-    """Return the type of an option whose value is a file name with an extension."""
+def file_type(*extensions):
+    """Return the type of an option whose value is a file name with one of the extensions."""
 
     def read(text):
-        if not text.endswith(extension):
-            raise argparse.ArgumentTypeError(f"{text} does not end in {extension}")
+        if not text.endswith(extensions):
+            raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(extensions)}")
         return Path(text)
 
     return read

@@ -15,6 +15,7 @@ from soss_background.datamodels import exposure_table as metadata
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import (
+    describe_members,
     describe_products,
     header_window,
     iterate_images,
@@ -73,12 +74,11 @@ class SkyflatCombineStep(SkyflatStep):
             If an exposure cannot be used, none is left, or an exposure to leave out is missing.
         """
         libraries = self.open_exposures(inputs)
+        descriptions = describe_products(libraries)
         if self.parent is None:
             self.check_excluded(libraries)
-        descriptions = describe_products(libraries)
-        self.check_outputs(*(each.name for each in descriptions))
-        pairs = zip(libraries, descriptions, strict=True)
-        skyflats = [self._combine(*pair) for pair in pairs]
+            self.check_products(descriptions)
+        skyflats = [self._combine(*pair) for pair in zip(libraries, descriptions, strict=True)]
         return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 
     def check_excluded(self, libraries):
@@ -150,6 +150,7 @@ class SkyflatCombineStep(SkyflatStep):
         meta = skyflat.meta
         for key, value in summary.items():
             setattr(meta.skyflat, key, value)
+        meta.skyflat.members = describe_members(library)
         meta.skyflat.n_samples = int(table["used"].sum())
         meta.author = self.author
         meta.skyflat.software_version = __version__

@@ -82,12 +82,13 @@ def _row_dtype():
 
 
 def summarize(table):
-    """Return the mean direction (degrees), and mean, first and last day of the year, by keyword."""
+    """Return mean direction (degrees), year, and mean, first and last day of it, by keyword."""
     lon, lat = mean_direction(table["ecliptic_lon"], table["ecliptic_lat"])
     times = table["mid_time_mjd"]
     return {
         "ecliptic_lon": lon,
         "ecliptic_lat": lat,
+        "year": _date(times.mean()).year,
         "day": _day_of_year(times.mean()),
         "day_min": _day_of_year(times.min()),
         "day_max": _day_of_year(times.max()),
@@ -113,4 +114,9 @@ def read_value(header, keys, keyword, required=True):
 
 def _day_of_year(mjd):
     """Return the calendar day of the year, 1 to 366."""
-    return Time(mjd, format="mjd", scale="utc").to_datetime().timetuple().tm_yday
+    return _date(mjd).timetuple().tm_yday
+
+
+def _date(mjd):
+    """Return the date and time of a Modified Julian Date, UTC."""
+    return Time(mjd, format="mjd", scale="utc").to_datetime()

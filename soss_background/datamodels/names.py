@@ -1,28 +1,104 @@
-"""File names of products."""
+"""Names of products, and what tells products of one name apart."""
+
+import re
 
 from soss_background.datamodels.exposure_table import read_value
 from soss_background.errors import SkyflatError
 
-__all__ = ["product_name"]
+__all__ = [
+    "OBSERVATION",
+    "check_path",
+    "check_product_name",
+    "describe_identity",
+    "identify",
+    "product_name",
+    "read_group",
+    "show",
+]
+
+# Metadata that exposures of one observation share: FITS keyword, and its required value (None for
+# any).
+OBSERVATION = {
+    "meta.observation.program_number": ("PROGRAM", None),
+    "meta.target.proposer_name": ("TARGPROP", None),
+    "meta.observation.observation_number": ("OBSERVTN", None),
+}
+
+# Metadata that, with these, identify a product. Its name holds neither program nor year.
+_SEQUENCE = {"meta.skyflat.year": "YEAR", "meta.skyflat.obs_group": "OBSGROUP"}
+
+# Longest path of Linux, and names of its files, bytes.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+
+# Longest name that an association may give, bytes; suffix and extension follow.
+_LONGEST_STEM = 200
+
+# Characters of a value that a message shows.
+_SHOWN = 60
 
 
 def product_name(summary, headers, product):
-    """Return a skyflat's file name; raise if OBSERVTN or the product's group is no number."""
+    """Return a skyflat's file name; raise if OBSERVTN or a keyword of the product is not valid."""
+    group = read_group(product)
     # An association may give the name, without suffix and extension.
     if "file_name" in product:
+        check_product_name(product["file_name"])
         return f"{product['file_name']}_skyflat.fits"
     observation = read_value(headers[0], ("meta.observation.observation_number",), "OBSERVTN")
-    # Number of the uninterrupted sequence in its observation, 0 if there is only one.
-    obs_group = product.get("obs_group", 0)
-    try:
-        observation, obs_group = int(observation), int(obs_group)
-    except ValueError as err:
-        raise SkyflatError(
-            f"{headers[0]['name']}: OBSERVTN {observation} or obs_group {obs_group} is not a number"
-        ) from err
+    if not _is_number(observation):
+        fault = f"OBSERVTN {show(observation)} is not a number from 0 to 999"
+        raise SkyflatError(f"{headers[0]['name']}: {fault}")
     lon = round(summary["ecliptic_lon"]) % 360
     lat = round(summary["ecliptic_lat"])
     return (
         f"nis_clear_gr700xd_LON{lon:03d}_LAT{lat:+03d}_DOY{summary['day']:03d}"
-        f"_{observation:03d}_{obs_group:03d}_skyflat.fits"
+        f"_{int(observation):03d}_{group:03d}_skyflat.fits"
     )
+
+
+def read_group(product):
+    """Return the number of a product's sequence in its observation; raise if it is not valid."""
+    group = product.get("obs_group", 0)
+    if not _is_number(group):
+        raise SkyflatError(f"obs_group {show(group)} is not a number from 0 to 999")
+    return int(group)
+
+
+def _is_number(value):
+    """Return whether a value is a number that fits into the name of a product."""
+    return re.fullmatch("[0-9]{1,3}", str(value)) is not None
+
+
+def identify(metadata):
+    """Return what tells products of one name apart, by keyword, from flattened metadata."""
+    keywords = {key: keyword for key, (keyword, _) in OBSERVATION.items()} | _SEQUENCE
+    return {keyword: metadata.get(key) for key, keyword in keywords.items()}
+
+
+def describe_identity(identity):
+    """Return an identity as a string."""
+    return ", ".join(f"{keyword} {show(value)}" for keyword, value in identity.items())
+
+
+def check_product_name(name):
+    """Raise SkyflatError unless a value can be the name of a product, without its suffix."""
+    usable = isinstance(name, str) and name and "/" not in name and not name.startswith(".")
+    if not usable or len(check_path(name)) > _LONGEST_STEM:
+        raise SkyflatError(f"{show(name)}: no name of a product")
+
+
+def check_path(text):
+    """Return the bytes of a path; raise SkyflatError if a file cannot have it."""
+    path = text.encode(errors="replace")
+    longest = max(map(len, path.split(b"/")))
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise SkyflatError(f"{show(text)}: control characters in the name of a file")
+    if len(path) > _LONGEST_PATH or longest > _LONGEST_NAME:
+        raise SkyflatError(f"{show(text)}: the name is too long")
+    return path
+
+
+def show(value):
+    """Return a value as a short string on one line."""
+    text = repr(str(value))[1:-1]
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,12 +1,79 @@
 """Association files."""
 
+import json
+from pathlib import Path
+
 from jwst.associations.asn_from_list import asn_from_list
 from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
 
-from soss_background.io.files import allow_member_paths, save_whole
+from soss_background.datamodels.names import check_path, check_product_name, read_group, show
+from soss_background.errors import SkyflatError
+from soss_background.io.files import allow_member_paths, explain_fault, save_whole
 
-__all__ = ["save_association", "save_background_association"]
+__all__ = [
+    "first_exposure",
+    "is_association",
+    "read_association",
+    "save_association",
+    "save_background_association",
+    "science_exposures",
+]
+
+
+def is_association(item):
+    """Return whether an input is an association file."""
+    return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
+
+
+def read_association(path):
+    """Return an association, whose products list members with file name and exptype."""
+    with explain_fault(path, "not a valid association"):
+        # Not by jwst's function, which reads what is no JSON as YAML: that may take hours.
+        association = _parse(path)
+        members = [each for product in association["products"] for each in product["members"]]
+        for key in ("expname", "exptype"):
+            odd = [member[key] for member in members if not isinstance(member[key], str)]
+            if odd:
+                raise TypeError(f"{key} is {show(odd[0])}")
+    try:
+        for member in members:
+            check_path(member["expname"])
+        for product in association["products"]:
+            _check_names(product)
+    except SkyflatError as err:
+        raise SkyflatError(f"{path}: {err}") from err
+    if not association["products"]:
+        raise SkyflatError(f"{path}: no product")
+    return association
+
+
+def _check_names(product):
+    """Raise SkyflatError unless the group and the name that a product gives are valid."""
+    read_group(product)
+    if "file_name" in product:
+        check_product_name(product["file_name"])
+
+
+def science_exposures(path, product):
+    """Return the paths of the science exposures of a product of an association file."""
+    members = [each for each in product["members"] if each["exptype"].lower() == "science"]
+    if not members:
+        raise SkyflatError(f"{path}: product {show(product.get('name'))} has no science member")
+    return [path.absolute().parent / each["expname"] for each in members]
+
+
+def first_exposure(path):
+    """Return the path of the first science exposure of an association file."""
+    return science_exposures(path, read_association(path)["products"][0])[0]
+
+
+def _parse(path):
+    """Parse a JSON file."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as err:
+        raise ValueError("nested too deeply") from err
 
 
 def save_association(path, exposures, name, *, program, target, observation, **product):

@@ -1,11 +1,12 @@
 """Exposures: opened from any form of input, checked, and reduced to images."""
 
+import itertools
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jwst.associations import AssociationNotValidError, load_asn
 from jwst.datamodels import ModelLibrary
 from jwst.lib.suffix import remove_suffix
 from stdatamodels.jwst import datamodels
@@ -15,17 +16,22 @@ from soss_background.datamodels.exposure_table import (
     describing_values,
     summarize,
 )
-from soss_background.datamodels.names import product_name
+from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.files import allow_member_paths, ignore_file_warnings
+from soss_background.io.associations import (
+    is_association,
+    read_association,
+    science_exposures,
+)
+from soss_background.io.files import ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
 
 __all__ = [
     "Description",
-    "OBSERVATION",
     "REQUIRED",
     "borrow_image",
+    "describe_members",
     "describe_products",
     "find_fault",
     "find_pwcpos",
@@ -51,13 +57,6 @@ REQUIRED = {
     "meta.subarray.name": ("SUBARRAY", None),
 }
 
-# Metadata that exposures of one observation share.
-OBSERVATION = {
-    "meta.observation.program_number": ("PROGRAM", None),
-    "meta.target.proposer_name": ("TARGPROP", None),
-    "meta.observation.observation_number": ("OBSERVTN", None),
-}
-
 _IDENTITY = [
     f"meta.observation.{key}"
     for key in (
@@ -79,7 +78,7 @@ def open_libraries(inputs, folder=None):
     Parameters
     ----------
     inputs : list
-        One association file, one `~jwst.datamodels.ModelLibrary`, or files and models, which are
+        Association files, one `~jwst.datamodels.ModelLibrary`, or files and models, which are
         copied.
     folder : str or `~pathlib.Path`, optional
         Folder for the pixels of changed exposures; by default they stay in memory.
@@ -87,7 +86,7 @@ def open_libraries(inputs, folder=None):
     Returns
     -------
     libraries : list of `~jwst.datamodels.ModelLibrary`
-        One for each product of an association, else a single one. Files are read when borrowed.
+        One for each product of the associations, else a single one. Files are read when borrowed.
 
     Raises
     ------
@@ -96,8 +95,12 @@ def open_libraries(inputs, folder=None):
     """
     if not inputs:
         raise SkyflatError("No exposures are given")
-    if len(inputs) == 1 and _is_association(inputs[0]):
-        libraries = _from_association(Path(inputs[0]), folder)
+    if all(map(is_association, inputs)):
+        libraries = [each for path in inputs for each in _from_association(Path(path), folder)]
+    elif any(map(is_association, inputs)):
+        raise SkyflatError(
+            f"{next(filter(is_association, inputs))}: give associations or exposures, not both"
+        )
     elif len(inputs) == 1 and isinstance(inputs[0], ExposureLibrary):
         return list(inputs)  # checked when it was opened
     elif len(inputs) == 1 and isinstance(inputs[0], ModelLibrary):
@@ -106,6 +109,7 @@ def open_libraries(inputs, folder=None):
         libraries = list(inputs)
     elif all(isinstance(item, str | Path) for item in inputs):
         paths = [Path(item) for item in inputs]
+        _check_repetition(paths)
         headers = [read_header(path) for path in paths]
         libraries = [_library_of_files({}, {}, paths, headers, folder)]
     else:
@@ -119,6 +123,12 @@ def member_paths(library):
     """Return the absolute paths of a library's files, which do not exist if it holds models."""
     members = library.asn["products"][0]["members"]
     return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
+
+
+def describe_members(library):
+    """List ``name`` and ``size`` (bytes) of a library's files; models in memory are left out."""
+    paths = [path for path in member_paths(library) if path.is_file()]
+    return [{"name": path.name, "size": path.stat().st_size} for path in paths]
 
 
 def read_header(path):
@@ -153,11 +163,14 @@ class Description(NamedTuple):
         See `soss_background.datamodels.exposure_table.summarize`.
     name : str
         File name of the skyflat.
+    identity : dict
+        See `soss_background.datamodels.names.identify`.
     """
 
     table: np.ndarray
     summary: dict
     name: str
+    identity: dict
 
 
 def describe_products(libraries):
@@ -181,8 +194,9 @@ def describe_products(libraries):
 def _describe_product(headers, product):
     """Return the description of a product from the headers of its exposures."""
     table = describe_exposures(headers)
-    summary = summarize(table)
-    return Description(table, summary, product_name(summary, headers, product))
+    summary = summarize(table) | {"obs_group": read_group(product)}
+    recorded = headers[0] | {f"meta.skyflat.{key}": value for key, value in summary.items()}
+    return Description(table, summary, product_name(summary, headers, product), identify(recorded))
 
 
 def find_fault(header, required=REQUIRED):
@@ -275,11 +289,6 @@ def borrow_image(library, index):
         raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
 
 
-def _is_association(item):
-    """Return whether an input is an association file."""
-    return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
-
-
 def _own_copy(item):
     """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
@@ -292,42 +301,37 @@ def _own_copy(item):
 
 def _from_association(path, folder):
     """Create a library for each product of an association file."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
-    try:
-        with path.open() as file, allow_member_paths():
-            association = load_asn(file)
-        products = [
-            (product, [m for m in product["members"] if m["exptype"].lower() == "science"])
-            for product in association["products"]
-        ]
-    except (AssociationNotValidError, LookupError, TypeError, AttributeError) as err:
-        raise SkyflatError(f"{path}: not a valid association") from err
-    if not products:
-        raise SkyflatError(f"{path}: no product")
-    for product, members in products:
-        if not members:
-            raise SkyflatError(f"{path}: product {product.get('name')} has no science member")
-    table = {"table_name": path.name, "asn_id": association.get("asn_id")}
-    parent = path.absolute().parent
-    files = [[parent / member["expname"] for member in members] for _, members in products]
-    headers = [[read_header(path) for path in paths] for paths in files]
+    association = read_association(path)
+    products = association["products"]
+    files = [science_exposures(path, product) for product in products]
+    for paths in files:
+        _check_repetition(paths)
+    read = {file: read_header(file) for file in dict.fromkeys(itertools.chain(*files))}
+    headers = [[read[file] for file in paths] for paths in files]
     groups = _number_groups([of_product[0] for of_product in headers])
     libraries = []
-    for (product, _), paths, known, group in zip(products, files, headers, groups, strict=True):
-        product = {"obs_group": group, **product}
-        libraries.append(_library_of_files(table, product, paths, known, folder))
+    for product, paths, known, group in zip(products, files, headers, groups, strict=True):
+        given = {key: product[key] for key in ("obs_group", "file_name") if key in product}
+        names = {"obs_group": group} | given
+        libraries.append(_library_of_files({"table_name": path.name}, names, paths, known, folder))
     return libraries
 
 
+def _check_repetition(paths):
+    """Raise if a file is given twice, before any is read."""
+    path, number = Counter(paths).most_common(1)[0]
+    if number > 1:
+        raise SkyflatError(f"{path.name}: the same exposure is given {number} times")
+
+
 def _number_groups(headers):
-    """Give products of one observation numbers in order of time from 1; 0 to a single one."""
-    observations = [tuple(header.get(key) for key in OBSERVATION) for header in headers]
-    starts = [header.get("meta.observation.date_beg") or "" for header in headers]
-    groups = []
-    for observation, start in zip(observations, starts, strict=True):
-        siblings = [s for o, s in zip(observations, starts, strict=True) if o == observation]
-        groups.append(1 + sorted(siblings).index(start) if len(siblings) > 1 else 0)
+    """Return the numbers of products in their observations, in order of time, from 0."""
+    groups, counts = [0] * len(headers), Counter()
+    starts = [str(header.get("meta.observation.date_beg") or "") for header in headers]
+    for index in sorted(range(len(headers)), key=starts.__getitem__):
+        observation = tuple(headers[index].get(key) for key in OBSERVATION)
+        groups[index] = counts[observation]
+        counts[observation] += 1
     return groups
 
 

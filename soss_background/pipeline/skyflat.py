@@ -81,7 +81,9 @@ class SkyflatPipeline(SkyflatPipelineBase):
                 f"{len(libraries)} products: skyflat_combine can be skipped for one at a time"
             )
         # Find faults before any work is done.
-        self.check_outputs(*(each.name for each in describe_products(libraries)))
+        descriptions = describe_products(libraries)
+        if not self.skyflat_combine.skip:
+            self.check_products(descriptions)
         self.skyflat_quality.read_ranges()
         self.skyflat_combine.check_excluded(libraries)
         states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]

@@ -1,6 +1,6 @@
 """Report on a skyflat: planes, exposures, quality, and provenance."""
 
-from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -237,28 +237,39 @@ def write_reports(skyflats, output):
     Returns
     -------
     verdicts : dict of str
-        Summary of the metrics of each skyflat, by its name.
+        Summary of the metrics of each skyflat, by its name; by its path if others share the name.
 
     Raises
     ------
     SkyflatError
-        If a skyflat cannot be read, or two have the same name.
+        If a skyflat cannot be read.
     """
-    names = [path.stem for path in skyflats]
-    if len(set(names)) < len(names):
-        raise SkyflatError(f"{Counter(names).most_common(1)[0][0]}: two skyflats have this name")
     check_folder(output.parent)
     for path in skyflats:
         open_skyflat(path).close()
     verdicts, rows = {}, []
-    for path in skyflats:
+    for path, file in zip(skyflats, _name_files(skyflats, output), strict=True):
         report = report_skyflat(path)
-        file = output
-        if len(skyflats) > 1:
-            file = output.with_stem(f"{output.stem}_{path.stem}")
+        if [other.name for other in skyflats].count(path.name) > 1:
+            report = replace(report, name=str(path))
         report.save_html(file)
         verdicts[report.name] = report.verdict
         rows.append((file.name, report.name, report.verdict, report.flag))
     if len(skyflats) > 1:
         write_html(output, "overview.html", title=f"{len(skyflats)} skyflats", rows=rows)
     return verdicts
+
+
+def _name_files(skyflats, output):
+    """Return the HTML file of each skyflat's report; numbers tell equal names apart."""
+    if len(skyflats) == 1:
+        return [output]
+    files = []
+    for path in skyflats:
+        stem, number = f"{output.stem}_{path.stem}", 1
+        file = output.with_stem(stem)
+        while file in files:
+            number += 1
+            file = output.with_stem(f"{stem}_{number}")
+        files.append(file)
+    return files

@@ -12,8 +12,10 @@ from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
 
+from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.associations import first_exposure, is_association, read_association
 from soss_background.io.exposures import member_paths, open_libraries, read_header
 from soss_background.io.files import (
     check_folder,
@@ -24,10 +26,12 @@ from soss_background.io.files import (
     save_datamodel,
     save_whole,
 )
+from soss_background.io.products import check_replaceable
 from soss_background.io.signals import stop_in_one_line
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
 from soss_background.steps.provenance import (
     describe_command,
+    forget_places,
     list_parameters,
     name_inputs,
     wrap_command,
@@ -54,6 +58,8 @@ class SkyflatMixin:
     @classmethod
     def _get_crds_parameters(cls, dataset):
         """Return the metadata that CRDS matches; the step itself reports unreadable files."""
+        if is_association(dataset):
+            dataset = first_exposure(Path(dataset))
         try:
             with ignore_file_warnings():
                 return super()._get_crds_parameters(dataset)
@@ -78,6 +84,21 @@ class SkyflatMixin:
             else value
             for name, value in pars.items()
         }
+
+    def export_config(self, filename, include_metadata=False):
+        """Save the parameters, except the places of inputs and products, for other runs."""
+
+        def save(path):
+            super(SkyflatMixin, self).export_config(path, include_metadata)
+            forget_places(path)
+
+        save_whole(save, Path(filename))
+
+    def load_as_level2_asn(self, obj):
+        """Load an association; raise SkyflatError if its file is not valid."""
+        if is_association(obj):
+            read_association(Path(obj))
+        return super().load_as_level2_asn(obj)
 
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
@@ -192,15 +213,34 @@ class SkyflatMixin:
                 self.save_model(each, suffix, index, output_file, force, **components)
                 for index, each in enumerate(model)
             ]
-        output_file = output_file or self.search_attr("output_file")
-        path = self.make_output_path(
-            basepath=output_file or model.meta.filename,
-            suffix=suffix,
-            **({"idx": idx, **components} if output_file else {}),
+        path = self._product_path(
+            model.meta.filename, suffix=suffix, output_file=output_file, idx=idx, **components
         )
-        save_datamodel(model, Path(path))
+        if isinstance(model, SkyflatModel):
+            check_replaceable(path, _identify_model(model))
+        save_datamodel(model, path)
         log.info("Saved model in %s", path)
         return path
+
+    def _product_path(self, name, suffix=None, output_file=None, **components):
+        """Return the path of a product; ``components`` number products of one given name."""
+        output_file = output_file or self.output_file or self.search_attr("output_file")
+        numbers = components if output_file else {}
+        path = self.make_output_path(basepath=output_file or name, suffix=suffix, **numbers)
+        return Path(path)
+
+    def check_products(self, descriptions):
+        """Raise, before any work is done, if a skyflat would replace one of another sky."""
+        if not self.save_results:
+            return
+        for index, each in enumerate(descriptions):
+            self._check_product(each.name, each.identity, index if len(descriptions) > 1 else None)
+
+    def _check_product(self, name, identity, idx=None):
+        """Raise unless a skyflat of this name and identity can be written."""
+        path = self._product_path(name, idx=idx)
+        check_output(path)
+        check_replaceable(path, identity)
 
     def save_product(self, write, name, suffix, extension):
         """Save a file that ``write(path)`` writes, named as the data models are."""
@@ -219,6 +259,11 @@ class SkyflatMixin:
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
         return paths
+
+
+def _identify_model(skyflat):
+    """Return what tells skyflats of one name apart."""
+    return identify(skyflat.to_flat_dict(include_arrays=False))
 
 
 class SkyflatStep(SkyflatMixin, Step):
@@ -241,7 +286,8 @@ class SkyflatStep(SkyflatMixin, Step):
         skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
         if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
             raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
-        self.check_outputs(skyflat.meta.filename)
+        if self.save_results:
+            self._check_product(skyflat.meta.filename, _identify_model(skyflat))
         return skyflat
 
     def _look_into(self, init):

@@ -5,10 +5,12 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+import asdf
 from stpipe import config_parser
 
 __all__ = [
     "describe_command",
+    "forget_places",
     "list_parameters",
     "name_inputs",
     "name_log_files",
@@ -18,9 +20,14 @@ __all__ = [
 # Characters of a HISTORY card, without the mark of a continued line.
 _CARD = 70
 
-# Parameters of stpipe that do not change a product, or that strun sets itself.
+# Parameters of stpipe that belong to one run: where its input is, and where its products go.
+_PLACES = ("input_dir", "output_dir", "output_file")
+
+# Parameters of stpipe that do not change a product, or that strun sets itself. A command that is
+# repeated in another folder must not replace the product of the first run.
 _HOUSEKEEPING = {
     "input_dir",
+    "output_dir",
     "output_use_index",
     "output_use_model",
     "search_output_file",
@@ -52,6 +59,16 @@ def list_parameters(step, prefix="", *, default=False):
     for name in getattr(step, "step_defs", {}):
         found |= list_parameters(getattr(step, name), f"{prefix}steps.{name}.", default=default)
     return found
+
+
+def forget_places(path):
+    """Remove the places of inputs and products from a file of parameters."""
+    with asdf.open(path, mode="rw") as file:
+        steps = [file.tree]
+        for step in steps:
+            step["parameters"] |= dict.fromkeys(_PLACES)
+            steps += step.get("steps", [])
+        file.update()
 
 
 def wrap_command(command):

@@ -1,0 +1,78 @@
+"""Skyflats that exist already: which may be replaced, and which are up to date."""
+
+from soss_background.datamodels.names import describe_identity, identify, show
+from soss_background.datamodels.skyflat import SkyflatModel
+from soss_background.errors import SkyflatError
+from soss_background.io.exposures import read_header
+from soss_background.io.skyflats import open_skyflat
+
+__all__ = ["check_replaceable", "find_change", "find_siblings"]
+
+# Number of names that a reason lists.
+_LISTED = 3
+
+
+def check_replaceable(path, identity):
+    """Raise SkyflatError if a product would replace a file that is not an older version of it."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    known = _read_identity(path)
+    if known is None:
+        fault = "exists and is not a skyflat"
+    elif known != identity:
+        fault = f"exists with {describe_identity(known)}, not {describe_identity(identity)}"
+    else:
+        return
+    raise SkyflatError(f"{path} {fault}: give --output_file or --output_dir, or move it")
+
+
+def _read_identity(path):
+    """Return what tells skyflats of one name apart; None if a file is not a readable skyflat."""
+    try:
+        header = read_header(path)
+    except SkyflatError:
+        return None
+    return identify(header) if header.get("meta.model_type") == SkyflatModel.__name__ else None
+
+
+def find_change(path, members, parameters, version):
+    """Return why a skyflat must be created anew, from what it records; "" if it is up to date."""
+    if not path.is_file() or not path.stat().st_size:
+        return "the product is empty" if path.is_file() else "no product yet"
+    with open_skyflat(path) as skyflat:
+        recorded = skyflat.meta.skyflat.instance
+    if recorded.get("software_version") != version:
+        return f"made by version {recorded.get('software_version')}"
+    found, expected = (
+        {each["name"]: each["size"] for each in files}
+        for files in (recorded.get("members", []), members)
+    )
+    if changed := _list_changes(found, expected):
+        return f"other exposures ({changed})"
+    run = (recorded.get("runs") or [{}])[-1]
+    if changed := _list_changes(run.get("parameters", {}), parameters):
+        return f"other parameters ({changed})"
+    return ""
+
+
+def _list_changes(old, new):
+    """Return the keys whose values differ between two dictionaries as a string."""
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    more = [f"and {len(keys) - _LISTED} more"] if len(keys) > _LISTED else []
+    return ", ".join([*map(show, keys[:_LISTED]), *more])
+
+
+def find_siblings(folder, identities, names):
+    """List the skyflats of a folder, other than ``names``, of the observations of identities."""
+    observations = {_observation(identity) for identity in identities}
+    siblings = []
+    for path in sorted(folder.glob("*_skyflat.fits")):
+        identity = None if path.name in names else _read_identity(path)
+        if identity and _observation(identity) in observations:
+            siblings.append(path)
+    return siblings
+
+
+def _observation(identity):
+    """Return program, target and observation of an identity."""
+    return tuple(identity[keyword] for keyword in ("PROGRAM", "TARGPROP", "OBSERVTN"))

@@ -1,0 +1,271 @@
+"""Skyflats that exist: what may be replaced, and what is up to date; names from associations."""
+
+import json
+import shutil
+
+import pytest
+from astropy.io import fits
+from helpers import checksums, edit_file, make_skyflat, strun, write_small_exposures
+
+from soss_background import SkyflatCombineStep, SkyflatModel, SkyflatPipeline
+from soss_background.datamodels.names import check_path, check_product_name, identify
+from soss_background.detector import SUBSTRIP96
+from soss_background.errors import SkyflatError
+from soss_background.io.products import check_replaceable, find_change, find_siblings
+
+SKIP = "--steps.flat_field.skip=true"
+PIPELINE = "soss_background.SkyflatPipeline"
+
+
+@pytest.fixture(scope="module")
+def skyflat(tmp_path_factory):
+    """Save a skyflat of three exposures; return its file."""
+    model = make_skyflat(window=SUBSTRIP96)
+    sky = model.meta.skyflat
+    sky.year, sky.obs_group, sky.software_version = 2023, 0, "1.0"
+    model.meta.observation.observation_number = "001"
+    sky.members = [{"name": name, "size": 5} for name in ("a.fits", "b.fits")]
+    sky.runs.append({"command": "strun", "parameters": {"n_sigma": 5.0, "exclude": None}})
+    path = tmp_path_factory.mktemp("products") / "a_skyflat.fits"
+    model.save(path)
+    return path
+
+
+def identity(**others):
+    known = {"PROGRAM": "04479", "TARGPROP": "SKY", "OBSERVTN": "001", "YEAR": 2023, "OBSGROUP": 0}
+    return known | others
+
+
+def test_an_older_version_may_be_replaced(skyflat, tmp_path):
+    check_replaceable(skyflat, identity())
+    check_replaceable(tmp_path / "none.fits", identity())
+    (tmp_path / "empty.fits").touch()
+    check_replaceable(tmp_path / "empty.fits", identity())
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PROGRAM", "06658"), ("TARGPROP", "B"), ("OBSERVTN", "2"), ("YEAR", 2024), ("OBSGROUP", 1)],
+)
+def test_another_sky_may_not_be_replaced(skyflat, keyword, value):
+    with pytest.raises(SkyflatError, match="exists with") as caught:
+        check_replaceable(skyflat, identity(**{keyword: value}))
+    message = str(caught.value)
+    assert message.startswith(str(skyflat))
+    assert f"{keyword} {value}" in message
+    assert message.endswith("give --output_file or --output_dir, or move it")
+    assert "\n" not in message
+
+
+def test_a_file_that_is_no_skyflat_may_not_be_replaced(tmp_path):
+    (exposure,) = write_small_exposures(tmp_path, 1)
+    (tmp_path / "notes.fits").write_text("notes")
+    for path in (exposure, tmp_path / "notes.fits"):
+        with pytest.raises(SkyflatError, match=f"{path.name} exists and is not a skyflat"):
+            check_replaceable(path, identity())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"version": "2.0"}, "made by version 1.0"),
+        ({"members": {"a.fits": 5}}, "other exposures (b.fits)"),
+        ({"members": {"a.fits": 5, "b.fits": 6}}, "other exposures (b.fits)"),
+        (
+            {"members": dict.fromkeys(map(str, range(9)), 5)},
+            "other exposures (0, 1, 2, and 8 more)",
+        ),
+        ({"parameters": {"n_sigma": 6.0}}, "other parameters (n_sigma)"),
+        ({"parameters": {"n_sigma": 5.0, "grow": 2}}, "other parameters (grow)"),
+    ],
+)
+def test_what_is_up_to_date(skyflat, change, reason):
+    settings = {
+        "members": {"a.fits": 5, "b.fits": 5},
+        "parameters": {"n_sigma": 5.0},
+        "version": "1.0",
+    } | change
+    members = [{"name": name, "size": size} for name, size in settings.pop("members").items()]
+    assert find_change(skyflat, members, **settings) == reason
+
+
+def test_a_product_that_is_not_there_or_empty(tmp_path):
+    assert find_change(tmp_path / "a.fits", [], {}, "") == "no product yet"
+    (tmp_path / "a.fits").touch()
+    assert find_change(tmp_path / "a.fits", [], {}, "") == "the product is empty"
+
+
+def test_siblings(skyflat, tmp_path):
+    for name in ("a_skyflat.fits", "b_skyflat.fits"):
+        shutil.copy(skyflat, tmp_path / name)
+    (tmp_path / "c_skyflat.fits").touch()
+    found = find_siblings(tmp_path, [identity(YEAR=2024, OBSGROUP=1)], ["a_skyflat.fits"])
+    assert found == [tmp_path / "b_skyflat.fits"]
+    assert find_siblings(tmp_path, [identity(TARGPROP="B")], []) == []
+
+
+@pytest.fixture
+def two_programs(tmp_path):
+    """Write exposures of two programs that saw the same sky."""
+    folders = [tmp_path / program for program in ("04479", "06658")]
+    for folder in folders:
+        folder.mkdir()
+    first = write_small_exposures(folders[0])
+    second = [folders[1] / path.name.replace("04479", "06658") for path in first]
+    for source, path in zip(first, second, strict=True):
+        shutil.copy(source, path)
+        edit_file(path, set_program)
+    return first, second
+
+
+def set_program(model):
+    """Let another program have observed an exposure."""
+    model.meta.observation.program_number = "06658"
+
+
+def test_each_step_stops_before_it_replaces_another_sky(two_programs, tmp_path, caplog):
+    """4479 and 6658 see one place: their skyflats have one name."""
+    first, second = two_programs
+    steps = [(PIPELINE, SKIP), ("soss_background.SkyflatCombineStep",)]
+    for step, *options in steps:
+        strun(step, *first, *options, "--output_dir=out")
+    products = sorted((tmp_path / "out").glob("*.fits"))
+    before = checksums(products)
+    for step, *options in steps:
+        caplog.clear()
+        with pytest.raises(SkyflatError, match="PROGRAM 04479.*, not PROGRAM 06658"):
+            strun(step, *second, *options, "--output_dir=out")
+        assert "level" not in caplog.text  # before any work
+    assert checksums(products) == before
+    assert len(products) == 2
+
+
+def test_a_step_on_a_skyflat_does_not_replace_another_sky(skyflat, tmp_path):
+    other = tmp_path / "sub" / skyflat.name
+    other.parent.mkdir()
+    shutil.copy(skyflat, other)
+    edit_file(other, set_program)
+    step = "soss_background.SkyflatQualityStep"
+    strun(step, skyflat)
+    strun(step, skyflat)  # its own product may be replaced
+    with pytest.raises(SkyflatError, match="PROGRAM 04479.*, not PROGRAM 06658"):
+        strun(step, other)
+    assert fits.getval("a_skyflatquality.fits", "PROGRAM") == "04479"
+
+
+def test_a_product_records_sequence_year_and_files(tmp_path):
+    paths = write_small_exposures(tmp_path)
+    SkyflatCombineStep.call(paths, output_file="a.fits")
+    header = fits.getheader("a_skyflatcombine.fits")
+    assert (header["YEAR"], header["OBSGROUP"]) == (2023, 0)
+    with SkyflatModel("a_skyflatcombine.fits") as model:
+        members = model.meta.skyflat.instance["members"]
+        found = identify(model.to_flat_dict(include_arrays=False))
+    assert members == [{"name": path.name, "size": path.stat().st_size} for path in paths]
+    assert found == identity(TARGPROP="SKYFLAT-1")
+
+
+# --- associations ------------------------------------------------------------------------
+
+
+def write_association(path, members, **product):
+    """Write an association of one product."""
+    members = [{"expname": str(name), "exptype": "science"} for name in members]
+    path.write_text(json.dumps({"products": [{"name": "a", "members": members} | product]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("product", "message"),
+    [
+        ({"obs_group": None}, "obs_group None is not a number from 0 to 999"),
+        ({"obs_group": [1]}, "obs_group .* is not a number"),
+        ({"obs_group": -1}, "obs_group -1 is not a number"),
+        ({"obs_group": 1000}, "obs_group 1000 is not a number"),
+        ({"obs_group": True}, "obs_group True is not a number"),
+        ({"file_name": None}, "None: no name of a product"),
+        ({"file_name": ["a"]}, "no name of a product"),
+        ({"file_name": "../a"}, r"\.\./a: no name of a product"),
+        ({"file_name": ".a"}, r"\.a: no name of a product"),
+        ({"file_name": ""}, "no name of a product"),
+        ({"file_name": "a\0b"}, r"a\\x00b: control characters in the name of a file"),
+        ({"file_name": "a\nb"}, r"a\\nb: control characters in the name of a file"),
+        ({"file_name": "\ud800"}, "control characters in the name of a file"),
+        ({"file_name": "x" * 230}, "no name of a product"),
+        ({"file_name": "x" * 256}, "the name is too long"),
+    ],
+)
+def test_faults_of_a_product(product, message, tmp_path):
+    paths = write_small_exposures(tmp_path, 1, shape=(16, 32))
+    association = write_association(tmp_path / "a_asn.json", paths, **product)
+    with pytest.raises(SkyflatError, match=message) as caught:
+        SkyflatCombineStep.call(association)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 300
+    assert sorted(tmp_path.iterdir()) == [association, *paths]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x" * 5000, "the name is too long"),
+        ("x/" * 2500, "the name is too long"),
+        ("a\0.fits", "control characters in the name of a file"),
+        ("loop.fits", "loop.fits: no such file"),
+        (5, "expname is 5"),
+    ],
+)
+def test_faults_of_a_member(name, message, tmp_path):
+    (tmp_path / "loop.fits").symlink_to("loop.fits")
+    content = {"products": [{"members": [{"expname": name, "exptype": "science"}]}]}
+    association = tmp_path / "a_asn.json"
+    association.write_text(json.dumps(content))
+    with pytest.raises(SkyflatError, match=message) as caught:
+        strun(PIPELINE, association, SKIP)
+    assert str(tmp_path) in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("step", ["SkyflatPipeline", "SkyflatSubtractStep", "SossStarePipeline"])
+def test_associations_are_json(step, tmp_path):
+    """YAML would take hours to read nested brackets, and reads what is no association."""
+    path = tmp_path / "a_asn.json"
+    for text in ("[" * 100_000, "products:\n- name: a\n"):
+        path.write_text(text)
+        with pytest.raises(SkyflatError, match="a_asn.json: not a valid association"):
+            strun(f"soss_background.{step}", path)
+
+
+def test_a_member_that_is_named_many_times_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("soss_background.io.exposures.read_header", None)
+    paths = write_small_exposures(tmp_path, 1, shape=(16, 32))
+    association = write_association(tmp_path / "a_asn.json", 5000 * paths)
+    with pytest.raises(SkyflatError, match="rate.fits: the same exposure is given 5000 times"):
+        SkyflatCombineStep.call(association)
+
+
+def test_names():
+    check_product_name("étoile 1.5 µm")
+    check_path("a/b" * 20)
+    with pytest.raises(SkyflatError, match="the name is too long"):
+        check_path("é" * 128)
+
+
+def test_several_associations(two_programs, tmp_path):
+    first, second = two_programs
+    names = ("one", "two")
+    associations = [
+        write_association(tmp_path / f"{name}_asn.json", paths, file_name=name)
+        for name, paths in zip(names, two_programs, strict=True)
+    ]
+    results = SkyflatPipeline.call(*associations, steps={"flat_field": {"skip": True}})
+    assert [each.meta.filename for each in results] == [f"{name}_skyflat.fits" for name in names]
+    assert [each.meta.asn.table_name for each in results] == [path.name for path in associations]
+    assert [each.meta.observation.program_number for each in results] == ["04479", "06658"]
+    with pytest.raises(
+        SkyflatError, match="one_asn.json: give associations or exposures, not both"
+    ):
+        SkyflatPipeline.call(first[0], associations[0])
+    with pytest.raises(SkyflatError, match="the name of two products"):
+        SkyflatCombineStep.call(associations[0], associations[0])
