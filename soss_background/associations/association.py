@@ -20,7 +20,14 @@ from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_background_association
 from soss_background.io.dates import parse_date
-from soss_background.io.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
+from soss_background.io.exposures import (
+    OBSERVATION,
+    REQUIRED,
+    find_fault,
+    find_sky_fault,
+    identities,
+    read_header,
+)
 
 __all__ = ["make_associations", "make_background_associations"]
 
@@ -260,7 +267,7 @@ def _read_rate(path, required=REQUIRED):
     """Read the header of a file; raise if it is not a SOSS exposure."""
     header = read_header(path) | {"name": str(path), "path": path}
     kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
-    fault = find_fault(header, required)
+    fault = find_fault(header, required) or find_sky_fault(header)
     if not fault and (kind not in _RATES or unit != "DN/s"):
         fault = f"{kind} in {unit}, neither _rate nor _rateints"
     if fault:

@@ -20,6 +20,8 @@ from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Wind
 from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
+from soss_background.io.opening import list_models, read_metadata
+from soss_background.io.skyflats import find_files
 
 __all__ = [
     "Description",
@@ -27,11 +29,14 @@ __all__ = [
     "REQUIRED",
     "borrow_image",
     "describe_products",
+    "find_exposures",
     "find_fault",
     "find_pwcpos",
+    "find_sky_fault",
     "find_window",
     "header_window",
     "identities",
+    "is_association",
     "iterate_images",
     "member_paths",
     "open_libraries",
@@ -72,6 +77,29 @@ _IDENTITY = [
 ]
 
 
+def is_association(item):
+    """Return whether an input is an association file."""
+    return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
+
+
+def find_exposures(inputs):
+    """Return inputs with the files that wildcards match; a folder stands for its exposures."""
+    found = []
+    for item in inputs:
+        found += find_files([item], _list_exposures) if isinstance(item, str | Path) else [item]
+    return found
+
+
+def _list_exposures(folder):
+    """Return the _rateints files of a folder, and the _rate files of other exposures."""
+    cubes, images = (list_models(folder, suffix) for suffix in ("rateints", "rate"))
+    known = {root_name(path) for path in cubes}
+    found = sorted(cubes + [path for path in images if root_name(path) not in known])
+    if not found:
+        raise SkyflatError(f"{folder}: no _rateints or _rate file in this folder")
+    return found
+
+
 def open_libraries(inputs, folder=None):
     """
     Open exposures as libraries of models, and check their headers.
@@ -96,7 +124,7 @@ def open_libraries(inputs, folder=None):
     """
     if not inputs:
         raise SkyflatError("No exposures are given")
-    if len(inputs) == 1 and _is_association(inputs[0]):
+    if len(inputs) == 1 and is_association(inputs[0]):
         libraries = _from_association(Path(inputs[0]), folder)
     elif len(inputs) == 1 and isinstance(inputs[0], ExposureLibrary):
         return list(inputs)  # checked when it was opened
@@ -127,7 +155,7 @@ def read_header(path):
         raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
         with ignore_file_warnings():
-            return datamodels.read_metadata(path)
+            return read_metadata(path)
     except Exception as err:  # astropy and asdf raise many kinds
         raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
 
@@ -196,9 +224,17 @@ def find_fault(header, required=REQUIRED):
     return None
 
 
+def find_sky_fault(header):
+    """Return the first fault of an exposure that needs a sky, None if there is none."""
+    if header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
+        return "its sky has been subtracted already (S_BKDSUB is COMPLETE)"
+    return find_fault(header)
+
+
 def root_name(name):
     """Return the name of an exposure without extension and suffix, such as ``_rateints``."""
-    return remove_suffix(Path(name).stem)[0]
+    stem = Path(name).stem
+    return remove_suffix(stem.rpartition(".fits")[0] or stem)[0]
 
 
 def find_window(model):
@@ -275,11 +311,6 @@ def borrow_image(library, index):
         raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
 
 
-def _is_association(item):
-    """Return whether an input is an association file."""
-    return isinstance(item, str | Path) and Path(item).suffix.lower() == ".json"
-
-
 def _own_copy(item):
     """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
@@ -341,7 +372,7 @@ def _library_of_files(table, product, paths, headers, folder):
 def _check(headers):
     """Raise unless all exposures are SOSS exposures of one subarray, each given once."""
     for header in headers:
-        if fault := find_fault(header):
+        if fault := find_sky_fault(header):
             raise SkyflatError(f"{header['name']}: {fault}")
     first = headers[0]
     _warn_of_mixture(headers)

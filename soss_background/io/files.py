@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
+from stdatamodels.exceptions import NoTypeWarning
 
 from soss_background.errors import SkyflatError
 
@@ -30,9 +31,10 @@ def allow_member_paths():
 
 @contextlib.contextmanager
 def ignore_file_warnings():
-    """Silence astropy's warnings about incomplete files; an error follows."""
+    """Silence warnings about incomplete files, an error follows, and about a missing DATAMODL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
+        warnings.simplefilter("ignore", NoTypeWarning)
         yield
 
 

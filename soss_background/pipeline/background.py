@@ -1,5 +1,6 @@
 """Skyflats from the background exposures of an association."""
 
+import logging
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,29 +9,32 @@ from stdatamodels.jwst.datamodels import JwstDataModel
 from soss_background.io.exposures import find_fault, read_header
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.crds_access import crds_reachable
+from soss_background.steps.parameters import name_item
 
-__all__ = ["background_skyflats", "find_skyflats"]
+__all__ = ["background_skyflats", "find_skyflats", "find_soss_fault"]
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def background_skyflats(step, science, background):
-    """Give a step the skyflat of background exposures while it runs."""
-    given = step.skyflat
-    step.skyflat = find_skyflats(step, science, background)
+    """Give a step the skyflat of background exposures while it runs; skip other than SOSS."""
+    given, skip = step.skyflat, step.skip
+    fault = find_soss_fault(science)
+    if fault and not skip:
+        log.warning("%s: sky not subtracted, %s", name_item(science), fault)
+    step.skip = skip or bool(fault)
+    step.skyflat = find_skyflats(step, background)
     try:
         yield
     finally:
-        step.skyflat = given
+        step.skyflat, step.skip = given, skip
 
 
-def find_skyflats(step, science, background):
-    """Return the user's skyflats or that of the background exposures; None if none is usable."""
+def find_skyflats(step, background):
+    """Return the user's skyflats, or else that of the background exposures, or None."""
     if step.skip or step.skyflat or step.get_ref_override("bkg") or not background:
         return step.skyflat
-    is_model = isinstance(science, JwstDataModel)
-    header = science.to_flat_dict() if is_model else read_header(Path(science))
-    if find_fault(header) or header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
-        return None
     pipeline = SkyflatPipeline()
     pipeline.output_dir = step.search_attr("output_dir")
     flat = step.given_flat() or (None if crds_reachable() else "N/A")
@@ -38,3 +42,10 @@ def find_skyflats(step, science, background):
     skyflat = pipeline.run(list(background))
     skyflat.images = skyflat.masks = skyflat.meta.bunit_images = None  # not needed any more
     return [skyflat]
+
+
+def find_soss_fault(science):
+    """Return why a file or model is no SOSS exposure, None if it is one."""
+    if isinstance(science, JwstDataModel):
+        return find_fault(science.to_flat_dict(include_arrays=False))
+    return find_fault(read_header(Path(science)))

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import ClassVar
 
 from crds.core.exceptions import CrdsError
+from jwst.associations.asn_from_list import asn_from_list
+from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import member_paths, open_libraries, read_header
+from soss_background.io.exposures import (
+    find_exposures,
+    is_association,
+    member_paths,
+    open_libraries,
+    read_header,
+    root_name,
+)
 from soss_background.io.files import ignore_file_warnings, save_whole
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
+from soss_background.steps.parameters import check_named, name_item
 from soss_background.steps.provenance import (
     describe_command,
     list_parameters,
@@ -47,6 +57,12 @@ class SkyflatMixin:
         """Return the metadata that CRDS matches; the step itself reports unreadable files."""
         try:
             with ignore_file_warnings():
+                while isinstance(dataset, list | tuple) and dataset:
+                    dataset = dataset[0]
+                if isinstance(dataset, str | Path):
+                    dataset = next(iter(find_exposures([dataset])), dataset)
+                    if dataset.suffix.lower() != ".json":
+                        return read_header(dataset), "jwst"
                 return super()._get_crds_parameters(dataset)
         except (AttributeError, LookupError) as err:
             raise TypeError(f"{dataset} has no JWST metadata") from err
@@ -60,14 +76,16 @@ class SkyflatMixin:
             crds_observatory=crds_observatory,
         )
 
+    # Parameters that name files, and others that the run must apply.
+    named_files: ClassVar = ()
+    named: ClassVar = ()
+
     def get_pars(self, *args, **kwargs):
-        """Return the parameters; strings in lists become plain str, which can be saved."""
+        """Return the parameters, models and paths by name, which can be saved."""
         pars = super().get_pars(*args, **kwargs)
         return {
-            name: [str(item) if isinstance(item, str) else item for item in value]
-            if isinstance(value, list)
-            else value
-            for name, value in pars.items()
+            key: list(map(name_item, value)) if isinstance(value, list) else name_item(value)
+            for key, value in pars.items()
         }
 
     def run(self, *args):
@@ -76,6 +94,8 @@ class SkyflatMixin:
             # Before jwst's own steps change what they were given.
             self._run = self._describe_run(name_inputs(args))
         try:
+            if not isinstance(self.parent, SkyflatMixin):
+                check_named(self)
             with limit_resources() if self.parent is None else nullcontext():
                 return super().run(*args)
         except SkyflatError as err:
@@ -127,9 +147,22 @@ class SkyflatMixin:
         """Return a `ModelLibrary` for each product of the step's inputs, see `open_libraries`."""
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
-        libraries = open_libraries([self.make_input_path(item) for item in inputs], self.scratch())
+        inputs = find_exposures([self.make_input_path(item) for item in inputs])
+        libraries = open_libraries(inputs, self.scratch())
         self._input_paths = {path for library in libraries for path in member_paths(library)}
         return libraries
+
+    def load_as_level2_asn(self, obj):
+        """Load an association; other files, wildcards and folders get a product per exposure."""
+        if not isinstance(obj, str | Path):
+            return super().load_as_level2_asn(obj)
+        paths = find_exposures([self.make_input_path(str(obj))])
+        if is_association(paths[0]):
+            return super().load_as_level2_asn(str(paths[0]))
+        associations = [_associate(path) for path in paths]
+        for other in associations[1:]:
+            associations[0]["products"] += other["products"]
+        return associations[0]
 
     def scratch(self):
         """
@@ -193,13 +226,26 @@ class SkyflatMixin:
         return paths
 
 
+def _associate(path):
+    """Return the association of an exposure."""
+    name = f"{root_name(path)}.fits"
+    return asn_from_list(
+        [(str(path), "science")],
+        product_name=name,
+        rule=DMSLevel2bBase,
+        with_exptype=True,
+        meta={"asn_pool": "singleton"},
+    )
+
+
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
     def open_exposure(self, init):
         """Open the step's input, an image or cube, which the step must not change."""
         init, name, kind = self._look_into(init)
-        exposure = self.prepare_output(init, make_copy=False)
+        with ignore_file_warnings():
+            exposure = self.prepare_output(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
         return exposure

@@ -1,14 +1,17 @@
 """Steps of jwst that also run if CRDS cannot be reached."""
 
 import logging
+from pathlib import Path
 from typing import ClassVar
 
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.photom import PhotomStep as JwstPhotomStep
 from stdatamodels.jwst import datamodels
 
+from soss_background.errors import SkyflatError
 from soss_background.steps.base import SkyflatMixin
 from soss_background.steps.crds_access import crds_reachable, no_reference_error
+from soss_background.steps.parameters import name_item
 
 __all__ = ["FlatFieldStep", "PhotomStep"]
 
@@ -37,6 +40,18 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         if self.get_ref_override(reference_file_type) is None and not crds_reachable():
             raise no_reference_error(reference_file_type, "CRDS cannot be reached")
         return super().get_reference_file(input_file, reference_file_type)
+
+    def is_done(self, header):
+        """Return whether an exposure is flat-fielded; raise if the user names another flat."""
+        if header.get("meta.cal_step.flat_field") != "COMPLETE":
+            return False
+        own, given = header.get("meta.ref_file.flat.name") or "", self.get_ref_override("flat")
+        if given and given != "N/A" and Path(name_item(given)).name != Path(own).name:
+            raise SkyflatError(
+                f"{header.get('meta.filename')}: flat-fielded already (R_FLAT is {own!r}), "
+                f"{name_item(given)} cannot be applied"
+            )
+        return True
 
     def _get_references(self, data, exposure_type):
         """Open the flat, once for all exposures that use it."""
