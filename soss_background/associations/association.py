@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from astropy.table import Table
-from jwst.lib.suffix import remove_suffix
 from tqdm import tqdm
 
 from soss_background.associations.grouping import Exposure, group_exposures
@@ -27,6 +26,7 @@ from soss_background.io.exposures import (
     find_sky_fault,
     identities,
     read_header,
+    root_name,
 )
 
 __all__ = ["make_associations", "make_background_associations"]
@@ -143,9 +143,7 @@ def make_background_associations(science, background, directory="."):
     for header in sciences:
         _check_subarrays(header, backgrounds)
     directory = Path(directory)
-    paths = [
-        directory / f"{remove_suffix(header['path'].stem)[0]}_spec2_asn.json" for header in sciences
-    ]
+    paths = [directory / f"{root_name(header['path'])}_spec2_asn.json" for header in sciences]
     for path, number in Counter(paths).items():
         if number > 1:
             raise SkyflatError(f"{path}: the association of {number} science exposures")

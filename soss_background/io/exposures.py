@@ -376,6 +376,7 @@ def _check(headers):
             raise SkyflatError(f"{header['name']}: {fault}")
     first = headers[0]
     _warn_of_mixture(headers)
+    _warn_of_series(headers)
     subarray = first["meta.subarray.name"]
     seen = {}
     for header in headers:
@@ -388,6 +389,28 @@ def _check(headers):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
             seen[identity] = header["name"]
+
+
+def _warn_of_series(headers):
+    """Warn if the headers are those of a science time series instead of dithered blank sky."""
+    if len({_pointing(header) for header in headers}) > 1:
+        return
+    is_series = any(header.get("meta.visit.tsovisit") for header in headers)
+    signs = ["TSOVISIT is true"] if is_series else []
+    if len(headers) > 1:
+        signs.append("all exposures have one pointing")
+    if signs:
+        log.warning(
+            "%s: %s, as in a time series of a target: a skyflat needs dithered exposures of "
+            "blank sky",
+            headers[0]["name"], " and ".join(signs),
+        )  # fmt: skip
+
+
+def _pointing(header):
+    """Return the pointing of an exposure to a fraction of an arcsecond, degrees."""
+    angles = (header.get(f"meta.pointing.{name}") for name in ("ra_v1", "dec_v1"))
+    return tuple(round(angle, 4) if isinstance(angle, float) else angle for angle in angles)
 
 
 def _warn_of_mixture(headers):

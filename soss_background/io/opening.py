@@ -6,6 +6,8 @@ from pathlib import Path
 from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
+from soss_background.datamodels.skyflat import SkyflatModel
+
 __all__ = ["guess_class", "is_fits", "list_models", "read_metadata"]
 
 # Classes of exposures without DATAMODL by the dimensions of SCI, as in jwst.
@@ -24,7 +26,9 @@ def list_models(folder, suffix):
 
 
 def guess_class(hdus):
-    """Return the class of a FITS file by DATAMODL, or else by the shape of SCI; None if unknown."""
+    """Return the class of a FITS file by BKG, DATAMODL, or the shape of SCI; None if unknown."""
+    if "BKG" in hdus:
+        return SkyflatModel
     known = getattr(datamodels, str(hdus[0].header.get("DATAMODL")), None)
     if known is None and "SCI" in hdus:
         return _BY_DIMENSIONS.get(hdus["SCI"].header["NAXIS"])

@@ -11,7 +11,7 @@ from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
-from soss_background.io.opening import is_fits, list_models, read_metadata
+from soss_background.io.opening import guess_class, is_fits, list_models, read_metadata
 
 __all__ = [
     "describe_skyflat",
@@ -70,11 +70,10 @@ def find_kind(path):
         return {kind.__name__: kind for kind in _TEMPLATES}.get(name)
     # Reference files need not be whole data models.
     with fits.open(path) as hdus:
-        header = hdus[0].header
-        if "BKG" in hdus:
-            return SkyflatModel
-        is_reference = header.get("DATAMODL") == "SossBkgModel" or header.get("REFTYPE") == "BKG"
-        return datamodels.SossBkgModel if is_reference else None
+        if hdus[0].header.get("REFTYPE") == "BKG":
+            return datamodels.SossBkgModel
+        kind = guess_class(hdus)
+    return kind if kind in _TEMPLATES else None
 
 
 def find_place(model, shape, name):

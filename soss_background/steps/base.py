@@ -136,6 +136,7 @@ class SkyflatMixin:
 
     def remove_suffix(self, name):
         """Remove a suffix of jwst's, of the step's inputs or of its own from a file name."""
+        name = name.removesuffix(".fits")  # of a compressed file
         for suffix in (*self.input_suffixes, self.suffix):
             for separator in "_-":
                 root = name.removesuffix(f"{separator}{suffix}")
@@ -159,10 +160,13 @@ class SkyflatMixin:
         paths = find_exposures([self.make_input_path(str(obj))])
         if is_association(paths[0]):
             return super().load_as_level2_asn(str(paths[0]))
-        associations = [_associate(path) for path in paths]
-        for other in associations[1:]:
-            associations[0]["products"] += other["products"]
-        return associations[0]
+        return asn_from_list(
+            [(str(path), "science") for path in paths],
+            product_name_func=lambda item, _: f"{root_name(item[0])}.fits",
+            rule=DMSLevel2bBase,
+            with_exptype=True,
+            meta={"asn_pool": "singleton"},
+        )
 
     def scratch(self):
         """
@@ -224,18 +228,6 @@ class SkyflatMixin:
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
         return paths
-
-
-def _associate(path):
-    """Return the association of an exposure."""
-    name = f"{root_name(path)}.fits"
-    return asn_from_list(
-        [(str(path), "science")],
-        product_name=name,
-        rule=DMSLevel2bBase,
-        with_exptype=True,
-        meta={"asn_pool": "singleton"},
-    )
 
 
 class SkyflatStep(SkyflatMixin, Step):
