@@ -396,7 +396,7 @@ def test_files_of_templates(skyflat, series, tmp_path):
 
 # jwst warns of associations whose members are elsewhere.
 @pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
-def test_background_exposures(series, skyflat, tmp_path):
+def test_background_exposures(series, skyflat, tmp_path, caplog):
     """A pipeline combines exposures of blank sky into the template; the step alone does not."""
     path, flat, truth = series
     settings = Simulation(
@@ -415,6 +415,7 @@ def test_background_exposures(series, skyflat, tmp_path):
     step.skyflat, step.override_flat = [str(skyflat)], str(flat)
     result = step.run(row["association"])
     assert result.meta.skyflat_subtract.instance["templates"] == [skyflat.name]
+    assert f"{path.name}: its background exposures are ignored" in caplog.text
     pipeline = SossStarePipeline()
     pipeline.skyflat_subtract.override_flat = pipeline.flat_field.override_flat = str(flat)
     members = [str(exposure) for exposure in background]
@@ -485,6 +486,21 @@ def test_not_twice(series, skyflat, tmp_path):
         assert pipeline.skyflat_subtract.run(model) is model
         pipeline.skyflat_subtract.skyflat = skyflat
         with pytest.raises(SkyflatError, match="sky has been subtracted already"):
+            pipeline.run(model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flat_that_is_not_needed(series, skyflat, tmp_path):
+    """Both are flat-fielded: only the flat of the exposure may be named."""
+    path, flat, _ = series
+    with datamodels.open(path) as model:
+        model.meta.cal_step.flat_field = "COMPLETE"
+        model.meta.ref_file.flat.name = "crds://jwst_flat.fits"
+        with pytest.raises(SkyflatError, match=f"R_FLAT is 'crds.*{flat.name} cannot be applied"):
+            call(model, flat, skyflat=skyflat, save_results=True)
+        pipeline = SossStarePipeline()
+        pipeline.flat_field.override_flat = str(flat)
+        with pytest.raises(SkyflatError, match=f"R_FLAT is 'crds.*{flat.name} cannot be applied"):
             pipeline.run(model)
     assert not list(tmp_path.iterdir())
 
@@ -597,6 +613,8 @@ def test_a_time_series_makes_no_skyflat(series, caplog):
 
 
 def test_one_exposure_at_a_time(series, skyflat):
+    with pytest.raises(SkyflatError, match="products, run them one by one"):
+        strun(STEP, f"{series[0].parent}/*.fits", f"--skyflat={skyflat}")
     for others in ([series[0]], [series[0], series[0]]):
         with pytest.raises(SkyflatError, match="run them one by one"):
             strun(STEP, series[0], *others, f"--skyflat={skyflat}")
@@ -645,7 +663,8 @@ def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
     """The next run of the same pipeline has background exposures of its own."""
     step, found = SkyflatSubtractStep(), iter([["first"], ["second"]])
     monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
-    monkeypatch.setattr(background, "find_soss_fault", lambda _: None)
+    monkeypatch.setattr(background, "header_of", lambda _: {})
+    monkeypatch.setattr(background, "find_fault", lambda _: None)
     with background.background_skyflats(step, "a.fits", ["b.fits"]):
         assert step.skyflat == ["first"]
     assert step.skyflat is None

@@ -34,6 +34,7 @@ __all__ = [
     "find_pwcpos",
     "find_sky_fault",
     "find_window",
+    "header_of",
     "header_window",
     "identities",
     "is_association",
@@ -158,6 +159,13 @@ def read_header(path):
             return read_metadata(path)
     except Exception as err:  # astropy and asdf raise many kinds
         raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
+
+
+def header_of(exposure):
+    """Return the flattened metadata of a file or model."""
+    if isinstance(exposure, datamodels.JwstDataModel):
+        return exposure.to_flat_dict(include_arrays=False)
+    return read_header(Path(exposure))
 
 
 def read_headers(library):

@@ -2,16 +2,14 @@
 
 import logging
 from contextlib import contextmanager
-from pathlib import Path
 
-from stdatamodels.jwst.datamodels import JwstDataModel
-
-from soss_background.io.exposures import find_fault, read_header
+from soss_background.io.exposures import find_fault, header_of
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.crds_access import crds_reachable
 from soss_background.steps.parameters import name_item
+from soss_background.subtract.skyflat_subtract_step import IGNORED
 
-__all__ = ["background_skyflats", "find_skyflats", "find_soss_fault"]
+__all__ = ["background_skyflats", "find_skyflats"]
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +18,11 @@ log = logging.getLogger(__name__)
 def background_skyflats(step, science, background):
     """Give a step the skyflat of background exposures while it runs; skip other than SOSS."""
     given, skip = step.skyflat, step.skip
-    fault = find_soss_fault(science)
+    fault = find_fault(header_of(science))
     if fault and not skip:
         log.warning("%s: sky not subtracted, %s", name_item(science), fault)
+    if background and (given or step.get_ref_override("bkg")):
+        log.warning("%s: %s", name_item(science), IGNORED)
     step.skip = skip or bool(fault)
     step.skyflat = find_skyflats(step, background)
     try:
@@ -42,10 +42,3 @@ def find_skyflats(step, background):
     skyflat = pipeline.run(list(background))
     skyflat.images = skyflat.masks = skyflat.meta.bunit_images = None  # not needed any more
     return [skyflat]
-
-
-def find_soss_fault(science):
-    """Return why a file or model is no SOSS exposure, None if it is one."""
-    if isinstance(science, JwstDataModel):
-        return find_fault(science.to_flat_dict(include_arrays=False))
-    return find_fault(read_header(Path(science)))

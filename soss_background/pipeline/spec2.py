@@ -6,7 +6,8 @@ from typing import ClassVar
 from jwst.pipeline import Spec2Pipeline
 
 from soss_background.errors import SkyflatError
-from soss_background.pipeline.background import background_skyflats, find_soss_fault
+from soss_background.io.exposures import find_fault, header_of
+from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, group_members
 
@@ -62,7 +63,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
         for members in map(group_members, products):
             for science in members["science"][:1]:
-                if len(products) == 1 or not find_soss_fault(science):
+                if len(products) == 1 or not find_fault(header_of(science)):
                     self.bkg_subtract.check(science, members["background"])
 
     def process_exposure_product(self, exp_product, *args, **kwargs):

@@ -21,6 +21,7 @@ from soss_background.extract.metrics import (
 )
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
 from soss_background.extract.trace_fit_step import TraceFitStep
+from soss_background.io.exposures import header_of
 from soss_background.pipeline.background import background_skyflats
 from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
@@ -98,7 +99,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         ranges = read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
         exposure, images = self._subtract_sky(init)
-        if not self.flat_field.is_done(exposure.to_flat_dict(include_arrays=False)):
+        if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
         exposure = self.inter_order_background.run(exposure)
         frames = read_frames(exposure)
@@ -121,6 +122,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         (science,) = members["science"]
         if not step.skip:
             step.check(science, members["background"])
+        self.flat_field.is_done(header_of(science))
 
         def keep(subtraction):
             images["The exposure, mean of the integrations"] = subtraction.image

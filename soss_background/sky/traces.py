@@ -192,4 +192,5 @@ def trace_excess(sky, distance):
     flux, level = (
         nanmedian(np.where(place, sky, np.nan)[:, columns], axis=0) for place in (at, beside)
     )
-    return float(np.median(flux) / np.median(level) - 1)
+    level = np.median(level)
+    return float(np.median(flux) / level - 1) if level > 0 else np.nan

@@ -1,17 +1,15 @@
 """Steps of jwst that also run if CRDS cannot be reached."""
 
 import logging
-from pathlib import Path
 from typing import ClassVar
 
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.photom import PhotomStep as JwstPhotomStep
 from stdatamodels.jwst import datamodels
 
-from soss_background.errors import SkyflatError
 from soss_background.steps.base import SkyflatMixin
 from soss_background.steps.crds_access import crds_reachable, no_reference_error
-from soss_background.steps.parameters import name_item
+from soss_background.steps.parameters import check_flat
 
 __all__ = ["FlatFieldStep", "PhotomStep"]
 
@@ -45,12 +43,7 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         """Return whether an exposure is flat-fielded; raise if the user names another flat."""
         if header.get("meta.cal_step.flat_field") != "COMPLETE":
             return False
-        own, given = header.get("meta.ref_file.flat.name") or "", self.get_ref_override("flat")
-        if given and given != "N/A" and Path(name_item(given)).name != Path(own).name:
-            raise SkyflatError(
-                f"{header.get('meta.filename')}: flat-fielded already (R_FLAT is {own!r}), "
-                f"{name_item(given)} cannot be applied"
-            )
+        check_flat(header, self.get_ref_override("flat"))
         return True
 
     def _get_references(self, data, exposure_type):

@@ -9,7 +9,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel
 from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import find_files
 
-__all__ = ["ListParameter", "check_named", "name_item"]
+__all__ = ["ListParameter", "check_flat", "check_named", "name_item"]
 
 # Single values, although Python can iterate them.
 _SINGLE = (str, Path, JwstDataModel)
@@ -38,6 +38,16 @@ def name_item(item):
     if isinstance(item, JwstDataModel):
         return item.meta.filename or type(item).__name__
     return str(item) if isinstance(item, str | Path) else item
+
+
+def check_flat(header, flat):
+    """Raise if a flat that the user names is not that of a flat-fielded exposure."""
+    own = header.get("meta.ref_file.flat.name") or ""
+    if flat and flat != "N/A" and Path(name_item(flat)).name != Path(own).name:
+        raise SkyflatError(
+            f"{header.get('meta.filename')}: flat-fielded already (R_FLAT is {own!r}), "
+            f"{name_item(flat)} cannot be applied"
+        )
 
 
 def check_named(step):

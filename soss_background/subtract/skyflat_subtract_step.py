@@ -12,7 +12,7 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, read_header
+from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
 from soss_background.io.files import ignore_file_warnings
 from soss_background.io.library import as_image
 from soss_background.io.skyflats import find_files
@@ -22,13 +22,16 @@ from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatStep
 from soss_background.steps.crds_access import crds_reachable, open_pastasoss
-from soss_background.steps.parameters import ListParameter, name_item
+from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
 __all__ = ["SkyflatSubtractStep"]
 
 log = logging.getLogger(__name__)
+
+# Warning for background exposures of an association for which the user gives a sky.
+IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,10 @@ class SkyflatSubtractStep(SkyflatStep):
         background : list of str or data models
             Exposures of blank sky.
         """
-        if isinstance(science, JwstDataModel):
-            header = science.to_flat_dict(include_arrays=False)
-        else:
+        if not isinstance(science, JwstDataModel):
             self._input_paths = {Path(science).resolve()}
-            header = read_header(Path(science))
-        name, named = header.get("meta.filename") or name_item(science), self._names_sky(background)
+        header, name = header_of(science), name_item(science)
+        named = self._names_sky(background)
         is_subtracted = header.get("meta.cal_step.bkg_subtract") == "COMPLETE"
         fault = find_sky_fault(header)
         if fault and (named or (is_subtracted and self.parent is None)):
@@ -153,6 +154,8 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError("skyflat and override_bkg are given: give one of them")
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
         states += [(name_item(each), is_flat_fielded(each)) for each in self._named_sources()]
+        if len(states) > 1 and all(fielded for _, fielded in states):
+            check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
         if conflict and self._flat_path(science) is None:
             raise SkyflatError(self._describe_conflict(conflict))
@@ -246,8 +249,8 @@ class SkyflatSubtractStep(SkyflatStep):
                 "SkyflatSpec2Pipeline or SossStarePipeline, which do, or run SkyflatPipeline on "
                 f"them and give its skyflat ({self._place()}skyflat=FILE)"
             )
-        if background:
-            log.warning("%s: its background exposures are ignored", model.meta.filename)
+        if background and self.parent is None:
+            log.warning("%s: %s", model.meta.filename, IGNORED)
         sources = sources or [self._bkg_path(model)]
         return [template for each in sources for template in read_templates(each, window)]
 
