@@ -224,6 +224,17 @@ def test_what_is_named_is_applied(parameters, message, originals, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["cut.fits"]
 
 
+def test_a_flat_in_asdf_or_memory(exposures, flat, tmp_path):
+    """Both give what the file gives."""
+    with datamodels.FlatModel(flat) as model:
+        model.save(tmp_path / "flat.asdf")
+        skies = [
+            SkyflatPipeline.call(exposures[:2], steps={"flat_field": {"override_flat": given}}).bkg
+            for given in (flat, "flat.asdf", model)
+        ]
+    assert_array_equal(skies[1:], [skies[0]] * 2)
+
+
 def test_a_flat_for_what_is_flat_fielded(exposures, flat, tmp_path):
     """The flat of the header is taken as applied, another one cannot be."""
     paths = [shutil.copy(path, tmp_path) for path in exposures[:2]]

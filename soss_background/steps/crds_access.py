@@ -71,6 +71,6 @@ def check_reference(path):
     """Raise unless a reference file exists, is complete, and holds an image."""
     fault = "cannot be read as a reference file"
     with explain_fault(path, fault), datamodels.FlatModel(path) as flat:
-        image = flat.data
-    if np.ndim(image) != 2:
+        dimensions = np.ndim(flat.data)
+    if dimensions != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")
