@@ -23,6 +23,9 @@ from soss_background import (
 )
 from soss_background.associations import make_background_associations
 from soss_background.detector import SUBSTRIP256
+from soss_background.errors import SkyflatError
+from soss_background.pipeline import spec2
+from soss_background.pipeline.background import background_skyflats
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit, sky_image
 
 PIPELINE = "soss_background.SkyflatSpec2Pipeline"
@@ -267,6 +270,65 @@ def background(tmp_path_factory):
         replace(SETTINGS, observation="002", n_exposures=3, n_integrations=1, sky_level=0.8),
     )
     return sorted(visit.parent.glob("*_rateints.fits"))
+
+
+def edited(series, folder, **values):
+    """Write the exposure with other metadata; return its path."""
+    path = folder / series.path.name
+    with datamodels.open(series.path) as model:
+        for name, value in values.items():
+            model[f"meta.{name.replace('__', '.')}"] = value
+        model.save(path)
+    return path
+
+
+@pytest.mark.usefixtures("crds")
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ({}, ["--steps.bkg_subtract.override_flat=N/A"], "is flat-fielded and .* is not: give"),
+        ({"cal_step__bkg_subtract": "COMPLETE"}, [], "its sky has been subtracted already"),
+        ({"instrument__filter": "F277W"}, [], "FILTER is F277W, not CLEAR"),
+        ({}, ["--steps.bkg_subtract.skip=true"], "bkg_subtract.skyflat is given, but"),
+    ],
+)
+def test_a_skyflat_that_cannot_be_applied(series, skyflat, tmp_path, values, options, message):
+    """The run ends before any work, and writes nothing."""
+    path = edited(series, tmp_path, **values)
+    options += [f"--steps.bkg_subtract.skyflat={skyflat}", "--steps.assign_wcs.save_results=true"]
+    with pytest.raises(SkyflatError, match=message):
+        strun(PIPELINE, path, *options)
+    assert [found.name for found in tmp_path.glob("*.*")] == [path.name]
+
+
+@pytest.mark.usefixtures("crds")
+def test_a_fault_in_one_line(series, monkeypatch, capsys):
+    """jwst would turn it into a traceback."""
+
+    def fail(*_):
+        raise SkyflatError("too few pixels show a sky")
+
+    monkeypatch.setattr(spec2, "background_skyflats", fail)
+    with pytest.raises(SkyflatError, match="^too few pixels show a sky$"):
+        SkyflatSpec2Pipeline.call(series.path)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_other_modes_in_a_mixture(series, skyflat, tmp_path, caplog):
+    """They are calibrated without the step; what is of SOSS is checked."""
+    other = edited(series, tmp_path, instrument__filter="F277W")
+    pipeline = SkyflatSpec2Pipeline()
+    step = pipeline.bkg_subtract
+    step.skyflat, step.override_flat = skyflat, str(series.flat_path)
+    products = [{"members": [{"expname": str(path), "exptype": "science"}]} for path in
+                (series.path, other)]  # fmt: skip
+    pipeline._check(products)
+    with pytest.raises(SkyflatError, match="FILTER is F277W"):
+        pipeline._check(products[1:])
+    with background_skyflats(step, other, []):
+        assert step.skip
+    assert not step.skip
+    assert f"{other}: sky not subtracted, FILTER is F277W, not CLEAR" in caplog.text
 
 
 # jwst warns of associations whose members are elsewhere.

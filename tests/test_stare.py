@@ -626,6 +626,22 @@ def test_photom(series, tmp_path):
         )
 
 
+def test_a_reference_file_that_is_not_applied(series, monkeypatch):
+    """jwst would skip the step."""
+    pipeline = SossStarePipeline()
+    pipeline.photom.override_photom = "photom.fits"
+    monkeypatch.setattr(pipeline.photom, "run", lambda model: model)
+    with pytest.raises(SkyflatError, match="photom.fits was not applied, does it fit"):
+        pipeline._calibrate(pipeline.photom, "photom", series.exposure)
+    for parameters, message in (
+        ({"optimal_extract": {"standard": "no.txt"}}, "no.txt: no such file"),
+        ({"optimal_extract": {"traces": str(series.path)}}, "holds no traces"),
+        ({"photom": {"override_photom": "no.fits"}}, "no.fits: no such file"),
+    ):
+        with pytest.raises(SkyflatError, match=message):
+            SossStarePipeline.call("not_opened.fits", steps=parameters)
+
+
 def _photom_dtype():
     plain = [("filter", "S12"), ("pupil", "S15"), ("order", "<i2"), ("photmj", "<f4")]
     plain += [("uncertainty", "<f4"), ("nelem", "<i2")]

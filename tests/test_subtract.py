@@ -6,11 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy.io import fits
+from crds_cache import crds_at, make_cache
 from helpers import checksums, strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatModel, SkyflatSubtractStep, SossStarePipeline
+from soss_background import (
+    SkyflatModel,
+    SkyflatPipeline,
+    SkyflatSubtractStep,
+    SossStarePipeline,
+)
 from soss_background.associations import make_background_associations
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
@@ -316,7 +322,7 @@ def test_inputs_and_their_headers_are_kept(series, skyflat):
     assert cards["SKYNTEMP"] == 1
 
 
-def test_flat_state(series, skyflat, caplog):
+def test_flat_state(series, skyflat):
     """What is flat-fielded loses a flat-fielded sky; without a flat nothing is guessed."""
     path, flat, truth = series
     with datamodels.open(path) as model:
@@ -329,10 +335,9 @@ def test_flat_state(series, skyflat, caplog):
     science = ~SUBSTRIP256.reference_pixels() & np.isfinite(plain.data[0])
     difference = (fielded.data[0] * truth["FLAT"] - plain.data[0])[science]
     assert np.percentile(np.abs(difference), 99) < 0.02
-    result = SkyflatSubtractStep.call(path, skyflat=[str(skyflat)])
-    assert result.meta.cal_step.bkg_subtract == "SKIPPED"
-    assert "nis_clear_gr700xd_skyflat.fits is flat-fielded and" in caplog.text
-    assert "give --override_flat=FILE" in caplog.text
+    message = "nis_clear_gr700xd_skyflat.fits is flat-fielded and .* is not: give --override_flat="
+    with pytest.raises(SkyflatError, match=message):
+        SkyflatSubtractStep.call(path, skyflat=[str(skyflat)])
 
 
 def test_reference_file(series, tmp_path):
@@ -384,14 +389,14 @@ def test_files_of_templates(skyflat, series, tmp_path):
         model.meta.skyflat.flat_correction = "SKIPPED"
         model.save(tmp_path / "other" / skyflat.name)
     both = [str(skyflat), str(tmp_path / "other" / skyflat.name)]
-    result = SkyflatSubtractStep.call(series[0], skyflat=both)
-    assert result.meta.cal_step.bkg_subtract == "SKIPPED"
+    with pytest.raises(SkyflatError, match="is flat-fielded and .* is not"):
+        strun(STEP, series[0], f"--skyflat={','.join(both)}")
     assert not list(tmp_path.glob("*.fits"))
 
 
 # jwst warns of associations whose members are elsewhere.
 @pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
-def test_background_exposures(series, skyflat, tmp_path):
+def test_background_exposures(series, skyflat, tmp_path, caplog):
     """A pipeline combines exposures of blank sky into the template; the step alone does not."""
     path, flat, truth = series
     settings = Simulation(
@@ -410,10 +415,11 @@ def test_background_exposures(series, skyflat, tmp_path):
     step.skyflat, step.override_flat = [str(skyflat)], str(flat)
     result = step.run(row["association"])
     assert result.meta.skyflat_subtract.instance["templates"] == [skyflat.name]
+    assert f"{path.name}: its background exposures are ignored" in caplog.text
     pipeline = SossStarePipeline()
     pipeline.skyflat_subtract.override_flat = pipeline.flat_field.override_flat = str(flat)
     members = [str(exposure) for exposure in background]
-    pipeline.skyflat_subtract.skyflat = find_skyflats(pipeline.skyflat_subtract, path, members)
+    pipeline.skyflat_subtract.skyflat = find_skyflats(pipeline.skyflat_subtract, members)
     result = pipeline.skyflat_subtract.run(str(path))
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
     (template,) = result.meta.skyflat_subtract.instance["templates"]
@@ -426,19 +432,14 @@ def test_background_exposures(series, skyflat, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"skip": True}, {"skyflat": ["a_skyflat.fits"]}, {"override_bkg": "bkg.fits"}, {}],
+    "settings", [{"skip": True}, {"skyflat": ["a_skyflat.fits"]}, {"override_bkg": "bkg.fits"}]
 )
-def test_no_skyflat_is_made_that_is_not_needed(series, settings):
-    """Of an exposure whose sky is given, left in, or subtracted already."""
+def test_no_skyflat_is_made_that_is_not_needed(settings):
+    """Of an exposure whose sky is given or left in."""
     step = SkyflatSubtractStep()
     for key, value in settings.items():
         setattr(step, key, value)
-    with datamodels.open(series[0]) as model:
-        model.meta.cal_step.bkg_subtract = None if settings else "COMPLETE"
-        assert find_skyflats(step, model, ["no_such_file.fits"]) == settings.get("skyflat")
-        model.meta.cal_step.bkg_subtract, model.meta.exposure.type = None, "NIS_WFSS"
-        assert find_skyflats(step, model, ["no_such_file.fits"]) == settings.get("skyflat")
+    assert find_skyflats(step, ["no_such_file.fits"]) == settings.get("skyflat")
 
 
 @pytest.mark.parametrize(
@@ -452,23 +453,94 @@ def test_no_skyflat_is_made_that_is_not_needed(series, settings):
         ({"dq": 1}, "no usable pixel"),
     ],
 )
-def test_what_cannot_be_subtracted_is_left_as_it_is(series, skyflat, caplog, edit, reason):
+def test_what_cannot_be_subtracted(series, skyflat, edit, reason, tmp_path):
+    """A skyflat that the user names is applied, or the run fails."""
     path, flat, _ = series
     with datamodels.open(path) as model:
         for key, value in edit.items():
             model[key] = model.dq | np.uint32(1) if key == "dq" else value
-        result = call(model, flat, skyflat=[str(skyflat)])
-        np.testing.assert_array_equal(result.data, model.data)
-    assert result.meta.cal_step.bkg_subtract == "SKIPPED"
-    assert reason in caplog.text
+        with pytest.raises(SkyflatError, match=f"{path.name}: .*{reason}"):
+            call(model, flat, skyflat=[str(skyflat)], save_results=True)
+    assert not list(tmp_path.iterdir())
 
 
-def test_not_twice(series, skyflat, caplog):
+def test_nothing_named_and_nothing_subtracted(series, tmp_path, caplog):
+    """A sky that CRDS does not have is no fault; a file that holds the sky gets no suffix."""
+    environment = make_cache(tmp_path / "cache", {"bkg": None, "flat": None, "pastasoss": None})
+    with crds_at(environment, tmp_path):
+        strun(STEP, series[0])
+    assert "sky not subtracted, CRDS has no BKG reference file for it" in caplog.text
+    assert not list(tmp_path.glob("*.fits"))
+
+
+def test_not_twice(series, skyflat, tmp_path):
+    """An exposure without its sky is refused by the step, and left as it is by a pipeline."""
     path, flat, _ = series
-    once = call(path, flat, skyflat=[str(skyflat)])
-    twice = call(once, flat, skyflat=[str(skyflat)])
-    np.testing.assert_array_equal(once.data, twice.data)
-    assert "has been subtracted already" in caplog.text
+    with datamodels.open(path) as model:
+        model.meta.cal_step.bkg_subtract = "COMPLETE"
+        with pytest.raises(SkyflatError, match="sky has been subtracted already"):
+            call(model, flat, skyflat=[str(skyflat)])
+        with pytest.raises(SkyflatError, match="sky has been subtracted already"):
+            SkyflatSubtractStep.call(model)
+        pipeline = SossStarePipeline()
+        assert pipeline.skyflat_subtract.run(model) is model
+        pipeline.skyflat_subtract.skyflat = skyflat
+        with pytest.raises(SkyflatError, match="sky has been subtracted already"):
+            pipeline.run(model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flat_that_is_not_needed(series, skyflat, tmp_path):
+    """Both are flat-fielded: only the flat of the exposure may be named."""
+    path, flat, _ = series
+    with datamodels.open(path) as model:
+        model.meta.cal_step.flat_field = "COMPLETE"
+        model.meta.ref_file.flat.name = "crds://jwst_flat.fits"
+        with pytest.raises(SkyflatError, match=f"R_FLAT is 'crds.*{flat.name} cannot be applied"):
+            call(model, flat, skyflat=skyflat, save_results=True)
+        pipeline = SossStarePipeline()
+        pipeline.flat_field.override_flat = str(flat)
+        with pytest.raises(SkyflatError, match=f"R_FLAT is 'crds.*{flat.name} cannot be applied"):
+            pipeline.run(model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_either_skyflats_or_a_reference_file(series, skyflat):
+    with pytest.raises(SkyflatError, match="skyflat and override_bkg are given"):
+        SkyflatSubtractStep.call(series[0], skyflat=skyflat, override_bkg=str(skyflat))
+
+
+@pytest.mark.parametrize("kind", ["str", "path", "wildcard", "folder", "model"])
+def test_a_skyflat_in_any_form(kind, skyflat):
+    """In an attribute, the constructor and the parameters of a pipeline."""
+    value = {
+        "str": str(skyflat),
+        "path": skyflat,
+        "wildcard": f"{skyflat.parent}/nis*_skyflat.fits",
+        "folder": skyflat.parent,
+        "model": SkyflatModel(skyflat),
+    }[kind]
+    by_attribute = SkyflatSubtractStep()
+    by_attribute.skyflat = value
+    steps = {"skyflat_subtract": {"skyflat": value}}
+    config, _ = SossStarePipeline.build_config(None, steps=steps)
+    pipeline = SossStarePipeline.from_config_section(config)
+    for step in (by_attribute, SkyflatSubtractStep(skyflat=value), pipeline.skyflat_subtract):
+        (template,) = step._find_templates(None, SUBSTRIP96, [])
+        assert template.name == skyflat.name
+        expected = skyflat.name if kind == "model" else str(value)
+        assert step.get_pars()["skyflat"] == [expected]
+
+
+def test_skyflat_and_flat_in_memory(series, skyflat):
+    """Models give what their files give, and are recorded by name."""
+    path, flat, _ = series
+    with SkyflatModel(skyflat) as sky, datamodels.FlatModel(flat) as model:
+        step = SkyflatSubtractStep(skyflat=sky, override_flat=model)
+        result = step.run(path)
+    assert_allclose(result.data, call(path, flat, skyflat=skyflat).data)
+    command = step.describe_run()["command"]
+    assert f"--skyflat={skyflat.name}, --override_flat={flat.name}" in command
 
 
 def test_a_single_image(series, skyflat, tmp_path):
@@ -518,7 +590,31 @@ def test_parameters_are_saved_and_used_again(series, skyflat, tmp_path):
     np.testing.assert_array_equal(fits.getdata(first), data)
 
 
+def test_files_of_other_programs(series, skyflat, tmp_path):
+    """An exposure and a skyflat that astropy saved again, without ASDF and DATAMODL."""
+    path, flat, _ = series
+    for name in (path, skyflat):
+        with fits.open(name) as hdus:
+            del hdus["ASDF"], hdus[0].header["DATAMODL"]
+            hdus.writeto(tmp_path / name.name)
+    result = call(path.name, flat, skyflat=skyflat.name)
+    assert_allclose(result.data, call(path, flat, skyflat=skyflat).data)
+
+
+def test_a_time_series_makes_no_skyflat(series, caplog):
+    """Its target is reported before any star is masked, and by the quality of the product."""
+    skyflat = SkyflatPipeline.call(series[0], steps={"flat_field": {"skip": True}})
+    first = next(record for record in caplog.records if record.levelname == "WARNING")
+    assert "TSOVISIT is true, as in a time series of a target" in first.getMessage()
+    assert "1 of 1 exposures show the trace of a target" in caplog.text
+    qc = {row["name"]: row for row in skyflat.qc}
+    assert qc["target_trace"]["flag"] == qc["filled"]["flag"] == "fail"
+    assert qc["target_trace"]["value"] > 1
+
+
 def test_one_exposure_at_a_time(series, skyflat):
+    with pytest.raises(SkyflatError, match="products, run them one by one"):
+        strun(STEP, f"{series[0].parent}/*.fits", f"--skyflat={skyflat}")
     for others in ([series[0]], [series[0], series[0]]):
         with pytest.raises(SkyflatError, match="run them one by one"):
             strun(STEP, series[0], *others, f"--skyflat={skyflat}")
@@ -567,6 +663,8 @@ def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
     """The next run of the same pipeline has background exposures of its own."""
     step, found = SkyflatSubtractStep(), iter([["first"], ["second"]])
     monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
+    monkeypatch.setattr(background, "header_of", lambda _: {})
+    monkeypatch.setattr(background, "find_fault", lambda _: None)
     with background.background_skyflats(step, "a.fits", ["b.fits"]):
         assert step.skyflat == ["first"]
     assert step.skyflat is None

@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from astropy.table import Table
-from jwst.lib.suffix import remove_suffix
 from tqdm import tqdm
 
 from soss_background.associations.grouping import Exposure, group_exposures
@@ -25,7 +24,14 @@ from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_background_association
 from soss_background.io.dates import parse_date
-from soss_background.io.exposures import REQUIRED, find_fault, identities, read_header
+from soss_background.io.exposures import (
+    REQUIRED,
+    find_fault,
+    find_sky_fault,
+    identities,
+    read_header,
+    root_name,
+)
 from soss_background.io.files import check_folder
 
 __all__ = ["make_associations", "make_background_associations"]
@@ -145,9 +151,7 @@ def make_background_associations(science, background, directory="."):
     backgrounds = _collect(background, _read_rate, besides=sciences)
     for header in sciences:
         _check_subarrays(header, backgrounds)
-    paths = [
-        directory / f"{remove_suffix(header['path'].stem)[0]}_spec2_asn.json" for header in sciences
-    ]
+    paths = [directory / f"{root_name(header['path'])}_spec2_asn.json" for header in sciences]
     for path, number in Counter(paths).items():
         if number > 1:
             raise SkyflatError(f"{path}: the association of {number} science exposures")
@@ -291,7 +295,7 @@ def _read_rate(path, required=REQUIRED):
     """Read the header of a file; raise if it is not a SOSS exposure."""
     header = read_header(path) | {"name": str(path), "path": path}
     kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
-    fault = find_fault(header, required)
+    fault = find_fault(header, required) or find_sky_fault(header)
     if not fault and (kind not in _RATES or unit != "DN/s"):
         fault = f"{kind} in {unit}, neither _rate nor _rateints"
     if fault:

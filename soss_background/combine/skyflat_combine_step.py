@@ -24,6 +24,7 @@ from soss_background.io.exposures import (
 )
 from soss_background.io.store import Stack
 from soss_background.steps.base import SkyflatStep
+from soss_background.steps.parameters import ListParameter, name_item
 
 __all__ = ["SkyflatCombineStep"]
 
@@ -39,6 +40,10 @@ class SkyflatCombineStep(SkyflatStep):
     class_alias = "skyflat_combine"
 
     input_suffixes: ClassVar = ("skyflatmask", "skyflat")
+    named_files: ClassVar = ("bad_pixels",)
+    named: ClassVar = ("exclude",)
+
+    exclude = ListParameter()
 
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
@@ -76,18 +81,23 @@ class SkyflatCombineStep(SkyflatStep):
         libraries = self.open_exposures(inputs)
         descriptions = describe_products(libraries)
         if self.parent is None:
-            self.check_excluded(libraries)
+            self.check(libraries)
             self.check_products(descriptions)
         skyflats = [self._combine(*pair) for pair in zip(libraries, descriptions, strict=True)]
         return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 
-    def check_excluded(self, libraries):
-        """Raise unless the exposures to leave out are in a library."""
+    def check(self, libraries):
+        """Raise unless exposures and pixels to leave out can be left out of the libraries."""
         headers = [header for library in libraries for header in read_headers(library)]
         roots = {root_name(header["name"]) for header in headers}
-        for name in self.exclude or []:
+        for name in map(name_item, self.exclude or []):
             if root_name(name) not in roots:
                 raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
+        self._read_bad_pixels(header_window(headers[0]))
+
+    def _read_bad_pixels(self, window):
+        """Return True for the pixels to leave out of all exposures, None without such a list."""
+        return read_bad_pixels(self.bad_pixels, window) if self.bad_pixels else None
 
     def _combine(self, library, description):
         """Return the skyflat of a library of exposures."""
@@ -95,11 +105,9 @@ class SkyflatCombineStep(SkyflatStep):
         flat_state, skyflat, table = _flat_state(headers), SkyflatModel(), description.table.copy()
         if len(library) == 1:
             log.warning("One exposure only: its stars and stripes cannot be separated from the sky")
-        names = {root_name(name) for name in self.exclude or []}
+        names = {root_name(name_item(item)) for item in self.exclude or []}
         excluded = [i for i, header in enumerate(headers) if root_name(header["name"]) in names]
-        window, bad = header_window(headers[0]), None
-        if self.bad_pixels:
-            bad = read_bad_pixels(self.bad_pixels, window)
+        window = header_window(headers[0])
         if flat_state != "COMPLETE":
             log.warning("The exposures are not flat-fielded: FLATCORR is SKIPPED")
 
@@ -111,7 +119,7 @@ class SkyflatCombineStep(SkyflatStep):
                 stack,
                 summaries=getattr(library, "summaries", None),
                 bands=window.amplifiers(),
-                bad=bad,
+                bad=self._read_bad_pixels(window),
                 flat_error=_flat_error(library),
                 excluded=excluded,
                 **parameters,

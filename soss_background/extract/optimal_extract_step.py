@@ -55,6 +55,7 @@ class OptimalExtractStep(SkyflatStep):
     class_alias = "optimal_extract"
 
     input_suffixes: ClassVar = ("skyflatsubtract", "interorder", "sosstraces")
+    named_files: ClassVar = ("traces", "standard")
 
     spec = f"""
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
@@ -108,6 +109,13 @@ class OptimalExtractStep(SkyflatStep):
             self._save_table(extracted.response, exposure, "response")
         return make_spectra(exposure, extracted.orders, self.max_contamination)
 
+    def check(self):
+        """Raise unless the files that the user names can be read."""
+        if self.standard:
+            read_standard(self.standard)
+        if self.traces:
+            open_traces(self.traces)
+
     def extract(self, init, traces=None, frames=None):
         """Extract an exposure without saving anything; for parameters and errors see `process`."""
         standard = read_standard(self.standard) if self.standard else None
@@ -130,6 +138,8 @@ class OptimalExtractStep(SkyflatStep):
         if standard:
             settings = {"gain": self.gain, "degree": self.response_degree}
             response = measure_response(orders, standard, max_contamination=limit, **settings)
+            if not np.isfinite(response["response"]).any():
+                raise SkyflatError(f"{self.standard}: has no flux at the wavelengths of {name}")
         return Extracted(orders, merge_orders(orders, limit), response)
 
     def _report(self, name, orders):
@@ -146,9 +156,7 @@ class OptimalExtractStep(SkyflatStep):
         """Return the given traces, or fit them."""
         if traces is None:
             return TraceFitStep().run(exposure, frames)
-        if isinstance(traces, SossTracesModel):
-            return traces
-        return open_traces(Path(traces))
+        return open_traces(traces)
 
     def _save_table(self, table, exposure, suffix):
         """Write a table as FITS and as ECSV."""
@@ -187,8 +195,11 @@ def _check_subarray(exposure, traces):
         )
 
 
-def open_traces(path):
-    """Return the traces in a product of TraceFitStep; raise SkyflatError if it holds none."""
+def open_traces(traces):
+    """Return the traces of a product of TraceFitStep, a file or a model; raise if it has none."""
+    if isinstance(traces, SossTracesModel):
+        return traces
+    path = Path(traces)
     if read_header(path).get("meta.model_type") != SossTracesModel.__name__:
         raise SkyflatError(f"{path}: holds no traces, see TraceFitStep")
     return SossTracesModel(path)

@@ -91,7 +91,8 @@ def _centroid(profile, n_mad):
     for _ in range(_ITERATIONS):
         # Fractional weights at the border of the core let the centroid move smoothly.
         weights = light * np.clip(_CORE + 0.5 - np.abs(place - centre), 0, 1)
-        centre = np.sum(weights * place) / np.sum(weights)
+        total = np.sum(weights)
+        centre = np.sum(weights * place) / total if total else np.nan
         if not abs(centre) < half - 2:
             return np.nan, peak
     core = profile[np.abs(place - centre) <= _CORE]

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from astropy.table import Table
@@ -20,6 +21,8 @@ class EncircledEnergyStep(StarStep):
     """Measure the curve of growth of a single star in a NIRISS image."""
 
     class_alias = "encircled_energy"
+
+    named_files: ClassVar = ("psf",)
 
     spec = """
     radii = float_list(min=2, default=list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15))  # Radii of the circles [pixels]

@@ -26,6 +26,8 @@ from soss_background.io.associations import (
 )
 from soss_background.io.files import ignore_file_warnings
 from soss_background.io.library import ExposureLibrary, as_image
+from soss_background.io.opening import list_models, read_metadata
+from soss_background.io.skyflats import find_files
 
 __all__ = [
     "Description",
@@ -33,9 +35,12 @@ __all__ = [
     "borrow_image",
     "describe_members",
     "describe_products",
+    "find_exposures",
     "find_fault",
     "find_pwcpos",
+    "find_sky_fault",
     "find_window",
+    "header_of",
     "header_window",
     "identities",
     "iterate_images",
@@ -69,6 +74,24 @@ _IDENTITY = [
         "exposure_number",
     )
 ]
+
+
+def find_exposures(inputs):
+    """Return inputs with the files that wildcards match; a folder stands for its exposures."""
+    found = []
+    for item in inputs:
+        found += find_files([item], _list_exposures) if isinstance(item, str | Path) else [item]
+    return found
+
+
+def _list_exposures(folder):
+    """Return the _rateints files of a folder, and the _rate files of other exposures."""
+    cubes, images = (list_models(folder, suffix) for suffix in ("rateints", "rate"))
+    known = {root_name(path) for path in cubes}
+    found = sorted(cubes + [path for path in images if root_name(path) not in known])
+    if not found:
+        raise SkyflatError(f"{folder}: no _rateints or _rate file in this folder")
+    return found
 
 
 def open_libraries(inputs, folder=None):
@@ -137,9 +160,16 @@ def read_header(path):
         raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
         with ignore_file_warnings():
-            return datamodels.read_metadata(path)
+            return read_metadata(path)
     except Exception as err:  # astropy and asdf raise many kinds
         raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
+
+
+def header_of(exposure):
+    """Return the flattened metadata of a file or model."""
+    if isinstance(exposure, datamodels.JwstDataModel):
+        return exposure.to_flat_dict(include_arrays=False)
+    return read_header(Path(exposure))
 
 
 def read_headers(library):
@@ -210,9 +240,17 @@ def find_fault(header, required=REQUIRED):
     return None
 
 
+def find_sky_fault(header):
+    """Return the first fault of an exposure that needs a sky, None if there is none."""
+    if header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
+        return "its sky has been subtracted already (S_BKDSUB is COMPLETE)"
+    return find_fault(header)
+
+
 def root_name(name):
     """Return the name of an exposure without extension and suffix, such as ``_rateints``."""
-    return remove_suffix(Path(name).stem)[0]
+    stem = Path(name).stem
+    return remove_suffix(stem.rpartition(".fits")[0] or stem)[0]
 
 
 def find_window(model):
@@ -345,10 +383,11 @@ def _library_of_files(table, product, paths, headers, folder):
 def _check(headers):
     """Raise unless all exposures are SOSS exposures of one subarray, each given once."""
     for header in headers:
-        if fault := find_fault(header):
+        if fault := find_sky_fault(header):
             raise SkyflatError(f"{header['name']}: {fault}")
     first = headers[0]
     _warn_of_mixture(headers)
+    _warn_of_series(headers)
     subarray = first["meta.subarray.name"]
     seen = {}
     for header in headers:
@@ -361,6 +400,28 @@ def _check(headers):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
             seen[identity] = header["name"]
+
+
+def _warn_of_series(headers):
+    """Warn if the headers are those of a science time series instead of dithered blank sky."""
+    if len({_pointing(header) for header in headers}) > 1:
+        return
+    is_series = any(header.get("meta.visit.tsovisit") for header in headers)
+    signs = ["TSOVISIT is true"] if is_series else []
+    if len(headers) > 1:
+        signs.append("all exposures have one pointing")
+    if signs:
+        log.warning(
+            "%s: %s, as in a time series of a target: a skyflat needs dithered exposures of "
+            "blank sky",
+            headers[0]["name"], " and ".join(signs),
+        )  # fmt: skip
+
+
+def _pointing(header):
+    """Return the pointing of an exposure to a fraction of an arcsecond, degrees."""
+    angles = (header.get(f"meta.pointing.{name}") for name in ("ra_v1", "dec_v1"))
+    return tuple(round(angle, 4) if isinstance(angle, float) else angle for angle in angles)
 
 
 def _warn_of_mixture(headers):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
+from stdatamodels.exceptions import NoTypeWarning
 
 from soss_background.datamodels.header_text import ascii_headers, to_ascii
 from soss_background.errors import SkyflatError, one_line
@@ -45,9 +46,10 @@ def allow_member_paths():
 
 @contextlib.contextmanager
 def ignore_file_warnings():
-    """Silence astropy's warnings about incomplete files; an error follows."""
+    """Silence warnings about incomplete files, an error follows, and about a missing DATAMODL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
+        warnings.simplefilter("ignore", NoTypeWarning)
         yield
 
 

@@ -10,6 +10,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_write_fault
+from soss_background.io.opening import guess_class, is_fits
 from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import average_integrations, usable_pixels
 from soss_background.numerics.threads import map_parallel, split_rows
@@ -17,7 +18,7 @@ from soss_background.numerics.threads import map_parallel, split_rows
 __all__ = ["ExposureLibrary", "as_image"]
 
 # Models whose pixels are mapped to memory instead of being read.
-_KINDS = {kind.__name__: kind for kind in (datamodels.ImageModel, datamodels.CubeModel)}
+_KINDS = (datamodels.ImageModel, datamodels.CubeModel)
 
 # Rows searched for a usable pixel at a time.
 _ROWS = 64
@@ -101,10 +102,10 @@ class ExposureLibrary(ModelLibrary):
 
     def _datamodels_open(self, filename, **kwargs):
         """Open an exposure as an image."""
-        if Path(filename).suffix == ".fits":
+        if is_fits(filename):
             with fits.open(filename) as hdus:
-                kind = _KINDS.get(hdus[0].header.get("DATAMODL"))
-                if kind is not None:
+                kind = guess_class(hdus)
+                if kind in _KINDS:
                     # Assignments need no check: saving validates the model.
                     return as_image(kind(hdus, validate_on_assignment=False))
         return as_image(super()._datamodels_open(filename, **kwargs))
@@ -119,8 +120,7 @@ def as_image(model):
 def _check(model):
     """Raise unless a model is an exposure with a usable pixel."""
     name = model.meta.filename
-    kinds = (datamodels.ImageModel, datamodels.CubeModel)
-    if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
+    if not isinstance(model, _KINDS) or model.data is None or model.data.ndim not in (2, 3):
         raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
     if model.err is None or model.dq is None:
         raise SkyflatError(f"{name}: no ERR or no DQ array")

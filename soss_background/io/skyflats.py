@@ -5,30 +5,45 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from stdatamodels.jwst import datamodels
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
+from soss_background.io.opening import guess_class, is_fits, list_models, read_metadata
 
 __all__ = [
     "describe_skyflat",
     "find_files",
+    "find_kind",
     "find_place",
-    "look_into",
     "name_skyflat",
     "open_skyflat",
     "used_exposures",
 ]
 
+_TEMPLATES = (SkyflatModel, datamodels.SossBkgModel)
 
-def find_files(patterns):
-    """Return the files that match patterns, each once; unmatched patterns stay unchanged."""
+
+def _list_skyflats(folder):
+    """Return the skyflats in a folder."""
+    found = list_models(folder, "skyflat")
+    if not found:
+        raise SkyflatError(f"{folder}: no _skyflat file in this folder")
+    return found
+
+
+def find_files(patterns, list_folder=_list_skyflats):
+    """Return the files that patterns and folders name, each once; unmatched patterns stay."""
     paths = {}
-    for pattern in patterns:
-        if not str(pattern):
-            continue
-        found = sorted(glob.glob(str(pattern))) or [pattern]  # noqa: PTH207 - an absolute pattern
+    for pattern in filter(None, map(str, patterns)):
+        if Path(pattern).is_dir():
+            found = list_folder(Path(pattern))
+        elif Path(pattern).exists():  # with characters of a pattern in its name
+            found = [pattern]
+        else:
+            found = sorted(glob.glob(pattern)) or [pattern]  # noqa: PTH207 - an absolute pattern
         paths |= {Path(path).absolute(): Path(path) for path in found}
     return list(paths.values())
 
@@ -38,8 +53,7 @@ def open_skyflat(skyflat):
     if isinstance(skyflat, SkyflatModel):
         return SkyflatModel(skyflat)
     with explain_fault(skyflat):
-        _, is_skyflat = look_into(skyflat)
-        if not is_skyflat:
+        if find_kind(skyflat) is not SkyflatModel:
             raise SkyflatError(f"{skyflat}: not a skyflat")
         return SkyflatModel(skyflat)
 
@@ -49,11 +63,17 @@ def name_skyflat(skyflat, model):
     return getattr(skyflat, "name", None) or model.meta.filename or "skyflat"
 
 
-def look_into(path):
-    """Return the primary header of a FITS file, and whether the file is a skyflat."""
+def find_kind(path):
+    """Return the class of a file of templates: SkyflatModel, SossBkgModel, or None."""
+    if not is_fits(path):
+        name = read_metadata(path).get("meta.model_type")
+        return {kind.__name__: kind for kind in _TEMPLATES}.get(name)
     # Reference files need not be whole data models.
     with fits.open(path) as hdus:
-        return hdus[0].header, "BKG" in hdus
+        if hdus[0].header.get("REFTYPE") == "BKG":
+            return datamodels.SossBkgModel
+        kind = guess_class(hdus)
+    return kind if kind in _TEMPLATES else None
 
 
 def find_place(model, shape, name):

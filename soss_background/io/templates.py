@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 from stdatamodels.jwst import datamodels
-from stdatamodels.jwst.datamodels import dqflags
+from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
-from soss_background.io.skyflats import find_place, look_into
+from soss_background.io.opening import read_metadata
+from soss_background.io.skyflats import find_kind, find_place
 from soss_background.numerics.smoothing import fill_gaps
 
 __all__ = [
@@ -18,12 +19,15 @@ __all__ = [
     "cut_planes",
     "denoised_noise",
     "from_skyflat",
+    "is_flat_fielded",
     "read_flat",
     "read_templates",
 ]
 
 # Keyword of a BKG reference file: the plane of the skyflats that its templates are.
 PLANE_KEYWORD = "SKYPLANE"
+
+_FLAT_STATE = "meta.skyflat.flat_correction"
 
 
 class Template(NamedTuple):
@@ -49,17 +53,41 @@ class Template(NamedTuple):
     flat_fielded: bool
 
 
-def read_templates(path, window):
-    """Return the templates of a skyflat or BKG reference file for the pixels of a window."""
-    with explain_fault(path):
-        header, is_skyflat = look_into(path)
-        if is_skyflat:
-            with SkyflatModel(path) as skyflat:
-                return [from_skyflat(skyflat, window, path.name)]
-        if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
-            with datamodels.SossBkgModel(path) as reference:
-                return _from_reference(reference, window, path.name)
-    raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
+def is_flat_fielded(source):
+    """Return whether the templates of a skyflat or BKG reference, a file or a model, are."""
+    if isinstance(source, JwstDataModel):
+        state = source.to_flat_dict(include_arrays=False).get(_FLAT_STATE)
+    else:
+        with explain_fault(source):
+            is_skyflat = _find_kind(source) is SkyflatModel
+            state = read_metadata(source).get(_FLAT_STATE) if is_skyflat else None
+    return state == "COMPLETE"
+
+
+def read_templates(source, window):
+    """Return the templates of a skyflat or BKG reference, a file or a model, for a window."""
+    if isinstance(source, JwstDataModel):
+        name = source.meta.filename or type(source).__name__
+        return _read_model(source, window, name)
+    with explain_fault(source), _find_kind(source)(source) as model:
+        return _read_model(model, window, source.name)
+
+
+def _find_kind(path):
+    """Return the class of a file of templates; raise if it is none."""
+    kind = find_kind(path)
+    if kind is None:
+        raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
+    return kind
+
+
+def _read_model(model, window, name):
+    """Return the templates of an open skyflat or BKG reference."""
+    if isinstance(model, SkyflatModel):
+        return [from_skyflat(model, window, name)]
+    if isinstance(model, datamodels.SossBkgModel):
+        return _from_reference(model, window, name)
+    raise SkyflatError(f"{name}: neither a skyflat nor a BKG reference of SOSS")
 
 
 def from_skyflat(skyflat, window, name):
@@ -92,16 +120,23 @@ def _from_reference(reference, window, name):
     ]
 
 
-def read_flat(path, window):
-    """Return a flat for the pixels of a window, float32, shape (ny, nx); 1 where unknown."""
+def read_flat(flat, window):
+    """Return a flat, a file or a model, for a window, float32, shape (ny, nx); 1 where unknown."""
+    if isinstance(flat, JwstDataModel):
+        return _cut_flat(flat, window, flat.meta.filename or "flat")
     fault = "cannot be read as a flat"
-    with explain_fault(path, fault), datamodels.FlatModel(path) as reference:
-        if reference.data is None:
-            raise SkyflatError(f"{path}: not a flat")
-        flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)
+    with explain_fault(flat, fault), datamodels.FlatModel(flat) as reference:
+        return _cut_flat(reference, window, flat)
+
+
+def _cut_flat(reference, window, name):
+    """Return the flat of an open model, see `read_flat`."""
+    if reference.data is None:
+        raise SkyflatError(f"{name}: not a flat")
+    flat, dq = cut_planes(reference, (reference.data, reference.dq), window, name)
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
     if not known.any():
-        raise SkyflatError(f"{path}: a flat without any value")
+        raise SkyflatError(f"{name}: a flat without any value")
     return np.where(known, flat, 1).astype(np.float32)
 
 

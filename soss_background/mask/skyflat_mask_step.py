@@ -5,6 +5,7 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
+from soss_background.detector import PWCPOS
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import header_window, iterate_images, read_headers
 from soss_background.io.library import ExposureLibrary
@@ -12,6 +13,7 @@ from soss_background.mask.source_mask import find_sources
 from soss_background.numerics.cells import CELL, cell_bands, expand_cells
 from soss_background.numerics.summaries import ExposureSummaries
 from soss_background.sky.commissioning import commissioning_profile
+from soss_background.sky.traces import BRIGHT_TRACE, trace_distance, trace_excess
 from soss_background.steps.base import SkyflatStep
 
 __all__ = ["SkyflatMaskStep"]
@@ -77,6 +79,7 @@ class SkyflatMaskStep(SkyflatStep):
             summaries.add(image.data, image.err, image.dq)
         means, noise = summaries.cells()
         window = header_window(read_headers(library)[0])
+        _warn_of_target(means, window)
         sources = find_sources(
             means,
             noise,
@@ -96,6 +99,22 @@ class SkyflatMaskStep(SkyflatStep):
             log.info("%s: %.1f %% masked as sources", image.meta.filename, 100 * stars.mean())
         if isinstance(library, ExposureLibrary):  # which forgets them when an exposure is changed
             library.summaries = summaries
+
+
+def _warn_of_target(means, window):
+    """Warn if the cells of the exposures show the trace of a target."""
+    rows, columns = (
+        np.arange(n) * size + size // 2 for n, size in zip(means.shape[1:], CELL, strict=True)
+    )
+    distance = trace_distance(window, PWCPOS)
+    distance = distance[np.ix_(np.minimum(rows, window.ny - 1), np.minimum(columns, window.nx - 1))]
+    excess = np.array([trace_excess(plane, distance) for plane in means])
+    if np.any(excess > BRIGHT_TRACE):
+        log.warning(
+            "%d of %d exposures show the trace of a target, %.3g times as bright as the sky: a "
+            "skyflat needs exposures of blank sky",
+            np.count_nonzero(excess > BRIGHT_TRACE), len(excess), np.nanmax(excess),
+        )  # fmt: skip
 
 
 def _sky_profile(window, number):

@@ -1,36 +1,40 @@
 """Skyflats from the background exposures of an association."""
 
+import logging
 from contextlib import contextmanager
-from pathlib import Path
 
-from stdatamodels.jwst.datamodels import JwstDataModel
-
-from soss_background.io.exposures import find_fault, read_header
+from soss_background.io.exposures import find_fault, header_of
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.crds_access import crds_reachable
+from soss_background.steps.parameters import name_item
+from soss_background.subtract.skyflat_subtract_step import IGNORED
 
 __all__ = ["background_skyflats", "find_skyflats"]
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def background_skyflats(step, science, background):
-    """Give a step the skyflat of background exposures while it runs."""
-    given = step.skyflat
-    step.skyflat = find_skyflats(step, science, background)
+    """Give a step the skyflat of background exposures while it runs; skip other than SOSS."""
+    given, skip = step.skyflat, step.skip
+    fault = find_fault(header_of(science))
+    if fault and not skip:
+        log.warning("%s: sky not subtracted, %s", name_item(science), fault)
+    if background and (given or step.get_ref_override("bkg")):
+        log.warning("%s: %s", name_item(science), IGNORED)
+    step.skip = skip or bool(fault)
+    step.skyflat = find_skyflats(step, background)
     try:
         yield
     finally:
-        step.skyflat = given
+        step.skyflat, step.skip = given, skip
 
 
-def find_skyflats(step, science, background):
-    """Return the user's skyflats or that of the background exposures; None if none is usable."""
+def find_skyflats(step, background):
+    """Return the user's skyflats, or else that of the background exposures, or None."""
     if step.skip or step.skyflat or step.get_ref_override("bkg") or not background:
         return step.skyflat
-    is_model = isinstance(science, JwstDataModel)
-    header = science.to_flat_dict() if is_model else read_header(Path(science))
-    if find_fault(header) or header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
-        return None
     pipeline = SkyflatPipeline()
     pipeline.output_dir = step.search_attr("output_dir")
     flat = step.given_flat() or (None if crds_reachable() else "N/A")

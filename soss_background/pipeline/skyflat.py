@@ -19,8 +19,6 @@ __all__ = ["SkyflatPipeline"]
 
 log = logging.getLogger(__name__)
 
-_FLAT_FIELDED = "meta.cal_step.flat_field"
-
 
 class SkyflatPipeline(SkyflatPipelineBase):
     """
@@ -85,9 +83,10 @@ class SkyflatPipeline(SkyflatPipelineBase):
         if not self.skyflat_combine.skip:
             self.check_products(descriptions)
         self.skyflat_quality.read_ranges()
-        self.skyflat_combine.check_excluded(libraries)
-        states = [each.get(_FLAT_FIELDED) for lib in libraries for each in read_headers(lib)]
-        if any(state != "COMPLETE" for state in states):
+        self.skyflat_combine.check(libraries)
+        headers = [header for library in libraries for header in read_headers(library)]
+        done = [self.flat_field.is_done(header) for header in headers]
+        if not all(done):
             self.prefetch(libraries[0])
         results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else ModelContainer(results)

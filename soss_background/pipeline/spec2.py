@@ -1,14 +1,17 @@
 """The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
+from contextlib import ExitStack
 from types import MethodType
 from typing import ClassVar
 
 from jwst.pipeline import Spec2Pipeline
 
+from soss_background.errors import SkyflatError
+from soss_background.io.exposures import find_fault, header_of
 from soss_background.io.files import note_inputs
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
-from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
+from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, group_members
 
 __all__ = ["SkyflatSpec2Pipeline"]
 
@@ -44,6 +47,39 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         """Use the parameter reference files of jwst's own pipeline."""
         return Spec2Pipeline.get_config_reftype()
 
+    def process(self, data):
+        """
+        Calibrate the exposures of an association.
+
+        Parameters
+        ----------
+        data : str, `~pathlib.Path`, level-2 association or data model
+            An exposure, several (a folder or wildcard), or an association.
+
+        Returns
+        -------
+        list of `~stdatamodels.jwst.datamodels.JwstDataModel`
+            The calibrated exposures.
+
+        Raises
+        ------
+        SkyflatError
+            If a sky that the user names cannot be subtracted.
+        """
+        self._check(self.load_as_level2_asn(data)["products"])
+        self._faults = []
+        results = super().process(data)
+        if self._faults and self.fail_on_exception:
+            raise self._faults[0]
+        return results
+
+    def _check(self, products):
+        """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
+        for members in map(group_members, products):
+            for science in members["science"][:1]:
+                if len(products) == 1 or not find_fault(header_of(science)):
+                    self.bkg_subtract.check(science, members["background"])
+
     def process_exposure_product(self, exp_product, *args, **kwargs):
         """
         Calibrate an exposure.
@@ -60,14 +96,18 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         `~stdatamodels.jwst.datamodels.JwstDataModel`
             The calibrated exposure.
         """
-        members = {"science": [], "background": []}
-        for member in exp_product["members"]:
-            members.setdefault(member["exptype"].lower(), []).append(member["expname"])
-            note_inputs(member["expname"])
-        science = next(iter(members["science"]), None)
-        background = members["background"] if science else []
-        with background_skyflats(self.bkg_subtract, science, background):
-            result = super().process_exposure_product(exp_product, *args, **kwargs)
+        members = group_members(exp_product)
+        note_inputs([name for names in members.values() for name in names])
+        try:
+            with ExitStack() as stack:
+                for science in members["science"][:1]:
+                    given = (self.bkg_subtract, science, members["background"])
+                    stack.enter_context(background_skyflats(*given))
+                result = super().process_exposure_product(exp_product, *args, **kwargs)
+        except SkyflatError as err:
+            # jwst would print a traceback; `process` raises the error again.
+            self._faults.append(err)
+            return None
         if result is not None and result.meta.cal_step.bkg_subtract is None:
             result.meta.cal_step.bkg_subtract = "SKIPPED"
         return result

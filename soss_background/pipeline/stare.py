@@ -2,7 +2,6 @@
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -22,12 +21,14 @@ from soss_background.extract.metrics import (
 )
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
 from soss_background.extract.trace_fit_step import TraceFitStep
+from soss_background.io.exposures import header_of
 from soss_background.pipeline.background import background_skyflats
 from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
 from soss_background.steps.crds_access import crds_reachable
 from soss_background.steps.jwst_steps import FlatFieldStep, PhotomStep
 from soss_background.steps.metric_ranges import flag_metrics, log_metrics, read_ranges
+from soss_background.steps.parameters import name_item
 from soss_background.steps.provenance import name_log_files, wrap_command
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, sort_members
 
@@ -69,6 +70,8 @@ class SossStarePipeline(SkyflatPipelineBase):
     # No temporary files.
     in_memory = True
 
+    named_files: ClassVar = ("ranges",)
+
     def process(self, init):
         """
         Run all steps on an exposure.
@@ -92,14 +95,16 @@ class SossStarePipeline(SkyflatPipelineBase):
         """
         if self.trace_fit.skip or self.optimal_extract.skip:
             raise SkyflatError("trace_fit and optimal_extract cannot be skipped")
-        ranges = read_ranges(self.ranges, METRICS)  # before any work is done
+        # Find faults before any work is done.
+        ranges = read_ranges(self.ranges, METRICS)
+        self.optimal_extract.check()
         exposure, images = self._subtract_sky(init)
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
         exposure = self.inter_order_background.run(exposure)
         frames = read_frames(exposure)
         if self.optimal_extract.traces:
-            traces = open_traces(Path(self.optimal_extract.traces))
+            traces = open_traces(self.optimal_extract.traces)
         else:
             traces = self.trace_fit.run(exposure, frames)
         kept = []
@@ -115,6 +120,9 @@ class SossStarePipeline(SkyflatPipelineBase):
         step, images = self.skyflat_subtract, {}
         members = sort_members(self.load_as_level2_asn(init), init)
         (science,) = members["science"]
+        if not step.skip:
+            step.check(science, members["background"])
+        self.flat_field.is_done(header_of(science))
         is_model = isinstance(science, JwstDataModel)
         self.check_outputs(science.meta.filename if is_model else science)
 
@@ -134,10 +142,15 @@ class SossStarePipeline(SkyflatPipelineBase):
 
     def _calibrate(self, step, kind, model):
         """Run a step of jwst if its reference file is available."""
-        if step.get_ref_override(kind) is None and not crds_reachable():
+        given = step.get_ref_override(kind)
+        if given is None and not crds_reachable():
             log.warning("%s is skipped: CRDS cannot be reached", type(step).__name__)
             return model
-        return step.run(model)
+        model, name = step.run(model), model.meta.filename
+        status = getattr(model.meta.cal_step, step.class_alias)
+        if given not in (None, "N/A") and status != "COMPLETE" and not step.skip:
+            raise SkyflatError(f"{name}: {name_item(given)} was not applied, does it fit?")
+        return model
 
     def _judge(self, exposure, images, frames, traces, extracted, ranges):
         """Measure the quality, log it, and write the report."""

@@ -5,10 +5,12 @@ from astropy.stats import mad_std
 from bottleneck import nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.detector import PWCPOS
 from soss_background.numerics.cells import gather_blocks
 from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.edge import find_edge, has_edge_columns, right_of_edge
+from soss_background.sky.traces import BRIGHT_TRACE, trace_distance, trace_excess
 from soss_background.steps.metric_ranges import Metric
 
 __all__ = ["METRICS", "count_samples", "measure_exposures", "measure_levels", "measure_sky"]
@@ -55,6 +57,7 @@ _OF_RESIDUALS = (
     "chi2",
     "stripes_left",
     "star_light",
+    "target_trace",
     "denoised_ratio",
     "jackknife",
 )
@@ -87,6 +90,11 @@ METRICS = {
         "stripes of amplifiers left in the exposures, over the noise of a column",
     ),
     "star_light": Metric("%", (-0.3, 0.3), "remaining star light: asymmetry of the residuals"),
+    "target_trace": Metric(
+        "",
+        (-BRIGHT_TRACE, BRIGHT_TRACE),
+        "flux at the traces of a target over that beside them in an exposure, minus 1",
+    ),
     "denoised_ratio": Metric(
         "",
         (0.5, 2),
@@ -200,7 +208,8 @@ def measure_exposures(images, masks, bkg, err, coverage, window, bkgdn=None, smo
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
-    squares, tails, stripes, number = np.zeros_like(bkg), [], [], 0
+    squares, tails, stripes, targets, number = np.zeros_like(bkg), [], [], [], 0
+    distance = trace_distance(window, PWCPOS)
     for image, mask in zip(images, masks, strict=True):
         good = (mask == 0) & np.isfinite(image) & science
         if not good.any():
@@ -214,12 +223,15 @@ def measure_exposures(images, masks, bkg, err, coverage, window, bkgdn=None, smo
         # A pixel that one exposure shows is without residual.
         several = np.where(good & (coverage > 1), residual, np.nan)
         stripes += [_striping(several[band]) for band in window.amplifiers()]
+        targets.append(trace_excess(np.where(science, image, np.nan), distance))
         number += 1
     total = counts.sum(axis=0)
     values = dict.fromkeys(_OF_RESIDUALS)
     values["few_samples"] = np.mean(total[science] < _FEW)
     if np.isfinite(tails).any():
         values["star_light"] = 100 * np.nanmean(tails) / level
+    if np.isfinite(targets).any():
+        values["target_trace"] = np.nanmedian(targets)
     if number > 1:
         values["chi2"] = _chi2(squares, total, err)
         if np.isfinite(stripes).any():

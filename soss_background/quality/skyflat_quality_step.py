@@ -22,6 +22,8 @@ class SkyflatQualityStep(SkyflatStep):
     class_alias = "skyflat_quality"
 
     input_suffixes: ClassVar = ("skyflatdenoise", "skyflatcombine", "skyflat")
+    named_files: ClassVar = ("ranges",)
+    named: ClassVar = ("fail_on_qc",)
 
     spec = """
     ranges = string(default=None)  # YAML or ECSV file of acceptable ranges that override the defaults

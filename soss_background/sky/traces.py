@@ -10,12 +10,28 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
+from bottleneck import nanmedian
 from numpy.polynomial import polynomial
 from scipy.interpolate import CubicSpline
 
 from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 
-__all__ = ["ORDERS", "Trace", "expected_trace", "trace_distance"]
+__all__ = [
+    "BRIGHT_TRACE",
+    "ORDERS",
+    "Trace",
+    "expected_trace",
+    "trace_distance",
+    "trace_excess",
+]
+
+# Excess above which an exposure shows a target, see `trace_excess`. In simulated blank sky it is
+# below 0.015, even if crowded; a faint target (``target_flux`` = 5 in the simulator) has 0.5. Half
+# and twice the value separate them, too.
+BRIGHT_TRACE = 0.1
+
+# Distances from a trace that are at it and beside it, pixels, and fewest columns with both.
+_AT_TRACE, _BESIDE, _FEWEST_COLUMNS = 12, (30, 60), 16
 
 # Orders that fall on SUBSTRIP256.
 ORDERS = (1, 2, 3)
@@ -148,3 +164,33 @@ def trace_distance(window, pwcpos, reference=None):
         row = expected_trace(order, window, pwcpos, reference).row
         distance = np.fmin(distance, np.abs(rows - row))
     return distance
+
+
+def trace_excess(sky, distance):
+    """
+    Compare a sky at the traces of a target with the sky beside them, in the same columns.
+
+    Parameters
+    ----------
+    sky : ndarray of float, shape (ny, nx)
+        Count rates of pixels or cells; NaN is unknown.
+    distance : ndarray of float, shape (ny, nx)
+        Distance from the traces in pixels, see `trace_distance`.
+
+    Returns
+    -------
+    excess : float
+        Flux at the traces over that beside them, minus 1; NaN if there are too few columns.
+    """
+    near = (distance <= _BESIDE[1]).any(axis=1)
+    sky, distance = sky[near], distance[near]
+    at, beside = distance <= _AT_TRACE, (distance >= _BESIDE[0]) & (distance <= _BESIDE[1])
+    known = np.isfinite(sky)
+    columns = (at & known).any(axis=0) & (beside & known).any(axis=0)
+    if np.count_nonzero(columns) < _FEWEST_COLUMNS:
+        return np.nan
+    flux, level = (
+        nanmedian(np.where(place, sky, np.nan)[:, columns], axis=0) for place in (at, beside)
+    )
+    level = np.median(level)
+    return float(np.median(flux) / level - 1) if level > 0 else np.nan

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from crds.core.exceptions import CrdsError
+from jwst.associations.asn_from_list import asn_from_list
+from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
@@ -16,7 +18,13 @@ from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import first_exposure, is_association, read_association
-from soss_background.io.exposures import member_paths, open_libraries, read_header
+from soss_background.io.exposures import (
+    find_exposures,
+    member_paths,
+    open_libraries,
+    read_header,
+    root_name,
+)
 from soss_background.io.files import (
     check_folder,
     check_output,
@@ -29,6 +37,7 @@ from soss_background.io.files import (
 from soss_background.io.products import check_replaceable
 from soss_background.io.signals import stop_in_one_line
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
+from soss_background.steps.parameters import check_named, name_item
 from soss_background.steps.provenance import (
     describe_command,
     forget_places,
@@ -58,11 +67,16 @@ class SkyflatMixin:
     @classmethod
     def _get_crds_parameters(cls, dataset):
         """Return the metadata that CRDS matches; the step itself reports unreadable files."""
-        if is_association(dataset):
-            dataset = first_exposure(Path(dataset))
+        while isinstance(dataset, list | tuple) and dataset:
+            dataset = dataset[0]
         try:
             with ignore_file_warnings():
-                return super()._get_crds_parameters(dataset)
+                if not isinstance(dataset, str | Path):
+                    return super()._get_crds_parameters(dataset)
+                dataset = next(iter(find_exposures([dataset])), Path(dataset))
+                if is_association(dataset):
+                    dataset = first_exposure(dataset)
+                return read_header(dataset), "jwst"
         except (AttributeError, LookupError) as err:
             raise TypeError(f"{dataset} has no JWST metadata") from err
 
@@ -75,14 +89,16 @@ class SkyflatMixin:
             crds_observatory=crds_observatory,
         )
 
+    # Parameters that name files, and others that the run must apply.
+    named_files: ClassVar = ()
+    named: ClassVar = ()
+
     def get_pars(self, *args, **kwargs):
-        """Return the parameters; strings in lists become plain str, which can be saved."""
+        """Return the parameters, models and paths by name, which can be saved."""
         pars = super().get_pars(*args, **kwargs)
         return {
-            name: [str(item) if isinstance(item, str) else item for item in value]
-            if isinstance(value, list)
-            else value
-            for name, value in pars.items()
+            key: list(map(name_item, value)) if isinstance(value, list) else name_item(value)
+            for key, value in pars.items()
         }
 
     def export_config(self, filename, include_metadata=False):
@@ -94,12 +110,6 @@ class SkyflatMixin:
 
         save_whole(save, Path(filename))
 
-    def load_as_level2_asn(self, obj):
-        """Load an association; raise SkyflatError if its file is not valid."""
-        if is_association(obj):
-            read_association(Path(obj))
-        return super().load_as_level2_asn(obj)
-
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
         is_outermost = not isinstance(self.parent, SkyflatMixin)
@@ -110,6 +120,7 @@ class SkyflatMixin:
         try:
             with protect_inputs(), stop_in_one_line(log.error), limits:
                 if is_outermost:
+                    check_named(self)
                     self._check_places(args)
                 return super().run(*args)
         except SkyflatError as err:
@@ -169,6 +180,7 @@ class SkyflatMixin:
 
     def remove_suffix(self, name):
         """Remove a suffix of jwst's, of the step's inputs or of its own from a file name."""
+        name = name.removesuffix(".fits")  # of a compressed file
         for suffix in (*self.input_suffixes, self.suffix):
             for separator in "_-":
                 root = name.removesuffix(f"{separator}{suffix}")
@@ -180,10 +192,26 @@ class SkyflatMixin:
         """Return a `ModelLibrary` for each product of the step's inputs, see `open_libraries`."""
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple | ModelContainer):
             inputs = inputs[0]
-        inputs = [self.make_input_path(item) for item in inputs]
+        inputs = find_exposures([self.make_input_path(item) for item in inputs])
         libraries = open_libraries(inputs, self.scratch())
         note_inputs([inputs, *(member_paths(library) for library in libraries)])
         return libraries
+
+    def load_as_level2_asn(self, obj):
+        """Load an association; other files, wildcards and folders get a product per exposure."""
+        if not isinstance(obj, str | Path):
+            return super().load_as_level2_asn(obj)
+        paths = find_exposures([self.make_input_path(str(obj))])
+        if is_association(paths[0]):
+            read_association(paths[0])
+            return super().load_as_level2_asn(str(paths[0]))
+        return asn_from_list(
+            [(str(path), "science") for path in paths],
+            product_name_func=lambda item, _: f"{root_name(item[0])}.fits",
+            rule=DMSLevel2bBase,
+            with_exptype=True,
+            meta={"asn_pool": "singleton"},
+        )
 
     def scratch(self):
         """
@@ -272,7 +300,8 @@ class SkyflatStep(SkyflatMixin, Step):
     def open_exposure(self, init):
         """Open the step's input, an image or cube, which the step must not change."""
         init, name, kind = self._look_into(init)
-        exposure = self.prepare_output(init, make_copy=False)
+        with ignore_file_warnings():
+            exposure = self.prepare_output(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
         self.check_outputs(exposure.meta.filename)

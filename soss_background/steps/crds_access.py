@@ -6,7 +6,7 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
-from astropy.io import fits
+import numpy as np
 from crds.client import api
 from crds.core import config as crds_config
 from crds.core.exceptions import CrdsError
@@ -70,7 +70,7 @@ def no_reference_error(kind, reason):
 def check_reference(path):
     """Raise unless a reference file exists, is complete, and holds an image."""
     fault = "cannot be read as a reference file"
-    with explain_fault(path, fault), fits.open(path, memmap=False) as hdus:
-        shape = hdus["SCI"].data.shape
-    if len(shape) != 2:
+    with explain_fault(path, fault), datamodels.FlatModel(path) as flat:
+        dimensions = np.ndim(flat.data)
+    if dimensions != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")

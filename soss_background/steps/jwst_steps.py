@@ -9,6 +9,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background.steps.base import SkyflatMixin
 from soss_background.steps.crds_access import crds_reachable, no_reference_error
+from soss_background.steps.parameters import check_flat
 
 __all__ = ["FlatFieldStep", "PhotomStep"]
 
@@ -37,6 +38,13 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         if self.get_ref_override(reference_file_type) is None and not crds_reachable():
             raise no_reference_error(reference_file_type, "CRDS cannot be reached")
         return super().get_reference_file(input_file, reference_file_type)
+
+    def is_done(self, header):
+        """Return whether an exposure is flat-fielded; raise if the user names another flat."""
+        if header.get("meta.cal_step.flat_field") != "COMPLETE":
+            return False
+        check_flat(header, self.get_ref_override("flat"))
+        return True
 
     def _get_references(self, data, exposure_type):
         """Open the flat, once for all exposures that use it."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import asdf
 from stpipe import config_parser
 
+from soss_background.steps.parameters import name_item
+
 __all__ = [
     "describe_command",
     "forget_places",
@@ -51,7 +53,7 @@ def list_parameters(step, prefix="", *, default=False):
     spec = config_parser.get_merged_spec_file(type(step))
     values = config_parser.config_from_dict({}, spec) if default else step.get_pars()
     for kind in () if default else step.reference_file_types:
-        values[f"override_{kind}"] = str(getattr(step, f"override_{kind}", None) or "") or None
+        values[f"override_{kind}"] = name_item(getattr(step, f"override_{kind}", None) or None)
     # The step or pipeline that the user called saves its results anyway.
     left_out = {*_HOUSEKEEPING, "steps"} | ({"save_results"} if not prefix else set())
     kept = [key for key in values if key not in left_out]

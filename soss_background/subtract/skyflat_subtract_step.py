@@ -9,26 +9,29 @@ from typing import ClassVar
 import numpy as np
 from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
-from stdatamodels.jwst.datamodels import dqflags
+from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 
-from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_window, read_header
-from soss_background.io.files import note_inputs
+from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
+from soss_background.io.files import ignore_file_warnings, note_inputs
 from soss_background.io.library import as_image
 from soss_background.io.skyflats import find_files
-from soss_background.io.templates import from_skyflat, read_flat, read_templates
+from soss_background.io.templates import is_flat_fielded, read_flat, read_templates
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatStep
 from soss_background.steps.crds_access import crds_reachable, open_pastasoss
+from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
 __all__ = ["SkyflatSubtractStep"]
 
 log = logging.getLogger(__name__)
+
+# Warning for background exposures of an association for which the user gives a sky.
+IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class SkyflatSubtractStep(SkyflatStep):
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
+    named_files: ClassVar = ("skyflat",)
+
+    skyflat = ListParameter()
+
     reference_file_types: ClassVar = ["bkg", "flat", "pastasoss"]
 
     # The step looks for reference files when it needs them.
@@ -103,24 +110,69 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError("Several exposures are given: run them one by one")
         members = sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
-        if isinstance(science, str | Path):
-            note_inputs(science)
-            read_header(Path(science))
-        model = self.prepare_output(science)
+        background = background or members["background"]
+        self.check(science, background)
+        with ignore_file_warnings():
+            model = self.prepare_output(science)
         self.check_outputs(model.meta.filename)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)
             return model
         try:
-            subtraction = self._subtract(model, background or members["background"])
+            subtraction = self._subtract(model, background)
         except _NotSubtractedError as reason:
-            log.warning("%s: sky not subtracted, %s", model.meta.filename, reason)
+            fault = f"{model.meta.filename}: sky not subtracted, {reason}"
+            if self._names_sky(background):
+                raise SkyflatError(fault) from reason
+            log.warning("%s", fault)
             model.meta.cal_step.bkg_subtract = "SKIPPED"
             return model
         self._save_extras(model, subtraction)
         if keep:
             keep(subtraction)
         return model
+
+    def check(self, science, background):
+        """
+        Raise, before any work, if what the user names cannot be applied to an exposure.
+
+        Parameters
+        ----------
+        science : str, `~pathlib.Path` or data model
+            The exposure.
+        background : list of str or data models
+            Exposures of blank sky.
+        """
+        note_inputs(science)
+        header, name = header_of(science), name_item(science)
+        named = self._names_sky(background)
+        is_subtracted = header.get("meta.cal_step.bkg_subtract") == "COMPLETE"
+        fault = find_sky_fault(header)
+        if fault and (named or (is_subtracted and self.parent is None)):
+            raise SkyflatError(f"{name}: {fault}")
+        if self.skyflat and self.get_ref_override("bkg"):
+            raise SkyflatError("skyflat and override_bkg are given: give one of them")
+        states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
+        states += [(name_item(each), is_flat_fielded(each)) for each in self._named_sources()]
+        if len(states) > 1 and all(fielded for _, fielded in states):
+            check_flat(header, self.get_ref_override("flat"))
+        conflict = _find_conflict(states)
+        if conflict and self._flat_path(science) is None:
+            raise SkyflatError(self._describe_conflict(conflict))
+
+    def _names_sky(self, background):
+        """Return whether the user names a sky or a flat, so that the sky must be subtracted."""
+        overrides = [self.get_ref_override(kind) for kind in ("bkg", "flat")]
+        return bool(
+            self.skyflat or background or any(each not in (None, "N/A") for each in overrides)
+        )
+
+    def _named_sources(self):
+        """Return the models and files of templates that the user names."""
+        given = self.skyflat or [self.get_ref_override("bkg")]
+        models = [item for item in given if isinstance(item, JwstDataModel)]
+        patterns = [item for item in given if isinstance(item, str | Path) and item != "N/A"]
+        return models + find_files(patterns)
 
     def _subtract(self, model, background):
         """Fit the sky of an exposure and subtract it in place."""
@@ -190,43 +242,41 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _find_templates(self, model, window, background):
         """Read the skyflats of the user or of the pipeline, or a BKG reference file."""
-        if self.skyflat and isinstance(self.skyflat[0], SkyflatModel):
-            return [from_skyflat(each, window, each.meta.filename) for each in self.skyflat]
-        if self.skyflat:
-            paths = find_files(self.skyflat)
-        elif background and not self.get_ref_override("bkg"):
+        sources = self._named_sources()
+        if background and not sources:
             raise SkyflatError(
                 f"{model.meta.filename}: this step does not combine background exposures. Run "
                 "SkyflatSpec2Pipeline or SossStarePipeline, which do, or run SkyflatPipeline on "
                 f"them and give its skyflat ({self._place()}skyflat=FILE)"
             )
-        else:
-            paths = [self._bkg_path(model)]
-        return [template for path in paths for template in read_templates(path, window)]
+        if background and self.parent is None:
+            log.warning("%s: %s", model.meta.filename, IGNORED)
+        sources = sources or [self._bkg_path(model)]
+        return [template for each in sources for template in read_templates(each, window)]
 
     def _find_flat(self, model, window, templates):
         """Read the flat; return None if it is not needed, or missing and not required."""
         states = [(model.meta.filename, model.meta.cal_step.flat_field == "COMPLETE")]
         states += [(each.name, each.flat_fielded) for each in templates]
-        first, second = (
-            next((name for name, fielded in states if fielded is wanted), None)
-            for wanted in (True, False)
-        )
-        if second is None:
+        if all(fielded for _, fielded in states):
             return None
+        conflict = _find_conflict(states)
         try:
-            path = self._flat_path(model)
-            if path is not None:
-                return read_flat(path, window)
+            flat = self._flat_path(model)
+            if flat is not None:
+                return read_flat(flat, window)
         except SkyflatError:
-            if first is not None:
+            if conflict:
                 raise
-        if first is not None:
-            raise _NotSubtractedError(
-                f"{first} is flat-fielded and {second} is not: give {self._option('flat')}"
-            )
+        if conflict:
+            raise _NotSubtractedError(self._describe_conflict(conflict))
         log.info("No flat: templates are shifted together with the flat of the detector")
         return None
+
+    def _describe_conflict(self, conflict):
+        """Return the fault of a flat-fielded file and another that is not."""
+        first, second = conflict
+        return f"{first} is flat-fielded and {second} is not: give {self._option('flat')}"
 
     def given_flat(self):
         """Return the user's flat for this step or for flat_field of its pipeline, or None."""
@@ -255,10 +305,19 @@ class SkyflatSubtractStep(SkyflatStep):
             raise _NotSubtractedError("CRDS has no BKG reference file for it")
         return Path(path)
 
+    def save_model(self, model, *args, **kwargs):
+        """Save the exposure, unless its sky is not subtracted."""
+        if model.meta.cal_step.bkg_subtract == "SKIPPED":
+            log.warning("%s: nothing is saved, its sky is not subtracted", model.meta.filename)
+            return None
+        return super().save_model(model, *args, **kwargs)
+
     def _option(self, kind):
         """Return the option that gives a reference file, alone or in a pipeline."""
         # The flat of the flat-field step serves this step too.
-        return f"{self._place('flat_field' if kind == 'flat' else None)}override_{kind}=FILE"
+        flat_field = getattr(self.parent, "flat_field", None)
+        serves = kind == "flat" and flat_field and not flat_field.skip
+        return f"{self._place('flat_field' if serves else None)}override_{kind}=FILE"
 
     def _place(self, name=None):
         """Return what precedes an option of this step or of another on the command line."""
@@ -282,12 +341,24 @@ def sort_members(association, name):
     """Return the members of an association by exptype; raise unless one of them is science."""
     if len(association["products"]) != 1:
         raise SkyflatError(f"{name}: {len(association['products'])} products, run them one by one")
-    members = defaultdict(list)
-    for member in association["products"][0]["members"]:
-        members[member["exptype"].lower()].append(member["expname"])
+    members = group_members(association["products"][0])
     if len(members["science"]) != 1:
         raise SkyflatError(f"{name}: {len(members['science'])} science members, not one")
     return members
+
+
+def group_members(product):
+    """Return the members of a product by exptype, an empty list for one that it lacks."""
+    members = defaultdict(list)
+    for member in product["members"]:
+        members[member["exptype"].lower()].append(member["expname"])
+    return members
+
+
+def _find_conflict(states):
+    """Return a name that is flat-fielded and one that is not, None unless there are both."""
+    names = {fielded: name for name, fielded in reversed(states)}
+    return (names[True], names[False]) if len(names) == 2 else None
 
 
 def _align(templates, flat, window):
