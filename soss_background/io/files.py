@@ -3,13 +3,13 @@
 import contextlib
 import os
 import tempfile
-import warnings
 from pathlib import Path
 
 from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
 
 from soss_background.errors import SkyflatError
+from soss_background.io.quiet import ignore_warnings
 
 __all__ = [
     "allow_member_paths",
@@ -20,20 +20,14 @@ __all__ = [
 ]
 
 
-@contextlib.contextmanager
 def allow_member_paths():
     """Silence jwst's warning about members of an association in other folders."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
-        yield
+    return ignore_warnings(UserWarning, "Input association file contains path")
 
 
-@contextlib.contextmanager
 def ignore_file_warnings():
     """Silence astropy's warnings about incomplete files; an error follows."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        yield
+    return ignore_warnings(AstropyUserWarning)
 
 
 def check_folder(folder):

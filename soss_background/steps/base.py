@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import member_paths, open_libraries, read_header
 from soss_background.io.files import ignore_file_warnings, save_whole
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
@@ -111,6 +113,14 @@ class SkyflatMixin:
             return self.parent.describe_run()
         return self._run or self._describe_run([])
 
+    def prepare_output(self, init, **options):
+        """Open or copy the step's input; close a FITS file, whose pixels are in memory."""
+        model = super().prepare_output(init, **options)
+        # The open file would keep the arrays that the step replaces.
+        if isinstance(init, str | Path) and Path(init).suffix != ".asdf":
+            model.close()
+        return model
+
     # Suffixes of products of the package that the names of inputs can have.
     input_suffixes: ClassVar = ()
 
@@ -170,7 +180,8 @@ class SkyflatMixin:
         )
         if Path(path).resolve() in self.search_attr("_input_paths", ()):
             raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
-        save_whole(model.save, Path(path))
+        is_cube = isinstance(model, datamodels.CubeModel) and Path(path).suffix == ".fits"
+        save_whole(partial(write_cube, model) if is_cube else model.save, Path(path))
         log.info("Saved model in %s", path)
         return path
 
@@ -196,10 +207,10 @@ class SkyflatMixin:
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
-    def open_exposure(self, init):
-        """Open the step's input, an image or cube, which the step must not change."""
+    def open_exposure(self, init, *, change=False):
+        """Open the step's input, an image or cube; copy a model if the step is to change it."""
         init, name, kind = self._look_into(init)
-        exposure = self.prepare_output(init, make_copy=False)
+        exposure = self.prepare_output(init, make_copy=None if change else False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
         return exposure
