@@ -121,6 +121,11 @@ class SkyflatMixin:
             model.close()
         return model
 
+    def load_as_level2_asn(self, obj):
+        """Load an association, or create that of one exposure."""
+        # jwst would parse a FITS file as text if its name is no string.
+        return super().load_as_level2_asn(str(obj) if isinstance(obj, Path) else obj)
+
     # Suffixes of products of the package that the names of inputs can have.
     input_suffixes: ClassVar = ()
 
