@@ -15,7 +15,7 @@ _ZERO = np.uint32(2**31)
 
 def write_cube(model, path):
     """
-    Write a data model to a FITS file, as its own ``save`` does, at no cost in memory.
+    Write a data model to a FITS file, as its own ``save`` does, without copies of its planes.
 
     astropy would hold two copies of the flags in memory to write them.
 
@@ -31,7 +31,7 @@ def write_cube(model, path):
         primary, *extensions = fits_support.to_fits(model.instance, model.schema)
         primary.writeto(path)
         for hdu in extensions:
-            if isinstance(hdu, fits.ImageHDU) and hdu.data.dtype == np.uint32:
+            if getattr(hdu.data, "dtype", None) == np.uint32:
                 _write_flags(hdu, path)
             else:
                 with fits.open(path, "append") as file:

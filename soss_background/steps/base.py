@@ -113,11 +113,11 @@ class SkyflatMixin:
             return self.parent.describe_run()
         return self._run or self._describe_run([])
 
-    def prepare_output(self, init, **options):
+    def prepare_output(self, init, *args, **kwargs):
         """Open or copy the step's input; close a FITS file, whose pixels are in memory."""
-        model = super().prepare_output(init, **options)
-        # The open file would keep the arrays that the step replaces.
-        if isinstance(init, str | Path) and Path(init).suffix != ".asdf":
+        model = super().prepare_output(init, *args, **kwargs)
+        # The open file would keep the arrays that the step replaces. Those of ASDF are read late.
+        if isinstance(init, str | Path) and Path(init).suffix not in (".asdf", ".json"):
             model.close()
         return model
 
