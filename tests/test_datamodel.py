@@ -1,5 +1,7 @@
 """SkyflatModel: what is written can be read."""
 
+import pickle
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -81,6 +83,26 @@ def test_round_trip(model, tmp_path, suffix):
         assert reopened.meta.bunit_bkg == "DN/s"
         assert reopened.meta.skyflat.day_max == 1
         assert reopened.meta.cal_step.skyflat_denoise == "SKIPPED"
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_pickle(model, tmp_path, from_file):
+    """Also of a model whose tables are those of a file."""
+    if from_file:
+        model.save(tmp_path / "sky.fits")
+        model = SkyflatModel(tmp_path / "sky.fits")
+    date = model.meta.date
+    again = pickle.loads(pickle.dumps(model))
+    assert type(again) is SkyflatModel
+    for plane in PLANES:
+        assert_array_equal(getattr(again, plane), getattr(model, plane))
+    assert list(again.qc["name"]) == list(model.qc["name"])
+    known = model.to_flat_dict(include_arrays=False)
+    found = again.to_flat_dict(include_arrays=False)
+    assert {key: found[key] for key in known if key.startswith("meta.")} == {
+        key: value for key, value in known.items() if key.startswith("meta.")
+    }
+    assert model.meta.date == date
 
 
 def test_fits_layout(model, tmp_path):

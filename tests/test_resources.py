@@ -2,11 +2,14 @@
 
 import gc
 import threading
+import warnings
 from contextlib import contextmanager
 
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from soss_background.io.files import allow_member_paths, ignore_file_warnings
+from soss_background.numerics.threads import Shared
 from soss_background.steps import resources
 from soss_background.steps.resources import limit_resources
 
@@ -18,7 +21,7 @@ def blas_threads():
 @pytest.fixture
 def two_threads(monkeypatch):
     """Let BLAS use two threads and let no object be frozen; the tests' own freeze stands aside."""
-    monkeypatch.setattr(resources, "_FROZEN", resources._Shared(resources._freeze))
+    monkeypatch.setattr(resources, "_FROZEN", Shared(resources._freeze))
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     with threadpool_limits(2, user_api="blas"):
@@ -66,6 +69,31 @@ def test_nothing_remains_after_two_runs_in_two_threads(two_threads, first):
     assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
 
 
+def test_warning_filters_of_two_threads():
+    """The first thread enters first and leaves first, and the second restores what it found."""
+    before, entered, leave = list(warnings.filters), threading.Event(), threading.Event()
+
+    def read_header():
+        with ignore_file_warnings():
+            entered.set()
+            leave.wait(60)
+
+    other = threading.Thread(target=read_header)
+    with allow_member_paths():
+        other.start()
+        assert entered.wait(60)
+    leave.set()
+    other.join()
+    assert warnings.filters == before
+
+
+def test_warning_filters_that_others_leave_behind():
+    before = list(warnings.filters)
+    with limit_resources():
+        warnings.simplefilter("ignore", ResourceWarning)
+    assert warnings.filters == before
+
+
 @pytest.mark.usefixtures("two_threads")
 def test_what_the_caller_froze_stays_frozen():
     gc.freeze()
@@ -87,7 +115,7 @@ def test_a_context_that_cannot_be_entered_counts_no_user():
             raise OSError("no limits")
         yield
 
-    shared = resources._Shared(fail_once)
+    shared = Shared(fail_once)
     with pytest.raises(OSError, match="no limits"), shared:
         pass
     with shared, shared:

@@ -5,7 +5,6 @@ import logging
 import re
 import threading
 import time
-import warnings
 from email.utils import formatdate
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from soss_background.associations.tables import clean_columns, require_columns, 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.files import check_output
+from soss_background.io.quiet import ignore_warnings
 
 __all__ = ["download_exposures", "query_archive"]
 
@@ -275,8 +275,7 @@ class _Archive(MastMissionsClass):
     def find_exposures(self):
         """Return a table of all SOSS exposures of the full detector."""
         known = set(self.get_column_list()["name"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NoResultsWarning)
+        with ignore_warnings(NoResultsWarning):
             found = self.query_criteria(
                 instrume="NIRISS",
                 exp_type="NIS_SOSS",

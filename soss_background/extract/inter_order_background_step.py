@@ -1,6 +1,7 @@
 """The step that subtracts smooth light between the orders."""
 
 import logging
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -58,20 +59,26 @@ class InterOrderBackgroundStep(SkyflatStep):
         SkyflatError
             If a file cannot be read, or there are too few pixels between the orders.
         """
-        exposure = self.prepare_output(self.open_exposure(init))
+        exposure = self.open_exposure(init, change=True)
         frames = read_frames(exposure)
-        window, data = frames.window, frames.data
+        window = frames.window
         with open_pastasoss(self, exposure) as reference:
             rows = [expected_trace(order, window, frames.pwcpos, reference).row for order in ORDERS]
         free = free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
-        images = np.where(frames.good, data, np.nan) if self.each_integration else [frames.mean]
         try:
-            settings = {"degree": self.degree, "smoothing": self.smoothing}
-            light = np.array([fit_light(image, free, **settings) for image in images])
+            median = self._subtract_light(frames, free)
         except ValueError as err:
             raise SkyflatError(f"{frames.name}: {err}") from err
-        removed = np.where(window.reference_pixels(), 0, light)
-        exposure.data = (data - removed).reshape(exposure.data.shape)
-        median = np.median(light)
         log.info("%s: subtracted %.3g DN/s between the orders (median)", frames.name, median)
         return exposure
+
+    def _subtract_light(self, frames, free):
+        """Subtract the light from all integrations in place; return its median."""
+        fit = partial(fit_light, free=free, degree=self.degree, smoothing=self.smoothing)
+        common = None if self.each_integration else fit(frames.mean)
+        reference, medians = frames.window.reference_pixels(), []
+        for number, integration in enumerate(frames.data):
+            light = fit(frames.image(number)) if common is None else common
+            integration -= np.where(reference, 0, light)
+            medians.append(np.median(light))
+        return np.median(medians)

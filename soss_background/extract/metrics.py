@@ -46,16 +46,17 @@ def measure_steps(exposure):
     return {"sky_subtracted": int(sky), "flat_fielded": int(flat)}
 
 
-def measure_frame(image, good, rows, reference):
+def measure_frame(frames, rows):
     """Return counts of bad pixels, and mean and sum between the orders (DN/s), by metric."""
-    science = good[:, ~reference]
-    bad = science.size - np.count_nonzero(science)
-    free = free_pixels(image.shape, rows, _FREE) & np.isfinite(image) & ~reference
-    between = image[free]
+    reference = frames.window.reference_pixels()
+    total = len(frames.data) * np.count_nonzero(~reference)
+    bad = total - int(frames.count[~reference].sum())
+    free = free_pixels(reference.shape, rows, _FREE) & np.isfinite(frames.mean) & ~reference
+    between = frames.mean[free]
     mean = np.mean(between) if between.size else np.nan
     return {
         "bad_pixels": bad,
-        "bad_fraction": bad / science.size,
+        "bad_fraction": bad / total,
         "inter_order_mean": mean,
         "inter_order_sum": np.sum(between),
     }

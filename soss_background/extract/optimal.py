@@ -115,7 +115,7 @@ def photon_variance(mean, variance, bright):
     return np.maximum(variance - slope * np.clip(mean, 0, None), floor), slope
 
 
-def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, progress=None):
+def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None, progress=None):
     """
     Extract the spectra of an order.
 
@@ -127,10 +127,9 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
 
     Parameters
     ----------
-    cube, err : ndarray of float, shape (nints, ny, nx)
-        Count rates without sky, and their uncertainties, DN/s.
-    good : ndarray of bool, shape (nints, ny, nx)
-        True for pixels that hold a measurement.
+    light, variances : ndarray of float, shape (nints, n, m)
+        Count rates of the band without sky, DN/s, and their variances, (DN/s)^2; NaN where there is
+        no measurement.
     band : `~soss_background.extract.profile.Band`
         The aperture.
     degree : int
@@ -147,9 +146,7 @@ def extract_order(cube, err, good, band, *, degree, n_sigma, profile_mask=None, 
     extraction : `Extraction`
         The spectra.
     """
-    good = band.take(good) & band.inside
-    light = np.where(good, band.take(cube), np.nan)
-    variances = np.where(good, band.take(err) ** 2, np.nan)
+    good = np.isfinite(light)
     average = nanmedian if len(light) >= _FEW else nanmean
     mean, variance = average(light, axis=0), average(variances, axis=0)
     known = np.isfinite(mean) & (variance > 0)

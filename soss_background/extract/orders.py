@@ -20,19 +20,19 @@ _NEAR, _BRIGHT_NEAR = 18, 40
 
 def extract_orders(frames, traces, *, half_width, degree, n_sigma):
     """Return the `~soss_background.extract.optimal.Order` of each order with a usable pixel."""
-    data, err, good = frames.data, frames.err, frames.good
-    places = {order: traces.rows(order, data.shape[-1]) for order in ORDERS}
+    shape = frames.mean.shape
+    places = {order: traces.rows(order, shape[1]) for order in ORDERS}
     bands = {}
     for order, (row, _) in places.items():
-        band = cut_band(row, data.shape[-2:], half_width)
-        if np.any(band.take(good) & (band.weight > 0)):
+        band = cut_band(row, shape, half_width)
+        if np.any((band.take(frames.count) > 0) & (band.weight > 0)):
             bands[order] = band
     rows = {order: places[order][0] for order in bands}
     extractions = {}
     for order, band in bands.items():
         settings = {"degree": degree, "n_sigma": n_sigma, "progress": f"Order {order}"}
         free = _find_free(order, band, rows)
-        extractions[order] = extract_order(data, err, good, band, profile_mask=free, **settings)
+        extractions[order] = extract_order(*frames.take(band), band, profile_mask=free, **settings)
     contamination = _find_contamination(frames, rows, extractions) if rows else {}
     orders = {}
     for order, extraction in extractions.items():
@@ -55,7 +55,7 @@ def _find_free(order, band, rows):
 def _find_contamination(frames, rows, extractions):
     """Estimate the fraction of the flux of other orders; NaN where it is unknown."""
     first = min(rows)
-    flux = np.full(frames.data.shape[-1], np.nan)
+    flux = np.full(frames.mean.shape[1], np.nan)
     flux[extractions[first].band.columns] = nanmedian(extractions[first].flux, axis=0)
     others = [row for order, row in rows.items() if order != first]
     wings = measure_wings(frames.mean, rows[first], others, flux)

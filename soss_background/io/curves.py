@@ -1,6 +1,5 @@
 """Curves in files: spectra of stars, throughputs of filters."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from astropy.table import Table
 
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
+from soss_background.io.quiet import ignore_warnings
 
 __all__ = ["CURVES", "FLUX", "read_curve"]
 
@@ -23,9 +23,8 @@ def read_curve(path, column, unit, fault):
     """Read WAVELENGTH (default Angstrom) and ``column`` (default ``unit``) of a table, sorted."""
     path = Path(path)
     plain = path.suffix.lower() in _PLAIN
-    with explain_fault(path, fault), warnings.catch_warnings():
-        # CALSPEC has units of its own, see `_unit`.
-        warnings.simplefilter("ignore", u.UnitsWarning)
+    # CALSPEC has units of its own, see `_unit`.
+    with explain_fault(path, fault), ignore_warnings(u.UnitsWarning):
         table = Table.read(path, format="ascii" if plain else None)
         table.rename_columns(table.colnames, [name.upper() for name in table.colnames])
         units = {"WAVELENGTH": u.AA, column: unit}

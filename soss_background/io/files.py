@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import tempfile
-import warnings
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from stdatamodels.exceptions import NoTypeWarning
 
 from soss_background.datamodels.header_text import ascii_headers, to_ascii
 from soss_background.errors import SkyflatError, one_line
+from soss_background.io.quiet import ignore_warnings
 
 __all__ = [
     "allow_member_paths",
@@ -36,20 +36,15 @@ __all__ = [
 _INPUTS = ContextVar("_INPUTS", default=None)
 
 
-@contextlib.contextmanager
 def allow_member_paths():
     """Silence jwst's warning about members of an association in other folders."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Input association file contains path", UserWarning)
-        yield
+    return ignore_warnings(UserWarning, "Input association file contains path")
 
 
 @contextlib.contextmanager
 def ignore_file_warnings():
     """Silence warnings about incomplete files, an error follows, and about a missing DATAMODL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        warnings.simplefilter("ignore", NoTypeWarning)
+    with ignore_warnings(AstropyUserWarning), ignore_warnings(NoTypeWarning):
         yield
 
 
@@ -146,11 +141,11 @@ def _is_alive(pid):
     return True
 
 
-def save_datamodel(model, path):
+def save_datamodel(model, path, save=None):
     """Write a data model as `save_whole` does; strings of FITS headers are transliterated."""
     context = contextlib.nullcontext() if path.suffix == ".asdf" else ascii_headers(model)
     with context:
-        save_whole(model.save, path)
+        save_whole(save or model.save, path)
 
 
 def save_whole(save, path):

@@ -12,16 +12,17 @@ from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_write_fault
 from soss_background.io.opening import guess_class, is_fits
 from soss_background.io.store import StoredArray
-from soss_background.numerics.integrations import average_integrations, usable_pixels
-from soss_background.numerics.threads import map_parallel, split_rows
+from soss_background.numerics.integrations import (
+    average_integrations,
+    split_cube,
+    usable_pixels,
+)
+from soss_background.numerics.threads import map_parallel
 
 __all__ = ["ExposureLibrary", "as_image"]
 
 # Models whose pixels are mapped to memory instead of being read.
 _KINDS = (datamodels.ImageModel, datamodels.CubeModel)
-
-# Rows searched for a usable pixel at a time.
-_ROWS = 64
 
 
 class ExposureLibrary(ModelLibrary):
@@ -127,7 +128,7 @@ def _check(model):
     if model.meta.bunit_data not in (None, "DN/s"):
         raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
     planes = (model.data, model.err, model.dq)
-    blocks = split_rows(model.data.shape[-2], _ROWS)
+    blocks = split_cube(model.data.shape)
     if not any(usable_pixels(*(plane[..., b, :] for plane in planes)).any() for b in blocks):
         raise SkyflatError(
             f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"

@@ -1,19 +1,21 @@
 """The mean of the integrations of an exposure."""
 
+import math
+
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.numerics.threads import map_parallel, split_rows
 
-__all__ = ["average_integrations", "usable_pixels"]
+__all__ = ["average_integrations", "split_cube", "usable_pixels"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 
 # Planes of an averaged exposure.
 _NAMES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 
-# Rows averaged at a time.
-_ROWS = 32
+# Pixels averaged at a time, of all integrations together: temporary arrays fit into a cache.
+_PIXELS = 200_000
 
 
 def usable_pixels(data, err, dq):
@@ -23,7 +25,7 @@ def usable_pixels(data, err, dq):
 
 def average_integrations(data, err, dq, var_poisson, var_rnoise):
     """
-    Reduce a cube to its inverse-variance mean, pixel by pixel.
+    Reduce a cube to its inverse-variance mean, pixel by pixel, in one pass over blocks of rows.
 
     The Poisson variance of an integration is estimated from its own noisy counts. Low counts would
     get a higher weight and bias the mean low, by a few tenths of a percent of a faint sky. The
@@ -54,8 +56,14 @@ def average_integrations(data, err, dq, var_poisson, var_rnoise):
         for name, values in part.items():
             averages[name][rows] = values
 
-    map_parallel(average, split_rows(data.shape[1], _ROWS))
+    map_parallel(average, split_cube(data.shape))
     return averages
+
+
+def split_cube(shape):
+    """Return slices that split the rows of an image or cube of this shape into small blocks."""
+    *planes, rows, columns = shape
+    return split_rows(rows, max(_PIXELS // (math.prod(planes) * columns), 1))
 
 
 def _native(part):

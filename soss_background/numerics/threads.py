@@ -1,13 +1,15 @@
-"""Work on parts of arrays, on all cores.
+"""Work on parts of arrays, on all cores, and contexts that threads share.
 
 Threads suffice, since NumPy, SciPy and bottleneck release Python's lock while they compute. Parts
 that fit into a processor's cache are also faster than whole frames, on one core too.
 """
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
-__all__ = ["count_threads", "map_parallel", "split_rows"]
+__all__ = ["Shared", "count_threads", "map_parallel", "split_rows"]
 
 
 def count_threads():
@@ -30,3 +32,35 @@ def map_parallel(function, *items):
 def split_rows(number, size):
     """Return slices that split ``number`` rows into blocks of ``size``; the last may be smaller."""
     return [slice(first, min(first + size, number)) for first in range(0, number, size)]
+
+
+class Shared:
+    """
+    A context that overlapping users, also in several threads, enter and leave as one.
+
+    The first user enters it and the last one leaves it, which restores the state of the process
+    that the first one found.
+
+    Parameters
+    ----------
+    create : callable
+        Returns the context manager.
+    """
+
+    def __init__(self, create):
+        self._create, self._users = create, 0
+        self._lock, self._entered = threading.Lock(), ExitStack()
+
+    def __enter__(self):
+        """Enter the context unless another user has."""
+        with self._lock:
+            if self._users == 0:
+                self._entered.enter_context(self._create())
+            self._users += 1
+
+    def __exit__(self, *_):
+        """Leave the context unless another user is in it."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._entered.close()

@@ -102,6 +102,8 @@ class SossStarePipeline(SkyflatPipelineBase):
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
         exposure = self.inter_order_background.run(exposure)
+        # Flat-fielding is the last step that needs the parts of the variance.
+        exposure.var_poisson = exposure.var_rnoise = None
         frames = read_frames(exposure)
         if self.optimal_extract.traces:
             traces = open_traces(self.optimal_extract.traces)
@@ -158,7 +160,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         reference = frames.window.reference_pixels()
         rows = [each.row for each in orders.values()]
         values = measure_steps(exposure)
-        values |= measure_frame(frames.mean, frames.good, rows, reference)
+        values |= measure_frame(frames, rows)
         values |= measure_traces(traces.slices, traces.traces)
         # Columns without a fit are contaminated by other orders.
         known = None if response is None else np.isfinite(response["fit"])

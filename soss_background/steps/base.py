@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import first_exposure, is_association, read_association
+from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import (
     find_exposures,
     member_paths,
@@ -175,6 +177,14 @@ class SkyflatMixin:
             return self.parent.describe_run()
         return self._run or self._describe_run([])
 
+    def prepare_output(self, init, *args, **kwargs):
+        """Open or copy the step's input; close a FITS file, whose pixels are in memory."""
+        model = super().prepare_output(init, *args, **kwargs)
+        # The open file would keep the arrays that the step replaces. Those of ASDF are read late.
+        if isinstance(init, str | Path) and Path(init).suffix not in (".asdf", ".json"):
+            model.close()
+        return model
+
     # Suffixes of products of the package that the names of inputs can have.
     input_suffixes: ClassVar = ()
 
@@ -246,7 +256,8 @@ class SkyflatMixin:
         )
         if isinstance(model, SkyflatModel):
             check_replaceable(path, _identify_model(model))
-        save_datamodel(model, path)
+        is_cube = isinstance(model, datamodels.CubeModel) and path.suffix == ".fits"
+        save_datamodel(model, path, partial(write_cube, model) if is_cube else None)
         log.info("Saved model in %s", path)
         return path
 
@@ -297,11 +308,11 @@ def _identify_model(skyflat):
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
-    def open_exposure(self, init):
-        """Open the step's input, an image or cube, which the step must not change."""
+    def open_exposure(self, init, *, change=False):
+        """Open the step's input, an image or cube; copy a model if the step is to change it."""
         init, name, kind = self._look_into(init)
         with ignore_file_warnings():
-            exposure = self.prepare_output(init, make_copy=False)
+            exposure = self.prepare_output(init, make_copy=None if change else False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
         self.check_outputs(exposure.meta.filename)

@@ -3,10 +3,12 @@
 import logging
 from typing import ClassVar
 
+import numpy as np
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.photom import PhotomStep as JwstPhotomStep
 from stdatamodels.jwst import datamodels
 
+from soss_background.numerics.threads import split_rows
 from soss_background.steps.base import SkyflatMixin
 from soss_background.steps.crds_access import crds_reachable, no_reference_error
 from soss_background.steps.parameters import check_flat
@@ -14,6 +16,11 @@ from soss_background.steps.parameters import check_flat
 __all__ = ["FlatFieldStep", "PhotomStep"]
 
 log = logging.getLogger(__name__)
+
+# Number of blocks that a cube is flat-fielded in, and fewest integrations of a block.
+_BLOCKS, _FEWEST = 8, 8
+# Planes that flat-fielding changes, and the one that it adds.
+_PLANES, _ADDED = ("data", "err", "dq", "var_poisson", "var_rnoise"), "var_flat"
 
 
 class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
@@ -46,6 +53,22 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         check_flat(header, self.get_ref_override("flat"))
         return True
 
+    def process(self, input_data):
+        """Flat-field an exposure; a cube in blocks, since jwst's step holds copies of planes."""
+        number = len(input_data.data) if isinstance(input_data, datamodels.CubeModel) else 1
+        blocks = split_rows(number, max(number // _BLOCKS, _FEWEST))
+        if len(blocks) == 1:
+            return super().process(input_data)
+        cube = self.prepare_output(input_data)
+        for block in blocks:
+            part = datamodels.CubeModel(**{name: getattr(cube, name)[block] for name in _PLANES})
+            part.update(cube)
+            part = super().process(part)
+            if part.meta.cal_step.flat_field == "COMPLETE":
+                _insert(part, cube, block)
+        cube.meta.cal_step.flat_field = part.meta.cal_step.flat_field
+        return cube
+
     def _get_references(self, data, exposure_type):
         """Open the flat, once for all exposures that use it."""
         path = self.get_reference_file(data, "flat")
@@ -53,8 +76,16 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
             return super()._get_references(data, exposure_type)
         if path != self._flat_path:
             self._flat_path, self._flat = path, datamodels.FlatModel(path)
-        log.info("Using FLAT reference file: %s", path)
+            log.info("Using FLAT reference file: %s", path)
         return {"flat": self._flat}
+
+
+def _insert(part, cube, block):
+    """Put integrations in their place in a cube."""
+    if getattr(cube, _ADDED) is None:
+        setattr(cube, _ADDED, np.empty(cube.data.shape, dtype=np.float32))
+    for name in (*_PLANES, _ADDED):
+        getattr(cube, name)[block] = getattr(part, name)
 
 
 class PhotomStep(SkyflatMixin, JwstPhotomStep):

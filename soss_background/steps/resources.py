@@ -2,36 +2,14 @@
 
 import gc
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
+from soss_background.io.quiet import keep_filters
+from soss_background.numerics.threads import Shared
+
 __all__ = ["few_collections", "limit_resources"]
-
-
-class _Shared:
-    """
-    A context that overlapping users, also in several threads, enter and leave as one.
-
-    The first user enters it and the last one leaves it, which restores the state of the process
-    that the first one found. ``create`` returns the context manager.
-    """
-
-    def __init__(self, create):
-        self._create, self._users = create, 0
-        self._lock, self._entered = threading.Lock(), ExitStack()
-
-    def __enter__(self):
-        with self._lock:
-            if self._users == 0:
-                self._entered.enter_context(self._create())
-            self._users += 1
-
-    def __exit__(self, *_):
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._entered.close()
 
 
 @contextmanager
@@ -66,7 +44,7 @@ def _single_threaded():
         _LIMITED.release()
 
 
-_FROZEN, _LIMITED = _Shared(_freeze), threading.Lock()
+_FROZEN, _LIMITED = Shared(_freeze), threading.Lock()
 
 
 def few_collections():
@@ -76,6 +54,6 @@ def few_collections():
 
 @contextmanager
 def limit_resources():
-    """Exempt existing objects from garbage collection, and limit BLAS to one thread."""
-    with few_collections(), _single_threaded():
+    """Exempt objects from garbage collection, limit BLAS to one thread, keep warning filters."""
+    with few_collections(), _single_threaded(), keep_filters():
         yield

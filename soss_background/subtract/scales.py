@@ -15,13 +15,24 @@ def measure_scales(data, sky, used):
     """Return the level of the sky in each integration relative to their mean, shape (nints,)."""
     # Stars and their wings do not change, and cancel in the difference from the mean.
     weight = sky[used] / np.sum(sky[used] ** 2)
-    samples = np.array([integration[used] for integration in data])
-    mean = np.nanmean(samples, axis=0)
+    mean = _mean_sample(data, used)
 
-    def measure(sample):
-        difference = np.nan_to_num(sample - mean)
+    def measure(integration):
+        difference = np.nan_to_num(integration[used] - mean)
         limit = _OUTLIER * MAD_TO_SIGMA * np.median(np.abs(difference))
         return np.sum(weight * np.clip(difference, -limit, limit))
 
-    scales = np.array(map_parallel(measure, samples))
+    scales = np.array(map_parallel(measure, data))
     return 1 + scales - scales.mean()
+
+
+def _mean_sample(data, used):
+    """Return the mean of the integrations in the pixels used, one integration at a time."""
+    total = np.zeros(np.count_nonzero(used))
+    number = np.zeros(total.shape, dtype=int)
+    for integration in data:
+        sample = integration[used]
+        known = np.isfinite(sample)
+        total[known] += sample[known]
+        number += known
+    return total / np.maximum(number, 1)
