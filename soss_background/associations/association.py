@@ -21,6 +21,7 @@ from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_background_association
 from soss_background.io.dates import parse_date
 from soss_background.io.exposures import OBSERVATION, REQUIRED, find_fault, identities, read_header
+from soss_background.io.files import real_path
 
 __all__ = ["make_associations", "make_background_associations"]
 
@@ -221,7 +222,7 @@ def _warn_of_strays(rows):
 
 def _collect(files, read, besides=()):
     """Read the headers of files; warn of files that are unfit or given twice."""
-    paths = {path.resolve(): path for path in expand_tables(files)}
+    paths = {real_path(path): path for path in expand_tables(files)}
     headers, left_out = [], []
     for path in tqdm(paths.values(), "Reading headers", unit="file", disable=None):
         try:

@@ -1,13 +1,13 @@
 """Printed output of subcommands, and a check of their output files."""
 
-from pathlib import Path
-
 __all__ = ["check_no_input", "print_table", "round_table"]
 
 
 def check_no_input(output, inputs, what="the inputs"):
     """Raise ValueError if an output file would replace one of the inputs."""
-    if output.resolve() in [Path(path).resolve() for path in inputs]:
+    from soss_background.io.files import real_path
+
+    if real_path(output) in map(real_path, inputs):
         raise ValueError(f"{output} is one of {what}")
 
 

@@ -26,14 +26,14 @@ def add_parser(commands):
 def run(options):
     """Download exposures; copy the table to their folder."""
     from soss_background.associations.tables import read_table
-    from soss_background.io.files import save_whole
+    from soss_background.io.files import real_path, save_whole
 
     archive = import_extra("associations.archive", "archive")
     results = archive.download_exposures(
         read_table(options.table), options.output_dir, login=options.login
     )
     copy = options.output_dir / options.table.name
-    if copy.resolve() != options.table.resolve():
+    if real_path(copy) != real_path(options.table):
         save_whole(functools.partial(shutil.copyfile, options.table), copy)
     failed = results[results["STATUS"] == "failed"]
     for name, message in failed.iterrows("FILENAME", "MESSAGE"):

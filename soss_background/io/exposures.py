@@ -18,7 +18,13 @@ from soss_background.datamodels.exposure_table import (
 from soss_background.datamodels.names import product_name
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.files import allow_member_paths, ignore_file_warnings
+from soss_background.io.checks import check_file, find_bad_value
+from soss_background.io.files import (
+    allow_member_paths,
+    explain_fault,
+    real_path,
+    require_file,
+)
 from soss_background.io.library import ExposureLibrary, as_image
 
 __all__ = [
@@ -118,18 +124,14 @@ def open_libraries(inputs, folder=None):
 def member_paths(library):
     """Return the absolute paths of a library's files, which do not exist if it holds models."""
     members = library.asn["products"][0]["members"]
-    return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
+    return [real_path(Path(library.asn_dir) / member["expname"]) for member in members]
 
 
 def read_header(path):
     """Return the flattened metadata of a FITS or ASDF data model, without reading its pixels."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    try:
-        with ignore_file_warnings():
-            return datamodels.read_metadata(path)
-    except Exception as err:  # astropy and asdf raise many kinds
-        raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
+    with explain_fault(path, "cannot be read as a JWST data model"):
+        check_file(path)
+        return datamodels.read_metadata(path)
 
 
 def read_headers(library):
@@ -193,7 +195,7 @@ def find_fault(header, required=REQUIRED):
             return f"keyword {keyword} is missing"
         if value is not None and found != value:
             return f"{keyword} is {found}, not {value}"
-    return None
+    return find_bad_value(header)
 
 
 def root_name(name):
@@ -292,8 +294,7 @@ def _own_copy(item):
 
 def _from_association(path, folder):
     """Create a library for each product of an association file."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
+    require_file(path)
     try:
         with path.open() as file, allow_member_paths():
             association = load_asn(file)

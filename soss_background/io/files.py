@@ -6,17 +6,18 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
 
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 
 __all__ = [
     "allow_member_paths",
     "check_folder",
-    "ignore_file_warnings",
-    "save_whole",
     "explain_fault",
+    "ignore_file_warnings",
+    "real_path",
+    "require_file",
+    "save_whole",
 ]
 
 
@@ -54,16 +55,35 @@ def save_whole(save, path):
         partial.replace(path)
 
 
+def real_path(path):
+    """Return the absolute path behind links; unlike `Path.resolve`, accept links in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def require_file(path):
+    """Raise SkyflatError unless a path leads to a file."""
+    path = Path(path)
+    if path.is_file():
+        return
+    fault = "no such file"
+    if path.is_dir():
+        fault = "a folder"
+    elif path.is_symlink():
+        fault = f"a link to {path.readlink()}, where there is no file"
+    elif path.exists():
+        fault = "not a regular file"
+    raise SkyflatError(f"{path}: {fault}")
+
+
 @contextlib.contextmanager
 def explain_fault(path, fault="cannot be read"):
     """Raise a SkyflatError with the file and the fault if it is missing or reading it fails."""
-    if not Path(path).is_file():
-        raise SkyflatError(f"{path}: no such file")
+    require_file(path)
     try:
         with ignore_file_warnings():
             yield
     except SkyflatError:
         raise
-    except (AttributeError, IORegistryError, LookupError, OSError, TypeError, ValueError) as err:
-        reason, *_ = str(err).split("\n")
+    except Exception as err:  # astropy and asdf raise many kinds
+        reason = one_line(err)
         raise SkyflatError(f"{path}: {fault} ({reason})") from err

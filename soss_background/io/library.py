@@ -9,6 +9,7 @@ from jwst.datamodels import ModelLibrary
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_model
 from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import average_integrations, usable_pixels
 from soss_background.numerics.threads import map_parallel, split_rows
@@ -124,12 +125,24 @@ def _check(model):
         raise SkyflatError(f"{name}: no ERR or no DQ array")
     if model.meta.bunit_data not in (None, "DN/s"):
         raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
-    planes = (model.data, model.err, model.dq)
-    blocks = split_rows(model.data.shape[-2], _ROWS)
-    if not any(usable_pixels(*(plane[..., b, :] for plane in planes)).any() for b in blocks):
-        raise SkyflatError(
-            f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
-        )
+    check_model(model, name)
+    _check_pixels(model, name)
+
+
+def _check_pixels(model, name):
+    """Raise unless a model has usable pixels of different values, which are sought in few rows."""
+    planes, lowest, highest = (model.data, model.err, model.dq), np.inf, -np.inf
+    for rows in split_rows(model.data.shape[-2], _ROWS):
+        data, err, dq = (plane[..., rows, :] for plane in planes)
+        values = data[usable_pixels(data, err, dq)]
+        lowest = min(lowest, values.min(initial=np.inf))
+        highest = max(highest, values.max(initial=-np.inf))
+        if lowest < highest:
+            return
+    fault = f"all usable pixels have the same value, {lowest:g}"
+    if lowest > highest:
+        fault = "no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
+    raise SkyflatError(f"{name}: {fault}")
 
 
 def _average(cube):

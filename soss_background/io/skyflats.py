@@ -9,6 +9,7 @@ from astropy.io import fits
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_file, check_model
 from soss_background.io.files import explain_fault
 
 __all__ = [
@@ -41,7 +42,9 @@ def open_skyflat(skyflat):
         _, is_skyflat = look_into(skyflat)
         if not is_skyflat:
             raise SkyflatError(f"{skyflat}: not a skyflat")
-        return SkyflatModel(skyflat)
+        model = SkyflatModel(skyflat)
+        check_model(model, skyflat)
+        return model
 
 
 def name_skyflat(skyflat, model):
@@ -52,6 +55,7 @@ def name_skyflat(skyflat, model):
 def look_into(path):
     """Return the primary header of a FITS file, and whether the file is a skyflat."""
     # Reference files need not be whole data models.
+    check_file(path)
     with fits.open(path) as hdus:
         return hdus[0].header, "BKG" in hdus
 

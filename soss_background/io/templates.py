@@ -6,10 +6,10 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_file
 from soss_background.io.files import explain_fault
-from soss_background.io.skyflats import find_place, look_into
+from soss_background.io.skyflats import find_place, look_into, open_skyflat
 from soss_background.numerics.smoothing import fill_gaps
 
 __all__ = [
@@ -54,7 +54,7 @@ def read_templates(path, window):
     with explain_fault(path):
         header, is_skyflat = look_into(path)
         if is_skyflat:
-            with SkyflatModel(path) as skyflat:
+            with open_skyflat(path) as skyflat:
                 return [from_skyflat(skyflat, window, path.name)]
         if header.get("REFTYPE") == "BKG" or header.get("DATAMODL") == "SossBkgModel":
             with datamodels.SossBkgModel(path) as reference:
@@ -95,10 +95,12 @@ def _from_reference(reference, window, name):
 def read_flat(path, window):
     """Return a flat for the pixels of a window, float32, shape (ny, nx); 1 where unknown."""
     fault = "cannot be read as a flat"
-    with explain_fault(path, fault), datamodels.FlatModel(path) as reference:
-        if reference.data is None:
-            raise SkyflatError(f"{path}: not a flat")
-        flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)
+    with explain_fault(path, fault):
+        check_file(path)
+        with datamodels.FlatModel(path) as reference:
+            if reference.data is None:
+                raise SkyflatError(f"{path}: not a flat")
+            flat, dq = cut_planes(reference, (reference.data, reference.dq), window, path)
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
     if not known.any():
         raise SkyflatError(f"{path}: a flat without any value")
@@ -124,6 +126,8 @@ def _clean(name, sky, noise, dq, flat_fielded):
     known = np.isfinite(sky) & (sky > 0)
     if not known.any():
         raise SkyflatError(f"{name}: no sky in it")
+    if sky[known].min() == sky[known].max():
+        raise SkyflatError(f"{name}: no sky in it, all its pixels have the same value")
     filled = fill_gaps(np.where(known, sky, 0), known)
     noise = np.nan_to_num(np.asarray(noise, dtype=np.float32), posinf=0.0)
     return Template(name, filled, noise, np.asarray(dq, dtype=np.uint32), flat_fielded)

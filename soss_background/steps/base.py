@@ -1,6 +1,7 @@
 """Base classes of steps and pipelines: CRDS access, logging, names, saving."""
 
 import logging
+import math
 import os
 import tempfile
 from contextlib import nullcontext
@@ -11,11 +12,13 @@ from crds.core.exceptions import CrdsError
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
+from stpipe.exceptions import ValidationError
 
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
+from soss_background.io.checks import check_model
 from soss_background.io.exposures import member_paths, open_libraries, read_header
-from soss_background.io.files import ignore_file_warnings, save_whole
+from soss_background.io.files import explain_fault, ignore_file_warnings, real_path, save_whole
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
 from soss_background.steps.provenance import (
     describe_command,
@@ -60,6 +63,16 @@ class SkyflatMixin:
             crds_observatory=crds_observatory,
         )
 
+    @classmethod
+    def from_config_section(cls, config, parent=None, **kwargs):
+        """Create a step; log parameters that its spec refuses in one line, without the help."""
+        try:
+            return super().from_config_section(config, parent=parent, **kwargs)
+        except ValidationError as err:
+            fault = f"{cls.__name__}: {one_line(err)}"
+            log.error("%s", fault)  # noqa: TRY400 - a traceback would hide the line
+            raise SkyflatError(fault) from err
+
     def get_pars(self, *args, **kwargs):
         """Return the parameters; strings in lists become plain str, which can be saved."""
         pars = super().get_pars(*args, **kwargs)
@@ -76,6 +89,8 @@ class SkyflatMixin:
             # Before jwst's own steps change what they were given.
             self._run = self._describe_run(name_inputs(args))
         try:
+            if self.parent is None:
+                check_numbers(self.get_pars())
             with limit_resources() if self.parent is None else nullcontext():
                 return super().run(*args)
         except SkyflatError as err:
@@ -168,7 +183,7 @@ class SkyflatMixin:
             suffix=suffix,
             **({"idx": idx, **components} if output_file else {}),
         )
-        if Path(path).resolve() in self.search_attr("_input_paths", ()):
+        if real_path(path) in self.search_attr("_input_paths", ()):
             raise SkyflatError(f"{path} is an input: give --output_dir, --output_file or --suffix")
         save_whole(model.save, Path(path))
         log.info("Saved model in %s", path)
@@ -193,15 +208,26 @@ class SkyflatMixin:
         return paths
 
 
+def check_numbers(parameters, prefix=""):
+    """Raise unless all numbers among parameters, also those of sub-steps, are finite."""
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            check_numbers(value, f"{prefix}{name}.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise SkyflatError(f"{prefix}{name} is {number}, not a finite number")
+
+
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
     def open_exposure(self, init):
         """Open the step's input, an image or cube, which the step must not change."""
         init, name, kind = self._look_into(init)
-        exposure = self.prepare_output(init, make_copy=False)
+        exposure = self._open(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
+        check_model(exposure, name)
         return exposure
 
     def open_skyflat(self, init):
@@ -209,17 +235,23 @@ class SkyflatStep(SkyflatMixin, Step):
         init, name, kind = self._look_into(init)
         if kind != SkyflatModel.__name__:
             raise SkyflatError(f"{name}: not a skyflat")
-        skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
+        skyflat = self._open(init, open_as_type=SkyflatModel)
         if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
             raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
+        check_model(skyflat, name)
         return skyflat
+
+    def _open(self, init, **kwargs):
+        """Open a file or model as stpipe does; explain the fault of a file."""
+        with explain_fault(init) if isinstance(init, Path) else nullcontext():
+            return self.prepare_output(init, **kwargs)
 
     def _look_into(self, init):
         """Return an input, its name and the kind of its model; remember its file as an input."""
         if isinstance(init, datamodels.JwstDataModel):
             return init, init.meta.filename, init.meta.model_type
         path = Path(self.make_input_path(str(init)))
-        self._input_paths = {path.resolve()}
+        self._input_paths = {real_path(path)}
         return path, path, read_header(path).get("meta.model_type")
 
 

@@ -14,6 +14,7 @@ from stdatamodels.jwst.datamodels import dqflags
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_window, read_header
+from soss_background.io.files import real_path
 from soss_background.io.library import as_image
 from soss_background.io.skyflats import find_files
 from soss_background.io.templates import from_skyflat, read_flat, read_templates
@@ -103,7 +104,7 @@ class SkyflatSubtractStep(SkyflatStep):
         members = sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
         if isinstance(science, str | Path):
-            self._input_paths = {Path(science).resolve()}
+            self._input_paths = {real_path(science)}
             read_header(Path(science))
         model = self.prepare_output(science)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
