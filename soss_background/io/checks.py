@@ -114,8 +114,8 @@ _VALUES = {
     "meta.skyflat.flat_correction": _Text("FLATCORR"),
 }
 
-# Attributes of planes by extension: those of the shape of the first one, and those that consist of
-# one or more such images.
+# Attributes of planes by extension: those of the shape of the first one, of which a model needs the
+# first three, and those that consist of one or more such images.
 _EXPOSURE = {
     "SCI": "data",
     "ERR": "err",
@@ -171,13 +171,16 @@ def _check_references(hdus, path):
 
 
 def check_model(model, name):
-    """Raise SkyflatError if the planes of a model do not fit each other, or a value is wrong."""
-    kinds = _EXPOSURE | _OF_EXPOSURE
-    if isinstance(model, SkyflatModel):
-        kinds = _SKYFLAT | _OF_SKYFLAT
-    planes = {key: getattr(model, attribute, None) for key, attribute in kinds.items()}
+    """Raise SkyflatError unless a model has the planes that it needs, and they fit each other."""
+    is_skyflat = isinstance(model, SkyflatModel)
+    needed, others = (_SKYFLAT, _OF_SKYFLAT) if is_skyflat else (_EXPOSURE, _OF_EXPOSURE)
+    planes = {key: getattr(model, each, None) for key, each in (needed | others).items()}
+    for key in list(needed)[:3]:
+        if planes[key] is None:
+            raise SkyflatError(f"{name}: {key} is missing")
     _check_planes({key: plane.shape for key, plane in planes.items() if plane is not None}, name)
-    if fault := find_bad_value(model.to_flat_dict(include_arrays=False)):
+    # The keywords of exposures are checked with those that they must have.
+    if is_skyflat and (fault := find_bad_value(model.to_flat_dict(include_arrays=False))):
         raise SkyflatError(f"{name}: {fault}")
 
 

@@ -121,8 +121,6 @@ def _check(model):
     kinds = (datamodels.ImageModel, datamodels.CubeModel)
     if not isinstance(model, kinds) or model.data is None or model.data.ndim not in (2, 3):
         raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
-    if model.err is None or model.dq is None:
-        raise SkyflatError(f"{name}: no ERR or no DQ array")
     if model.meta.bunit_data not in (None, "DN/s"):
         raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
     check_model(model, name)

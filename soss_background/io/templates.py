@@ -7,7 +7,7 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
-from soss_background.io.checks import check_file
+from soss_background.io.checks import check_file, check_model
 from soss_background.io.files import explain_fault
 from soss_background.io.skyflats import find_place, look_into, open_skyflat
 from soss_background.numerics.smoothing import fill_gaps
@@ -64,10 +64,9 @@ def read_templates(path, window):
 
 def from_skyflat(skyflat, window, name):
     """Return the template of a skyflat for a window, denoised if the skyflat is."""
+    check_model(skyflat, name)
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
-    if sky is None or skyflat.err is None or skyflat.dq is None:
-        raise SkyflatError(f"{name}: no BKG, ERR or DQ")
     noise = skyflat.err * denoised_noise(skyflat) if denoised else skyflat.err
     planes = cut_planes(skyflat, (sky, noise, skyflat.dq), window, name)
     return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")

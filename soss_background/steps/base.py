@@ -231,13 +231,11 @@ class SkyflatStep(SkyflatMixin, Step):
         return exposure
 
     def open_skyflat(self, init):
-        """Open the step's skyflat, which must have BKG, ERR and DQ; copy it outside a pipeline."""
+        """Open the step's skyflat; copy it outside a pipeline."""
         init, name, kind = self._look_into(init)
         if kind != SkyflatModel.__name__:
             raise SkyflatError(f"{name}: not a skyflat")
         skyflat = self._open(init, open_as_type=SkyflatModel)
-        if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
-            raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
         check_model(skyflat, name)
         return skyflat
 
