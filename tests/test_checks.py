@@ -30,6 +30,8 @@ from soss_background.io.library import as_image
 from soss_background.io.skyflats import open_skyflat
 from soss_background.io.templates import read_flat, read_templates
 from soss_background.report.skyflat import report_skyflat, write_reports
+from soss_background.simulate import Simulation
+from soss_background.simulate.exposures import write_flat
 
 WINDOW = Window("FULL", 1840, 640, 64, 128)
 
@@ -167,9 +169,11 @@ def test_a_lost_extension_is_named(skyflat, exposure):
             read_header(path)
 
 
-def test_a_cut_flat_is_called_truncated(exposure, visit, tmp_path):
+def test_a_cut_flat_is_called_truncated(exposure, tmp_path):
     flat = tmp_path / "flat.fits"
-    flat.write_bytes((visit.parent / "flat.fits").read_bytes()[:30000])
+    ones, zeros = np.ones((64, 96), np.float32), np.zeros((64, 96), np.uint32)
+    write_flat(flat, ones, zeros, Simulation(window=Window("FULL", 1900, 600, 64, 96)))
+    flat.write_bytes(flat.read_bytes()[:20000])
     with pytest.raises(SkyflatError, match=r"flat.fits: truncated in extension SCI"):
         read_flat(flat, WINDOW)
     steps = {"flat_field": {"override_flat": str(flat)}}
@@ -237,6 +241,12 @@ def test_a_constant_is_no_sky(exposure, skyflat):
         model.save(skyflat)
     with pytest.raises(SkyflatError, match="no sky in it, all its pixels have the same value"):
         read_templates(skyflat, WINDOW)
+
+
+def test_a_pupil_wheel_far_away_is_warned_of(exposure, caplog):
+    fits.setval(exposure, "PWCPOS", value=100.0)
+    open_libraries([exposure])
+    assert "_rate.fits: PWCPOS is 100, not within 0.3 degrees of 245.76" in caplog.text
 
 
 # --- links and parameters ----------------------------------------------------------------

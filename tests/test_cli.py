@@ -48,6 +48,9 @@ USAGE = {
     "batch a_asn.json --workers 0": "0 is not positive",
     "reference s.fits -o library.asdf": "library.asdf does not end in .fits",
     "reference s.fits -o library.fits --plane ERR": "invalid choice: 'ERR'",
+    "asn a.fits --gap-days nan": "nan is not a finite number",
+    "reference s.fits -o library.fits --merge-below inf": "inf is not a finite number",
+    "fluxcal expected s.fits --throughputs dir --area inf": "inf is not a finite number",
     "fluxcal expected s.fits --throughputs dir --gain 0": "0 is not positive",
 }
 

@@ -95,7 +95,7 @@ _VALUES = {
     "meta.exposure.end_time": _Number("EXPEND", *_MJD),
     "meta.exposure.exposure_time": _Number("EFFEXPTM", 0, math.inf),
     "meta.exposure.nints": _Number("NINTS", 1, 2**31 - 1, int),
-    "meta.instrument.pupil_position": _Number("PWCPOS", -math.inf, math.inf),
+    "meta.instrument.pupil_position": _Number("PWCPOS", -360, 360),
     "meta.subarray.xstart": _Number("SUBSTRT1", 1, 2048, int),
     "meta.subarray.ystart": _Number("SUBSTRT2", 1, 2048, int),
     "meta.subarray.xsize": _Number("SUBSIZE1", 1, 2048, int),

@@ -345,6 +345,7 @@ def _check(headers):
         if fault := find_fault(header):
             raise SkyflatError(f"{header['name']}: {fault}")
     first = headers[0]
+    _warn_of_pwcpos(headers)
     _warn_of_mixture(headers)
     subarray = first["meta.subarray.name"]
     seen = {}
@@ -358,6 +359,17 @@ def _check(headers):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
             seen[identity] = header["name"]
+
+
+def _warn_of_pwcpos(headers):
+    """Warn of pupil wheel positions that are far from the nominal one."""
+    for header in headers:
+        pwcpos = header.get("meta.instrument.pupil_position")
+        if pwcpos is not None and abs(pwcpos - PWCPOS) > PWCPOS_REACH:
+            log.warning(
+                "%s: PWCPOS is %g, not within %g degrees of %g",
+                header["name"], pwcpos, PWCPOS_REACH, PWCPOS,
+            )  # fmt: skip
 
 
 def _warn_of_mixture(headers):
