@@ -144,6 +144,13 @@ def test_a_table_is_no_plane(exposure):
         read_header(exposure)
 
 
+@pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatSubtractStep, TraceFitStep])
+def test_a_model_of_another_kind(exposure, step):
+    fits.setval(exposure, "DATAMODL", value="CubeModel")
+    with pytest.raises(SkyflatError, match="rate.fits: cannot be read"):
+        step.call(exposure)
+
+
 # --- files that are cut ------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from soss_background.datamodels.exposure_table import (
 )
 from soss_background.datamodels.names import product_name
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.checks import check_file, find_bad_value
 from soss_background.io.files import (
     allow_member_paths,
@@ -273,8 +273,10 @@ def borrow_image(library, index):
     try:
         model = library.borrow(index)
         return model, as_image(model)
-    except (LookupError, OSError, TypeError) as err:
-        raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
+    except SkyflatError:
+        raise
+    except (LookupError, OSError, TypeError, ValueError) as err:
+        raise SkyflatError(f"{Path(name).name}: cannot be read ({one_line(err)})") from err
 
 
 def _is_association(item):

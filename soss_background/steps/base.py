@@ -224,7 +224,7 @@ class SkyflatStep(SkyflatMixin, Step):
     def open_exposure(self, init):
         """Open the step's input, an image or cube, which the step must not change."""
         init, name, kind = self._look_into(init)
-        exposure = self._open(init, make_copy=False)
+        exposure = self.open_whole(init, make_copy=False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
         check_model(exposure, name)
@@ -235,11 +235,11 @@ class SkyflatStep(SkyflatMixin, Step):
         init, name, kind = self._look_into(init)
         if kind != SkyflatModel.__name__:
             raise SkyflatError(f"{name}: not a skyflat")
-        skyflat = self._open(init, open_as_type=SkyflatModel)
+        skyflat = self.open_whole(init, open_as_type=SkyflatModel)
         check_model(skyflat, name)
         return skyflat
 
-    def _open(self, init, **kwargs):
+    def open_whole(self, init, **kwargs):
         """Open a file or model as stpipe does; explain the fault of a file."""
         with explain_fault(init) if isinstance(init, Path) else nullcontext():
             return self.prepare_output(init, **kwargs)

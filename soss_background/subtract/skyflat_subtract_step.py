@@ -104,9 +104,10 @@ class SkyflatSubtractStep(SkyflatStep):
         members = sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
         if isinstance(science, str | Path):
+            science = Path(science)
             self._input_paths = {real_path(science)}
-            read_header(Path(science))
-        model = self.prepare_output(science)
+            read_header(science)
+        model = self.open_whole(science)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)
             return model
