@@ -1,6 +1,7 @@
 # make demo    simulate ten exposures, group them, make a skyflat of them, draw it beside the truth,
 #              show it on a page
 # make test    lint, then all tests
+# make fuzz    run steps and subcommands on FUZZ=2000 random faults of files and parameters
 # make style   lint, and look for a fragment in changes/
 # make coverage      all tests; fails if too few lines are reached
 # make test-all      all tests with each Python of 3.11, 3.12 and 3.13, and the newest dependencies
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-reference bench-speed clean
+.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -37,6 +38,11 @@ demo: .venv/installed
 
 test: lint
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+FUZZ ?= 2000
+
+fuzz: .venv/installed
+	FUZZ_EXAMPLES=$(FUZZ) $(BIN)/pytest tests/test_fuzz.py --show-capture=no
 
 lint: .venv/installed
 	$(BIN)/ruff check .

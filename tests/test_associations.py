@@ -194,7 +194,7 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
         ({"observation__observation_number": "x"}, "OBSERVTN x is not a number from 0 to 999"),
         ({"target__proposer_name": None}, "keyword TARGPROP is missing"),
         ({"observation__date_beg": None}, "keyword DATE-BEG is missing"),
-        ({"observation__date_beg": "today"}, "Invalid isoformat string: 'today'"),
+        ({"observation__date_beg": "today"}, "DATE-BEG is 'today', not a date"),
         ({"pointing__ra_v1": None}, "keyword RA_V1 is missing"),
     ],
 )
@@ -247,7 +247,7 @@ def test_files_that_are_no_exposures(files, tmp_path, caplog):
     assert row["n"] == 4
     said = left_out(caplog)
     assert said["missing_rate.fits"] == "no such file"
-    assert "cannot be read" in said["truncated_rate.fits"]
+    assert "truncated" in said["truncated_rate.fits"]
     assert "cannot be read" in said["notes.txt"]
     with pytest.raises(SkyflatError, match=r"no exposure can be taken \(files: 2\)"):
         make_associations([text, missing], tmp_path)
@@ -270,13 +270,12 @@ def test_limits_are_numbers_that_make_sense(files, tmp_path, name, value):
         make_associations(files, tmp_path, **{name: value})
 
 
-@pytest.mark.parametrize("keywords", [{"DATE-BEG": 1.5}, {"DATE-BEG": True}])
-def test_values_of_a_wrong_kind(files, tmp_path, caplog, keywords):
-    for keyword, value in keywords.items():
-        fits.setval(files[1], keyword, value=value)
+@pytest.mark.parametrize("value", [1.5, True])
+def test_values_of_a_wrong_kind(files, tmp_path, caplog, value):
+    fits.setval(files[1], "DATE-BEG", value=value)
     (row,) = make_associations(files, tmp_path)
     assert row["n"] == 3
-    assert "a keyword has a value that makes no sense" in left_out(caplog)[files[1].name]
+    assert left_out(caplog)[files[1].name] == f"DATE-BEG is {value}, not a date"
 
 
 def test_what_a_header_says_is_no_path(files, tmp_path):

@@ -49,6 +49,9 @@ USAGE = {
     "reference s.fits -o library.asdf": "library.asdf does not end in .fits",
     "reference s.fits -o library.fits --plane ERR": "invalid choice: 'ERR'",
     "compare s.fits truth.fits -o x.html": "x.html does not end in .png or .pdf or .svg",
+    "asn a.fits --gap-days nan": "nan is not a finite number",
+    "reference s.fits -o library.fits --merge-below inf": "inf is not a finite number",
+    "fluxcal expected s.fits --throughputs dir --area inf": "inf is not a finite number",
     "fluxcal expected s.fits --throughputs dir --gain 0": "0 is not positive",
 }
 

@@ -231,13 +231,15 @@ def test_missing_file(tmp_path):
         SkyflatPipeline.call(tmp_path / "no_asn.json", steps={"flat_field": {"skip": True}})
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
-def test_truncated_file(fraction, tmp_path):
+@pytest.mark.parametrize(
+    ("fraction", "fault"), [(0.0, "cannot be read"), (0.3, "truncated"), (0.9, "truncated")]
+)
+def test_truncated_file(fraction, fault, tmp_path):
     paths = write_small_exposures(tmp_path)
     content = paths[1].read_bytes()
     paths[1].write_bytes(content[: int(fraction * len(content))])
     for step in (SkyflatMaskStep, SkyflatPipeline):
-        with pytest.raises(SkyflatError, match=f"{LAST}: cannot be read"):
+        with pytest.raises(SkyflatError, match=f"{LAST}: {fault}"):
             step.call(paths)
 
 

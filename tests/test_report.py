@@ -321,7 +321,7 @@ def test_nothing_is_read_for_a_place_that_cannot_be_written_to(skyflat, tmp_path
 def test_one_of_several_is_broken(skyflat, tmp_path):
     """Then nothing is written."""
     (tmp_path / "broken.fits").write_bytes(skyflat.read_bytes()[:400_000])
-    with pytest.raises(SkyflatError, match="broken.fits: cannot be read"):
+    with pytest.raises(SkyflatError, match="broken.fits: truncated in extension"):
         write_reports([skyflat, tmp_path / "broken.fits"], tmp_path / "all.html")
     assert not list(tmp_path.glob("*.html"))
 

@@ -632,12 +632,12 @@ def test_inputs_are_never_replaced(series, skyflat):
 def test_inputs_that_are_no_exposures(series, skyflat, tmp_path):
     truncated = tmp_path / "truncated_rateints.fits"
     truncated.write_bytes(series[0].read_bytes()[:100_000])
-    for name, fault in (("none.fits", "no such file"), (truncated, "cannot be read")):
+    for name, fault in (("none.fits", "no such file"), (truncated, "truncated")):
         with pytest.raises(SkyflatError, match=f"{name}: {fault}"):
             SkyflatSubtractStep.call(str(name), skyflat=[str(skyflat)])
     broken = tmp_path / "broken_skyflat.fits"
     broken.write_bytes(skyflat.read_bytes()[:9_000_000])
-    with pytest.raises(SkyflatError, match="broken_skyflat.fits: cannot be read"):
+    with pytest.raises(SkyflatError, match="broken_skyflat.fits: truncated in extension"):
         call(series[0], series[1], skyflat=[str(broken)])
     content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none", "products": []}
     for members in ([], [["science"], ["science"]]):
@@ -650,13 +650,23 @@ def test_inputs_that_are_no_exposures(series, skyflat, tmp_path):
 
 
 def test_templates_with_and_without_an_edge(series, tmp_path):
-    skies = np.array([make_sky(), np.full(SUBSTRIP256.shape, 5.0)])
+    slope = np.broadcast_to(np.linspace(5, 5.1, SUBSTRIP256.nx), SUBSTRIP256.shape)
+    skies = np.array([make_sky(), slope])
     datamodels.SossBkgModel(data=skies).save(tmp_path / "odd.fits")
     with pytest.raises(SkyflatError, match=r"odd.fits\[1\].*sky number 2 has no edge"):
         SkyflatSubtractStep.call(series[0], skyflat=["odd.fits"])
     datamodels.SossBkgModel(data=skies[1:]).save(tmp_path / "plain.fits")
     result = SkyflatSubtractStep.call(series[0], skyflat=["plain.fits"])
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
+
+
+def test_one_usable_row_is_too_little():
+    templates = align_templates([make_sky()], [make_sky() * 0])
+    image, err = observe(make_sky())
+    usable = np.zeros(image.shape, bool)
+    usable[100] = True
+    with pytest.raises(NoSkyError, match="too few pixels show a sky"):
+        fit_sky(image, err, usable, templates, trace_distance(SUBSTRIP256, 245.76))
 
 
 def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):

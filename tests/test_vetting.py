@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from stpipe.config_parser import ValidationError, config_from_dict
+from stpipe.config_parser import config_from_dict
 
 from soss_background.combine.skyflat_combine_step import SkyflatCombineStep
 from soss_background.combine.vetting import vet_exposures
+from soss_background.errors import SkyflatError
 
 SHAPE = (96, 80)
 
@@ -50,7 +51,7 @@ def test_the_threshold_is_a_fraction():
 
 
 def test_a_threshold_in_percent_is_refused():
-    with pytest.raises(ValidationError, match="mad_threshold"):
+    with pytest.raises(SkyflatError, match="SkyflatCombineStep: .*'mad_threshold': .* is too big"):
         SkyflatCombineStep.from_config_section(config_from_dict({"mad_threshold": "5.0"}))
 
 

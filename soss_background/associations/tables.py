@@ -6,8 +6,9 @@ import numpy as np
 from astropy.table import Table, unique
 
 from soss_background.detector import FULL
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.dates import parse_date
+from soss_background.io.files import require_file
 
 __all__ = ["BLANK_SKY_PROGRAMS", "query_index", "read_table", "select_exposures"]
 
@@ -31,8 +32,7 @@ _STRINGS = (*_DIGITS, *_FULL_SOSS, "FILENAME", "FILEPATH", "TARGPROP", "DATE-BEG
 
 def read_table(path):
     """Read a CSV or ECSV table of exposures; FILEPATH becomes the complete path of each file."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: no such file")
+    require_file(path)
     try:
         # Spreadsheets start the file with a byte order mark.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -40,7 +40,7 @@ def read_table(path):
             lines, format=_FORMATS[path.suffix.lower()], converters={"TARGPROP": str}
         )
     except Exception as err:  # astropy raises many kinds
-        raise SkyflatError(f"{path}: cannot be read as a table ({err})") from err
+        raise SkyflatError(f"{path}: cannot be read as a table ({one_line(err)})") from err
     require_columns(table, ["FILENAME"], path)
     clean_columns(table)
     folder = path.absolute().parent

@@ -1,7 +1,7 @@
 """The subcommand ``soss-background asn``."""
 
 from soss_background.cli.console import print_table
-from soss_background.cli.options import add_output_dir, given
+from soss_background.cli.options import add_output_dir, finite_number, given
 
 
 def add_parser(commands):
@@ -19,13 +19,13 @@ def add_parser(commands):
     add_output_dir(parser, "associations")
     parser.add_argument(
         "--gap-days",
-        type=float,
+        type=finite_number,
         metavar="DAYS",
         help="longest time from the start of an exposure to that of the next (default: 1)",
     )
     parser.add_argument(
         "--by-pwcpos",
-        type=float,
+        type=finite_number,
         metavar="TOL",
         help="separate exposures whose pupil wheel positions differ by more than this [deg]",
     )

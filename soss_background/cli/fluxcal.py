@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 from soss_background.cli.console import print_table, round_table
-from soss_background.cli.options import add_output, file_type
+from soss_background.cli.options import add_output, file_type, finite_number
 from soss_background.detector import COLLECTING_AREA, GAIN
 
 
@@ -70,7 +70,7 @@ def _add_total(parts):
         help="folder of tables such as f090w_psf.radtab, or the table of a single filter",
     )  # fmt: skip
     parser.add_argument(
-        "--radii", nargs=2, type=float, default=(5, 10), metavar=("LOW", "HIGH"),
+        "--radii", nargs=2, type=finite_number, default=(5, 10), metavar=("LOW", "HIGH"),
         help="radii that are used [pixels] (default: 5 10)",
     )  # fmt: skip
     parser.add_argument(
@@ -137,7 +137,7 @@ def _expected(options):
 
 def _positive(text):
     """Convert a string to a positive number."""
-    number = float(text)
+    number = finite_number(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number

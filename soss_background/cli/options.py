@@ -1,6 +1,7 @@
 """Options that several subcommands share, and the types of their values."""
 
 import argparse
+import math
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,7 @@ __all__ = [
     "add_output_dir",
     "add_skyflats",
     "file_type",
+    "finite_number",
     "given",
     "import_extra",
     "positive_integer",
@@ -54,6 +56,14 @@ def file_type(*extensions):
         return Path(text)
 
     return read
+
+
+def finite_number(text):
+    """Convert a string to a finite number."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return number
 
 
 def positive_integer(text):

@@ -1,7 +1,13 @@
 """The subcommand ``soss-background reference``."""
 
 from soss_background.cli.console import print_table
-from soss_background.cli.options import add_skyflats, file_type, given, positive_integer
+from soss_background.cli.options import (
+    add_skyflats,
+    file_type,
+    finite_number,
+    given,
+    positive_integer,
+)
 from soss_background.detector import SUBARRAYS
 
 
@@ -49,14 +55,14 @@ def _add_selection(parser):
     )
     parser.add_argument(
         "--merge-below",
-        type=float,
+        type=finite_number,
         metavar="FRACTION",
         help="merge skies if the rms residual of each pair is below this fraction of the sky "
         "(default: 0.0025)",
     )
     parser.add_argument(
         "--max-residual",
-        type=float,
+        type=finite_number,
         metavar="FRACTION",
         help="omit a sky if the rms residual with every other exceeds this fraction of the sky, "
         "and three times that of a typical sky (default: 0.05)",

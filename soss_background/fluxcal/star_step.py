@@ -77,13 +77,12 @@ class StarStep(SkyflatStep):
             raise ValueError("a cube of integrations, give the _rate file")
         name = imaging_filter((model.meta.instrument.filter, model.meta.instrument.pupil))
         time, image = _exposure_time(model), _to_count_rates(model)
-        flags = np.zeros(image.shape, int) if model.dq is None else model.dq
-        bad = ~np.isfinite(image) | (flags & _DO_NOT_USE > 0)
+        bad = ~np.isfinite(image) | (model.dq & _DO_NOT_USE > 0)
         guess = self._guess_position(model)
         position, sky = find_star(image, bad, guess, self.sky_annulus, self.n_sigma)
         distance = distances(image.shape, position)
         core = distance <= CORE
-        n_saturated = int(np.count_nonzero(flags[core] & _SATURATED))
+        n_saturated = int(np.count_nonzero(model.dq[core] & _SATURATED))
         n_bad = int(np.count_nonzero(bad[core]))
         log.log(
             logging.WARNING if n_saturated + n_bad else logging.INFO,

@@ -18,13 +18,14 @@ from soss_background.datamodels.exposure_table import (
 )
 from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group
 from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.associations import (
     is_association,
     read_association,
     science_exposures,
 )
-from soss_background.io.files import ignore_file_warnings
+from soss_background.io.checks import check_file, find_bad_value
+from soss_background.io.files import explain_fault, real_path
 from soss_background.io.library import ExposureLibrary, as_image
 from soss_background.io.opening import list_models, read_metadata
 from soss_background.io.skyflats import find_files
@@ -145,7 +146,7 @@ def open_libraries(inputs, folder=None):
 def member_paths(library):
     """Return the absolute paths of a library's files, which do not exist if it holds models."""
     members = library.asn["products"][0]["members"]
-    return [(Path(library.asn_dir) / member["expname"]).resolve() for member in members]
+    return [real_path(Path(library.asn_dir) / member["expname"]) for member in members]
 
 
 def describe_members(library):
@@ -156,13 +157,9 @@ def describe_members(library):
 
 def read_header(path):
     """Return the flattened metadata of a FITS or ASDF data model, without reading its pixels."""
-    if not path.is_file():
-        raise SkyflatError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    try:
-        with ignore_file_warnings():
-            return read_metadata(path)
-    except Exception as err:  # astropy and asdf raise many kinds
-        raise SkyflatError(f"{path}: cannot be read as a JWST data model ({err})") from err
+    with explain_fault(path, "cannot be read as a JWST data model"):
+        check_file(path)
+        return read_metadata(path)
 
 
 def header_of(exposure):
@@ -237,7 +234,7 @@ def find_fault(header, required=REQUIRED):
             return f"keyword {keyword} is missing"
         if value is not None and found != value:
             return f"{keyword} is {found}, not {value}"
-    return None
+    return find_bad_value(header)
 
 
 def find_sky_fault(header):
@@ -323,8 +320,10 @@ def borrow_image(library, index):
     try:
         model = library.borrow(index)
         return model, as_image(model)
-    except (LookupError, OSError, TypeError) as err:
-        raise SkyflatError(f"{Path(name).name}: cannot be read ({err})") from err
+    except SkyflatError:
+        raise
+    except (LookupError, OSError, TypeError, ValueError) as err:
+        raise SkyflatError(f"{Path(name).name}: cannot be read ({one_line(err)})") from err
 
 
 def _own_copy(item):
@@ -386,6 +385,7 @@ def _check(headers):
         if fault := find_sky_fault(header):
             raise SkyflatError(f"{header['name']}: {fault}")
     first = headers[0]
+    _warn_of_pwcpos(headers)
     _warn_of_mixture(headers)
     _warn_of_series(headers)
     subarray = first["meta.subarray.name"]
@@ -422,6 +422,17 @@ def _pointing(header):
     """Return the pointing of an exposure to a fraction of an arcsecond, degrees."""
     angles = (header.get(f"meta.pointing.{name}") for name in ("ra_v1", "dec_v1"))
     return tuple(round(angle, 4) if isinstance(angle, float) else angle for angle in angles)
+
+
+def _warn_of_pwcpos(headers):
+    """Warn of pupil wheel positions that are far from the nominal one."""
+    for header in headers:
+        pwcpos = header.get("meta.instrument.pupil_position")
+        if pwcpos is not None and abs(pwcpos - PWCPOS) > PWCPOS_REACH:
+            log.warning(
+                "%s: PWCPOS is %g, not within %g degrees of %g",
+                header["name"], pwcpos, PWCPOS_REACH, PWCPOS,
+            )  # fmt: skip
 
 
 def _warn_of_mixture(headers):

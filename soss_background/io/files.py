@@ -10,7 +10,6 @@ import tempfile
 from contextvars import ContextVar
 from pathlib import Path
 
-from astropy.io.registry import IORegistryError
 from astropy.utils.exceptions import AstropyUserWarning
 from stdatamodels.exceptions import NoTypeWarning
 
@@ -27,6 +26,8 @@ __all__ = [
     "ignore_file_warnings",
     "note_inputs",
     "protect_inputs",
+    "real_path",
+    "require_file",
     "save_datamodel",
     "save_whole",
     "scratch_prefix",
@@ -185,17 +186,36 @@ def explain_write_fault(path):
         raise SkyflatError(f"{Path(path).absolute()}: cannot be written ({cause})") from err
 
 
+def real_path(path):
+    """Return the absolute path behind links; unlike `Path.resolve`, accept links in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def require_file(path):
+    """Raise SkyflatError unless a path leads to a file."""
+    path = Path(path)
+    if path.is_file():
+        return
+    fault = "no such file"
+    if path.is_dir():
+        fault = "a folder"
+    elif path.is_symlink():
+        fault = f"a link to {path.readlink()}, where there is no file"
+    elif path.exists():
+        fault = "not a regular file"
+    raise SkyflatError(f"{path}: {fault}")
+
+
 @contextlib.contextmanager
 def explain_fault(path, fault="cannot be read"):
     """Raise a SkyflatError with the file and the fault if it is missing or reading it fails."""
-    if not Path(path).is_file():
-        raise SkyflatError(f"{path}: no such file")
+    require_file(path)
     note_inputs(path)
     try:
         with ignore_file_warnings():
             yield
     except SkyflatError:
         raise
-    except (AttributeError, IORegistryError, LookupError, OSError, TypeError, ValueError) as err:
-        reason, *_ = str(err).split("\n")
+    except Exception as err:  # astropy and asdf raise many kinds
+        reason = one_line(err)
         raise SkyflatError(f"{path}: {fault} ({reason})") from err

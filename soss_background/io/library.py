@@ -9,6 +9,7 @@ from jwst.datamodels import ModelLibrary
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_model
 from soss_background.io.files import explain_write_fault
 from soss_background.io.opening import guess_class, is_fits
 from soss_background.io.store import StoredArray
@@ -123,16 +124,26 @@ def _check(model):
     name = model.meta.filename
     if not isinstance(model, _KINDS) or model.data is None or model.data.ndim not in (2, 3):
         raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
-    if model.err is None or model.dq is None:
-        raise SkyflatError(f"{name}: no ERR or no DQ array")
     if model.meta.bunit_data not in (None, "DN/s"):
         raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
-    planes = (model.data, model.err, model.dq)
-    blocks = split_cube(model.data.shape)
-    if not any(usable_pixels(*(plane[..., b, :] for plane in planes)).any() for b in blocks):
-        raise SkyflatError(
-            f"{name}: no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
-        )
+    check_model(model, name)
+    _check_pixels(model, name)
+
+
+def _check_pixels(model, name):
+    """Raise unless a model has usable pixels of different values, which are sought in few rows."""
+    planes, lowest, highest = (model.data, model.err, model.dq), np.inf, -np.inf
+    for rows in split_cube(model.data.shape):
+        data, err, dq = (plane[..., rows, :] for plane in planes)
+        values = data[usable_pixels(data, err, dq)]
+        lowest = min(lowest, values.min(initial=np.inf))
+        highest = max(highest, values.max(initial=-np.inf))
+        if lowest < highest:
+            return
+    fault = f"all usable pixels have the same value, {lowest:g}"
+    if lowest > highest:
+        fault = "no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
+    raise SkyflatError(f"{name}: {fault}")
 
 
 def _average(cube):

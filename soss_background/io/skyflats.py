@@ -10,6 +10,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_file, check_model
 from soss_background.io.files import explain_fault
 from soss_background.io.opening import guess_class, is_fits, list_models, read_metadata
 
@@ -55,7 +56,9 @@ def open_skyflat(skyflat):
     with explain_fault(skyflat):
         if find_kind(skyflat) is not SkyflatModel:
             raise SkyflatError(f"{skyflat}: not a skyflat")
-        return SkyflatModel(skyflat)
+        model = SkyflatModel(skyflat)
+        check_model(model, skyflat)
+        return model
 
 
 def name_skyflat(skyflat, model):
@@ -69,6 +72,7 @@ def find_kind(path):
         name = read_metadata(path).get("meta.model_type")
         return {kind.__name__: kind for kind in _TEMPLATES}.get(name)
     # Reference files need not be whole data models.
+    check_file(path)
     with fits.open(path) as hdus:
         if hdus[0].header.get("REFTYPE") == "BKG":
             return datamodels.SossBkgModel

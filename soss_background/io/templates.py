@@ -8,6 +8,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_file, check_model
 from soss_background.io.files import explain_fault
 from soss_background.io.opening import read_metadata
 from soss_background.io.skyflats import find_kind, find_place
@@ -92,10 +93,9 @@ def _read_model(model, window, name):
 
 def from_skyflat(skyflat, window, name):
     """Return the template of a skyflat for a window, denoised if the skyflat is."""
+    check_model(skyflat, name)
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
-    if sky is None or skyflat.err is None or skyflat.dq is None:
-        raise SkyflatError(f"{name}: no BKG, ERR or DQ")
     noise = skyflat.err * denoised_noise(skyflat) if denoised else skyflat.err
     planes = cut_planes(skyflat, (sky, noise, skyflat.dq), window, name)
     return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")
@@ -125,8 +125,10 @@ def read_flat(flat, window):
     if isinstance(flat, JwstDataModel):
         return _cut_flat(flat, window, flat.meta.filename or "flat")
     fault = "cannot be read as a flat"
-    with explain_fault(flat, fault), datamodels.FlatModel(flat) as reference:
-        return _cut_flat(reference, window, flat)
+    with explain_fault(flat, fault):
+        check_file(flat)
+        with datamodels.FlatModel(flat) as reference:
+            return _cut_flat(reference, window, flat)
 
 
 def _cut_flat(reference, window, name):
@@ -159,6 +161,8 @@ def _clean(name, sky, noise, dq, flat_fielded):
     known = np.isfinite(sky) & (sky > 0)
     if not known.any():
         raise SkyflatError(f"{name}: no sky in it")
+    if sky[known].min() == sky[known].max():
+        raise SkyflatError(f"{name}: no sky in it, all its pixels have the same value")
     filled = fill_gaps(np.where(known, sky, 0), known)
     noise = np.nan_to_num(np.asarray(noise, dtype=np.float32), posinf=0.0)
     return Template(name, filled, noise, np.asarray(dq, dtype=np.uint32), flat_fielded)

@@ -1,5 +1,6 @@
 """Report on a skyflat: planes, exposures, quality, and provenance."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from soss_background.steps.metric_ranges import read_text
 
 __all__ = ["report_skyflat", "write_reports"]
 
+log = logging.getLogger(__name__)
+
 _EXPOSURES = (
     "Left: the exposure as it was combined, its mask outlined in red. It is scaled to the level of "
     "the others; stripes and the star light that moves with the dither are subtracted. Right: the "
@@ -27,7 +30,16 @@ _EXPOSURES = (
     "are grey. The edge of a star, a stripe or a glow in the residual is a fault, and partly in "
     "the sky too. An exposure that was not used is shown with its stars."
 )
-_NO_EXPOSURES = "The exposures are not in the skyflat (save_stack=false) and cannot be shown."
+_NO_EXPOSURES = "The exposures are not in the skyflat and cannot be shown."
+
+# Extensions that a report shows, by attribute, and what explains that one is missing.
+_SHOWN = {
+    "bkgdn": "BKGDN (not denoised?)",
+    "images": "SCI (save_stack=false?)",
+    "masks": "MASKS (save_stack=false?)",
+    "metadata": "METADATA",
+    "qc": "QC (its quality was not measured?)",
+}
 
 
 def report_skyflat(skyflat):
@@ -169,8 +181,14 @@ def _facts(model):
             "Pupil wheel": _format(meta.instrument.pupil_position, ".3f", "°"),
             "Exposures combined": sky.n_samples,
             "Flat-field correction": sky.flat_correction,
+            "Not in the file": ", ".join(_list_missing(model)) or None,
         }
     )
+
+
+def _list_missing(model):
+    """List the extensions that a skyflat lacks, with a possible reason."""
+    return [name for key, name in _SHOWN.items() if getattr(model, key) is None]
 
 
 def _versions(model):
@@ -246,7 +264,9 @@ def write_reports(skyflats, output):
     """
     check_folder(output.parent)
     for path in skyflats:
-        open_skyflat(path).close()
+        with open_skyflat(path) as model:
+            for extension in _list_missing(model):
+                log.warning("%s: the report lacks %s", path, extension)
     verdicts, rows = {}, []
     for path, file in zip(skyflats, _name_files(skyflats, output), strict=True):
         report = report_skyflat(path)

@@ -13,10 +13,10 @@ from scipy import ndimage
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import read_header
+from soss_background.io.files import explain_fault
 from soss_background.io.library import as_image
+from soss_background.io.skyflats import open_skyflat
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.steps.figures import show_image
@@ -71,12 +71,12 @@ class Comparison:
 
 def compare_with_truth(skyflat, truth):
     """Return the `Comparison` of a skyflat file and a truth file; raise SkyflatError if unfit."""
-    if read_header(Path(skyflat)).get("meta.model_type") != SkyflatModel.__name__:
-        raise SkyflatError(f"{skyflat}: not a skyflat")
-    with SkyflatModel(skyflat) as model, fits.open(truth) as hdus:
-        if "SKY" not in hdus:
-            raise SkyflatError(f"{truth}: not the truth of a simulation")
+    skyflat, truth = Path(skyflat), Path(truth)
+    with explain_fault(truth, "not the truth of a simulation"), fits.open(truth) as hdus:
         sky = hdus["SKY"].data.astype(float)
+        names = [truth.parent / name for name in hdus["LEVELS"].data["filename"]]
+        flat = hdus["REFFLAT" if "REFFLAT" in hdus else "FLAT"].data.astype(float)
+    with open_skyflat(skyflat) as model:
         planes = {key: getattr(model, key) for key in ("bkg", "bkgdn", "err", "masks")}
         for key, plane in planes.items():
             if plane is None or plane.shape[-2:] != sky.shape:
@@ -84,18 +84,16 @@ def compare_with_truth(skyflat, truth):
                     f"{skyflat}: {key.upper()} is missing or not of the truth's size"
                 )
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
-        names = [Path(truth).parent / name for name in hdus["LEVELS"].data["filename"]]
-        flat = hdus["REFFLAT" if "REFFLAT" in hdus else "FLAT"].data
         images = _flat_field(names, flat)
         planes |= {"exposure": images[0].copy(), "median": plain_median(images)}
-        return Comparison(Path(skyflat).name, truth=sky, science=science, **planes)
+        return Comparison(skyflat.name, truth=sky, science=science, **planes)
 
 
 def _flat_field(paths, flat):
     """Read exposures and divide them by the flat."""
     images = []
     for path in paths:
-        with datamodels.open(path) as model:
+        with explain_fault(path), datamodels.open(path) as model:
             image = as_image(model)
             usable = usable_pixels(image.data, image.err, image.dq)
             images.append(np.where(usable, image.data / flat, np.nan).astype(np.float32))

@@ -1,6 +1,7 @@
 """Base classes of steps and pipelines: CRDS access, logging, names, saving."""
 
 import logging
+import math
 import os
 import tempfile
 from contextlib import nullcontext
@@ -14,11 +15,13 @@ from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
+from stpipe.exceptions import ValidationError
 
 from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.associations import first_exposure, is_association, read_association
+from soss_background.io.checks import check_model
 from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import (
     find_exposures,
@@ -30,6 +33,7 @@ from soss_background.io.exposures import (
 from soss_background.io.files import (
     check_folder,
     check_output,
+    explain_fault,
     ignore_file_warnings,
     note_inputs,
     protect_inputs,
@@ -95,6 +99,16 @@ class SkyflatMixin:
     named_files: ClassVar = ()
     named: ClassVar = ()
 
+    @classmethod
+    def from_config_section(cls, config, parent=None, **kwargs):
+        """Create a step; log parameters that its spec refuses in one line, without the help."""
+        try:
+            return super().from_config_section(config, parent=parent, **kwargs)
+        except ValidationError as err:
+            fault = f"{cls.__name__}: {one_line(err)}"
+            log.error("%s", fault)  # noqa: TRY400 - a traceback would hide the line
+            raise SkyflatError(fault) from err
+
     def get_pars(self, *args, **kwargs):
         """Return the parameters, models and paths by name, which can be saved."""
         pars = super().get_pars(*args, **kwargs)
@@ -122,6 +136,7 @@ class SkyflatMixin:
         try:
             with protect_inputs(), stop_in_one_line(log.error), limits:
                 if is_outermost:
+                    check_numbers(self.get_pars())
                     check_named(self)
                     self._check_places(args)
                 return super().run(*args)
@@ -305,30 +320,44 @@ def _identify_model(skyflat):
     return identify(skyflat.to_flat_dict(include_arrays=False))
 
 
+def check_numbers(parameters, prefix=""):
+    """Raise unless all numbers among parameters, also those of sub-steps, are finite."""
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            check_numbers(value, f"{prefix}{name}.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise SkyflatError(f"{prefix}{name} is {number}, not a finite number")
+
+
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
 
     def open_exposure(self, init, *, change=False):
         """Open the step's input, an image or cube; copy a model if the step is to change it."""
         init, name, kind = self._look_into(init)
-        with ignore_file_warnings():
-            exposure = self.prepare_output(init, make_copy=None if change else False)
+        exposure = self.open_whole(init, make_copy=None if change else False)
         if not isinstance(exposure, datamodels.ImageModel | datamodels.CubeModel):
             raise SkyflatError(f"{name}: {kind} is neither an image nor a cube")
+        check_model(exposure, name)
         self.check_outputs(exposure.meta.filename)
         return exposure
 
     def open_skyflat(self, init):
-        """Open the step's skyflat, which must have BKG, ERR and DQ; copy it outside a pipeline."""
+        """Open the step's skyflat; copy it outside a pipeline."""
         init, name, kind = self._look_into(init)
         if kind != SkyflatModel.__name__:
             raise SkyflatError(f"{name}: not a skyflat")
-        skyflat = self.prepare_output(init, open_as_type=SkyflatModel)
-        if any(array is None for array in (skyflat.bkg, skyflat.err, skyflat.dq)):
-            raise SkyflatError(f"{name}: lacks BKG, ERR or DQ")
+        skyflat = self.open_whole(init, open_as_type=SkyflatModel)
+        check_model(skyflat, name)
         if self.save_results:
             self._check_product(skyflat.meta.filename, _identify_model(skyflat))
         return skyflat
+
+    def open_whole(self, init, **kwargs):
+        """Open a file or model as stpipe does; explain the fault of a file."""
+        with explain_fault(init) if isinstance(init, Path) else nullcontext():
+            return self.prepare_output(init, **kwargs)
 
     def _look_into(self, init):
         """Return an input, its name and the kind of its model."""

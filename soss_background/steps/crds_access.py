@@ -13,6 +13,7 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_file
 from soss_background.io.files import explain_fault
 
 __all__ = ["crds_reachable", "open_pastasoss"]
@@ -70,7 +71,9 @@ def no_reference_error(kind, reason):
 def check_reference(path):
     """Raise unless a reference file exists, is complete, and holds an image."""
     fault = "cannot be read as a reference file"
-    with explain_fault(path, fault), datamodels.FlatModel(path) as flat:
-        dimensions = np.ndim(flat.data)
+    with explain_fault(path, fault):
+        check_file(path)
+        with datamodels.FlatModel(path) as flat:
+            dimensions = np.ndim(flat.data)
     if dimensions != 2:
         raise SkyflatError(f"{path}: not an image, and so no flat")

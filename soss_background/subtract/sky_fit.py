@@ -40,8 +40,8 @@ _AROUND_EDGE = 8
 # Percentile of the cells, the first guess of a level.
 _DARK = 15
 
-# Fewest cells of a side of the edge for a fit.
-_FEWEST = 50
+# Fewest cells of a side of the edge for a fit, and rows of cells: less fix no tilt along columns.
+_FEWEST, _FEWEST_ROWS = 50, 3
 
 # Fewest cells of a column for a measurement of its stripe.
 _FEWEST_IN_COLUMN = 6
@@ -193,7 +193,8 @@ def _guess(cells, known, templates):
         if np.count_nonzero(known & side) >= _FEWEST:
             levels[side] = np.nanpercentile(ratio[side], _DARK)
             sides.append(side)
-    if not sides or levels[sides[0]].max() <= 0:
+    few_rows = np.count_nonzero(known.any(axis=1)) < _FEWEST_ROWS
+    if few_rows or not sides or levels[sides[0]].max() <= 0:
         raise NoSkyError("too few pixels show a sky")
     level = float(levels[sides[0]].max())
     levels[levels <= 0] = level

@@ -13,7 +13,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
-from soss_background.io.files import ignore_file_warnings, note_inputs
+from soss_background.io.files import note_inputs
 from soss_background.io.library import as_image
 from soss_background.io.skyflats import find_files
 from soss_background.io.templates import is_flat_fielded, read_flat, read_templates
@@ -112,8 +112,7 @@ class SkyflatSubtractStep(SkyflatStep):
         (science,) = members["science"]
         background = background or members["background"]
         self.check(science, background)
-        with ignore_file_warnings():
-            model = self.prepare_output(science)
+        model = self.open_whole(science)
         self.check_outputs(model.meta.filename)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)

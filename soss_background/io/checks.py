@@ -1,0 +1,201 @@
+"""Checks of headers and of the planes of files, before any work is done."""
+
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from astropy.io import fits
+
+from soss_background.datamodels.skyflat import SkyflatModel
+from soss_background.errors import SkyflatError
+from soss_background.io.dates import parse_date
+from soss_background.io.files import ignore_file_warnings
+
+__all__ = ["check_file", "check_model", "find_bad_value"]
+
+
+class _Number(NamedTuple):
+    """A keyword that holds a number from ``low`` to ``high``."""
+
+    keyword: str
+    low: float
+    high: float
+    kind: type | tuple = (int, float)
+
+    def fault(self, value):
+        """Return the fault of a value as a string, or None."""
+        if isinstance(value, bool) or not isinstance(value, self.kind) or not math.isfinite(value):
+            noun = "a whole number" if self.kind is int else "a number"
+            return f"{self.keyword} is {value!r}, not {noun}"
+        if not self.low <= value <= self.high:
+            return f"{self.keyword} is {value:g}, not from {self.low:g} to {self.high:g}"
+        return None
+
+
+class _Text(NamedTuple):
+    """A keyword that holds a string."""
+
+    keyword: str
+
+    def fault(self, value):
+        """Return the fault of a value as a string, or None."""
+        return None if isinstance(value, str) else f"{self.keyword} is {value!r}, not a string"
+
+
+class _Date(NamedTuple):
+    """A keyword that holds a date."""
+
+    keyword: str
+
+    def fault(self, value):
+        """Return the fault of a value as a string, or None."""
+        try:
+            parse_date(value)
+        except (TypeError, ValueError):
+            return f"{self.keyword} is {value!r}, not a date"
+        return None
+
+
+# Modified Julian dates of the years 2000 to 2100, days.
+_MJD = (51544, 88069)
+# Largest distance of the telescope from the barycentre, km, and from the Earth, m.
+_BARYCENTRIC, _GEOCENTRIC = 1e9, 1e11
+
+# Values of a header that a run uses, by the path of the metadata; each may be missing.
+_VALUES = {
+    "meta.filename": _Text("FILENAME"),
+    "meta.bunit_data": _Text("BUNIT"),
+    "meta.cal_step.bkg_subtract": _Text("S_BKDSUB"),
+    "meta.cal_step.flat_field": _Text("S_FLAT"),
+    "meta.exposure.type": _Text("EXP_TYPE"),
+    "meta.instrument.filter": _Text("FILTER"),
+    "meta.instrument.name": _Text("INSTRUME"),
+    "meta.instrument.pupil": _Text("PUPIL"),
+    "meta.observation.observation_number": _Text("OBSERVTN"),
+    "meta.observation.program_number": _Text("PROGRAM"),
+    "meta.subarray.name": _Text("SUBARRAY"),
+    "meta.target.catalog_name": _Text("TARGNAME"),
+    "meta.target.proposer_name": _Text("TARGPROP"),
+    "meta.observation.date_beg": _Date("DATE-BEG"),
+    "meta.observation.date_end": _Date("DATE-END"),
+    "meta.pointing.ra_v1": _Number("RA_V1", -360, 360),
+    "meta.pointing.dec_v1": _Number("DEC_V1", -90, 90),
+    "meta.pointing.pa_v3": _Number("PA_V3", -360, 360),
+    "meta.aperture.position_angle": _Number("PA_APER", -360, 360),
+    "meta.ephemeris.spatial_x_bary": _Number("JWST_X", -_BARYCENTRIC, _BARYCENTRIC),
+    "meta.ephemeris.spatial_y_bary": _Number("JWST_Y", -_BARYCENTRIC, _BARYCENTRIC),
+    "meta.ephemeris.spatial_z_bary": _Number("JWST_Z", -_BARYCENTRIC, _BARYCENTRIC),
+    "meta.ephemeris.spatial_x_geo": _Number("OBSGEO-X", -_GEOCENTRIC, _GEOCENTRIC),
+    "meta.ephemeris.spatial_y_geo": _Number("OBSGEO-Y", -_GEOCENTRIC, _GEOCENTRIC),
+    "meta.ephemeris.spatial_z_geo": _Number("OBSGEO-Z", -_GEOCENTRIC, _GEOCENTRIC),
+    "meta.exposure.start_time": _Number("EXPSTART", *_MJD),
+    "meta.exposure.mid_time": _Number("EXPMID", *_MJD),
+    "meta.exposure.mid_time_mjd": _Number("MJD-AVG", *_MJD),
+    "meta.exposure.end_time": _Number("EXPEND", *_MJD),
+    "meta.exposure.exposure_time": _Number("EFFEXPTM", 0, math.inf),
+    "meta.exposure.nints": _Number("NINTS", 1, 2**31 - 1, int),
+    "meta.instrument.pupil_position": _Number("PWCPOS", -360, 360),
+    "meta.subarray.xstart": _Number("SUBSTRT1", 1, 2048, int),
+    "meta.subarray.ystart": _Number("SUBSTRT2", 1, 2048, int),
+    "meta.subarray.xsize": _Number("SUBSIZE1", 1, 2048, int),
+    "meta.subarray.ysize": _Number("SUBSIZE2", 1, 2048, int),
+    "meta.target.ra": _Number("TARG_RA", -360, 360),
+    "meta.target.dec": _Number("TARG_DEC", -90, 90),
+    "meta.skyflat.ecliptic_lon": _Number("LON", -360, 360),
+    "meta.skyflat.ecliptic_lat": _Number("LAT", -90, 90),
+    "meta.skyflat.day": _Number("DAY", 1, 366, int),
+    "meta.skyflat.n_samples": _Number("NSAMPS", 0, 2**31 - 1, int),
+    "meta.skyflat.noise_factor": _Number("DNFACTOR", 0, math.inf),
+    "meta.skyflat.stripe_rms": _Number("STRIPES", 0, math.inf),
+    "meta.skyflat.stripe_slope": _Number("STRSLOPE", -100, 100),
+    "meta.skyflat.smoothing_rows": _Number("DNROWS", 0, math.inf),
+    "meta.skyflat.smoothing_columns": _Number("DNCOLS", 0, math.inf),
+    "meta.skyflat.flat_correction": _Text("FLATCORR"),
+}
+
+# Attributes of planes by extension: those of the shape of the first one, of which a model needs the
+# first three, and those that consist of one or more such images.
+_EXPOSURE = {
+    "SCI": "data",
+    "ERR": "err",
+    "DQ": "dq",
+    "VAR_POISSON": "var_poisson",
+    "VAR_RNOISE": "var_rnoise",
+}
+_OF_EXPOSURE = {"MASK": "mask", "VAR_FLAT": "var_flat"}
+_SKYFLAT = {"BKG": "bkg", "ERR": "err", "DQ": "dq", "BKGDN": "bkgdn"}
+_OF_SKYFLAT = {"SCI": "images", "MASKS": "masks"}
+
+
+def find_bad_value(header):
+    """Return the first fault among the values of flattened metadata as a string, or None."""
+    for key, rule in _VALUES.items():
+        value = header.get(key)
+        if value is not None and (fault := rule.fault(value)):
+            return fault
+    return None
+
+
+def check_file(path):
+    """Raise SkyflatError if a FITS file is truncated, or its planes do not fit each other."""
+    with Path(path).open("rb") as file:
+        if file.read(6) != b"SIMPLE":
+            return
+    with ignore_file_warnings(), fits.open(path) as hdus:
+        _check_whole(hdus, path)
+        _check_references(hdus, path)
+        shapes = {hdu.name: hdu.shape if hdu.is_image else None for hdu in hdus}
+        _check_planes({name: shape for name, shape in shapes.items() if shape != ()}, path)
+
+
+def _check_whole(hdus, path):
+    """Raise unless a file ends where its last extension ends."""
+    size = Path(path).stat().st_size
+    for number, hdu in enumerate(hdus):
+        info = hdu.fileinfo()
+        if info["datLoc"] + hdu.size > size:
+            raise SkyflatError(f"{path}: truncated in extension {hdu.name or number}")
+    if info["datLoc"] + info["datSpan"] < size:
+        raise SkyflatError(f"{path}: truncated or damaged after extension {hdu.name or number}")
+
+
+def _check_references(hdus, path):
+    """Raise if an extension is missing to which the ASDF tree of a file refers."""
+    if "ASDF" not in hdus:
+        return
+    tree = hdus["ASDF"].data.tobytes().decode("latin-1")
+    for name, version in re.findall(r"source: .?fits:(\w+),(\d+)", tree):
+        if (name, int(version)) not in hdus:
+            raise SkyflatError(f"{path}: truncated or damaged, extension {name} is missing")
+
+
+def check_model(model, name):
+    """Raise SkyflatError unless a model has the planes that it needs, and they fit each other."""
+    is_skyflat = isinstance(model, SkyflatModel)
+    needed, others = (_SKYFLAT, _OF_SKYFLAT) if is_skyflat else (_EXPOSURE, _OF_EXPOSURE)
+    planes = {key: getattr(model, each, None) for key, each in (needed | others).items()}
+    for key in list(needed)[:3]:
+        if planes[key] is None:
+            raise SkyflatError(f"{name}: {key} is missing")
+    _check_planes({key: plane.shape for key, plane in planes.items() if plane is not None}, name)
+    # The keywords of exposures are checked with those that they must have.
+    if is_skyflat and (fault := find_bad_value(model.to_flat_dict(include_arrays=False))):
+        raise SkyflatError(f"{name}: {fault}")
+
+
+def _check_planes(shapes, name):
+    """Raise unless the planes, given by their shapes (None for a table), fit each other."""
+    same, stacks = (_SKYFLAT, _OF_SKYFLAT) if "BKG" in shapes else (_EXPOSURE, _OF_EXPOSURE)
+    planes = {key: shape for key, shape in shapes.items() if key in same | stacks}
+    for key, shape in planes.items():
+        if shape is None:
+            raise SkyflatError(f"{name}: {key} is a table, not an image")
+    first = next(iter(same))
+    whole = planes.get(first)
+    if whole is None:
+        return
+    for key, shape in planes.items():
+        fits_in = shape == whole if key in same else shape[-2:] == whole[-2:]
+        if not fits_in:
+            raise SkyflatError(f"{name}: {key} has the shape {shape}, but {first} {whole}")

@@ -1,0 +1,289 @@
+"""Faults of headers, shapes and parameters are found before any work, and named in one line."""
+
+import logging
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from fuzzing import edit_fits
+from helpers import checksums, make_skyflat, write_small_exposures
+from stdatamodels.jwst import datamodels
+
+from soss_background import (
+    OptimalExtractStep,
+    SkyflatCombineStep,
+    SkyflatDenoiseStep,
+    SkyflatMaskStep,
+    SkyflatModel,
+    SkyflatPipeline,
+    SkyflatQualityStep,
+    SkyflatSubtractStep,
+    TraceFitStep,
+)
+from soss_background.associations import make_associations
+from soss_background.cli import main
+from soss_background.detector import Window
+from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_model
+from soss_background.io.exposures import open_libraries, read_header
+from soss_background.io.library import as_image
+from soss_background.io.skyflats import open_skyflat
+from soss_background.io.templates import read_flat, read_templates
+from soss_background.report.skyflat import report_skyflat, write_reports
+from soss_background.simulate import Simulation
+from soss_background.simulate.exposures import write_flat
+
+WINDOW = Window("FULL", 1840, 640, 64, 128)
+
+
+@pytest.fixture
+def exposure(tmp_path):
+    """Write a small exposure."""
+    return write_small_exposures(tmp_path, n=1)[0]
+
+
+@pytest.fixture
+def skyflat(tmp_path):
+    """Write a small skyflat with its exposures."""
+    model = make_skyflat(window=WINDOW)
+    model.images = np.stack([model.bkg] * 3)
+    model.masks = np.zeros(model.images.shape, np.uint8)
+    path = tmp_path / "small_skyflat.fits"
+    model.save(path)
+    return path
+
+
+def reshape(path, name, change):
+    """Change the shape of a plane of a file."""
+
+    def edit(hdus):
+        hdus[name].data = np.ascontiguousarray(change(hdus[name].data))
+
+    edit_fits(path, edit)
+
+
+# --- shapes ------------------------------------------------------------------------------
+
+CHANGES = {
+    "(63, 96)": lambda plane: plane[:-1],
+    "(96, 64)": np.transpose,
+    "(2, 64, 96)": lambda plane: np.stack([plane, plane]),
+    "(96,)": lambda plane: plane[0],
+}
+
+
+@pytest.mark.parametrize("shape", CHANGES)
+@pytest.mark.parametrize("plane", ["ERR", "DQ", "VAR_POISSON", "VAR_RNOISE"])
+def test_planes_of_an_exposure_have_one_shape(exposure, plane, shape):
+    reshape(exposure, plane, CHANGES[shape])
+    with pytest.raises(SkyflatError) as fault:
+        open_libraries([exposure])
+    message = f"{exposure}: {plane} has the shape {shape}, but SCI (64, 96)"
+    assert str(fault.value) == message
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        SkyflatMaskStep,
+        SkyflatCombineStep,
+        SkyflatPipeline,
+        TraceFitStep,
+        OptimalExtractStep,
+        SkyflatSubtractStep,
+    ],
+)
+def test_every_step_checks_shapes(exposure, step, caplog):
+    reshape(exposure, "DQ", CHANGES["(63, 96)"])
+    before = checksums([exposure])
+    with pytest.raises(SkyflatError, match="DQ has the shape"):
+        step.call(exposure)
+    assert checksums([exposure]) == before
+    errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert [each.message.count("DQ has the shape") for each in errors] == [1]
+
+
+def test_planes_of_a_model_have_one_shape(exposure):
+    with datamodels.open(exposure) as model:
+        model.mask = np.ones((64, 95), np.uint32)
+        with pytest.raises(SkyflatError, match=r"rate.fits: MASK has the shape \(64, 95\)"):
+            as_image(model)
+        with pytest.raises(SkyflatError, match="MASK has the shape"):
+            TraceFitStep.call(model)
+
+
+SKYFLAT_PLANES = {
+    "BKGDN": lambda plane: plane[:-1],
+    "ERR": lambda plane: plane[np.newaxis],
+    "DQ": lambda plane: plane[:, :-1],
+    "MASKS": lambda plane: plane[:, :-1],
+}
+
+
+@pytest.mark.parametrize("plane", SKYFLAT_PLANES)
+def test_planes_of_a_skyflat_have_one_shape(skyflat, plane):
+    reshape(skyflat, plane, SKYFLAT_PLANES[plane])
+    match = f"small_skyflat.fits: {plane} has the shape .*, but BKG"
+    for read in (
+        open_skyflat,
+        report_skyflat,
+        SkyflatDenoiseStep.call,
+        SkyflatQualityStep.call,
+        lambda path: read_templates(path, WINDOW),
+    ):
+        with pytest.raises(SkyflatError, match=match):
+            read(skyflat)
+
+
+def test_a_table_is_no_plane(exposure):
+    def edit(hdus):
+        hdus["ERR"] = fits.BinTableHDU(np.zeros(2, [("a", "f4")]), name="ERR")
+
+    edit_fits(exposure, edit)
+    with pytest.raises(SkyflatError, match="ERR is a table, not an image"):
+        read_header(exposure)
+
+
+@pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatSubtractStep, TraceFitStep])
+def test_a_model_of_another_kind(exposure, step):
+    fits.setval(exposure, "DATAMODL", value="CubeModel")
+    with pytest.raises(SkyflatError, match="rate.fits: cannot be read"):
+        step.call(exposure)
+
+
+# --- files that are cut ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SCI", "MASKS"])
+def test_a_cut_file_is_called_truncated(skyflat, name):
+    with fits.open(skyflat) as hdus:
+        info = hdus[name].fileinfo()
+    content = skyflat.read_bytes()
+    for end, fault in (
+        (info["datLoc"] + 500, f"truncated in extension {name}"),
+        (info["hdrLoc"] + 500, "truncated or damaged after extension"),
+    ):
+        skyflat.write_bytes(content[:end])
+        for read in (open_skyflat, SkyflatQualityStep.call, read_header):
+            with pytest.raises(SkyflatError, match=fault):
+                read(skyflat)
+
+
+def test_a_lost_extension_is_named(skyflat, exposure):
+    for path, name in ((skyflat, "ERR"), (exposure, "VAR_RNOISE")):
+        edit_fits(path, lambda hdus, name=name: hdus.pop(name))
+        with pytest.raises(SkyflatError, match=f"damaged, extension {name} is missing"):
+            read_header(path)
+
+
+def test_a_cut_flat_is_called_truncated(exposure, tmp_path):
+    flat = tmp_path / "flat.fits"
+    ones, zeros = np.ones((64, 96), np.float32), np.zeros((64, 96), np.uint32)
+    write_flat(flat, ones, zeros, Simulation(window=Window("FULL", 1900, 600, 64, 96)))
+    flat.write_bytes(flat.read_bytes()[:20000])
+    with pytest.raises(SkyflatError, match=r"flat.fits: truncated in extension SCI"):
+        read_flat(flat, WINDOW)
+    steps = {"flat_field": {"override_flat": str(flat)}}
+    with pytest.raises(SkyflatError, match=r"flat.fits: truncated in extension SCI"):
+        SkyflatPipeline.call(exposure, steps=steps)
+
+
+def test_a_report_says_what_is_missing(skyflat, tmp_path, caplog):
+    with SkyflatModel(skyflat) as model:
+        model.bkgdn = model.images = model.qc = None
+        model.save(skyflat)
+    write_reports([skyflat], tmp_path / "report.html")
+    for extension in ("BKGDN", "SCI", "QC"):
+        assert f"small_skyflat.fits: the report lacks {extension}" in caplog.text
+    assert "BKGDN (not denoised?)" in (tmp_path / "report.html").read_text()
+
+
+# --- values of headers -------------------------------------------------------------------
+
+VALUES = {
+    (1, "RA_V1", "abc"): "RA_V1 is 'abc', not a number",
+    (1, "RA_V1", 1e9): "RA_V1 is 1e+09, not from -360 to 360",
+    (1, "DEC_V1", True): "DEC_V1 is True, not a number",
+    (1, "MJD-AVG", 1e9): r"MJD-AVG is 1e\+09, not from 51544 to 88069",
+    (0, "EXPMID", "noon"): "EXPMID is 'noon', not a number",
+    (0, "NINTS", 0): "NINTS is 0, not from 1 to",
+    (0, "NINTS", 1.5): "NINTS is 1.5, not a whole number",
+    (0, "DATE-END", "2023-13-45T00:00:00"): "DATE-END is '2023-13-45T00:00:00', not a date",
+    (0, "FILENAME", 7): "FILENAME is 7, not a string",
+    (0, "PROGRAM", 4479): "PROGRAM is 4479, not a string",
+}
+
+
+@pytest.mark.parametrize("place", VALUES, ids=str)
+def test_values_that_make_no_sense(exposure, place, tmp_path):
+    extension, keyword, value = place
+    fits.setval(exposure, keyword, value=value, ext=extension)
+    message = VALUES[place].replace("1e+09", r"1e\+09")
+    with pytest.raises(SkyflatError, match=f"_rate.fits: {message}"):
+        open_libraries([exposure])
+    with pytest.raises(SkyflatError, match="no exposure can be taken"):
+        make_associations([exposure], tmp_path)
+
+
+def test_values_of_a_skyflat(skyflat):
+    fits.setval(skyflat, "DNFACTOR", value=-2.0)
+    with pytest.raises(SkyflatError, match="DNFACTOR is -2, not from 0 to inf"):
+        SkyflatQualityStep.call(skyflat)
+    model = make_skyflat(window=WINDOW)
+    model.meta.skyflat.ecliptic_lat = 100.0
+    with pytest.raises(SkyflatError, match="LAT is 100, not from -90 to 90"):
+        check_model(model, "a")
+
+
+# --- what shows no sky -------------------------------------------------------------------
+
+
+def test_a_constant_is_no_sky(exposure, skyflat):
+    with datamodels.open(exposure) as model:
+        model.data[:] = 5
+        with pytest.raises(SkyflatError, match="all usable pixels have the same value, 5"):
+            as_image(model)
+    with SkyflatModel(skyflat) as model:
+        model.bkgdn[:] = 5
+        model.save(skyflat)
+    with pytest.raises(SkyflatError, match="no sky in it, all its pixels have the same value"):
+        read_templates(skyflat, WINDOW)
+
+
+def test_a_pupil_wheel_far_away_is_warned_of(exposure, caplog):
+    fits.setval(exposure, "PWCPOS", value=100.0)
+    open_libraries([exposure])
+    assert "_rate.fits: PWCPOS is 100, not within 0.3 degrees of 245.76" in caplog.text
+
+
+# --- links and parameters ----------------------------------------------------------------
+
+
+def test_links_in_a_circle(tmp_path, capsys):
+    path = tmp_path / "loop_rateints.fits"
+    path.symlink_to(path.name)
+    match = r"loop_rateints.fits: a link to loop_rateints.fits, where there is no file"
+    for step in (SkyflatMaskStep, SkyflatSubtractStep, TraceFitStep, SkyflatQualityStep):
+        with pytest.raises(SkyflatError, match=match):
+            step.call(path)
+    for words in (["asn", str(path)], ["report", str(path)]):
+        assert main(words) == 1
+        assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_parameters_are_finite(skyflat, value):
+    before = checksums([skyflat])
+    for run in (
+        lambda: SkyflatDenoiseStep.call(skyflat, sigma_rows=value),
+        lambda: SkyflatDenoiseStep(sigma_rows=value).run(skyflat),
+    ):
+        with pytest.raises(SkyflatError, match="sigma_rows is (nan|inf), not a finite number"):
+            run()
+    step = SkyflatDenoiseStep()
+    step.sigma_rows = value
+    with pytest.raises(SkyflatError, match="sigma_rows is"):
+        step.run(skyflat)
+    with pytest.raises(SkyflatError, match="skyflat_mask.n_sigma is nan, not a finite number"):
+        SkyflatPipeline.call(skyflat, steps={"skyflat_mask": {"n_sigma": np.nan}})
+    assert checksums([skyflat]) == before

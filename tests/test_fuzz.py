@@ -1,0 +1,329 @@
+"""Any fault of a file, an association or a parameter ends in one line, or in a sound product.
+
+The suite draws a few faults; ``make fuzz`` draws FUZZ_EXAMPLES of them.
+"""
+
+import contextlib
+import gc
+import io
+import json
+import os
+import shutil
+import traceback
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from fuzzing import Option, faults, list_files
+from helpers import checksums, make_skyflat, strun
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+from hypothesis.errors import UnsatisfiedAssumption
+from stdatamodels.jwst import datamodels
+
+import soss_background
+from soss_background import SkyflatModel
+from soss_background.batch import _run_visit
+from soss_background.cli import main
+from soss_background.detector import SUBSTRIP96, Window
+from soss_background.errors import SkyflatError, one_line
+from soss_background.fluxcal.psf import Psf
+from soss_background.simulate import (
+    Simulation,
+    StarImage,
+    simulate_star,
+    simulate_time_series,
+    simulate_visit,
+)
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
+WINDOW = Window("FULL", 1840, 640, 64, 128)
+VISIT = Simulation(window=WINDOW, n_exposures=3, n_integrations=2, star_density=0)
+
+FLAT = "--steps.flat_field.override_flat=flat.fits"
+STEPS = {
+    "SkyflatMaskStep": "visit_asn.json",
+    "SkyflatCombineStep": "1_rateints.fits 2_rateints.fits --bad_pixels=bad.csv",
+    "SkyflatPipeline": f"visit_asn.json {FLAT} --steps.skyflat_combine.bad_pixels=bad.fits "
+    "--steps.skyflat_quality.ranges=ranges.yaml",
+    "SkyflatDenoiseStep": "1_skyflat.fits",
+    "SkyflatQualityStep": "1_skyflat.fits --ranges=ranges.yaml",
+    "SkyflatSubtractStep": "series_rateints.fits --skyflat=1_skyflat.fits "
+    "--override_flat=flat.fits",
+    "InterOrderBackgroundStep": "series_rateints.fits --skip=false --distance=2",
+    "TraceFitStep": "series_rateints.fits",
+    "OptimalExtractStep": "series_rateints.fits --traces=series_sosstraces.fits "
+    "--standard=star.fits",
+    "SossStarePipeline": "series_rateints.fits --steps.skyflat_subtract.skyflat=1_skyflat.fits "
+    f"{FLAT} --ranges=stare_ranges.yaml --save_report=false",
+    "EncircledEnergyStep": "star_rate.fits --psf=f090w_psf.radtab",
+    "SurfaceBrightnessStep": "star_rate.fits",
+}
+COMMANDS = {
+    "simulate": "simulate out --n-exposures 1 --n-integrations 1 --subarray SUBSTRIP96",
+    "compare": "compare 1_skyflat.fits truth.fits -o out/figure.png",
+    "query": "query --index index.csv -o out/found.ecsv --all",
+    "asn": "asn 1_rateints.fits 2_rateints.fits 3_rateints.fits -o out",
+    "asn of a table": "asn index.csv -o out",
+    "asn with a background": "asn series_rateints.fits --background 1_rateints.fits "
+    "2_rateints.fits -o out",
+    "reference": "reference 1_strip_skyflat.fits 2_strip_skyflat.fits --subarray SUBSTRIP96 "
+    "-o out/library.fits",
+    "report": "report 1_skyflat.fits -o out/report.html",
+    "characterize": "characterize 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out",
+    "fluxcal mean": "fluxcal mean 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/mean.ecsv "
+    "--plot out/mean.png",
+    "fluxcal total": "fluxcal total 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/total.ecsv",
+    "fluxcal expected": "fluxcal expected star.fits --throughputs throughputs -o out/expected.ecsv "
+    "--measured total.ecsv",
+    "batch": "batch visit_asn.json flat.fits",
+}
+OPTIONS = {
+    "simulate": "seed exposure-time sky-level step-contrast star-density stripes pwcpos",
+    "asn": "gap-days by-pwcpos",
+    "reference": "max-templates merge-below max-residual",
+    "fluxcal total": "radii clearp",
+    "fluxcal expected": "area gain",
+}
+# SkyflatSpec2Pipeline is left out: it needs CRDS, and SkyflatSubtractStep is all that it adds.
+# Files of a run that its arguments do not name.
+EXPOSURES = ["1_rateints.fits", "2_rateints.fits", "3_rateints.fits"]
+UNNAMED = dict.fromkeys(("visit_asn.json", "truth.fits", "index.csv"), EXPOSURES) | {
+    "throughputs": ["throughputs/f090w.dat", "throughputs/f480m.dat"]
+}
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Write a sound file of each kind."""
+    folder = tmp_path_factory.mktemp("seeds")
+    with contextlib.chdir(folder):
+        association = simulate_visit(folder, VISIT)
+        text = association.read_text()
+        members = json.loads(text)["products"][0]["members"]
+        for number, name in enumerate((member["expname"] for member in members), 1):
+            Path(name).rename(f"{number}_rateints.fits")
+            text = text.replace(name, f"{number}_rateints.fits")
+        Path("visit_asn.json").write_text(text)
+        with fits.open("truth.fits") as hdus:
+            hdus["LEVELS"].data["filename"] = [f"{n}_rateints.fits" for n in (1, 2, 3)]
+            hdus.writeto("truth.fits", overwrite=True)
+        simulate_time_series(folder, replace(VISIT, n_integrations=3), target_flux=200.0).rename(
+            "series_rateints.fits"
+        )
+        strun("soss_background.SkyflatPipeline", "visit_asn.json", FLAT, "--output_file=1.fits")
+        with SkyflatModel("1_skyflat.fits") as skyflat:
+            for number in (2, 3):
+                skyflat.bkgdn[:, 64:] *= 1.02
+                skyflat.save(f"{number}_skyflat.fits")
+        strun("soss_background.TraceFitStep", "series_rateints.fits", "--output_file=series.fits")
+        for number in (1, 2):
+            make_skyflat(number, SUBSTRIP96).save(f"{number}_strip_skyflat.fits")
+        write_tables()
+        for path in (association, Path("time_series_flat.fits"), Path("time_series_truth.fits")):
+            path.unlink()
+    return folder
+
+
+def write_tables():
+    """Write tables, the image of a star, and its curves of growth."""
+    Path("bad.csv").write_text("x,y\n3,4\n5,6\n")
+    fits.PrimaryHDU(np.eye(64, 128, dtype="u1")).writeto("bad.fits")
+    Path("ranges.yaml").write_text("excess: [0, 20]\n")
+    Path("stare_ranges.yaml").write_text("orders: [1, 3]\n")
+    names = "\n".join(f"{n}_rateints.fits,4479,FULL,CLEAR,2023-11-16T0{n}:00:00" for n in (1, 2, 3))
+    Path("index.csv").write_text(f"FILENAME,PROGRAM,SUBARRAY,FILTER,DATE-BEG\n{names}\n")
+    radius = np.linspace(0.25, 15, 60)
+    psf = Psf(radius, 0.95 * (1 - (1 + (radius / 1.2) ** 2) ** -1.2))
+    Table({"Radius": psf.radius, "CountRate": psf.encircled}).write(
+        "f090w_psf.radtab", format="ascii"
+    )
+    simulate_star(psf, StarImage(count_rate=1e4)).save("star_rate.fits")
+    for number in (1, 2):
+        strun("soss_background.EncircledEnergyStep", "star_rate.fits", "--psf=f090w_psf.radtab",
+              f"--output_file={number}.fits", "--save_plot=false")  # fmt: skip
+    main("fluxcal total 1_ee.ecsv --psf f090w_psf.radtab -o total.ecsv".split())
+    wave = np.linspace(8e3, 5.5e4, 200)
+    Table({"WAVELENGTH": wave, "FLUX": 1e-14 * (wave / 1e4) ** -4}).write("star.fits")
+    Path("throughputs").mkdir()
+    for name, low in (("f090w", 8e3), ("f480m", 4.6e4)):
+        box = 0.3 * ((wave > low) & (wave < low + 2e3))
+        Table({"wavelength": wave, "throughput": box}).write(
+            f"throughputs/{name}.dat", format="ascii"
+        )
+
+
+def read_files(words, folder):
+    """List the files of a run: those that its arguments name, and their members."""
+    named = [word.split("=")[-1] for word in words]
+    named = [name for name in named if (folder / name).exists()]
+    files = [name for name in named if (folder / name).is_file()]
+    return files + [file for name in named for file in UNNAMED.get(name, [])]
+
+
+def step_options(name):
+    """List the parameters of a step that are numbers, as options."""
+    found = []
+
+    def walk(spec, prefix=""):
+        for key, value in spec.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            elif value.startswith(("float", "integer")):
+                found.append(f"--{prefix}{key}")
+
+    walk(getattr(soss_background, name).load_spec_file())
+    return found
+
+
+def draw_case(data, folder):
+    """Draw a run and its fault; return the words of the run, and the fault."""
+    name = data.draw(st.sampled_from([*STEPS, *COMMANDS]))
+    if name in STEPS:
+        words = [f"soss_background.{name}", *STEPS[name].split(), "--output_dir=out"]
+        options = step_options(name)
+    else:
+        words = COMMANDS[name].split()
+        options = [f"--{option}" for option in OPTIONS.get(name, "").split()]
+    files = read_files(words, folder)
+    kinds = faults(files, options) if files else st.builds(
+        Option, st.sampled_from(options), st.sampled_from(("nan", "inf", "-1", "0", "abc"))
+    )  # fmt: skip
+    return words, data.draw(kinds)
+
+
+def run(words):
+    """Run a step or subcommand; return the line that it ends in, None if it succeeds."""
+    try:
+        if words[0].startswith("soss_background."):
+            strun(*words)
+            return None
+        return run_batch() if words[0] == "batch" else run_command(words)
+    except SkyflatError as err:
+        return str(err)
+    except SystemExit as err:
+        assert err.code == 2, err  # a usage error
+        return "usage"
+
+
+def run_batch():
+    """Run a visit as a worker of ``batch`` does; return the message of its row."""
+    options = {"arguments": [FLAT], "overwrite": False, "here": Path.cwd()}
+    row = _run_visit(Path("visit_asn.json").absolute(), Path("out").absolute(), "visit", **options)
+    assert "Error:" not in row["message"], row["message"]
+    return row["message"] or None
+
+
+def run_command(words):
+    """Run a subcommand; return the line that it prints, None if it succeeds."""
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        if main(words) == 0:
+            return None
+    line = printed.getvalue().splitlines()[-1]
+    assert "Traceback" not in printed.getvalue()
+    line = line.removeprefix("soss-background: ")
+    assert len(line.split()) > 2, f"a riddle: {line}"
+    return line
+
+
+def check(words, fault, seeds, folder):
+    """Run on faulty files; fail unless it ends in a line or a sound product."""
+    for name in read_files(words, seeds):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(seeds / name, folder / name)
+    try:
+        fault.apply(folder)
+    except Exception:  # noqa: BLE001 - astropy writes no such file
+        reject()
+    (folder / "out").mkdir()
+    inputs = sorted(path for path in list_files(folder) if path.is_file())
+    before = checksums(inputs)
+    if isinstance(fault, Option):
+        words = [*words, f"{fault.name}={fault.value}"]
+        words += ["5"] if fault.name == "--radii" else []
+    line = run(words)
+    gc.collect()
+    assert checksums(inputs) == before, "an input is changed"
+    found = set(list_files(folder)) - set(inputs)
+    products = [path for path in found if path.is_relative_to(folder / "out")]
+    hidden = list(folder.rglob(".*"))
+    assert not hidden, f"left: {hidden}"
+    if line is None:
+        assert products, "nothing is written"
+    else:
+        assert "\n" not in line, f"more than a line: {line}"
+        assert not products or words[0] in COMMANDS or words[0] == "batch", f"written: {products}"
+    for path in products:
+        check_product(path)
+    return line
+
+
+def check_product(path):
+    """Fail unless a product is complete and consistent."""
+    if path.suffix == ".html":
+        assert path.read_text().rstrip().endswith("</html>")
+    elif path.suffix == ".png":
+        assert path.read_bytes().startswith(b"\x89PNG")
+    elif path.suffix == ".ecsv":
+        Table.read(path)
+    elif path.suffix == ".fits" and not path.stem.endswith(("spectrum", "response")):
+        with fits.open(path) as hdus:
+            hdus.verify("exception")
+            is_model = "ASDF" in hdus
+        if is_model:
+            with datamodels.open(path) as model:
+                model.validate()
+                if isinstance(model, SkyflatModel):
+                    check_skyflat(model)
+
+
+def check_skyflat(model):
+    """Fail unless the planes of a skyflat agree, and the sky is a number."""
+    shape = model.bkg.shape
+    assert model.err.shape == model.dq.shape == shape
+    for plane in (model.bkgdn, model.images, model.masks):
+        assert plane is None or plane.shape[-2:] == shape
+    science = model.dq & datamodels.dqflags.pixel["REFERENCE_PIXEL"] == 0
+    if model.bkgdn is not None:
+        assert np.isfinite(model.bkgdn[science]).all(), "BKGDN is not finite"
+    assert len(model.metadata) >= 1
+
+
+def describe(err):
+    """Return the last line of the package in a traceback, and the error."""
+    lines = traceback.extract_tb(err.__traceback__)
+    places = [f"{line.filename}:{line.lineno}" for line in lines if "background/" in line.filename]
+    return f"{' '.join(places[-1:])} {type(err).__name__}: {one_line(err)[:200]}"
+
+
+def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
+    found, number = {}, iter(range(10**9))
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize="FUZZ_EXAMPLES" not in os.environ,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def search(data):
+        words, fault = draw_case(data, seeds)
+        folder = tmp_path / str(next(number))
+        folder.mkdir()
+        try:
+            with contextlib.chdir(folder), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                check(words, fault, seeds, folder)
+        except UnsatisfiedAssumption:
+            raise
+        except Exception as err:  # noqa: BLE001 - any is a fault
+            found.setdefault(describe(err), f"{' '.join(words)} with {fault}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    search()
+    assert not found, "\n".join(f"{where}\n    {case}" for where, case in found.items())
