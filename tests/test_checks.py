@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 from astropy.io import fits
-from fuzzing import edit_fits
 from helpers import checksums, make_skyflat, write_small_exposures
+from helpers_fuzz import edit_fits
 from stdatamodels.jwst import datamodels
 
 from soss_background import (

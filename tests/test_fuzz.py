@@ -13,21 +13,21 @@ import traceback
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from fuzzing import Option, faults, list_files
 from helpers import checksums, make_skyflat, strun
+from helpers_fuzz import Option, faults, list_files
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import UnsatisfiedAssumption
 from stdatamodels.jwst import datamodels
 
 import soss_background
-from soss_background import SkyflatModel
-from soss_background.batch import _run_visit
+from soss_background import SkyflatModel, batch
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError, one_line
@@ -211,11 +211,15 @@ def run(words):
 
 
 def run_batch():
-    """Run a visit as a worker of ``batch`` does; return the message of its row."""
-    options = {"arguments": [FLAT], "overwrite": False, "here": Path.cwd()}
-    row = _run_visit(Path("visit_asn.json").absolute(), Path("out").absolute(), "visit", **options)
+    """Run a visit as ``batch`` does, in this process; return the reason if it fails."""
+
+    def work_here(_, work, visits, __):
+        return [work(visit) if visit.status == "not done" else visit for visit in visits]
+
+    with patch.object(batch, "_map", work_here):
+        (row,) = batch.run_batch(None, ["visit_asn.json"], "out", [FLAT])
     assert "Error:" not in row["message"], row["message"]
-    return row["message"] or None
+    return row["message"] if row["status"] == "failed" else None
 
 
 def run_command(words):

@@ -212,7 +212,7 @@ def test_faults_of_a_product(product, message, tmp_path):
         ("x" * 5000, "the name is too long"),
         ("x/" * 2500, "the name is too long"),
         ("a\0.fits", "control characters in the name of a file"),
-        ("loop.fits", "loop.fits: no such file"),
+        ("loop.fits", "loop.fits: a link to loop.fits, where there is no file"),
         (5, "expname is 5"),
     ],
 )

@@ -3,7 +3,8 @@
 from soss_background.datamodels.names import describe_identity, identify, show
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import read_header
+from soss_background.io.files import ignore_file_warnings
+from soss_background.io.opening import read_metadata
 from soss_background.io.skyflats import open_skyflat
 
 __all__ = ["check_replaceable", "find_change", "find_siblings"]
@@ -29,8 +30,10 @@ def check_replaceable(path, identity):
 def _read_identity(path):
     """Return what tells skyflats of one name apart; None if a file is not a readable skyflat."""
     try:
-        header = read_header(path)
-    except SkyflatError:
+        # Not by `read_header`: an older product is no input of the run, which may replace it.
+        with ignore_file_warnings():
+            header = read_metadata(path)
+    except Exception:  # astropy and asdf raise many kinds
         return None
     return identify(header) if header.get("meta.model_type") == SkyflatModel.__name__ else None
 

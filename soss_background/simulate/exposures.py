@@ -95,8 +95,9 @@ def split_variance(errors, simulation):
 
 
 def flat_uncertainty(simulation):
-    """Return the uncertainty of the flat reference file, fraction."""
-    return np.hypot(FLAT_NOISE, simulation.flat_pixel_error)
+    """Return the uncertainty of the flat reference file at a pixel, fraction."""
+    errors = (FLAT_NOISE, simulation.flat_pixel_error, simulation.flat_large_error)
+    return np.linalg.norm(errors)
 
 
 def write_flat(path, flat, dq, simulation):

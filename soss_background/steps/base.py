@@ -266,22 +266,14 @@ class SkyflatMixin:
                 self.save_model(each, suffix, index, output_file, force, **components)
                 for index, each in enumerate(model)
             ]
-        path = self._product_path(
-            model.meta.filename, suffix=suffix, output_file=output_file, idx=idx, **components
-        )
+        names = {"suffix": suffix, "output_file": output_file, "idx": idx}
+        path = _product_path(self, model.meta.filename, **names, **components)
         if isinstance(model, SkyflatModel):
             check_replaceable(path, _identify_model(model))
         is_cube = isinstance(model, datamodels.CubeModel) and path.suffix == ".fits"
         save_datamodel(model, path, partial(write_cube, model) if is_cube else None)
         log.info("Saved model in %s", path)
         return path
-
-    def _product_path(self, name, suffix=None, output_file=None, **components):
-        """Return the path of a product; ``components`` number products of one given name."""
-        output_file = output_file or self.output_file or self.search_attr("output_file")
-        numbers = components if output_file else {}
-        path = self.make_output_path(basepath=output_file or name, suffix=suffix, **numbers)
-        return Path(path)
 
     def check_products(self, descriptions):
         """Raise, before any work is done, if a skyflat would replace one of another sky."""
@@ -292,7 +284,7 @@ class SkyflatMixin:
 
     def _check_product(self, name, identity, idx=None):
         """Raise unless a skyflat of this name and identity can be written."""
-        path = self._product_path(name, idx=idx)
+        path = _product_path(self, name, idx=idx)
         check_output(path)
         check_replaceable(path, identity)
 
@@ -313,6 +305,14 @@ class SkyflatMixin:
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
         return paths
+
+
+def _product_path(step, name, suffix=None, output_file=None, **components):
+    """Return the path of a product; ``components`` number products of one given name."""
+    output_file = output_file or step.output_file or step.search_attr("output_file")
+    numbers = components if output_file else {}
+    path = step.make_output_path(basepath=output_file or name, suffix=suffix, **numbers)
+    return Path(path)
 
 
 def _identify_model(skyflat):
@@ -356,7 +356,7 @@ class SkyflatStep(SkyflatMixin, Step):
 
     def open_whole(self, init, **kwargs):
         """Open a file or model as stpipe does; explain the fault of a file."""
-        with explain_fault(init) if isinstance(init, Path) else nullcontext():
+        with explain_fault(init) if isinstance(init, str | Path) else nullcontext():
             return self.prepare_output(init, **kwargs)
 
     def _look_into(self, init):
