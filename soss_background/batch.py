@@ -30,6 +30,7 @@ from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.exposures import describe_members, describe_products, open_libraries
 from soss_background.io.products import check_replaceable, find_change, find_siblings
+from soss_background.io.signals import StoppedError
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.provenance import list_parameters
 
@@ -133,7 +134,7 @@ class _Visit:
 
 
 class PlannedPipeline(SkyflatPipeline):
-    """The pipeline, of which ``strun`` reads the parameters only."""
+    """Pipeline that only reads its parameters."""
 
     @classmethod
     def get_config_reftype(cls):
@@ -243,7 +244,7 @@ def _wait(futures, stop):
 
 def _lose(visit, future):
     """Return a visit whose workers died, or that the cluster has lost."""
-    message = f"the cluster says that it is {future.status}"
+    message = f"the cluster reports the status {future.status}"
     if future.status == "error":
         message = _describe_error(future.exception())
     return replace(visit, status="failed", message=message)
@@ -274,7 +275,7 @@ def _warn_of_siblings(output_dir, visits):
     """Warn of skyflats of the same observations that are no products of this batch."""
     products = {name: each for visit in visits for name, each in visit.products.items()}
     for path in find_siblings(output_dir, products.values(), products):
-        log.warning("%s is of one of these observations, but no product of this batch", path)
+        log.warning("%s is a skyflat of the same observation, not one of this batch", path)
 
 
 def _attempt(work, here, visit):
@@ -284,6 +285,8 @@ def _attempt(work, here, visit):
         # Relative paths in the arguments refer to the user's folder.
         with contextlib.redirect_stderr(printed), contextlib.chdir(here):
             visit = work(visit)
+    except StoppedError:
+        raise
     except SystemExit:  # strun exits so for invalid arguments
         message = (printed.getvalue().splitlines() or ["the arguments are not valid"])[-1]
     except Exception as err:  # no error stops the other visits
@@ -303,7 +306,7 @@ def _plan(output_dir, arguments, overwrite, visit):
     for name, identity in visit.products.items():
         check_replaceable(output_dir / name, identity)
     if overwrite:
-        return replace(visit, message="asked for by overwrite")
+        return replace(visit, message="overwrite is set")
     for name, library in zip(visit.products, libraries, strict=True):
         members = describe_members(library)
         if change := find_change(output_dir / name, members, parameters, __version__):

@@ -216,7 +216,7 @@ def test_a_product_is_kept_only_if_it_is_up_to_date(associations, cluster, run, 
     shutil.copy(product, old)
     grow = "--steps.skyflat_mask.grow=2"
     assert again(grow) == ("made", "other parameters (steps.skyflat_mask.grow)")
-    assert f"{old} is of one of these observations, but no product of this batch" in caplog.text
+    assert f"{old} is a skyflat of the same observation, not one of this batch" in caplog.text
 
 
 def test_another_sky_of_the_same_name(associations, cluster, run, tmp_path):

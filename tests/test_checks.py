@@ -135,6 +135,23 @@ def test_planes_of_a_skyflat_have_one_shape(skyflat, plane):
             read(skyflat)
 
 
+@pytest.mark.parametrize("plane", ["SCI", "MASKS"])
+def test_a_skyflat_has_as_many_masks_as_exposures(skyflat, plane):
+    for change in (lambda stack: stack[:-1], lambda stack: stack[0]):
+        reshape(skyflat, plane, change)
+        with pytest.raises(SkyflatError, match="do not hold the same number of exposures"):
+            SkyflatQualityStep.call(skyflat)
+
+
+def test_a_compressed_plane_is_whole(exposure):
+    def edit(hdus):
+        compressed = fits.CompImageHDU(hdus["SCI"].data, hdus["SCI"].header, name="SCI")
+        hdus[hdus.index_of("SCI")] = compressed
+
+    edit_fits(exposure, edit)
+    assert read_header(exposure)["meta.instrument.pupil"] == "GR700XD"
+
+
 def test_a_table_is_no_plane(exposure):
     def edit(hdus):
         hdus["ERR"] = fits.BinTableHDU(np.zeros(2, [("a", "f4")]), name="ERR")
@@ -221,7 +238,7 @@ def test_values_that_make_no_sense(exposure, place, tmp_path):
     message = VALUES[place].replace("1e+09", r"1e\+09")
     with pytest.raises(SkyflatError, match=f"_rate.fits: {message}"):
         open_libraries([exposure])
-    with pytest.raises(SkyflatError, match="no exposure can be taken"):
+    with pytest.raises(SkyflatError, match="no usable exposure"):
         make_associations([exposure], tmp_path)
 
 

@@ -360,3 +360,17 @@ def test_bkg_reference_file(series, skyflat, subtracted, tmp_path):
     assert fits.getval(path, "S_BKDSUB") == "COMPLETE"
     difference = data(path) - data(subtracted.calints)
     assert abs(np.nanmedian(difference)) < 0.002 * np.median(series.sky)
+
+
+def test_steps_of_the_package_save_as_they_do_alone():
+    """Only jwst's own steps get another way to save."""
+    pipeline = SkyflatSpec2Pipeline()
+    assert "SkyflatSubtractStep" in pipeline.bkg_subtract.save_model.__func__.__qualname__
+    assert "SkyflatMixin" in pipeline.extract_1d.save_model.__func__.__qualname__
+
+
+def test_a_flat_of_jwsts_step_that_is_missing(series):
+    with pytest.raises(SkyflatError, match="missing.fits: no such file"):
+        SkyflatSpec2Pipeline.call(
+            str(series.path), steps={"flat_field": {"override_flat": "missing.fits"}}
+        )

@@ -26,13 +26,12 @@ from soss_background.io.associations import save_association, save_background_as
 from soss_background.io.dates import parse_date
 from soss_background.io.exposures import (
     REQUIRED,
-    find_fault,
     find_sky_fault,
     identities,
     read_header,
     root_name,
 )
-from soss_background.io.files import check_folder
+from soss_background.io.files import check_folder, real_path
 
 __all__ = ["make_associations", "make_background_associations"]
 
@@ -251,18 +250,16 @@ def _collect(files, read, besides=()):
     for path in tqdm(paths, "Reading headers", unit="file", disable=None):
         try:
             check_path(str(path))
-            place = path.resolve()
+            place = real_path(path)
             if place not in headers:
                 headers[place] = read(path)
         except SkyflatError as err:
             _leave_out(err)
-        except RuntimeError:
-            _leave_out(f"{path}: a loop of symbolic links")
     headers, twins = _part_twins(headers.values(), besides)
     for reason in twins:
         _leave_out(reason)
     if not headers:
-        raise SkyflatError(f"no exposure can be taken (files: {len(paths)})")
+        raise SkyflatError(f"no usable exposure (files: {len(paths)})")
     return headers
 
 
@@ -295,7 +292,7 @@ def _read_rate(path, required=REQUIRED):
     """Read the header of a file; raise if it is not a SOSS exposure."""
     header = read_header(path) | {"name": str(path), "path": path}
     kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
-    fault = find_fault(header, required) or find_sky_fault(header)
+    fault = find_sky_fault(header, required)
     if not fault and (kind not in _RATES or unit != "DN/s"):
         fault = f"{kind} in {unit}, neither _rate nor _rateints"
     if fault:

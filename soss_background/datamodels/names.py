@@ -84,14 +84,16 @@ def check_product_name(name):
     """Raise SkyflatError unless a value can be the name of a product, without its suffix."""
     usable = isinstance(name, str) and name and "/" not in name and not name.startswith(".")
     if not usable or len(check_path(name)) > _LONGEST_STEM:
-        raise SkyflatError(f"{show(name)}: no name of a product")
+        raise SkyflatError(f"{show(name)}: not a valid product name")
 
 
 def check_path(text):
     """Return the bytes of a path; raise SkyflatError if a file cannot have it."""
     path = text.encode(errors="replace")
     longest = max(map(len, path.split(b"/")))
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
+    if re.search(r"[\ud800-\udfff]", text):
+        raise SkyflatError(f"{show(text)}: the name of the file is not valid UTF-8")
+    if re.search(r"[\x00-\x1f\x7f]", text):
         raise SkyflatError(f"{show(text)}: control characters in the name of a file")
     if len(path) > _LONGEST_PATH or longest > _LONGEST_NAME:
         raise SkyflatError(f"{show(text)}: the name is too long")

@@ -154,7 +154,9 @@ def _check_whole(hdus, path):
     size = Path(path).stat().st_size
     for number, hdu in enumerate(hdus):
         info = hdu.fileinfo()
-        if info["datLoc"] + hdu.size > size:
+        # The size of a compressed image is that of its pixels, not of its data in the file.
+        is_compressed = isinstance(hdu, fits.CompImageHDU)
+        if not is_compressed and info["datLoc"] + hdu.size > size:
             raise SkyflatError(f"{path}: truncated in extension {hdu.name or number}")
     if info["datLoc"] + info["datSpan"] < size:
         raise SkyflatError(f"{path}: truncated or damaged after extension {hdu.name or number}")
@@ -195,6 +197,10 @@ def _check_planes(shapes, name):
     whole = planes.get(first)
     if whole is None:
         return
+    if "BKG" in shapes:
+        numbers = {shape[:-2] for key, shape in planes.items() if key in stacks}
+        if len(numbers) > 1 or any(len(number) != 1 for number in numbers):
+            raise SkyflatError(f"{name}: SCI and MASKS do not hold the same number of exposures")
     for key, shape in planes.items():
         fits_in = shape == whole if key in same else shape[-2:] == whole[-2:]
         if not fits_in:

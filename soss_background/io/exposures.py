@@ -237,11 +237,11 @@ def find_fault(header, required=REQUIRED):
     return find_bad_value(header)
 
 
-def find_sky_fault(header):
-    """Return the first fault of an exposure that needs a sky, None if there is none."""
+def find_sky_fault(header, required=REQUIRED):
+    """Return the first fault of an exposure to which a sky is fitted, None if there is none."""
     if header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
         return "its sky has been subtracted already (S_BKDSUB is COMPLETE)"
-    return find_fault(header)
+    return find_fault(header, required)
 
 
 def root_name(name):

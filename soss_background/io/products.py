@@ -45,7 +45,7 @@ def find_change(path, members, parameters, version):
     with open_skyflat(path) as skyflat:
         recorded = skyflat.meta.skyflat.instance
     if recorded.get("software_version") != version:
-        return f"made by version {recorded.get('software_version')}"
+        return f"created by version {recorded.get('software_version')}"
     found, expected = (
         {each["name"]: each["size"] for each in files}
         for files in (recorded.get("members", []), members)

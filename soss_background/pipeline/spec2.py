@@ -1,5 +1,6 @@
 """The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
+import logging
 from contextlib import ExitStack
 from types import MethodType
 from typing import ClassVar
@@ -14,6 +15,8 @@ from soss_background.steps.base import SkyflatMixin
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, group_members
 
 __all__ = ["SkyflatSpec2Pipeline"]
+
+log = logging.getLogger(__name__)
 
 
 class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
@@ -38,9 +41,10 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         for name in self.step_defs:
-            # jwst's own steps fail for names that FITS headers cannot hold, and save half files.
             step = getattr(self, name)
-            step.save_model = MethodType(SkyflatMixin.save_model, step)
+            if not isinstance(step, SkyflatMixin):
+                # jwst's steps fail for names that no FITS header holds, and leave partial files.
+                step.save_model = MethodType(SkyflatMixin.save_model, step)
 
     @classmethod
     def get_config_reftype(cls):
@@ -75,6 +79,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
 
     def _check(self, products):
         """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
+        if self.bkg_subtract.skip:
+            return
         for members in map(group_members, products):
             for science in members["science"][:1]:
                 if len(products) == 1 or not find_fault(header_of(science)):
@@ -105,7 +111,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
                     stack.enter_context(background_skyflats(*given))
                 result = super().process_exposure_product(exp_product, *args, **kwargs)
         except SkyflatError as err:
-            # jwst would print a traceback; `process` raises the error again.
+            # jwst would print a traceback, and its loop passes nothing on: `process` raises it.
+            log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
             self._faults.append(err)
             return None
         if result is not None and result.meta.cal_step.bkg_subtract is None:

@@ -125,8 +125,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         if not step.skip:
             step.check(science, members["background"])
         self.flat_field.is_done(header_of(science))
-        is_model = isinstance(science, JwstDataModel)
-        self.check_outputs(science.meta.filename if is_model else science)
+        self.check_outputs(name_item(science))
 
         def keep(subtraction):
             images["The exposure, mean of the integrations"] = subtraction.image

@@ -136,7 +136,7 @@ class SkyflatMixin:
         try:
             with protect_inputs(), stop_in_one_line(log.error), limits:
                 if is_outermost:
-                    check_numbers(self.get_pars())
+                    _check_numbers(self.get_pars())
                     check_named(self)
                     self._check_places(args)
                 return super().run(*args)
@@ -320,11 +320,11 @@ def _identify_model(skyflat):
     return identify(skyflat.to_flat_dict(include_arrays=False))
 
 
-def check_numbers(parameters, prefix=""):
+def _check_numbers(parameters, prefix=""):
     """Raise unless all numbers among parameters, also those of sub-steps, are finite."""
     for name, value in parameters.items():
         if isinstance(value, dict):
-            check_numbers(value, f"{prefix}{name}.")
+            _check_numbers(value, f"{prefix}{name}.")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise SkyflatError(f"{prefix}{name} is {number}, not a finite number")

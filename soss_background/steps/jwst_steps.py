@@ -8,6 +8,7 @@ from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.photom import PhotomStep as JwstPhotomStep
 from stdatamodels.jwst import datamodels
 
+from soss_background.errors import SkyflatError
 from soss_background.numerics.threads import split_rows
 from soss_background.steps.base import SkyflatMixin
 from soss_background.steps.crds_access import crds_reachable, no_reference_error
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Number of blocks that a cube is flat-fielded in, and fewest integrations of a block.
 _BLOCKS, _FEWEST = 8, 8
+_EXPOSURES = (datamodels.ImageModel, datamodels.CubeModel)
+
 # Planes that flat-fielding changes, and the one that it adds.
 _PLANES, _ADDED = ("data", "err", "dq", "var_poisson", "var_rnoise"), "var_flat"
 
@@ -55,6 +58,10 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
 
     def process(self, input_data):
         """Flat-field an exposure; a cube in blocks, since jwst's step holds copies of planes."""
+        for name in ("var_poisson", "var_rnoise"):
+            if isinstance(input_data, _EXPOSURES) and getattr(input_data, name) is None:
+                fault = f"{name.upper()} is missing, which the flat-field correction needs"
+                raise SkyflatError(f"{input_data.meta.filename}: {fault}")
         number = len(input_data.data) if isinstance(input_data, datamodels.CubeModel) else 1
         blocks = split_rows(number, max(number // _BLOCKS, _FEWEST))
         if len(blocks) == 1:

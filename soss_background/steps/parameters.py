@@ -60,11 +60,11 @@ def check_named(step):
                 raise SkyflatError(f"{path}: no such file")
     for name in getattr(step, "step_defs", ()):
         part = getattr(step, name)
-        if not hasattr(part, "named_files"):
-            continue  # a step of jwst
         if not part.skip:
             check_named(part)
             continue
+        if not hasattr(part, "named_files"):
+            continue  # jwst's flat_field may be skipped, and its flat serve the sky
         given = [key for key in part.named if getattr(part, key)] + list(_named_files(part))
         if given:
             raise SkyflatError(f"--steps.{name}.{given[0]} is given, but {name} is skipped")
@@ -77,7 +77,7 @@ def _is_path(item):
 
 def _named_files(step):
     """Return the files and models that the user names for a step by their parameters."""
-    found = {name: getattr(step, name) for name in step.named_files}
+    found = {name: getattr(step, name) for name in getattr(step, "named_files", ())}
     for kind in () if isinstance(step, Pipeline) else step.reference_file_types:
         found[f"override_{kind}"] = step.get_ref_override(kind)
     return {name: value for name, value in found.items() if value and value != "N/A"}
