@@ -3,14 +3,11 @@
 import contextlib
 import functools
 import gc
-import glob
 import hashlib
 import io
 import logging
-import os
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -29,6 +26,7 @@ from tqdm import tqdm
 from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.exposures import describe_members, describe_products, open_libraries
+from soss_background.io.files import scratch_prefix, sweep
 from soss_background.io.products import check_replaceable, find_change, find_siblings
 from soss_background.io.signals import StoppedError
 from soss_background.pipeline.skyflat import SkyflatPipeline
@@ -191,7 +189,7 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
 
 
 def _name_visits(paths):
-    """Return the visits, named after their associations; a hash tells equal names apart."""
+    """Return the visits, named after their associations; a hash distinguishes equal names."""
     names = Counter(path.stem for path in paths)
     places = {path: hashlib.sha256(str(path).encode()).hexdigest()[:8] for path in paths}
     return [
@@ -204,14 +202,9 @@ def _name_visits(paths):
 def _working_folder(output_dir):
     """Create a folder for unfinished products; remove those of batches that were killed."""
     # Other batches, also those of other machines, may be at work in the same output folder.
-    mine = f".batch-{socket.gethostname()}-"
-    for folder in output_dir.glob(f"{glob.escape(mine)}*-*"):
-        process = folder.name.removeprefix(mine).partition("-")[0]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{mine}{os.getpid()}-", dir=output_dir, ignore_cleanup_errors=True
-    ) as folder:
+    sweep(output_dir, "batch")
+    settings = {"prefix": scratch_prefix("batch"), "ignore_cleanup_errors": True}
+    with tempfile.TemporaryDirectory(dir=output_dir, **settings) as folder:
         yield Path(folder)
 
 
@@ -243,7 +236,7 @@ def _wait(futures, stop):
 
 
 def _lose(visit, future):
-    """Return a visit whose workers died, or that the cluster has lost."""
+    """Return a visit as failed: its workers died, or the cluster lost it."""
     message = f"the cluster reports the status {future.status}"
     if future.status == "error":
         message = _describe_error(future.exception())

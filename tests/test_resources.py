@@ -44,46 +44,46 @@ def test_nothing_remains_after_an_exception(two_threads):
     assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
 
 
-@pytest.mark.parametrize("first", ["main", "other"])
-def test_nothing_remains_after_two_runs_in_two_threads(two_threads, first):
+def enter_in_thread(context):
+    """Enter a context in another thread; return a function that leaves it."""
     entered, leave = threading.Event(), threading.Event()
 
     def run():
-        with limit_resources():
+        with context:
             entered.set()
             leave.wait(60)
 
     other = threading.Thread(target=run)
+    other.start()
+    assert entered.wait(60)
+
+    def end():
+        leave.set()
+        other.join()
+
+    return end
+
+
+@pytest.mark.parametrize("first", ["main", "other"])
+def test_nothing_remains_after_two_runs_in_two_threads(two_threads, first):
     with limit_resources():
-        other.start()
-        assert entered.wait(60)
+        leave = enter_in_thread(limit_resources())
         if first == "other":
-            leave.set()
-            other.join()
+            leave()
             assert set(blas_threads()) == {1}
             assert gc.get_freeze_count() > 0
     if first == "main":
         assert gc.get_freeze_count() > 0
-        leave.set()
-        other.join()
+        leave()
     assert (blas_threads(), gc.get_freeze_count()) == (two_threads, 0)
 
 
 def test_warning_filters_of_two_threads():
     """The first thread enters first and leaves first, and the second restores what it found."""
-    before, entered, leave = list(warnings.filters), threading.Event(), threading.Event()
-
-    def read_header():
-        with ignore_file_warnings():
-            entered.set()
-            leave.wait(60)
-
-    other = threading.Thread(target=read_header)
+    before = list(warnings.filters)
     with allow_member_paths():
-        other.start()
-        assert entered.wait(60)
-    leave.set()
-    other.join()
+        leave = enter_in_thread(ignore_file_warnings())
+    leave()
     assert warnings.filters == before
 
 

@@ -172,8 +172,8 @@ class OptimalExtractStep(SkyflatStep):
 def _write_fits(table, path):
     """Write a table with its units unchanged: the FITS standard has no DN."""
     plain = table.copy()
-    texts = {key: value for key, value in table.meta.items() if isinstance(value, str)}
-    plain.meta |= {key: to_ascii(text) for key, text in texts.items()}
+    strings = {key: value for key, value in table.meta.items() if isinstance(value, str)}
+    plain.meta |= {key: to_ascii(string) for key, string in strings.items()}
     for column in plain.columns.values():
         column.unit = None
     hdu = fits.table_to_hdu(plain)

@@ -31,6 +31,7 @@ __all__ = [
     "save_datamodel",
     "save_whole",
     "scratch_prefix",
+    "sweep",
 ]
 
 # Files that the run has read, by device and inode, which links share; None outside of a run.
@@ -110,17 +111,17 @@ def check_folder(folder):
             raise SkyflatError(f"{nearest}: cannot be written to")
     if nearest == folder:
         with contextlib.suppress(OSError):  # a folder of other users
-            _sweep(folder)
+            sweep(folder)
 
 
-def scratch_prefix():
-    """Return the beginning of the names of hidden files in work, which names their process."""
-    return f".skyflat-{socket.gethostname()}-{os.getpid()}-"
+def scratch_prefix(kind="skyflat"):
+    """Return the prefix of the names of hidden files in work, which names their process."""
+    return f".{kind}-{socket.gethostname()}-{os.getpid()}-"
 
 
-def _sweep(folder):
+def sweep(folder, kind="skyflat"):
     """Remove hidden files in work of processes of this machine that have ended."""
-    mine = re.compile(rf"\.skyflat-{re.escape(socket.gethostname())}-(\d+)-")
+    mine = re.compile(rf"\.{kind}-{re.escape(socket.gethostname())}-(\d+)-")
     for path in folder.iterdir():
         match = mine.match(path.name)
         if not match or _is_alive(int(match[1])):

@@ -40,7 +40,8 @@ _AROUND_EDGE = 8
 # Percentile of the cells, the first guess of a level.
 _DARK = 15
 
-# Fewest cells of a side of the edge for a fit, and rows of cells: less fix no tilt along columns.
+# Fewest cells of a side of the edge for a fit, and rows of cells: fewer rows do
+# not constrain the tilt along columns.
 _FEWEST, _FEWEST_ROWS = 50, 3
 
 # Fewest cells of a column for a measurement of its stripe.
