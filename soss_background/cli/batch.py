@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from soss_background.cli.console import print_table
-from soss_background.cli.options import add_output_dir, import_extra, positive_integer
+from soss_background.cli.options import add_output_dir, given, import_extra, positive_integer
 
 
 def add_parser(commands):
@@ -49,11 +49,10 @@ def run(options):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    settings = {"overwrite": options.overwrite, "stop": stop}
-    with batch.open_client(options.scheduler, options.workers) as client:
-        table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
-        print_table(table)
-        save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")
+    settings = given(options, "scheduler", "workers", "overwrite") | {"stop": stop}
+    table = batch.run_batch(options.associations, folder, options.arguments, **settings)
+    print_table(table)
+    save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{summary}; see {folder / 'batch.ecsv'}")
