@@ -38,7 +38,8 @@ def skyflat(tmp_path_factory):
     run = {"command": f"strun {PIPELINE} asn.json", "parameters": {"n_sigma": 5.0, "exclude": None}}
     # A step that was run on the product later does not change how it was made.
     later = {"command": f"strun {QUALITY} a_skyflat.fits", "parameters": {"fail_on_qc": False}}
-    sky.runs += [run, later]
+    sky.runs.append(run)
+    sky.runs.append(later)
     path = tmp_path_factory.mktemp("products") / "a_skyflat.fits"
     model.save(path)
     return path
