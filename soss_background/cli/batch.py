@@ -35,11 +35,10 @@ def add_parser(commands):
 
 def run(options):
     """Run the pipeline on many associations; print and write a table of the results."""
-    from soss_background.io.files import check_folder, save_whole
+    from soss_background.io.files import save_whole
 
     batch = import_extra("batch", "batch")
     folder = options.output_dir
-    check_folder(folder)
     # A job that a user or a queue ends still writes its table.
     stop, signals = threading.Event(), []
 

@@ -53,7 +53,7 @@ class SkyflatCombineStep(SkyflatStep):
     bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
-    author = string(default='soss_background')  # Author of the product
+    author = string(default='soss_background')  # Who made the product, in its keyword AUTHOR
     suffix = string(default='skyflatcombine')  # Default suffix for output files
     """  # noqa: E501
 
