@@ -93,7 +93,8 @@ class SkyflatCombineStep(SkyflatStep):
         for name in map(name_item, self.exclude or []):
             if root_name(name) not in roots:
                 raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
-        self._read_bad_pixels(header_window(headers[0]))
+        for window in {header_window(read_headers(library)[0]) for library in libraries}:
+            self._read_bad_pixels(window)
 
     def _read_bad_pixels(self, window):
         """Return True for the pixels to leave out of all exposures, None without such a list."""

@@ -86,6 +86,7 @@ def _find_kind(path):
 def _read_model(model, window, name):
     """Return the templates of an open skyflat or BKG reference."""
     if isinstance(model, SkyflatModel):
+        check_model(model, name)
         return [from_skyflat(model, window, name)]
     if isinstance(model, datamodels.SossBkgModel):
         return _from_reference(model, window, name)
@@ -93,8 +94,7 @@ def _read_model(model, window, name):
 
 
 def from_skyflat(skyflat, window, name):
-    """Return the template of a skyflat for a window, denoised if the skyflat is."""
-    check_model(skyflat, name)
+    """Return the template of a checked skyflat for a window, denoised if the skyflat is."""
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
     noise = skyflat.err * denoised_noise(skyflat) if denoised else skyflat.err

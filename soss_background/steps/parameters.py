@@ -112,6 +112,8 @@ def name_item(item):
 
 def check_flat(header, flat):
     """Raise if a flat that the user names is not that of a flat-fielded exposure."""
+    if header.get("meta.cal_step.flat_field") != "COMPLETE":
+        return
     own = header.get("meta.ref_file.flat.name") or ""
     if flat and flat != "N/A" and Path(name_item(flat)).name != Path(own).name:
         raise SkyflatError(
