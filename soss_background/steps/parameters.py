@@ -66,7 +66,7 @@ def explain_parameters(kind):
     except ValidationError as err:
         raise SkyflatError(f"{kind.__name__}: {one_line(err)}") from err
     except OSError as err:
-        with explain_write_fault(err.filename):  # stpipe creates the folder of `output_file`
+        with explain_write_fault(err.filename or ""):  # stpipe creates the folder of `output_file`
             raise
 
 
