@@ -4,27 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soss_background.numerics.cells import CELL, gather_blocks
-from soss_background.sky.nodes import block_centres, make_grid
-from soss_background.sky.templates import align_templates, shift_columns
+from soss_background.sky.averaging import Sky
+from soss_background.sky.learning import learn_sky
+from soss_background.sky.templates import shift_columns
 
-__all__ = ["SkyPrior", "build_prior"]
-
-# Prior of the deviations of a sky from the mean: rms, and correlation lengths along columns and
-# along rows, pixels.
-_RMS, _LENGTHS = 0.015, (1500.0, 300.0)
-
-# Number of skies that the prior is worth.
-_PSEUDO_SKIES = 4
-
-# Prior rms of the ratio of the levels right and left, and of the position of the edge, pixels.
-_RATIO_RMS, _SHIFT_RMS = 0.1, 4.0
+__all__ = ["SkyPrior", "build_prior", "cut_prior"]
 
 # Fraction of the variance that the deviations of a prior hold.
 _VARIANCE = 0.999
-
-# Rows and columns of the blocks of pixels to which deviations are fitted.
-_BLOCK = (16, 8)
 
 
 @dataclass(frozen=True)
@@ -42,9 +29,10 @@ class SkyPrior:
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
     noise : ndarray of float32, shape (ny, nx)
-        1-sigma uncertainty of ``sky``.
+        1-sigma uncertainty of ``sky``, without that of the deviations.
     deviations : ndarray of float32, shape (k, my, mx)
-        Fractional deviations in cells (`soss_background.numerics.cells.CELL`), each of 1 sigma.
+        Fractional deviations in cells (`soss_background.numerics.cells.CELL`), each of 1 sigma, the
+        largest first; each has a mean of zero on both sides of the edge.
     ratio_rms : float
         Relative 1-sigma uncertainty of the ratio of the levels right and left.
     shift_rms : float
@@ -79,35 +67,74 @@ def build_prior(skies, noises, window):
     -------
     prior : SkyPrior
         The prior.
+
+    Raises
+    ------
+    ValueError
+        If some of the skies have an edge and others have none.
     """
-    templates, n = align_templates(skies, noises, window.x0), len(skies)
-    grid = make_grid(window.shape, templates.right)
-    basis = grid.basis(
-        *block_centres(window.shape, _BLOCK), np.nanmean(gather_blocks(templates.right, _BLOCK), -1)
-    )
-    centre = grid.centre(grid.means(basis))
-    covariance = _RMS**2 * centre @ grid.prior(_LENGTHS) @ centre.T
-    if n > 1:
-        deviations = [_fit(each, basis) for each in templates.deviations]
-        sample = centre @ np.cov(np.array(deviations), rowvar=False) @ centre.T
-        covariance = (_PSEUDO_SKIES * covariance + (n - 1) * sample) / (_PSEUDO_SKIES + n - 1)
-    values = _principal_values((1 + 1 / n) * covariance, basis)
-    right = np.nanmean(gather_blocks(templates.right), -1)
+    usable = ~window.reference_pixels()
+    named = [
+        Sky(sky, noise, noise, usable, f"sky number {number}", number)
+        for number, (sky, noise) in enumerate(zip(skies, noises, strict=True), 1)
+    ]
+    return cut_prior(learn_sky(named, window), window, window)
+
+
+def cut_prior(statistics, place, window, *, divisor=None, pwcpos=None):
+    """
+    Cut the prior of a window out of the statistics of skies.
+
+    Parameters
+    ----------
+    statistics : `~soss_background.sky.learning.SkyStatistics`
+        Statistics of skies.
+    place, window : `~soss_background.detector.Window`
+        Their pixels, and those of the prior, which are among them.
+    divisor : ndarray of float, shape (ny, nx), optional
+        Divide the skies by it, for example by the flat.
+    pwcpos : float, optional
+        Pupil wheel position of the exposure, degrees, where it moves the edge.
+
+    Returns
+    -------
+    prior : SkyPrior
+        The prior.
+    """
+    row, column = window.y0 - place.y0, window.x0 - place.x0
+    inside = np.s_[row : row + window.ny, column : column + window.nx]
+    planes = [getattr(statistics, name)[inside] for name in ("shape", "err", "right")]
+    if pwcpos is not None and statistics.pwcpos_slope:
+        shift = statistics.pwcpos_slope * (pwcpos - statistics.pwcpos)
+        planes = [shift_columns(plane, shift) for plane in planes]
+    shape, err, right = planes
+    scale = 1 + (statistics.ratio - 1) * right
+    if divisor is not None:
+        scale = scale / divisor
+    sky, noise = shape * scale, err * scale
+    level = np.median(sky[right == 0]) if np.any(right == 0) else statistics.ratio
+    deviations, offset = _find_deviations(statistics, (row, column), right)
+    widened = np.sqrt(1 + 1 / statistics.number)
     return SkyPrior(
-        sky=templates.sky,
-        right=templates.right,
-        noise=templates.noise,
-        deviations=grid.images(values, *block_centres(window.shape, CELL), right).astype("f4"),
-        ratio_rms=_RATIO_RMS * np.sqrt(1 + 1 / n),
-        shift_rms=_SHIFT_RMS,
+        sky=(sky / level).astype(np.float32),
+        right=right,
+        noise=(noise / level).astype(np.float32),
+        deviations=deviations,
+        ratio_rms=float(np.hypot(widened * statistics.ratio_rms, offset)),
+        shift_rms=widened * statistics.shift_rms,
     )
 
 
-def _fit(deviation, basis):
-    """Fit the values at nodes to a deviation in cells."""
-    rows, columns = (there // here for there, here in zip(_BLOCK, CELL, strict=True))
-    blocks = np.nanmean(gather_blocks(deviation, (rows, columns)), axis=-1)
-    return np.linalg.lstsq(basis, blocks.ravel(), rcond=1e-4)[0]
+def _find_deviations(statistics, first, right):
+    """Return the deviations of a prior, and the relative rms of the ratio that they do not hold."""
+    grid = statistics.grid
+    basis = grid.sample_basis(right, first)
+    means, covariance = grid.means(basis), statistics.covariance()
+    centre = grid.centre(means)
+    values = _principal_values(centre @ covariance @ centre.T, basis)
+    images = grid.cell_images(values, right, first).astype(np.float32)
+    contrast = means[1] - means[0] if means.any(axis=1).all() else np.zeros(grid.size)
+    return images, np.sqrt(max(contrast @ covariance @ contrast, 0))
 
 
 def _principal_values(covariance, basis):
