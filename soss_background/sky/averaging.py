@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.sky.edge import edge_shape, find_edge
 from soss_background.sky.templates import bin_smooth, shift_columns
@@ -13,6 +14,11 @@ __all__ = ["AverageSky", "Sky", "average_skies"]
 # Expected relative difference of a sky from the mean. The weight of a sky counts its noise beside
 # it; half or twice of it changes the weights only of skies noisier than 1 %.
 _DIFFERENCE = 0.015
+
+# Flags of pixels whose sky is a guess from their surroundings.
+_BAD = sum(
+    dqflags.pixel[name] for name in ("DO_NOT_USE", "HOT", "OTHER_BAD_PIXEL", "REFERENCE_PIXEL")
+)
 
 
 class Sky(NamedTuple):
@@ -25,8 +31,8 @@ class Sky(NamedTuple):
         The sky, without gaps, and its 1-sigma uncertainty.
     white : ndarray of float32, shape (ny, nx)
         Uncertainty of its pixels before they were smoothed, which is independent in each pixel.
-    usable : ndarray of bool, shape (ny, nx)
-        False for pixels that were filled.
+    dq : ndarray of uint32, shape (ny, nx)
+        JWST data quality flags.
     name : str
         Its name in messages.
     visit : object
@@ -40,7 +46,7 @@ class Sky(NamedTuple):
     sky: np.ndarray
     noise: np.ndarray
     white: np.ndarray
-    usable: np.ndarray
+    dq: np.ndarray
     name: str
     visit: object
     stripes: float = 0.0
@@ -68,6 +74,8 @@ class AverageSky:
     cells, noises, white, share : ndarray of float32, shape (n, my, mx)
         The skies at the levels and the edge position of the mean, in cells, the noise of their
         pixels, the same before they were smoothed, and the fraction of usable pixels.
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags that all skies have in common.
     visits : list
         Labels of their visits.
     stripes, slopes, pwcpos : ndarray of float, shape (n,)
@@ -84,6 +92,7 @@ class AverageSky:
     noises: np.ndarray
     white: np.ndarray
     share: np.ndarray
+    dq: np.ndarray
     visits: list
     stripes: np.ndarray
     slopes: np.ndarray
@@ -114,6 +123,7 @@ def average_skies(skies, first_column=0):
     first = _find_common_edge(skies, first_column)
     shifts = np.nan_to_num(np.mean(first.places) - first.places)
     total = square = 0
+    flags = np.uint32(-1 % 2**32)
     levels, binned, labels = [], [], []
     for sky, shift, weight in zip(skies, shifts, first.weights, strict=True):
         planes = [_move(each, shift) for each in (sky.sky, sky.noise, sky.white)]
@@ -121,7 +131,8 @@ def average_skies(skies, first_column=0):
         planes = [each / (left + (level - left) * first.right) for each in planes]
         total = total + np.float32(weight) * planes[0]
         square = square + np.float32(weight**2) * planes[1] ** 2
-        binned.append([bin_smooth(each) for each in (*planes, sky.usable)])
+        binned.append([bin_smooth(each) for each in (*planes, sky.dq & _BAD == 0)])
+        flags = flags & sky.dq
         levels.append((left, level))
         labels.append((sky.visit, sky.stripes, sky.slope, sky.pwcpos))
     medians = _measure_levels(total, first.right)
@@ -135,6 +146,7 @@ def average_skies(skies, first_column=0):
         first.places,
         first.weights,
         *np.moveaxis(np.array(binned), 1, 0),
+        flags,
         list(visits),
         *map(np.array, numbers),
     )

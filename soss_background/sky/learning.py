@@ -38,6 +38,8 @@ class SkyStatistics:
         of a new sky, besides smooth deviations.
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
+    dq : ndarray of uint32, shape (ny, nx)
+        JWST data quality flags that all skies have in common.
     grid : `~soss_background.sky.nodes.NodeGrid`
         Nodes of the deviations.
     components : ndarray of float, shape (k, size)
@@ -73,6 +75,7 @@ class SkyStatistics:
     shape: np.ndarray
     err: np.ndarray
     right: np.ndarray
+    dq: np.ndarray
     grid: NodeGrid
     components: np.ndarray
     variances: np.ndarray
@@ -91,12 +94,15 @@ class SkyStatistics:
     shifts: np.ndarray
     weights: np.ndarray
 
+    def scatter_covariance(self):
+        """Return the covariance of the values at the nodes due to the smooth scatter."""
+        centre = self.grid.centre(self.grid.means(self.grid.sample_basis(self.right)))
+        return self.smooth_rms**2 * centre @ self.grid.correlation(self.lengths) @ centre.T
+
     def covariance(self):
         """Return the covariance of the values at the nodes for a new sky about the mean."""
         scaled = self.components * np.sqrt(self.variances)[:, None]
-        centre = self.grid.centre(self.grid.means(self.grid.sample_basis(self.right)))
-        scatter = self.smooth_rms**2 * centre @ self.grid.correlation(self.lengths) @ centre.T
-        return (1 + 1 / self.number) * (scaled.T @ scaled + scatter)
+        return (1 + 1 / self.number) * (scaled.T @ scaled + self.scatter_covariance())
 
 
 def learn_sky(skies, window):
@@ -134,6 +140,7 @@ def learn_sky(skies, window):
         shape=average.shape,
         err=np.hypot(average.err, spread * average.shape),
         right=average.right,
+        dq=average.dq,
         grid=modes.grid,
         components=variation.components @ modes.at_nodes,
         variances=variation.variances,

@@ -85,6 +85,11 @@ class NodeGrid:
         some = np.unique(np.linspace(0, len(rows) - 1, _SAMPLE).astype(int))
         return self.basis(rows[some], columns, cells[some])
 
+    def weights(self, right):
+        """Return the matrix, shape (size, size), of the mean square of a deviation over pixels."""
+        basis = self.sample_basis(right)
+        return basis.T @ basis / len(basis)
+
     def cell_images(self, values, right, first=(0, 0)):
         """
         Return deviations in cells (`soss_background.numerics.cells.CELL`).

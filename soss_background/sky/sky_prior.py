@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.sky.averaging import Sky
 from soss_background.sky.learning import learn_sky
@@ -73,9 +74,9 @@ def build_prior(skies, noises, window):
     ValueError
         If some of the skies have an edge and others have none.
     """
-    usable = ~window.reference_pixels()
+    dq = np.uint32(dqflags.pixel["REFERENCE_PIXEL"]) * window.reference_pixels()
     named = [
-        Sky(sky, noise, noise, usable, f"sky number {number}", number)
+        Sky(sky, noise, noise, dq, f"sky number {number}", number)
         for number, (sky, noise) in enumerate(zip(skies, noises, strict=True), 1)
     ]
     return cut_prior(learn_sky(named, window), window, window)
