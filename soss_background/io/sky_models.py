@@ -29,7 +29,7 @@ from soss_background.sky.nodes import make_grid
 from soss_background.sky.sky_prior import cut_prior
 from soss_background.sky.trends import fit_trends
 
-__all__ = ["make_sky_model", "open_sky_model", "read_prior"]
+__all__ = ["make_sky_model", "open_sky_model", "read_prior", "read_statistics"]
 
 log = logging.getLogger(__name__)
 
@@ -350,11 +350,11 @@ def read_prior(source, window, *, divisor=None, pwcpos=None):
         beyond = row + window.ny > place.ny or column + window.nx > place.nx
         if min(row, column) < 0 or beyond:
             raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
-        return cut_prior(_read_statistics(model), place, window, divisor=divisor, pwcpos=pwcpos)
+        return cut_prior(read_statistics(model), place, window, divisor=divisor, pwcpos=pwcpos)
 
 
-def _read_statistics(model):
-    """Return the statistics of skies that a sky model holds."""
+def read_statistics(model):
+    """Return the `~soss_background.sky.learning.SkyStatistics` that an open sky model holds."""
     planes = {key: np.array(getattr(model, name)) for key, name in _PLANES.items()}
     planes = {key: plane.astype(plane.dtype.newbyteorder("=")) for key, plane in planes.items()}
     numbers, members = model.meta.sky_model, model.members

@@ -11,7 +11,7 @@ from soss_background.sky.edge_model import trace_edge
 from soss_background.sky.nodes import NodeGrid, make_grid
 from soss_background.sky.scatter import correlation_length, measure_scatter
 from soss_background.sky.templates import bin_smooth
-from soss_background.sky.variation import PSEUDO_SKIES, group_visits, learn_variation
+from soss_background.sky.variation import PSEUDO_SKIES, find_smooth, group_visits, learn_variation
 
 __all__ = ["SkyStatistics", "learn_sky"]
 
@@ -132,8 +132,9 @@ def learn_sky(skies, window):
     fits = _fit_all(average, modes, deviations, window)
     visits = group_visits(*fits, average.weights, average.visits)
     variation = learn_variation(visits, modes.prior)
-    smooth = modes.grid.cell_images(fits[0] @ modes.at_nodes, average.right)
-    residuals = (deviations - smooth).astype(np.float32)
+    # Rough modes count as scatter of pixels.
+    smooth = (fits[0] * find_smooth(modes.prior)) @ modes.at_nodes
+    residuals = (deviations - modes.grid.cell_images(smooth, average.right)).astype(np.float32)
     scatter = measure_scatter(residuals, average.noises, average.weights, variation.number)
     spread = expand_smoothly(scatter, window.shape) * np.sqrt(1 + 1 / variation.number)
     return SkyStatistics(

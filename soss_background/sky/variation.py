@@ -5,7 +5,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import linalg
 
-__all__ = ["PSEUDO_SKIES", "RMS", "Variation", "Visits", "group_visits", "learn_variation"]
+__all__ = [
+    "PSEUDO_SKIES",
+    "RMS",
+    "Variation",
+    "Visits",
+    "find_smooth",
+    "group_visits",
+    "learn_variation",
+]
 
 # Prior rms of the deviations of a sky from the mean: the colour of the zodiacal light, and of what
 # the optics disperse, changes the sky by 1 to 3 %.
@@ -17,9 +25,9 @@ PSEUDO_SKIES = 4
 # Smallest rms of the scatter that skies show.
 _LEAST_RMS = 0.001
 
-# Smallest variance of a mode, relative to the largest, in a likelihood: a squared exponential all
-# but excludes structure narrower than its length, which real skies have.
-_LEAST_VARIANCE = 1e-3
+# Prior variance relative to that of the first mode below which modes are rough: a squared
+# exponential all but excludes structure narrower than its length, which real skies have.
+_ROUGH = 1e-3
 
 
 class Visits(NamedTuple):
@@ -62,6 +70,8 @@ class Variation(NamedTuple):
         Variance of each component, fraction of the sky squared.
     smooth_rms : float
         Rms of the smooth scatter that no component explains.
+    rough : float
+        Variance of each rough mode that no component explains.
     number : float
         Effective number of visits.
     """
@@ -69,6 +79,7 @@ class Variation(NamedTuple):
     components: np.ndarray
     variances: np.ndarray
     smooth_rms: float
+    rough: float
     number: float
 
 
@@ -123,18 +134,28 @@ def _decompose(covariance):
     return values[::-1], vectors[:, ::-1].T
 
 
+def find_smooth(prior):
+    """Return True for modes that the prior allows; the others are rough."""
+    return prior > _ROUGH * prior.max()
+
+
 def _split(values, vectors, number, visits, prior):
     """Return so many components and the scatter of a decomposed covariance, with their priors."""
     freedom, components = visits - 1, vectors[:number]
-    rest = max((values.sum() - values[:number].sum()) / prior.sum(), _LEAST_RMS**2)
+    # Components of a sample take more of its variance than they explain.
+    left = max(freedom - number, 0)
+    variances = (vectors[number:] ** 2).T @ values[number:] * (freedom / left if left else 1)
+    smooth = find_smooth(prior)
+    rough = max(np.mean(variances[~smooth]), 0) if not smooth.all() else 0.0
+    rest = max(np.sum(variances[smooth] - rough) / prior[smooth].sum(), _LEAST_RMS**2)
     # Of logarithms: the rest is far below the prior once components explain most of the variance.
-    left = max(freedom - number, 0) / (PSEUDO_SKIES + max(freedom - number, 0))
-    scatter = RMS ** (2 * (1 - left)) * rest**left
+    share = left / (PSEUDO_SKIES + left)
+    scatter = RMS ** (2 * (1 - share)) * rest**share
     # Variance of the prior and of the scatter along each component.
     of_prior = components**2 @ prior
     total = PSEUDO_SKIES * RMS**2 * of_prior + freedom * values[:number]
-    variances = total / (PSEUDO_SKIES + freedom) - scatter * of_prior
-    return Variation(components, np.maximum(variances, 0), float(np.sqrt(scatter)), visits)
+    explained = np.maximum(total / (PSEUDO_SKIES + freedom) - scatter * of_prior, 0)
+    return Variation(components, explained, float(np.sqrt(scatter)), float(rough), visits)
 
 
 def _choose_number(visits, prior):
@@ -155,7 +176,7 @@ def _choose_number(visits, prior):
 
 def _log_likelihood(deviation, noise, variation, prior):
     """Return the log-likelihood of a new deviation, without its constant."""
-    scatter = variation.smooth_rms**2 * np.maximum(prior, _LEAST_VARIANCE * prior.max())
+    scatter = variation.smooth_rms**2 * np.maximum(prior, _ROUGH * prior.max()) + variation.rough
     scaled = variation.components * np.sqrt(variation.variances)[:, None]
     covariance = (1 + 1 / variation.number) * (np.diag(scatter) + scaled.T @ scaled) + noise
     root = linalg.cholesky(covariance, lower=True)
