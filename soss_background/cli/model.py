@@ -66,5 +66,6 @@ def _print_summary(model):
         f"{members['level'].max():.3g} DN/s; the ratio right/left is {numbers.ratio:.3f} "
         f"with a scatter of {numbers.ratio_rms:.1%}."
     )
-    if numbers.n_skies == 1:
-        print("A single skyflat shows no variation: all scatters are those of the prior.")
+    # The effective number of visits is not an integer.
+    if numbers.n_visits < 1.5:
+        print("A single visit shows no variation: all scatters are those of the prior.")

@@ -81,7 +81,8 @@ def make_sky_model(skyflats, *, author=None, description=None):
     items += find_files([item for item in skyflats if not isinstance(item, SkyflatModel)])
     if not items:
         raise SkyflatError("No skyflats are given")
-    rows = [_describe(item) for item in tqdm(items, "Opening", unit="skyflat", disable=None)]
+    bar = tqdm(items, "Opening", unit="skyflat", disable=None)
+    rows = [_describe(item, number) for number, item in enumerate(bar)]
     _check_alike(rows)
     try:
         statistics = learn_sky(_Skies(items, rows), rows[0]["place"])
@@ -106,7 +107,7 @@ class _Skies:
         """Yield each as a `Sky`."""
         pairs = zip(self._items, self._rows, strict=True)
         bar = tqdm(pairs, "Reading", len(self._rows), unit="skyflat", disable=None)
-        for number, (item, row) in enumerate(bar):
+        for item, row in bar:
             with open_skyflat(item) as skyflat:
                 template = from_skyflat(skyflat, row["place"], row["name"])
                 yield Sky(
@@ -115,25 +116,26 @@ class _Skies:
                     template.noise / np.float32(denoised_noise(skyflat) or 1),
                     template.dq,
                     row["name"],
-                    row["visit"] if all(row["visit"]) else number,
+                    row["visit"],
                     row["stripes"],
                     row["slope"],
                     row["PWCPOS"],
                 )
 
 
-def _describe(item):
-    """Return what is known of a skyflat besides its sky."""
+def _describe(item, number):
+    """Return what is known of a skyflat besides its sky; its number labels an unknown visit."""
     with open_skyflat(item) as skyflat:
         name, meta = name_skyflat(item, skyflat), skyflat.meta
         known, row = meta.skyflat, describe_skyflat(skyflat)
         observation = meta.observation.observation_number or ""
+        visit = (row["PROGRAM"], row["TARGPROP"], observation)
         stripes = (known.stripe_rms or 0) / np.sqrt(max(known.n_samples or 1, 1))
         return row | {
             "name": name,
             "place": find_place(skyflat, skyflat.bkg.shape, name),
             "observation": observation,
-            "visit": (row["PROGRAM"], row["TARGPROP"], observation),
+            "visit": visit if all(visit) else number,
             "stripes": float(stripes),
             "slope": -1.0 if known.stripe_slope is None else known.stripe_slope,
             "fielded": known.flat_correction == "COMPLETE",

@@ -53,23 +53,25 @@ def _draw_prior(axes, prior, extent):
     """Draw the mean sky, the expected deviations, and the uncertainty besides."""
     deviations = 100 * np.sqrt(np.sum(prior.deviations**2, axis=0))
     besides = 100 * prior.noise / prior.sky
-    images = {
-        "Mean sky": (prior.sky, "level left of the edge = 1", "viridis"),
-        "Smooth deviations of a new sky": (deviations, "rms [%]", "magma"),
-        "Uncertainty besides": (besides, "1 sigma [%]", "magma"),
-    }
-    for ax, (title, (image, label, cmap)) in zip(axes, images.items(), strict=True):
-        low, high = np.percentile(image, (0.5, 99.5))
-        show_image(ax, image, label, title, cmap, vmin=low, vmax=high, extent=extent)
+    low, high = np.percentile(prior.sky, (0.5, 99.5))
+    stretch = {"vmin": low, "vmax": high, "extent": extent}
+    show_image(axes[0], prior.sky, "level left of the edge = 1", "Mean sky", **stretch)
+    images = {"Smooth deviations of a new sky": deviations, "Uncertainty besides": besides}
+    for ax, (title, image) in zip(axes[1:], images.items(), strict=True):
+        stretch = {"vmin": 0, "vmax": np.percentile(image, 99.5), "extent": extent}
+        show_image(ax, image, "1 sigma [%]", title, "magma", **stretch)
 
 
 def _draw_variances(ax, statistics):
     """Draw the rms of each component, and that of the smooth scatter."""
     rms = 100 * np.sqrt(statistics.variances)
-    ax.bar(np.arange(1, 1 + len(rms)), rms, color=COLOURS[0], label="components")
+    if len(rms):
+        ax.bar(np.arange(1, 1 + len(rms)), rms, color=COLOURS[0], label="components")
     ax.axhline(100 * statistics.smooth_rms, color=COLOURS[1], label="smooth scatter besides")
     ax.axhline(100 * statistics.scatter, color=FAINT, ls="--", label="scatter of a pixel besides")
-    ax.set(xlabel="component", ylabel="rms [% of the sky]", ylim=(0, None))
+    ax.set(xlabel="component", ylabel="rms [% of the sky]")
     ax.set_xlim(0.5, max(len(rms), 1) + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(frameon=False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.margins(y=0.3)
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, loc="upper right")

@@ -162,8 +162,11 @@ def _fit_all(average, modes, deviations, window):
     """Return the amplitudes of the modes in each sky, and the covariances of their noise."""
     values, noises = [], []
     shape, right = bin_smooth(average.shape), bin_smooth(average.right)
+    # At the edge, whose width and lean differ, a deviation is not smooth.
+    plain = (right == 0) | (right == 1)
     for index, deviation in enumerate(deviations):
-        found, noise, gain = fit_modes(modes, deviation, average.white[index], average.share[index])
+        share = average.share[index] * plain
+        found, noise, gain = fit_modes(modes, deviation, average.white[index], share)
         if average.stripes[index]:
             left, level = average.levels[index]
             relative = average.stripes[index] / (shape * (left * (1 - right) + level * right))

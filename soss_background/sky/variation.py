@@ -110,7 +110,7 @@ def learn_variation(visits, prior):
     Returns
     -------
     variation : Variation
-        The components whose number predicts each visit best from the others.
+        So many components as it takes to predict each visit from the others.
     """
     sample = _sample_covariance(visits)
     most = len(visits.values) - 2
@@ -155,23 +155,27 @@ def _split(values, vectors, number, visits, prior):
     of_prior = components**2 @ prior
     total = PSEUDO_SKIES * RMS**2 * of_prior + freedom * values[:number]
     explained = np.maximum(total / (PSEUDO_SKIES + freedom) - scatter * of_prior, 0)
-    return Variation(components, explained, float(np.sqrt(scatter)), float(rough), visits)
+    order = np.argsort(-explained)
+    numbers = float(np.sqrt(scatter)), float(rough), visits
+    return Variation(components[order], explained[order], *numbers)
 
 
 def _choose_number(visits, prior):
-    """Return the number of components that predicts left-out visits best."""
-    numbers = range(len(visits.values) - 1)
-    gain = np.zeros(len(numbers))
-    for index in range(len(visits.values)):
+    """Return the smallest number of components that predicts left-out visits as well as any."""
+    n = len(visits.values)
+    gain = np.zeros((n, n - 1))
+    for index in range(n):
         others = visits.without(index)
         share = others.weights / others.weights.sum()
         deviation = visits.values[index] - share @ others.values
         noise = visits.noise[index] + np.tensordot(share**2, others.noise, 1)
         decomposed = _decompose(_sample_covariance(others))
-        for number in numbers:
+        for number in range(n - 1):
             variation = _split(*decomposed, number, others.number, prior)
-            gain[number] += _log_likelihood(deviation, noise, variation, prior)
-    return int(np.argmax(gain))
+            gain[index, number] = _log_likelihood(deviation, noise, variation, prior)
+    lack = gain[:, [np.argmax(gain.sum(axis=0))]] - gain
+    # Within one standard error of the best.
+    return int(np.argmax(lack.sum(axis=0) <= np.sqrt(n) * lack.std(axis=0)))
 
 
 def _log_likelihood(deviation, noise, variation, prior):
