@@ -390,6 +390,21 @@ def test_faulty_models_are_refused(skyflats, models):
         open_sky_model(broken)
 
 
+def test_truncated_and_other_files_are_refused(models, tmp_path):
+    save_datamodel(models[3], tmp_path / "m_skymodel.fits")
+    content = (tmp_path / "m_skymodel.fits").read_bytes()
+    (tmp_path / "cut.fits").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.fits").write_text("no FITS")
+    for name, fault in {
+        "cut.fits": "truncated",
+        "text.fits": "cannot be read",
+        "no": "no such",
+    }.items():
+        with pytest.raises(SkyflatError, match=f"{name}: .*{fault}") as raised:
+            read_prior(tmp_path / name, SMALL)
+        assert len(str(raised.value).splitlines()) == 1
+
+
 def test_the_command(skyflats, tmp_path, capsys):
     names, folder = [str(skyflat) for skyflat in skyflats], str(skyflats[0].parent)
     assert main(["model", folder, "-o", "a_skymodel.fits", "--plot", "a.png"]) == 0

@@ -12,6 +12,7 @@ from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.sky_model import SkyModel
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_file
 from soss_background.io.exposures import REQUIRED
 from soss_background.io.files import explain_fault
 from soss_background.io.opening import read_metadata
@@ -293,6 +294,7 @@ def open_sky_model(source):
         _check(model, model.meta.filename or "sky model")
         return model
     with explain_fault(source):
+        check_file(source)
         if read_metadata(source).get("meta.model_type") != SkyModel.__name__:
             raise SkyflatError(f"{source}: not a sky model")
         model = SkyModel(source)
