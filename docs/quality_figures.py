@@ -11,12 +11,14 @@ from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 from astropy.time import Time
 from matplotlib.figure import Figure
 
-from soss_background import SkyflatModel
+from soss_background import SkyflatModel, make_sky_model
 from soss_background.detector import FULL, SUBSTRIP256
 from soss_background.quality.metrics import count_samples
 from soss_background.report import skyflat_plots as plots
+from soss_background.report.sky_model_plots import draw_sky_model
 from soss_background.report.views import view_exposures
-from soss_background.simulate import sky_image
+from soss_background.simulate import Simulation, draw_simulation, sky_image
+from soss_background.simulate.visit import true_sky
 from soss_background.survey.characterization import characterize
 from soss_background.survey.zodi import predict_brightness, sun_angle
 
@@ -36,6 +38,8 @@ def main(skyflat):
         characterize(list(simulate_skyflats(40)), Path(folder))
         for figure in Path(folder).glob("*.png"):
             shutil.copy(figure, IMAGES / f"characterize_{figure.name}")
+    model = make_sky_model(list(draw_shapes(20)))
+    draw_sky_model(model).savefig(IMAGES / "sky_model.png", dpi=80)
 
 
 def draw_skyflat(path):
@@ -81,13 +85,29 @@ def make_skyflat(pointing, rng, seed):
     level = 5 * predict_brightness(pointing).value * (1 + LEVEL_SCATTER * rng.standard_normal())
     contrast = 1 + CONTRAST_SCATTER * rng.standard_normal()
     sky = level * sky_image(SUBSTRIP256, pwcpos=pwcpos, contrast=contrast, seed=seed)
-    skyflat = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky)
-    skyflat.dq = SUBSTRIP256.reference_pixels().astype(np.uint32)
+    skyflat = wrap_sky(sky, seed)
     meta = skyflat.meta
-    meta.filename = f"simulated_{seed:03d}_skyflat.fits"
     meta.instrument.pupil_position, meta.exposure.mid_time = pwcpos, pointing.obstime.mjd
     meta.skyflat.ecliptic_lon, meta.skyflat.ecliptic_lat = pointing.lon.deg, pointing.lat.deg
     meta.skyflat.day = pointing.obstime.to_datetime().timetuple().tm_yday
+    return skyflat
+
+
+def draw_shapes(number):
+    """Yield skyflats whose shape is that of random families, with noise of 0.1 %."""
+    for seed in range(number):
+        simulation = draw_simulation(seed, Simulation(window=SUBSTRIP256))
+        skyflat = wrap_sky(true_sky(simulation), seed)
+        skyflat.meta.skyflat.noise_factor = 0.1
+        yield skyflat
+
+
+def wrap_sky(sky, number):
+    """Return a skyflat of SUBSTRIP256."""
+    skyflat = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky)
+    skyflat.dq = SUBSTRIP256.reference_pixels().astype(np.uint32)
+    meta = skyflat.meta
+    meta.filename = f"simulated_{number:03d}_skyflat.fits"
     meta.subarray.name = SUBSTRIP256.name
     meta.subarray.xstart, meta.subarray.ystart = 1, SUBSTRIP256.y0 + 1
     return skyflat

@@ -8,6 +8,7 @@ _MODULES = {
     "EncircledEnergyStep": "fluxcal.encircled_energy_step",
     "InterOrderBackgroundStep": "extract.inter_order_background_step",
     "OptimalExtractStep": "extract.optimal_extract_step",
+    "SkyModel": "datamodels.sky_model",
     "SkyflatCombineStep": "combine.skyflat_combine_step",
     "SkyflatDenoiseStep": "denoise.skyflat_denoise_step",
     "SkyflatError": "errors",
@@ -21,6 +22,7 @@ _MODULES = {
     "SossTracesModel": "datamodels.traces",
     "SurfaceBrightnessStep": "fluxcal.surface_brightness_step",
     "TraceFitStep": "extract.trace_fit_step",
+    "make_sky_model": "io.sky_models",
 }
 
 __all__ = list(_MODULES)

@@ -33,7 +33,7 @@ def get_resource_mappings():
     # asdf calls this before it reads its first file. If the models of jwst are loaded by then, load
     # those of this package too, so that `stdatamodels.jwst.datamodels.open` recognizes them.
     if hasattr(sys.modules.get("stdatamodels.jwst.datamodels"), "_defined_models"):
-        for name in ("skyflat", "traces"):
+        for name in ("skyflat", "sky_model", "traces"):
             import_module(f"soss_background.datamodels.{name}")
     return [
         DirectoryResourceMapping(

@@ -17,12 +17,13 @@ from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.simulate import sky_image
 from soss_background.sky.match import bin_sky
+from soss_background.sky.trends import fit_trends
 from soss_background.survey import characterization, zodi
 from soss_background.survey import plots as survey_plots
 from soss_background.survey import skies as survey
 from soss_background.survey.characterization import characterize
+from soss_background.survey.components import find_components
 from soss_background.survey.skies import find_pointing, survey_skies
-from soss_background.survey.trends import find_components, fit_trends
 from soss_background.survey.zodi import fit_levels, predict_brightness, predict_levels, sun_angle
 
 SMALL = Window("FULL", 224, 500, 64, 384)

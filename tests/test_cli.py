@@ -24,6 +24,7 @@ OPTIONS = {
     "download": ["--output-dir", "--login"],
     "asn": "--output-dir --gap-days --by-pwcpos --product-name --background".split(),
     "batch": "--output-dir --workers --scheduler --overwrite".split(),
+    "model": ["--output", "--plot", "--author", "--description"],
     "reference": "--output --subarray --plane --flat --max-templates --merge-below --max-residual "
     "--useafter --author --pedigree --description".split(),
     "report": ["--output"],
@@ -48,6 +49,7 @@ USAGE = {
     "query --programs 1 --all": "argument --all: not allowed with argument --programs",
     "query --before soon": "soon is no date",
     "batch a_asn.json --workers 0": "0 is not positive",
+    "model s.fits -o model.txt": "model.txt does not end in .fits or .asdf",
     "reference s.fits -o library.asdf": "library.asdf does not end in .fits",
     "reference s.fits -o library.fits --plane ERR": "invalid choice: 'ERR'",
     "compare s.fits truth.fits -o x.html": "x.html does not end in .png or .pdf or .svg",

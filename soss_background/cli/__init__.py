@@ -15,6 +15,7 @@ from soss_background.cli import (
     compare,
     download,
     fluxcal,
+    model,
     query,
     reference,
     report,
@@ -26,7 +27,8 @@ __all__ = ["main"]
 
 # In the order of the help text.
 _COMMANDS = (
-    simulate, compare, query, download, asn, batch, reference, report, characterize, fluxcal,
+    simulate, compare, query, download, asn, batch, model, reference, report, characterize,
+    fluxcal,
 )  # fmt: skip
 
 

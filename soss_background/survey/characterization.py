@@ -11,9 +11,10 @@ from tqdm import tqdm
 from soss_background.errors import SkyflatError
 from soss_background.io.files import check_folder, save_whole
 from soss_background.sky.match import cross_residuals
+from soss_background.sky.trends import fit_trends
 from soss_background.survey import plots as survey_plots
+from soss_background.survey.components import find_components
 from soss_background.survey.skies import find_pointing, survey_skies
-from soss_background.survey.trends import find_components, fit_trends
 from soss_background.survey.zodi import fit_levels, predict_brightness
 
 __all__ = ["characterize"]
@@ -44,7 +45,7 @@ def characterize(skyflats, folder):
     -------
     tables : dict of `~astropy.table.Table`
         By the names of their files: ``skies`` (one row per skyflat), ``trends`` (see
-        `soss_background.survey.trends.fit_trends`), ``residuals`` (rms residual of each sky after
+        `soss_background.sky.trends.fit_trends`), ``residuals`` (rms residual of each sky after
         each other is subtracted, percent), ``components`` (variance explained), and, if zodipy is
         installed, ``zodiacal_light`` (see `soss_background.survey.zodi.fit_levels`).
 

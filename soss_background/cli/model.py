@@ -1,0 +1,71 @@
+"""The subcommand ``soss-background model``."""
+
+from pathlib import Path
+
+from soss_background.cli.options import add_skyflats, file_type, given
+
+
+def add_parser(commands):
+    """Add the subcommand that learns a sky model."""
+    parser = commands.add_parser(
+        "model",
+        help="learn from skyflats what the sky looks like, and how it varies",
+        description="Write a sky model: the mean of one or more skyflats, the components and the "
+        "scatter of their variation, their levels, and their edge. SkyflatSubtractStep uses it as "
+        "its prior.",
+    )
+    add_skyflats(parser, "one or more skyflats of the same pixels")
+    parser.add_argument(
+        "-o", "--output", type=file_type(".fits", ".asdf"), metavar="FILE",
+        default=Path("nis_clear_gr700xd_skymodel.fits"),
+        help="sky model to write (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--plot", type=file_type(".png"), metavar="FILE", help="figure to write")
+    parser.add_argument("--author", metavar="NAME", help="AUTHOR (default: that of the skyflats)")
+    parser.add_argument(
+        "--description", metavar="TEXT", help="DESCRIP (default: number of skyflats)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Write a sky model and its figure; print what it holds."""
+    from soss_background.io.files import save_datamodel, save_whole
+    from soss_background.io.sky_models import make_sky_model
+
+    settings = given(options, "author", "description")
+    model = make_sky_model(options.skyflats, **settings)
+    save_datamodel(model, options.output)
+    if options.plot:
+        from soss_background.report.sky_model_plots import draw_sky_model
+
+        save_whole(draw_sky_model(model).savefig, options.plot)
+    _print_summary(model)
+    print(f"See {' and '.join(map(str, filter(None, (options.output, options.plot))))}")
+
+
+def _print_summary(model):
+    """Print the numbers of a sky model."""
+    numbers, members = model.meta.sky_model, model.members
+    skies, components = (
+        f"{number} {name}{'s' * (number != 1)}"
+        for number, name in (
+            (numbers.n_skies, "skyflat"),
+            (numbers.n_components, "component"),
+        )
+    )
+    explained = model.variances["fraction"].sum()
+    part = f", which explain {explained:.0%} of its variation" * (numbers.n_components > 0)
+    print(
+        f"The sky of {skies} has {components}{part}; the smooth scatter besides is "
+        f"{numbers.smooth_rms:.2%}, that of single pixels {numbers.scatter:.2%} "
+        f"(correlated over {numbers.correlation_length:.0f} columns)."
+    )
+    print(
+        f"The levels left of the edge are {members['level'].min():.3g} to "
+        f"{members['level'].max():.3g} DN/s; the ratio right/left is {numbers.ratio:.3f} "
+        f"with a scatter of {numbers.ratio_rms:.1%}."
+    )
+    # The effective number of visits is not an integer.
+    if numbers.n_visits < 1.5:
+        print("A single visit shows no variation: all scatters are those of the prior.")

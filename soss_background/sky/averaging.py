@@ -1,0 +1,198 @@
+"""Average skies with different levels and edge positions."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from stdatamodels.jwst.datamodels import dqflags
+
+from soss_background.sky.edge import edge_shape, find_edge
+from soss_background.sky.templates import bin_smooth, shift_columns
+
+__all__ = ["AverageSky", "Sky", "average_skies"]
+
+# Expected relative difference of a sky from the mean. The weight of a sky counts its noise beside
+# it; half or twice of it changes the weights only of skies noisier than 1 %.
+_DIFFERENCE = 0.015
+
+# Flags of pixels whose sky is a guess from their surroundings.
+_BAD = sum(
+    dqflags.pixel[name] for name in ("DO_NOT_USE", "HOT", "OTHER_BAD_PIXEL", "REFERENCE_PIXEL")
+)
+
+
+class Sky(NamedTuple):
+    """
+    A sky of a library, in DN/s.
+
+    Attributes
+    ----------
+    sky, noise : ndarray of float32, shape (ny, nx)
+        The sky, without gaps, and its 1-sigma uncertainty.
+    white : ndarray of float32, shape (ny, nx)
+        Uncertainty of its pixels before they were smoothed, which is independent in each pixel.
+    dq : ndarray of uint32, shape (ny, nx)
+        JWST data quality flags.
+    name : str
+        Its name in messages.
+    visit : object
+        Label of its visit; skies of one visit show the same sky.
+    stripes, slope : float
+        Rms of its 1/f stripes, and power-law index of their power spectrum.
+    pwcpos : float
+        Pupil wheel position, degrees; NaN if unknown.
+    """
+
+    sky: np.ndarray
+    noise: np.ndarray
+    white: np.ndarray
+    dq: np.ndarray
+    name: str
+    visit: object
+    stripes: float = 0.0
+    slope: float = -1.0
+    pwcpos: float = np.nan
+
+
+@dataclass(frozen=True)
+class AverageSky:
+    """
+    Mean of the skies, and what it takes to compare them.
+
+    Attributes
+    ----------
+    shape, err : ndarray of float32, shape (ny, nx)
+        Mean with a median of one on each side of the edge, and its 1-sigma uncertainty.
+    right : ndarray of float32, shape (ny, nx)
+        Fraction of the edge's height: 0 left of the edge, 1 right of it.
+    levels : ndarray of float, shape (n, 2)
+        Levels of the skies left and right of the edge; equal if there is none.
+    places : ndarray of float, shape (n,)
+        Columns of the edge; NaN if there is none.
+    weights : ndarray of float, shape (n,)
+        Weights of the skies; their sum is one.
+    cells, noises, white, share : ndarray of float32, shape (n, my, mx)
+        The skies at the levels and the edge position of the mean, in cells, the noise of their
+        pixels, the same before they were smoothed, and the fraction of usable pixels.
+    dq : ndarray of uint32, shape (ny, nx)
+        Flags that all skies have in common.
+    visits : list
+        Labels of their visits.
+    stripes, slopes, pwcpos : ndarray of float, shape (n,)
+        See `Sky`.
+    """
+
+    shape: np.ndarray
+    err: np.ndarray
+    right: np.ndarray
+    levels: np.ndarray
+    places: np.ndarray
+    weights: np.ndarray
+    cells: np.ndarray
+    noises: np.ndarray
+    white: np.ndarray
+    share: np.ndarray
+    dq: np.ndarray
+    visits: list
+    stripes: np.ndarray
+    slopes: np.ndarray
+    pwcpos: np.ndarray
+
+
+def average_skies(skies, first_column=0):
+    """
+    Shift skies to a common edge position, match their levels on both sides, and average them.
+
+    Parameters
+    ----------
+    skies : sequence of Sky
+        The skies, read twice, one at a time.
+    first_column : int
+        Full-frame column of their first column.
+
+    Returns
+    -------
+    average : AverageSky
+        The mean.
+
+    Raises
+    ------
+    ValueError
+        If some of the skies have an edge and others have none.
+    """
+    first = _find_common_edge(skies, first_column)
+    shifts = np.nan_to_num(np.mean(first.places) - first.places)
+    total = square = 0
+    flags = np.uint32(-1 % 2**32)
+    levels, binned, labels = [], [], []
+    for sky, shift, weight in zip(skies, shifts, first.weights, strict=True):
+        planes = [_move(each, shift) for each in (sky.sky, sky.noise, sky.white)]
+        left, level = _measure_levels(planes[0], first.right)
+        planes = [each / (left + (level - left) * first.right) for each in planes]
+        total = total + np.float32(weight) * planes[0]
+        square = square + np.float32(weight**2) * planes[1] ** 2
+        binned.append([bin_smooth(each) for each in (*planes, sky.dq & _BAD == 0)])
+        flags = flags & sky.dq
+        levels.append((left, level))
+        labels.append((sky.visit, sky.stripes, sky.slope, sky.pwcpos))
+    medians = _measure_levels(total, first.right)
+    scale = medians[0] + (medians[1] - medians[0]) * first.right
+    visits, *numbers = zip(*labels, strict=True)
+    return AverageSky(
+        (total / scale).astype(np.float32),
+        (np.sqrt(square) / scale).astype(np.float32),
+        first.right,
+        np.array(levels) * medians,
+        first.places,
+        first.weights,
+        *np.moveaxis(np.array(binned), 1, 0),
+        flags,
+        list(visits),
+        *map(np.array, numbers),
+    )
+
+
+class _First(NamedTuple):
+    """Result of the first pass, see `AverageSky`."""
+
+    places: np.ndarray
+    right: np.ndarray
+    weights: np.ndarray
+
+
+def _find_common_edge(skies, first_column):
+    """Find the edges, its fraction at their mean place, and weights of the skies."""
+    places, noises, total, labels = [], [], 0, []
+    for sky in skies:
+        place = find_edge(sky.sky, first_column)
+        places.append(np.nan if place is None else place)
+        shift = np.nan_to_num(places[0] - places[-1])
+        level = np.median(sky.sky)
+        total = total + _move(sky.sky, shift) / level
+        noises.append(np.median(sky.noise) / level)
+        labels.append((sky.name, sky.visit))
+    names, visits = zip(*labels, strict=True)
+    missing = np.isnan(places)
+    if missing.any() and not missing.all():
+        one, other = names[missing.argmax()], names[missing.argmin()]
+        raise ValueError(f"{one}: its sky has no edge, that of {other} has")
+    right = np.zeros(total.shape, dtype=np.float32)
+    if not missing.any():
+        middle = np.mean(places)
+        right = edge_shape(_move(total, middle - places[0]), middle).astype(np.float32)
+    # All skies of a visit together count as one.
+    number = np.array([visits.count(visit) for visit in visits])
+    weights = 1 / (number * _DIFFERENCE**2 + np.square(noises))
+    return _First(np.array(places), right, weights / weights.sum())
+
+
+def _move(image, shift):
+    """Shift an image unless the shift is zero, which leaves it as it is."""
+    return shift_columns(image, shift) if shift else image
+
+
+def _measure_levels(sky, right):
+    """Measure the level of a sky left and right of the edge; with one side they are equal."""
+    sides = [sky[right == part] for part in (0, 1)]
+    known = [np.median(side) for side in sides if side.size]
+    return known[0], known[-1]
