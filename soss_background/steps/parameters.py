@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from jwst.stpipe import Pipeline
 from stdatamodels.jwst.datamodels import JwstDataModel
 
@@ -12,7 +13,7 @@ from soss_background.io.skyflats import find_files
 __all__ = ["ListParameter", "check_flat", "check_named", "name_item"]
 
 # Single values, although Python can iterate them.
-_SINGLE = (str, Path, JwstDataModel)
+_SINGLE = (str, Path, JwstDataModel, np.ndarray)
 
 
 class ListParameter:
@@ -34,7 +35,9 @@ class ListParameter:
 
 
 def name_item(item):
-    """Return the file name of a data model or path, and any other item unchanged."""
+    """Return the file name of a data model or path, a word for an array, else the item itself."""
+    if isinstance(item, np.ndarray):
+        return "array"
     if isinstance(item, JwstDataModel):
         return item.meta.filename or type(item).__name__
     return str(item) if isinstance(item, str | Path) else item
@@ -53,8 +56,10 @@ def check_flat(header, flat):
 def check_named(step):
     """Raise if a file that the user names for a step is missing, or the step is skipped."""
     for value in _named_files(step).values():
-        # A list may hold wildcards.
-        paths = find_files(filter(_is_path, value)) if isinstance(value, list) else [value]
+        # A list may hold wildcards, and folders, which the step lists.
+        paths = [value]
+        if isinstance(value, list):
+            paths = find_files(filter(_is_path, value), lambda folder: [folder])
         for path in filter(_is_path, paths):
             if not Path(path).exists():
                 raise SkyflatError(f"{path}: no such file")
