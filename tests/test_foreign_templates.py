@@ -247,9 +247,7 @@ def test_superstripes_have_the_pixels_of_substrip256(name, wide, strip):
     assert read_templates(sky_image(SUBSTRIP256), window)[0].sky.shape == (256, 2048)
     with datamodels.open(strip[0]) as model:
         model.meta.subarray.name = name
-        with pytest.raises(
-            SkyflatError, match=f"{name} without the pixels of SUBSTRIP256: process"
-        ):
+        with pytest.raises(SkyflatError, match=f"{name} without the pixels of SUBSTRIP256"):
             find_window(model)
 
 
