@@ -17,7 +17,7 @@ from soss_background.datamodels.exposure_table import (
     summarize,
 )
 from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group
-from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
+from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, SUPERSTRIPES, Window
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.associations import (
     is_association,
@@ -258,6 +258,11 @@ def find_window(model):
         raise SkyflatError(f"{name}: {fault or 'keyword SUBSTRT1 or SUBSTRT2 is missing'}")
     shape = model.data.shape[-2:]
     window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
+    if SUPERSTRIPES.get(window.name, window) != window:
+        raise SkyflatError(
+            f"{name}: {window.name} without the pixels of SUBSTRIP256: process it with jwst's "
+            "calwebb_detector1, which joins its stripes"
+        )
     known = SUBARRAYS.get(window.name)
     others = [each.name for each in SUBARRAYS.values() if each.shape == shape and each != known]
     if others and known and known != FULL:

@@ -19,6 +19,7 @@ __all__ = [
     "find_files",
     "find_kind",
     "find_place",
+    "find_subarray",
     "name_skyflat",
     "open_skyflat",
     "used_exposures",
@@ -89,6 +90,11 @@ def find_place(model, shape, name):
         if max(place.y0 + place.ny, place.x0 + place.nx) > FULL.nx:
             raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 do not fit its shape {shape}")
         return place
+    return find_subarray(shape, name)
+
+
+def find_subarray(shape, name):
+    """Return the `Window` of the subarray whose images have a shape; raise if there is none."""
     for known in SUBARRAYS.values():
         if known.shape == shape:
             return known

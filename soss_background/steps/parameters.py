@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from configobj import Section
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst.datamodels import JwstDataModel
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 # Single values, although Python can iterate them.
-_SINGLE = (str, Path, JwstDataModel)
+_SINGLE = (str, Path, JwstDataModel, np.ndarray)
 
 
 class ListParameter:
@@ -104,7 +105,9 @@ def find_overrides(step):
 
 
 def name_item(item):
-    """Return the file name of a data model or path, and any other item unchanged."""
+    """Return the file name of a data model or path, a word for an array, else the item itself."""
+    if isinstance(item, np.ndarray):
+        return "array"
     if isinstance(item, JwstDataModel):
         return item.meta.filename or type(item).__name__
     return str(item) if isinstance(item, str | Path) else item
@@ -125,8 +128,10 @@ def check_flat(header, flat):
 def check_named(step):
     """Raise if a file that the user names for a step is missing, or the step is skipped."""
     for value in _named_files(step).values():
-        # A list may hold wildcards.
-        paths = find_files(filter(_is_path, value)) if isinstance(value, list) else [value]
+        # A list may hold wildcards, and folders, which the step lists.
+        paths = [value]
+        if isinstance(value, list):
+            paths = find_files(filter(_is_path, value), lambda folder: [folder])
         for path in filter(_is_path, paths):
             if not Path(path).exists():
                 raise SkyflatError(f"{path}: no such file")

@@ -9,14 +9,18 @@ from typing import ClassVar
 import numpy as np
 from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
-from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
+from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
 from soss_background.io.files import note_inputs
 from soss_background.io.library import as_image
-from soss_background.io.skyflats import find_files
-from soss_background.io.templates import is_flat_fielded, read_flat, read_templates
+from soss_background.io.templates import (
+    find_sources,
+    is_flat_fielded,
+    read_flat,
+    read_templates,
+)
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
@@ -62,7 +66,7 @@ class SkyflatSubtractStep(SkyflatStep):
     class_alias = "skyflat_subtract"
 
     spec = """
-    skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: CRDS's BKG reference]
+    skyflat = force_list(default=None)  # Skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
     save_background = boolean(default=False)  # Save the subtracted sky
@@ -167,11 +171,8 @@ class SkyflatSubtractStep(SkyflatStep):
         )
 
     def _named_sources(self):
-        """Return the models and files of templates that the user names."""
-        given = self.skyflat or [self.get_ref_override("bkg")]
-        models = [item for item in given if isinstance(item, JwstDataModel)]
-        patterns = [item for item in given if isinstance(item, str | Path) and item != "N/A"]
-        return models + find_files(patterns)
+        """Return the models, arrays and files of templates that the user names."""
+        return find_sources(self.skyflat or [self.get_ref_override("bkg")])
 
     def _subtract(self, model, background):
         """Fit the sky of an exposure and subtract it in place."""
