@@ -26,7 +26,7 @@ from tqdm import tqdm
 from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.exposures import describe_members, describe_products, open_libraries
-from soss_background.io.files import scratch_prefix, sweep
+from soss_background.io.files import explain_write_fault, scratch_prefix, sweep
 from soss_background.io.products import check_replaceable, find_change, find_siblings
 from soss_background.io.signals import StoppedError
 from soss_background.pipeline.skyflat import SkyflatPipeline
@@ -175,7 +175,8 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
         made, or the reason of a failure.
     """
     output_dir = Path(output_dir).absolute()
-    output_dir.mkdir(parents=True, exist_ok=True)
+    with explain_write_fault(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
     stop, here = stop or threading.Event(), Path.cwd()
     visits = _name_visits(dict.fromkeys(Path(path).absolute() for path in associations))
     with _working_folder(output_dir) as folder:

@@ -168,6 +168,13 @@ def test_a_model_of_another_kind(exposure, step):
         step.call(exposure)
 
 
+def test_a_reference_file_is_no_exposure(tmp_path):
+    flat = tmp_path / "flat.fits"
+    datamodels.FlatModel(data=np.ones((64, 96), np.float32)).save(flat)
+    with pytest.raises(SkyflatError, match="flat.fits: a reference file, not an exposure"):
+        SkyflatSubtractStep.call(flat)
+
+
 # --- files that are cut ------------------------------------------------------------------
 
 

@@ -330,7 +330,8 @@ def _own_copy(item):
     """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
         read_header(Path(item))
-        return datamodels.open(item)
+        with explain_fault(item):
+            return datamodels.open(item)
     if isinstance(item, datamodels.JwstDataModel):
         return item.copy()
     raise SkyflatError(f"{item!r} is neither a file nor a data model")

@@ -41,7 +41,10 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
 
     def get_ref_override(self, reference_file_type):
         """Return the user's flat, given by either of jwst's two parameters."""
-        return super().get_ref_override(reference_file_type) or self.user_supplied_flat
+        override = super().get_ref_override(reference_file_type)
+        if override and self.user_supplied_flat:
+            raise SkyflatError("override_flat and user_supplied_flat are given: give one of them")
+        return override or self.user_supplied_flat
 
     def get_reference_file(self, input_file, reference_file_type):
         """Return the flat, or raise an error that lists the alternatives."""

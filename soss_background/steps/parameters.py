@@ -6,6 +6,7 @@ from pathlib import Path
 from jwst.stpipe import Pipeline
 from stdatamodels.jwst.datamodels import JwstDataModel
 
+from soss_background.datamodels.names import check_path
 from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import find_files
 
@@ -56,6 +57,7 @@ def check_named(step):
         # A list may hold wildcards.
         paths = find_files(filter(_is_path, value)) if isinstance(value, list) else [value]
         for path in filter(_is_path, paths):
+            check_path(str(path))
             if not Path(path).exists():
                 raise SkyflatError(f"{path}: no such file")
     for name in getattr(step, "step_defs", ()):
