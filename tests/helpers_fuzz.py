@@ -354,8 +354,8 @@ def edit_fits(path, edit):
 def faults(files, options):
     """Return a strategy of one or two faults of files, by their extensions, and of options."""
     kinds = [st.builds(Output, st.sampled_from(OUTPUTS))]
-    kinds += [st.builds(Option, st.just(name), st.sampled_from(values)) for name, values in options]
-    kinds = [st.one_of(kinds)]
+    if options:
+        kinds.append(st.sampled_from(options).flatmap(_option_faults))
     if files:
         kinds += _file_faults(files) + _fits_faults([f for f in files if f.endswith(".fits")])
     if tables := [file for file in files if file.endswith(".json")]:
@@ -364,6 +364,12 @@ def faults(files, options):
             st.builds(Entry, st.sampled_from(tables), NUMBER, st.sampled_from(ENTRIES), how)
         )
     return st.lists(st.one_of(kinds), min_size=1, max_size=2)
+
+
+def _option_faults(option):
+    """Return a strategy of values of an option, given with those to draw from."""
+    name, values = option
+    return st.builds(Option, st.just(name), st.sampled_from(values))
 
 
 def _file_faults(files):
