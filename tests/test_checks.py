@@ -143,6 +143,13 @@ def test_a_skyflat_has_as_many_masks_as_exposures(skyflat, plane):
             SkyflatQualityStep.call(skyflat)
 
 
+def test_an_exposure_without_rows(exposure):
+    for plane in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE"):
+        reshape(exposure, plane, lambda array: array[:0])
+    with pytest.raises(SkyflatError, match=r"SCI has no pixel, its shape is \(0, 96\)"):
+        read_header(exposure)
+
+
 def test_a_compressed_plane_is_whole(exposure):
     def edit(hdus):
         compressed = fits.CompImageHDU(hdus["SCI"].data, hdus["SCI"].header, name="SCI")
