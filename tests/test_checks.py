@@ -150,6 +150,14 @@ def test_an_exposure_without_rows(exposure):
         read_header(exposure)
 
 
+@pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatCombineStep])
+def test_an_exposure_that_lacks_rows(exposure, step):
+    for plane in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE"):
+        reshape(exposure, plane, lambda array: array[:-1])
+    with pytest.raises(SkyflatError, match=r"its shape is \(63, 96\), not \(64, 96\)"):
+        step.call(exposure)
+
+
 def test_a_compressed_plane_is_whole(exposure):
     def edit(hdus):
         compressed = fits.CompImageHDU(hdus["SCI"].data, hdus["SCI"].header, name="SCI")
