@@ -305,12 +305,11 @@ def identities(header):
 
 
 def iterate_images(library, *, modify=False):
-    """Yield the exposures of a library as images of one shape; keep changes if ``modify``."""
-    shape = None
+    """Yield the exposures of a library as images of its window; keep changes if ``modify``."""
+    shape = header_window(read_headers(library)[0]).shape
     with library:
         for index in range(len(library)):
             model, image = borrow_image(library, index)
-            shape = shape or image.data.shape
             if image.data.shape != shape:
                 raise SkyflatError(
                     f"{image.meta.filename}: its shape is {image.data.shape}, not {shape}"
@@ -335,7 +334,8 @@ def _own_copy(item):
     """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
         read_header(Path(item))
-        return datamodels.open(item)
+        with explain_fault(item):
+            return datamodels.open(item)
     if isinstance(item, datamodels.JwstDataModel):
         return item.copy()
     raise SkyflatError(f"{item!r} is neither a file nor a data model")

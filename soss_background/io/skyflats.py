@@ -7,6 +7,7 @@ import numpy as np
 from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
+from soss_background.datamodels.names import check_path
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
@@ -40,6 +41,7 @@ def find_files(patterns, list_folder=_list_skyflats):
     """Return the files that patterns and folders name, each once; unmatched patterns stay."""
     paths = {}
     for pattern in filter(None, map(str, patterns)):
+        check_path(pattern)
         if Path(pattern).is_dir():
             found = list_folder(Path(pattern))
         elif Path(pattern).exists():  # with characters of a pattern in its name

@@ -11,7 +11,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel
 from stpipe import config_parser
 from stpipe.exceptions import ValidationError
 
-from soss_background.datamodels.names import show
+from soss_background.datamodels.names import check_path, show
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.files import explain_write_fault
 from soss_background.io.skyflats import find_files
@@ -133,6 +133,7 @@ def check_named(step):
         if isinstance(value, list):
             paths = find_files(filter(_is_path, value), lambda folder: [folder])
         for path in filter(_is_path, paths):
+            check_path(str(path))
             if not Path(path).exists():
                 raise SkyflatError(f"{path}: no such file")
     for name in getattr(step, "step_defs", ()):

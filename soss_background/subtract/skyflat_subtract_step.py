@@ -117,6 +117,8 @@ class SkyflatSubtractStep(SkyflatStep):
         background = background or members["background"]
         self.check(science, background)
         model = self.open_whole(science)
+        if isinstance(model, datamodels.ReferenceFileModel):
+            raise SkyflatError(f"{name_item(science)}: a reference file, not an exposure")
         self.check_outputs(model.meta.filename)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)
