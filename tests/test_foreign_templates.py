@@ -1,4 +1,4 @@
-"""Templates of every kind: .npy arrays, skyflats of older scripts, folders; superstripes."""
+"""Skies of every kind: sky models, .npy arrays, older skyflats, folders; superstripes."""
 
 import logging
 from dataclasses import replace
@@ -11,10 +11,12 @@ from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 from test_real import REAL
 
-from soss_background import SkyflatSubtractStep
+from soss_background import SkyflatMaskStep, SkyflatSubtractStep, make_sky_model
+from soss_background.datamodels.sky_model import SkyModel
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, SUPERSTRIPES, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_window
+from soss_background.io.files import save_datamodel
 from soss_background.io.templates import find_sources, is_flat_fielded, read_templates
 from soss_background.simulate import Simulation, sky_image, write_exposure
 
@@ -164,7 +166,7 @@ def test_other_faults(small, tmp_path):
             read_templates(tmp_path / f"{name}.npy", SUBSTRIP96)
     with pytest.raises(SkyflatError, match="its SUBSTRIP96 has not the pixels of SUBSTRIP256"):
         read_templates(tmp_path / "a.npy", SUBSTRIP256)
-    with pytest.raises(SkyflatError, match="nor an .npy array"):
+    with pytest.raises(SkyflatError, match="nor an .npy array nor a sky model"):
         SkyflatSubtractStep.call(small[0], skyflat=small[0])
     old = write_trimmed(tmp_path / "old_skybkg.fits", n=1, n_masks=2)
     with pytest.raises(SkyflatError, match="old_skybkg.fits: MASKS has the shape"):
@@ -201,7 +203,7 @@ def test_a_folder_of_templates(small, tmp_path, caplog):
         folder / "a.npy", folder / "centroids.npy", folder / "nis_skyflat.fits"
     ]  # fmt: skip
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SkyflatError, match="empty: no skyflat, BKG reference or .npy template"):
+    with pytest.raises(SkyflatError, match="empty: no sky model, skyflat, BKG reference or .npy"):
         SkyflatSubtractStep.call(small[0], skyflat=tmp_path / "empty")
 
 
@@ -218,6 +220,108 @@ def test_arrays_in_memory(small):
     np.testing.assert_array_equal(array, kept)
     assert list(result.meta.skyflat_subtract.instance["templates"])[0] == "array"
     compare(result, path, sky, SMALL)
+
+
+def test_arrays_as_arguments(small):
+    """An array that stpipe gets beside other parameters; reference files are no arrays."""
+    array = sky_image(SUBSTRIP96, structure=0)
+    for value in (array, [array]):
+        result = SkyflatSubtractStep.call(small[0], skyflat=value)
+        assert list(result.meta.skyflat_subtract.instance["templates"]) == ["array"]
+    compare(result, *small, SMALL)
+    fault = "override_flat is array, not a file name, path or model"
+    with pytest.raises(SkyflatError, match=fault):
+        SkyflatSubtractStep.call(small[0], skyflat=array, override_flat=array)
+    step = SkyflatSubtractStep(skyflat=array)
+    step.override_flat = array
+    with pytest.raises(SkyflatError, match=fault):
+        step.run(str(small[0]))
+
+
+# --- sky models --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sky_model(tmp_path_factory):
+    """Write the sky model of two skyflats of SUBSTRIP96, and return its file."""
+    skyflats = [
+        make_skyflat(number, SUBSTRIP96, sky_image(SUBSTRIP96, contrast=contrast, structure=0), "f")
+        for number, contrast in ((1, 0.97), (2, 1.03))
+    ]
+    path = tmp_path_factory.mktemp("model") / "nis_skymodel.fits"
+    save_datamodel(make_sky_model(skyflats), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["file", "asdf", "folder", "model"])
+def test_a_sky_model_is_subtracted(kind, small, sky_model, tmp_path):
+    path, sky = small
+    with SkyModel(sky_model) as model:
+        if kind == "asdf":
+            save_datamodel(model, tmp_path / "nis_skymodel.asdf")
+        given = {
+            "file": sky_model,
+            "asdf": tmp_path / "nis_skymodel.asdf",
+            "folder": sky_model.parent,
+            "model": model,
+        }[kind]
+        before = checksums([path, sky_model])
+        result = SkyflatSubtractStep.call(path, skyflat=given)
+        assert np.isfinite(model.sky).all()  # still open
+    assert checksums([path, sky_model]) == before
+    compare(result, path, sky, SMALL)
+    record = result.meta.skyflat_subtract
+    expected = "nis_skymodel.asdf" if kind == "asdf" else "nis_skymodel.fits"
+    assert list(record.instance["templates"]) == [expected]
+    assert record.skyntemp == 2
+    assert (result.dq[SMALL.reference_pixels()] & 2**31 != 0).all()
+
+
+def test_a_sky_model_is_used_alone(small, sky_model, tmp_path):
+    np.save(tmp_path / "a.npy", sky_image(SUBSTRIP96))
+    (tmp_path / "b.fits").write_bytes(sky_model.read_bytes())
+    fault = "a sky model is used alone, not with other skies"
+    with SkyModel(sky_model) as model:
+        for given in ([sky_model, tmp_path / "a.npy"], [tmp_path], [tmp_path / "a.npy", model]):
+            with pytest.raises(SkyflatError, match=rf"\.fits: {fault}"):
+                SkyflatSubtractStep.call(small[0], skyflat=given)
+
+
+def test_a_sky_model_of_too_few_pixels(small, sky_model, tmp_path):
+    def cut(hdus):
+        for key in ("SKY", "RIGHT", "ERR", "DQ"):
+            hdus[key].data = hdus[key].data[:60]
+
+    with fits.open(sky_model) as hdus:
+        cut(hdus)
+        del hdus["ASDF"]
+        hdus.writeto(tmp_path / "cut.fits")
+    with pytest.raises(SkyflatError, match=r"cut.fits: its SUBSTRIP96 has not the pixels of FULL"):
+        SkyflatSubtractStep.call(small[0], skyflat=tmp_path / "cut.fits")
+
+
+def test_a_sky_model_with_the_flat_in_it(small, sky_model, tmp_path):
+    """It is divided by the flat, which a flat-fielded exposure makes necessary."""
+    path, sky = small
+    columns = np.arange(SUBSTRIP96.nx)
+    flat = np.tile(1 + 0.1 * np.sin(columns / 3), (96, 1)).astype("f4")
+    with datamodels.FlatModel(data=flat) as model:
+        model.meta.subarray.xstart, model.meta.subarray.ystart = 1, SUBSTRIP96.y0 + 1
+        model.save(tmp_path / "flat.fits")
+    with SkyModel(sky_model) as model:
+        model = model.copy()
+    model.sky, model.meta.skyflat.flat_correction = model.sky * flat, "SKIPPED"
+    with pytest.raises(SkyflatError, match="jw1_rate.fits is flat-fielded and .* is not: give"):
+        SkyflatSubtractStep.call(path, skyflat=model)
+    with datamodels.open(path) as exposure:
+        exposure.meta.ref_file.flat.name = "flat.fits"
+        result = SkyflatSubtractStep.call(
+            exposure, skyflat=model, override_flat=tmp_path / "flat.fits"
+        )
+    compare(result, path, sky, SMALL)
+    with datamodels.open(path) as exposure:
+        rough = np.diff((exposure.data - result.data) / sky, axis=1)[8:-8, 200:]
+    assert np.abs(rough).max() < 0.005
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
@@ -264,6 +368,13 @@ def test_the_sky_of_superstripes(wide, tmp_path):
         model.dq[missing] |= 1
         model.save(tmp_path / "jw1_rate.fits")
     strun(STEP, "jw1_rate.fits", f"--skyflat={template}")
+    # A skyflat is possible, too.
+    masked = SkyflatMaskStep.call("jw1_rate.fits")
+    with masked:
+        model = masked.borrow(0)
+        assert model.mask.shape == SUBSTRIP256.shape
+        assert not model.mask[missing].any()
+        masked.shelve(model, modify=False)
     with datamodels.open(tmp_path / "jw1_skyflatsubtract.fits") as result:
         assert result.meta.subarray.name == "SUB17STRIPE_SOSS"
         assert np.isnan(result.data[missing]).all()

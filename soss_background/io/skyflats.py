@@ -8,6 +8,7 @@ from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
 from soss_background.datamodels.names import check_path
+from soss_background.datamodels.sky_model import SkyModel
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
@@ -26,7 +27,7 @@ __all__ = [
     "used_exposures",
 ]
 
-_TEMPLATES = (SkyflatModel, datamodels.SossBkgModel)
+_SKIES = (SkyflatModel, datamodels.SossBkgModel, SkyModel)
 
 
 def _list_skyflats(folder):
@@ -71,17 +72,17 @@ def name_skyflat(skyflat, model):
 
 
 def find_kind(path):
-    """Return the class of a file of templates: SkyflatModel, SossBkgModel, or None."""
+    """Return the class of a file of a sky: SkyflatModel, SossBkgModel, SkyModel, or None."""
     if not is_fits(path):
         name = read_metadata(path).get("meta.model_type")
-        return {kind.__name__: kind for kind in _TEMPLATES}.get(name)
+        return {kind.__name__: kind for kind in _SKIES}.get(name)
     # Reference files need not be whole data models.
     check_file(path)
     with fits.open(path) as hdus:
         if hdus[0].header.get("REFTYPE") == "BKG":
             return datamodels.SossBkgModel
         kind = guess_class(hdus)
-    return kind if kind in _TEMPLATES else None
+    return kind if kind in _SKIES else None
 
 
 def find_place(model, shape, name):

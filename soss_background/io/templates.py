@@ -45,7 +45,7 @@ PLANE_KEYWORD = "SKYPLANE"
 
 _FLAT_STATE = "meta.skyflat.flat_correction"
 
-_NO_TEMPLATE = "neither a skyflat nor a BKG reference of SOSS nor an .npy array"
+_NO_SKY = "neither a skyflat nor a BKG reference of SOSS nor an .npy array nor a sky model"
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _list_templates(folder):
     files = sorted(path for path in folder.iterdir() if _is_data(path))
     found = [path for path in files if _is_template(path)]
     if not found:
-        raise SkyflatError(f"{folder}: no skyflat, BKG reference or .npy template in this folder")
+        raise SkyflatError(f"{folder}: no sky model, skyflat, BKG reference or .npy array in it")
     if ignored := [path.name for path in files if path not in found]:
         _warn_of_ignored(folder, ", ".join(ignored))
     return found
@@ -112,7 +112,7 @@ def _is_template(path):
 
 
 def is_flat_fielded(source):
-    """Return whether the templates of a file, a model or an array are."""
+    """Return whether the sky of a file, a model or an array is."""
     if isinstance(source, np.ndarray):
         return True  # see `skyflats_of_array`
     if isinstance(source, JwstDataModel):
@@ -122,8 +122,8 @@ def is_flat_fielded(source):
             return True
         if is_trimmed(source):
             return is_trimmed_fielded(source)
-        is_skyflat = _find_kind(source) is SkyflatModel
-        return is_skyflat and read_metadata(source).get(_FLAT_STATE) == "COMPLETE"
+        is_reference = _find_kind(source) is datamodels.SossBkgModel
+        return not is_reference and read_metadata(source).get(_FLAT_STATE) == "COMPLETE"
 
 
 def read_templates(source, window):
@@ -156,7 +156,7 @@ def _find_kind(path):
     """Return the class of a file of templates; raise if it is none."""
     kind = find_kind(path)
     if kind is None:
-        raise SkyflatError(f"{path}: {_NO_TEMPLATE}")
+        raise SkyflatError(f"{path}: {_NO_SKY}")
     return kind
 
 
@@ -167,7 +167,7 @@ def _read_model(model, window, name):
         return [from_skyflat(model, window, name)]
     if isinstance(model, datamodels.SossBkgModel):
         return _from_reference(model, window, name)
-    raise SkyflatError(f"{name}: {_NO_TEMPLATE}")
+    raise SkyflatError(f"{name}: {_NO_SKY}")
 
 
 def from_skyflat(skyflat, window, name):
