@@ -1,35 +1,16 @@
-"""Light over the sky: the wide wings of bright sources, and faint light anywhere."""
+"""Statistics of light over the sky that is too faint to be detected."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_ndtr
 
-from soss_background.numerics.cells import CELL
-from soss_background.numerics.smoothing import gaussian_filter
-
-__all__ = ["FaintLight", "make_wings"]
-
-# Standard deviations of the Gaussians that compose the wings of bright sources, pixels.
-_WINGS = (6, 10, 16, 24, 36, 54, 80, 120, 180, 280)
+__all__ = ["FaintLight"]
 
 # Limits of the fraction of cells with faint light, and of its mean as a fraction of the sky;
 # beyond them it looks like the sky, or is not faint. First guesses of both.
 _SHARE, _MEAN = (0.01, 0.95), (0.002, 0.02)
 _FIRST_SHARE, _FIRST_MEAN = 0.3, 0.01
-
-
-def make_wings(core):
-    """Return bright light, shape (my, mx), convolved with Gaussians of many widths, (n, my, mx)."""
-    # Optics scatter a small fraction of the light over large distances. Its profile is unknown, so
-    # a fit determines the amplitudes of the Gaussians.
-    core = core.astype(np.float32)
-    return np.array([_spread(core, width) for width in _WINGS])
-
-
-def _spread(core, width):
-    rows, columns = width / CELL[0], width / CELL[1]
-    return gaussian_filter(gaussian_filter(core, (rows, 0)), (0, columns), mode="edge")
 
 
 @dataclass(frozen=True)

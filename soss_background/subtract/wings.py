@@ -1,0 +1,124 @@
+"""Wings of bright sources: a radial profile that falls smoothly from the traces outwards.
+
+The optics scatter a small fraction of the flux over large distances. The profile is the exponential
+of a function that is linear in the logarithm of the distance between nodes, so that wings are
+positive, and its prior is one of slopes: a power law near r^-2.5, which may steepen anywhere at
+little cost (wings that end, exponential halos) but hardly flatten (a second sky).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.signal import fftconvolve
+
+from soss_background.numerics.cells import CELL
+
+__all__ = ["Wings"]
+
+# Distances of the nodes, pixels, and the profile's prior slopes between them, d ln / d ln r. Beyond
+# 84 pixels a real trace (program 1512) falls as r^-2.5.
+_NODES = np.array([16.0, 25.0, 40.0, 63.0, 100.0, 160.0, 250.0, 400.0])
+_SLOPES = np.array([-2.4, -2.4, -2.4, -2.4, -2.5, -2.7, -3.0])
+
+# 1 sigma of a slope that is steeper and of one that is shallower than its prior, and of the change
+# of slope at a node. Steep ones and changes are distributed with the tails of a Student
+# distribution. Half and twice these values change simulated levels by less than their errors.
+_STEEPER, _SHALLOWER, _CHANGE = 0.8, 0.2, 0.6
+
+# 1 sigma of the logarithm of the profile at the second node.
+_HEIGHT = 0.7
+
+# Wings of a real trace: fraction of the flux across it that they have in its middle in a pixel, and
+# the radius of their core, pixels.
+_FRACTION, _CORE_RADIUS = 0.03 / 18, 16.0
+
+# Largest change of the logarithm in an iteration.
+_LARGEST_CHANGE = 1.0
+
+# Cells beyond the image: rows, and columns where the flux of the outermost columns continues.
+_MARGIN, _END = (96, 48), 3
+
+# Largest distance along columns of the image, cells.
+_REACH = 127
+
+
+@dataclass(frozen=True)
+class Wings:
+    """
+    The radial profile of the wings of all sources.
+
+    Attributes
+    ----------
+    logarithm : ndarray of float, shape (n,)
+        Natural logarithm of the profile at the nodes: flux in a cell relative to that of a source
+        in one cell.
+    """
+
+    logarithm: np.ndarray
+
+    @classmethod
+    def guess(cls):
+        """Return the wings of a real trace."""
+        height = _FRACTION / (_CORE_RADIUS * np.sqrt(np.pi)) * CELL[0] * CELL[1]
+        return cls(np.log(height) - 1.3 * np.log1p((_NODES / _CORE_RADIUS) ** 2))
+
+    def images(self, core):
+        """
+        Return the flux that each node adds to the wings, DN/s, shape (n, my, mx).
+
+        Their sum are the wings; each is the change of the wings with the logarithm at its node.
+        """
+        hats, distance = _node_weights()
+        outside = np.maximum(distance - np.log(_NODES[-1]), 0)
+        exponent = np.tensordot(self.logarithm, hats, 1) + _SLOPES[-1] * outside
+        padded = _extend(core)
+        rows, columns = (slice(margin, -margin) for margin in _MARGIN)
+        kernels = np.exp(exponent) * hats
+        return np.array(
+            [fftconvolve(padded, kernel, mode="same")[rows, columns] for kernel in kernels]
+        )
+
+    def prior(self):
+        """Return precision (n, n) and gradient (n,) of the prior of a change of the logarithm."""
+        slope = np.diff(np.eye(len(_NODES)), axis=0) / np.diff(np.log(_NODES))[:, np.newaxis]
+        change = np.diff(slope, axis=0)
+        deviations = slope @ self.logarithm - _SLOPES
+        changes = change @ self.logarithm
+        height = np.eye(len(_NODES))[[1]]
+        rows = np.vstack([height, slope, change])
+        values = np.hstack([self.logarithm[1] - Wings.guess().logarithm[1], deviations, changes])
+        shallow = deviations > 0
+        precisions = np.hstack(
+            [
+                _HEIGHT**-2,
+                np.where(shallow, _SHALLOWER**-2, _student_precision(deviations, _STEEPER)),
+                _student_precision(changes, _CHANGE),
+            ]
+        )
+        return rows.T @ (precisions[:, np.newaxis] * rows), -rows.T @ (precisions * values)
+
+    def changed(self, change):
+        """Return the wings with another logarithm."""
+        change = np.clip(change, -_LARGEST_CHANGE, _LARGEST_CHANGE)
+        return replace(self, logarithm=self.logarithm + change)
+
+
+def _student_precision(value, sigma):
+    """Return the precision of a value with two degrees of freedom, for iterated least squares."""
+    return sigma**-2 / (1 + 0.5 * (value / sigma) ** 2)
+
+
+def _node_weights():
+    """Return the weight of each node at each cell of a kernel, and ln of the cells' distances."""
+    rows = np.arange(-_MARGIN[0], _MARGIN[0] + 1)[:, np.newaxis] * CELL[0]
+    columns = np.arange(-_REACH, _REACH + 1) * CELL[1]
+    distance = np.log(np.maximum(np.hypot(rows, columns), max(CELL)))
+    nodes = np.log(_NODES)
+    return np.array([np.interp(distance, nodes, hat) for hat in np.eye(len(nodes))]), distance
+
+
+def _extend(core):
+    """Pad an image with dark rows, and columns of the mean of its outermost columns."""
+    ends = [core[:, part].mean(axis=1, keepdims=True) for part in (np.s_[:_END], np.s_[-_END:])]
+    first, last = (np.repeat(end, _MARGIN[1], axis=1) for end in ends)
+    return np.pad(np.hstack([first, core, last]), ((_MARGIN[0], _MARGIN[0]), (0, 0)))
