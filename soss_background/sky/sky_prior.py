@@ -6,8 +6,8 @@ import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.sky.averaging import Sky
+from soss_background.sky.edge import shift_columns
 from soss_background.sky.learning import learn_sky
-from soss_background.sky.templates import shift_columns
 
 __all__ = ["SkyPrior", "build_prior", "cut_prior"]
 
