@@ -29,7 +29,7 @@ from soss_background.simulate.exposures import split_variance
 from soss_background.simulate.scene import Stars
 from soss_background.simulate.traces import get_trace
 from soss_background.simulate.visit import observe, transit_curve
-from soss_background.sky.templates import align_templates
+from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
 from soss_background.subtract.sky_fit import fit_sky
 
@@ -114,9 +114,9 @@ def subtract_ours(scene, library):
     window = scene.window
     usable = usable_pixels(*(scene.mean[name] for name in ("data", "err", "dq")))
     usable &= ~window.reference_pixels()
-    templates = align_templates(library, [0 * sky for sky in library])
+    prior = build_prior(library, [0 * sky for sky in library], window)
     distance = trace_distance(window, PWCPOS)
-    return fit_sky(scene.mean["data"], scene.mean["err"], usable, templates, distance).sky
+    return fit_sky(scene.mean["data"], scene.mean["err"], usable, prior, distance).sky
 
 
 def subtract_jwst(scene, path):

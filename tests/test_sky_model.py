@@ -12,14 +12,14 @@ from soss_background.cli import main
 from soss_background.detector import SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.io.files import save_datamodel
 from soss_background.io.sky_models import open_sky_model, read_prior
+from soss_background.numerics.cells import bin_smooth
 from soss_background.simulate import sky_image
 from soss_background.sky.averaging import Sky
 from soss_background.sky.deviations import find_modes, fit_modes, stripe_noise
-from soss_background.sky.edge import find_edge
+from soss_background.sky.edge import find_edge, shift_columns
 from soss_background.sky.learning import learn_sky
 from soss_background.sky.nodes import make_grid
 from soss_background.sky.sky_prior import build_prior, cut_prior
-from soss_background.sky.templates import bin_smooth, shift_columns
 
 # Rms of the two components of the test's skies, and of their smooth scatter.
 ONE, TWO, SCATTER = 0.012, 0.006, 0.001

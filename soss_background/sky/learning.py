@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soss_background.numerics.cells import expand_smoothly
+from soss_background.numerics.cells import bin_smooth, expand_smoothly
 from soss_background.sky.averaging import average_skies
 from soss_background.sky.deviations import LENGTHS, find_modes, fit_modes, stripe_noise
 from soss_background.sky.edge_model import trace_edge
 from soss_background.sky.nodes import NodeGrid, make_grid
 from soss_background.sky.scatter import correlation_length, measure_scatter
-from soss_background.sky.templates import bin_smooth
 from soss_background.sky.variation import PSEUDO_SKIES, find_smooth, group_visits, learn_variation
 
 __all__ = ["SkyStatistics", "learn_sky"]
