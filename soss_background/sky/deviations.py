@@ -128,7 +128,7 @@ def stripe_noise(gain, relative, slope, amplifiers):
     response = gain.reshape(len(gain), *cells.shape) * (
         _sum_blocks(relative).reshape(cells.shape) / cells
     )
-    first = [rows.start // _BLOCK[0] for rows in amplifiers]
+    first = np.unique([rows.start // _BLOCK[0] for rows in amplifiers])
     response = np.add.reduceat(response, first, axis=1)
     covariance = _stripe_correlation(response.shape[2], slope)
     own = np.einsum("pax,xz,qaz->pq", response, covariance, response, optimize=True)

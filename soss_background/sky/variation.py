@@ -24,7 +24,7 @@ RMS = 0.015
 # widens the prior of twelve skies by a third.
 PSEUDO_SKIES = 4
 
-# Smallest rms of a scatter, below the noise of skyflats; smaller ones change no result.
+# Smallest rms of a scatter that skyflats can show: that of their own errors.
 _LEAST_RMS = 0.001
 
 # Prior variance relative to that of the first mode below which modes are rough: a squared
