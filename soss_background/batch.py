@@ -26,13 +26,19 @@ from tqdm import tqdm
 from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.exposures import describe_members, describe_products, open_libraries
-from soss_background.io.files import scratch_prefix, sweep
-from soss_background.io.products import check_replaceable, find_change, find_siblings
+from soss_background.io.files import protect_inputs, scratch_prefix, sweep
+from soss_background.io.products import (
+    check_replaceable,
+    claim,
+    find_change,
+    find_siblings,
+    move_products,
+)
 from soss_background.io.signals import StoppedError
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.provenance import list_parameters
 
-__all__ = ["PlannedPipeline", "open_client", "run_batch"]
+__all__ = ["PlannedPipeline", "run_batch"]
 
 log = logging.getLogger(__name__)
 
@@ -44,27 +50,8 @@ _PATIENCE, _LOOK = 10, 0.5
 
 
 @contextlib.contextmanager
-def open_client(scheduler=None, workers=None):
-    """
-    Connect to a Dask cluster, or start one on this machine.
-
-    Parameters
-    ----------
-    scheduler : str, optional
-        Address or scheduler file of a cluster whose workers see the same files.
-    workers : int, optional
-        Number of processes of a new cluster; by default limited by cores and memory.
-
-    Yields
-    ------
-    client : `distributed.Client`
-        The connection.
-
-    Raises
-    ------
-    OSError
-        If the scheduler does not answer.
-    """
+def _open_client(scheduler, workers):
+    """Connect to a Dask cluster, or start one on this machine; OSError without an answer."""
     if scheduler is not None:
         place = "scheduler_file" if Path(scheduler).is_file() else "address"
         with Client(**{place: scheduler}, timeout=_PATIENCE) as client:
@@ -143,9 +130,18 @@ class PlannedPipeline(SkyflatPipeline):
         """Do nothing."""
 
 
-def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False, stop=None):
+def run_batch(
+    associations,
+    output_dir,
+    arguments=(),
+    *,
+    scheduler=None,
+    workers=None,
+    overwrite=False,
+    stop=None,
+):
     """
-    Run the skyflat pipeline on many associations.
+    Run the skyflat pipeline on many associations, on a Dask cluster.
 
     A failed association does not stop the others. Products appear in the output folder when they
     are complete. They are skipped if they record the same exposures (names and sizes of the
@@ -154,14 +150,17 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
 
     Parameters
     ----------
-    client : `distributed.Client`
-        The cluster.
     associations : list of str or `~pathlib.Path`
         Association files.
     output_dir : str or `~pathlib.Path`
         Folder of the products and of a log for each association.
     arguments : list of str
         Further arguments of the pipeline, in the format of ``strun``.
+    scheduler : str, optional
+        Address or scheduler file of a cluster whose workers see the same files; by default a
+        cluster is started on this machine, if there is anything to make.
+    workers : int, optional
+        Number of processes of a new cluster; by default limited by cores and memory.
     overwrite : bool
         Whether to replace finished products.
     stop : `threading.Event`, optional
@@ -173,17 +172,30 @@ def run_batch(client, associations, output_dir, arguments=(), *, overwrite=False
         ``association``, ``status`` (made, kept, failed, or not done if the batch was interrupted),
         ``products``, run time in ``seconds``, and a ``message``: why the products were kept or
         made, or the reason of a failure.
+
+    Raises
+    ------
+    OSError
+        If the scheduler does not answer.
     """
     output_dir = Path(output_dir).absolute()
     output_dir.mkdir(parents=True, exist_ok=True)
+    # Remove what killed batches have left; others may be at work, also on other machines.
+    sweep(output_dir, "batch")
     stop, here = stop or threading.Event(), Path.cwd()
     visits = _name_visits(dict.fromkeys(Path(path).absolute() for path in associations))
-    with _working_folder(output_dir) as folder:
-        plan = functools.partial(_plan, output_dir, tuple(arguments), overwrite)
-        visits = _map(client, functools.partial(_attempt, plan, here), visits, stop)
-        visits = _reject_twins(visits)
-        make = functools.partial(_make, output_dir, tuple(arguments), folder)
-        visits = _map(client, functools.partial(_attempt, make, here), visits, stop)
+    plan = functools.partial(_plan, output_dir, tuple(arguments), overwrite)
+    # In this process, without a cluster: often there is nothing to make.
+    progress = tqdm(visits, "Comparing products", unit="visit", disable=None)
+    visits = _reject_twins([_attempt(plan, here, visit, stop) for visit in progress])
+    if any(visit.status == "not done" for visit in visits) and not stop.is_set():
+        settings = {"prefix": scratch_prefix("batch"), "ignore_cleanup_errors": True}
+        with (
+            tempfile.TemporaryDirectory(dir=output_dir, **settings) as folder,
+            _open_client(scheduler, workers) as client,
+        ):
+            make = functools.partial(_make, output_dir, tuple(arguments), folder, plan)
+            visits = _map(client, functools.partial(_attempt, make, here), visits, stop)
     _warn_of_siblings(output_dir, visits)
     return Table(rows=[visit.row() for visit in visits], units={"seconds": "s"})
 
@@ -196,16 +208,6 @@ def _name_visits(paths):
         _Visit(path, path.stem if names[path.stem] == 1 else f"{path.stem}-{places[path]}")
         for path in paths
     ]
-
-
-@contextlib.contextmanager
-def _working_folder(output_dir):
-    """Create a folder for unfinished products; remove those of batches that were killed."""
-    # Other batches, also those of other machines, may be at work in the same output folder.
-    sweep(output_dir, "batch")
-    settings = {"prefix": scratch_prefix("batch"), "ignore_cleanup_errors": True}
-    with tempfile.TemporaryDirectory(dir=output_dir, **settings) as folder:
-        yield Path(folder)
 
 
 def _map(client, work, visits, stop):
@@ -271,8 +273,10 @@ def _warn_of_siblings(output_dir, visits):
         log.warning("%s is a skyflat of the same observation, not one of this batch", path)
 
 
-def _attempt(work, here, visit):
-    """Do work on a visit, on a worker: no error stops the other visits."""
+def _attempt(work, here, visit, stop=None):
+    """Do work on a visit, unless the batch is stopped: no error stops the other visits."""
+    if stop is not None and stop.is_set():
+        return visit
     start, printed = time.monotonic(), io.StringIO()
     try:
         # Relative paths in the arguments refer to the user's folder.
@@ -296,6 +300,9 @@ def _plan(output_dir, arguments, overwrite, visit):
     visit = replace(visit, products={each.name: each.identity for each in described})
     step = _strun(PlannedPipeline, visit.path, "--log-stream=null", *arguments)
     parameters = list_parameters(step)
+    for key, value in parameters.items():
+        if value and (key == "suffix" or key.endswith("output_file")):
+            raise SkyflatError(f"--{key} is given, but a batch names its products itself")
     for name, identity in visit.products.items():
         check_replaceable(output_dir / name, identity)
     if overwrite:
@@ -307,25 +314,35 @@ def _plan(output_dir, arguments, overwrite, visit):
     return replace(visit, status="kept", message="the same exposures, parameters and version")
 
 
-def _make(output_dir, arguments, folder, visit):
+def _make(output_dir, arguments, folder, plan, visit):
     """Run the pipeline in a folder of its own; move the products when all are complete."""
-    folder = Path(tempfile.mkdtemp(dir=folder))
     log_file = output_dir / f"{visit.label}.log"
-    log_file.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        for name in sorted([*visit.products, log_file.name]):
+            stack.enter_context(claim(output_dir / name))
+        # Another batch may have made the products meanwhile.
+        visit = plan(visit)
+        if visit.status == "kept":
+            return visit
+        log_file.unlink(missing_ok=True)
+        stack.enter_context(protect_inputs())
+        _run_pipeline(output_dir, [f"--log-file={log_file}", *arguments], folder, visit)
+    return replace(visit, status="made")
+
+
+def _run_pipeline(output_dir, arguments, folder, visit):
+    """Run the pipeline in a new folder below ``folder``; move all that it saves from there."""
+    folder = Path(tempfile.mkdtemp(dir=folder))
     try:
-        places = [f"--log-file={log_file}", "--log-stream=null", *arguments]
-        _strun(SkyflatPipeline, visit.path, *places, f"--output_dir={folder}")
+        places = ["--log-stream=null", *arguments, f"--output_dir={folder}"]
+        _strun(SkyflatPipeline, visit.path, *places)
         missing = [name for name in visit.products if not (folder / name).exists()]
         if missing:
-            raise SkyflatError(f"{missing[0]}: not made; do the arguments rename or skip it?")
-        for name, identity in visit.products.items():
-            check_replaceable(output_dir / name, identity)
-        for product in folder.glob("[!.]*"):
-            product.replace(output_dir / product.name)
+            raise SkyflatError(f"{missing[0]}: not made; do the arguments skip it?")
+        move_products(folder, output_dir)
     finally:
         gc.collect()
         shutil.rmtree(folder, ignore_errors=True)
-    return replace(visit, status="made")
 
 
 def _strun(kind, *arguments):

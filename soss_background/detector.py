@@ -70,6 +70,11 @@ class Window:
         """Shape of an array that covers the window, (ny, nx)."""
         return (self.ny, self.nx)
 
+    def covers(self, other):
+        """Return whether all pixels of another window are in this one."""
+        ends = (other.y0 + other.ny <= self.y0 + self.ny, other.x0 + other.nx <= self.x0 + self.nx)
+        return self.y0 <= other.y0 and self.x0 <= other.x0 and all(ends)
+
     @property
     def slices(self):
         """Slices that cut the window out of a full frame."""

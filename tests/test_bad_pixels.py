@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from helpers import strun
+from helpers import strun, write_small_exposures
 from numpy.testing import assert_allclose, assert_array_equal
 
-from soss_background import SkyflatModel, SkyflatPipeline
+from soss_background import SkyflatCombineStep, SkyflatModel, SkyflatPipeline
 from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.detector import FULL, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
+from soss_background.io.exposures import open_libraries
 
 PIPELINE = "soss_background.SkyflatPipeline"
 WINDOW = Window("FULL", 1920, 600, 128, 256)
@@ -123,3 +124,17 @@ def test_faults_of_a_run(visit, flat, tmp_path):
                 f"--steps.skyflat_combine.{option}",
             )
     assert not list(tmp_path.glob("*.fits"))
+
+
+def test_a_list_is_checked_for_each_product(tmp_path):
+    """Before work, although the products may be of different subarrays."""
+    libraries = []
+    for shape in ((64, 96), (64, 128)):
+        folder = tmp_path / str(shape[1])
+        folder.mkdir()
+        libraries += open_libraries(write_small_exposures(folder, shape=shape))
+    fits.writeto("bad.fits", np.zeros((64, 96), np.uint8))
+    step = SkyflatCombineStep(bad_pixels="bad.fits")
+    step.check(libraries[:1])
+    with pytest.raises(SkyflatError, match=r"bad.fits: its shape is \(64, 96\), not \(64, 128\)"):
+        step.check(libraries)

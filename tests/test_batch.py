@@ -1,6 +1,7 @@
 """Many visits on real clusters: what fails, dies or is interrupted."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +18,7 @@ from astropy.table import Table
 from conftest import SMALL
 from helpers import BIN, checksums, edit_file
 
-from soss_background import SkyflatModel, batch
+from soss_background import SkyflatModel, SkyflatQualityStep, batch
 from soss_background.batch import _name_visits
 from soss_background.cli import main
 from soss_background.simulate import simulate_visit
@@ -112,8 +114,7 @@ def assert_complete(folder, number):
         with SkyflatModel(product) as skyflat:
             assert skyflat.meta.cal_step.skyflat_denoise == "COMPLETE"
             assert len(skyflat.images) == 3
-    unfinished = (".batch-", ".skyflat-", ".partial-")
-    assert not [path for path in folder.iterdir() if path.name.startswith(unfinished)]
+    assert not list(folder.glob(".*"))
 
 
 def test_a_dead_worker_and_a_corrupt_association(associations, cluster, run, tmp_path):
@@ -191,7 +192,10 @@ def test_what_fails_in_the_pipeline(associations, cluster, run, tmp_path):
     twin.write_text(json.dumps(content))
     for given, arguments, message in (
         (associations[:1], ["--steps.skyflat_mask.n_sigmas=3"], "n_sigmas"),
-        (associations[:1], [SKIP[1], "--output_file=sky.fits"], "skyflat.fits: not made"),
+        (associations[:1], [SKIP[1], "--steps.skyflat_combine.skip=1"], "skyflat.fits: not made"),
+        (associations[:1], [SKIP[1], "--output_file=sky.fits"], "--output_file is given, but"),
+        (associations[:1], [SKIP[1], "--suffix=sky"], "--suffix is given, but"),
+        (associations[:1], ["--steps.skyflat_mask.output_file=a"], "--steps.skyflat_mask.output_f"),
         ([associations[0], twin], [SKIP[1]], f"the same product as {associations[0]}"),
     ):
         assert run(*given, "--scheduler", cluster, "--", *arguments) == 1
@@ -257,6 +261,50 @@ def test_two_batches_in_one_folder(cluster, run, tmp_path):
     assert run("no_asn.json", "-o", "out", "--scheduler", cluster) == 1
     assert messages(tmp_path / "out") == [f"{tmp_path}/no_asn.json: no such file"]
     assert {path.name for path in (tmp_path / "out").glob(".*")} == others
+
+
+@pytest.fixture
+def run_here(run, monkeypatch):
+    """Run batches without a cluster, in the order of the visits."""
+
+    def work(_, work, visits, __):
+        return [work(visit) if visit.status == "not done" else visit for visit in visits]
+
+    monkeypatch.setattr(batch, "_map", work)
+    monkeypatch.setattr(batch, "_open_client", lambda *_: contextlib.nullcontext())
+    return run
+
+
+def test_results_of_steps_replace_neither_inputs_nor_other_skies(associations, run_here, tmp_path):
+    """They are checked as the product is, although the pipeline runs in another folder."""
+    data = shutil.copytree(associations[0].parent, tmp_path / "data")
+    inputs = sorted(data.iterdir())
+    before = checksums(inputs)
+    step = "--steps.skyflat_mask"
+    masks = (f"{step}.save_results=true", f"{step}.suffix=rateints")
+    assert run_here(data / associations[0].name, "-o", data, *SKIP, *masks) == 1
+    assert "rateints.fits is an input" in messages(data)[0]
+    assert checksums(inputs) == before
+    assert not list(data.glob("*_skyflat.fits"))
+
+
+def test_nothing_to_make(associations, run_here, monkeypatch, tmp_path):
+    """No cluster is started; a later step on a product does not change how it was made."""
+    there = (associations[0], "-o", "out", *SKIP)
+    assert run_here(*there) == 0
+    (product,) = Path("out").glob("*_skyflat.fits")
+    SkyflatQualityStep.call(product, output_file="again.fits", suffix="skyflat")
+    Path("again_skyflat.fits").replace(product)
+    monkeypatch.setattr(batch, "_open_client", lambda *_: pytest.fail())
+    assert run_here(*there) == 0
+    assert statuses(Path("out")) == ["kept"]
+    # Another batch made the product after this one had found it missing.
+    plan = functools.partial(batch._plan, tmp_path / "out", SKIP[1:])
+    visit = plan(True, *_name_visits(associations[:1]))
+    assert visit.status == "not done"
+    visit = batch._make(tmp_path / "out", SKIP[1:], None, functools.partial(plan, False), visit)
+    assert visit.status == "kept"
+    assert_complete(tmp_path / "out", 1)
 
 
 def test_labels(tmp_path):

@@ -1,6 +1,10 @@
 """Faults of headers, shapes and parameters are found before any work, and named in one line."""
 
+import bz2
+import gzip
 import logging
+import lzma
+import sys
 
 import numpy as np
 import pytest
@@ -184,6 +188,26 @@ def test_a_cut_file_is_called_truncated(skyflat, name):
         for read in (open_skyflat, SkyflatQualityStep.call, read_header):
             with pytest.raises(SkyflatError, match=fault):
                 read(skyflat)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_cut_compressed_file_is_called_truncated(skyflat, exposure, compress):
+    """Also if no more than its last bytes are missing: readers take the file for whole."""
+    extension = {gzip: "gz", bz2: "bz2", lzma: "xz"}[sys.modules[compress.__module__]]
+    readers = {
+        exposure: [read_header, SkyflatMaskStep.call],
+        skyflat: [open_skyflat, SkyflatQualityStep.call],
+    }
+    for path, functions in readers.items():
+        content = compress(path.read_bytes())
+        new = path.with_name(f"{path.name}.{extension}")
+        new.write_bytes(content)
+        functions[0](new)
+        for end in (len(content) // 2, -9):
+            new.write_bytes(content[:end])
+            for read in functions:
+                with pytest.raises(SkyflatError, match=f"{new.name}: truncated$"):
+                    read(new)
 
 
 def test_a_lost_extension_is_named(skyflat, exposure):

@@ -43,6 +43,8 @@ USAGE = {
     "simulate visit --subarray SUB80": "invalid choice: 'SUB80'",
     "simulate visit --seed one": "invalid int value: 'one'",
     "simulate visit -- --seed": "unrecognized arguments: --seed",
+    "batch asn.json --steps.flat_field.skip=1": "follow two dashes: -- --steps...",
+    "batch asn.json --steps.flat_field.skip 1": "--steps.flat_field.skip 1 (parameters",
     "query --product cal": "invalid choice: 'cal'",
     "query --programs 1 --all": "argument --all: not allowed with argument --programs",
     "query --before soon": "soon is no date",

@@ -187,7 +187,7 @@ def _batches_here():
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "open_client", open_client)
+        patch.setattr(batch, "_open_client", open_client)
         yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -216,8 +216,11 @@ def run_batch():
     def work_here(_, work, visits, __):
         return [work(visit) if visit.status == "not done" else visit for visit in visits]
 
-    with patch.object(batch, "_map", work_here):
-        (row,) = batch.run_batch(None, ["visit_asn.json"], "out", [FLAT])
+    def no_client(*_):
+        return contextlib.nullcontext()
+
+    with patch.object(batch, "_map", work_here), patch.object(batch, "_open_client", no_client):
+        (row,) = batch.run_batch(["visit_asn.json"], "out", [FLAT])
     assert "Error:" not in row["message"], row["message"]
     return row["message"] if row["status"] == "failed" else None
 

@@ -9,7 +9,7 @@ from helpers import make_skyflat
 from jwst.flatfield import flat_field
 from stdatamodels.jwst import datamodels
 
-from soss_background import SossStarePipeline
+from soss_background import SkyflatSpec2Pipeline, SossStarePipeline
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.extract import trace_fit_step
@@ -54,6 +54,19 @@ def test_a_pipeline_up_to_its_frames(series, tmp_path, monkeypatch):
     monkeypatch.setattr(trace_fit_step, "measure_slices", stop)
     limit = 1.4 * series.stat().st_size + IMAGES * 4 * np.prod(WINDOW.shape)
     assert measure_peak(run) < limit
+
+
+def test_a_step_of_a_pipeline_does_not_copy_its_model(series, tmp_path):
+    """Beside the exposure it holds images, and blocks of integrations."""
+    make_skyflat(window=WINDOW, flat="flat.fits", structure=0).save(tmp_path / "a_skyflat.fits")
+    parameters = {"skyflat": "a_skyflat.fits"}
+    parameters["override_flat"] = series.parent / "time_series_flat.fits"
+    pipeline = SkyflatSpec2Pipeline(steps={"bkg_subtract": parameters})
+    with datamodels.open(series) as cube:
+        planes = [cube.data, cube.err, cube.dq, cube.var_poisson, cube.var_rnoise]
+        peak = measure_peak(pipeline.bkg_subtract.run, cube)
+        assert cube.meta.cal_step.bkg_subtract == "COMPLETE"
+    assert peak < 0.8 * sum(plane.nbytes for plane in planes)
 
 
 def test_a_cube_is_written_as_by_its_model(series, tmp_path):

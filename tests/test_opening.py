@@ -249,7 +249,7 @@ def test_a_flat_for_what_is_flat_fielded(exposures, flat, tmp_path):
     step = SkyflatPipeline.step_defs["flat_field"]()
     header = {"meta.cal_step.flat_field": "COMPLETE", "meta.ref_file.flat.name": "crds://flat.fits"}
     step.override_flat = flat
-    assert step.is_done(header)
+    step.check(header)
     with pytest.raises(SkyflatError, match=r"R_FLAT is 'crds://flat.fits'\), .*other.fits cannot"):
         SkyflatPipeline.call(paths, steps={"flat_field": {"override_flat": "other.fits"}})
 

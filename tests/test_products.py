@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from astropy.io import fits
@@ -11,10 +13,18 @@ from soss_background import SkyflatCombineStep, SkyflatModel, SkyflatPipeline
 from soss_background.datamodels.names import check_path, check_product_name, identify
 from soss_background.detector import SUBSTRIP96
 from soss_background.errors import SkyflatError
-from soss_background.io.products import check_replaceable, find_change, find_siblings
+from soss_background.io.files import note_inputs, protect_inputs
+from soss_background.io.products import (
+    check_replaceable,
+    claim,
+    find_change,
+    find_siblings,
+    move_products,
+)
 
 SKIP = "--steps.flat_field.skip=true"
 PIPELINE = "soss_background.SkyflatPipeline"
+QUALITY = "soss_background.SkyflatQualityStep"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,11 @@ def skyflat(tmp_path_factory):
     sky.year, sky.obs_group, sky.software_version = 2023, 0, "1.0"
     model.meta.observation.observation_number = "001"
     sky.members = [{"name": name, "size": 5} for name in ("a.fits", "b.fits")]
-    sky.runs.append({"command": "strun", "parameters": {"n_sigma": 5.0, "exclude": None}})
+    run = {"command": f"strun {PIPELINE} asn.json", "parameters": {"n_sigma": 5.0, "exclude": None}}
+    # A step that was run on the product later does not change how it was made.
+    later = {"command": f"strun {QUALITY} a_skyflat.fits", "parameters": {"fail_on_qc": False}}
+    sky.runs.append(run)
+    sky.runs.append(later)
     path = tmp_path_factory.mktemp("products") / "a_skyflat.fits"
     model.save(path)
     return path
@@ -94,6 +108,52 @@ def test_a_product_that_is_not_there_or_empty(tmp_path):
     assert find_change(tmp_path / "a.fits", [], {}, "") == "no product yet"
     (tmp_path / "a.fits").touch()
     assert find_change(tmp_path / "a.fits", [], {}, "") == "the product is empty"
+
+
+def test_no_file_moves_if_one_may_not(skyflat, tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    old.mkdir()
+    (old / "a_rate.fits").write_text("an exposure")
+    (new / ".hidden").touch()
+    (new / "table.ecsv").touch()
+    for name, message in (("a_skyflat.fits", "exists with"), ("a_rate.fits", "is an input")):
+        shutil.copy(skyflat, new / name)
+        shutil.copy(skyflat, old / "a_skyflat.fits")
+        edit_file(old / "a_skyflat.fits", set_another_program)
+        before = checksums(sorted(old.iterdir()))
+        with protect_inputs(), pytest.raises(SkyflatError, match=f"{name}.* {message}"):
+            note_inputs(old / "a_rate.fits")
+            move_products(new, old)
+        assert checksums(sorted(old.iterdir())) == before
+        (new / name).unlink()
+    move_products(new, old)
+    assert sorted(path.name for path in new.iterdir()) == [".hidden"]
+    assert (old / "table.ecsv").exists()
+
+
+def set_another_program(model):
+    """Let another program have observed a sky."""
+    model.meta.observation.program_number = "06658"
+
+
+def test_one_process_at_a_time_makes_a_product(tmp_path):
+    busy = []
+
+    def make(_):
+        with claim(tmp_path / "a.fits"):
+            busy.append(1)
+            time.sleep(0.005)
+            assert busy == [1]
+            busy.clear()
+
+    with ThreadPoolExecutor(8) as pool:
+        with claim(tmp_path / "a.fits"):
+            results = pool.map(make, range(16))
+            time.sleep(0.05)
+            assert not busy
+        list(results)
+    assert not list(tmp_path.iterdir())
 
 
 def test_siblings(skyflat, tmp_path):

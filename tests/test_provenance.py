@@ -1,13 +1,21 @@
 """A skyflat tells how it was made, and the command makes it again."""
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from helpers import checksums, make_skyflat, strun
+from stdatamodels.jwst import datamodels
 
-from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
+from soss_background import (
+    SkyflatDenoiseStep,
+    SkyflatModel,
+    SkyflatPipeline,
+    SkyflatQualityStep,
+    SkyflatSpec2Pipeline,
+)
 from soss_background.detector import SUBSTRIP96
 from soss_background.steps.provenance import (
     describe_command,
@@ -41,9 +49,9 @@ def test_what_is_not_the_default_is(pipeline):
     ]
 
 
-def test_saved_parameters_are_not_those_of_one_place(visit, tmp_path):
+def test_saved_parameters_are_not_those_of_one_place(visit, flat, tmp_path):
     """What another folder does with them, changes nothing in the first."""
-    options = ("--steps.flat_field.skip=true", "--steps.skyflat_mask.grow=2")
+    options = (f"--steps.flat_field.override_flat={flat}", "--steps.skyflat_mask.grow=2")
     step = "soss_background.SkyflatPipeline"
     folder = ("--output_dir", tmp_path / "first")
     strun(step, visit, *options, *folder, "--save-parameters=pars.asdf")
@@ -57,7 +65,23 @@ def test_saved_parameters_are_not_those_of_one_place(visit, tmp_path):
     assert pipeline.skyflat_mask.grow == 2
     assert pipeline.input_dir == str(other)
     assert checksums([first]) == before
-    assert (tmp_path / "mine_skyflat.fits").is_file()
+    assert fits.getval(tmp_path / "mine_skyflat.fits", "R_FLAT") == flat
+
+
+def test_saved_parameters_name_the_reference_files():
+    """Also those of jwst's own steps; models by their names."""
+    model = datamodels.FlatModel()
+    model.meta.filename = "flat.fits"
+    parts = {
+        "assign_wcs": {"override_specwcs": "specwcs.asdf"},
+        "bkg_subtract": {"override_flat": model, "override_bkg": Path("bkg.fits")},
+    }
+    SkyflatSpec2Pipeline(steps=parts).export_config("pars.asdf")
+    again = SkyflatSpec2Pipeline.from_config_file("pars.asdf")
+    assert again.assign_wcs.override_specwcs == "specwcs.asdf"
+    assert again.bkg_subtract.override_flat == "flat.fits"
+    assert again.bkg_subtract.override_bkg == "bkg.fits"
+    assert again.bkg_subtract.override_pastasoss is None
 
 
 def test_lines_for_a_shell(pipeline):

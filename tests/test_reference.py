@@ -568,7 +568,10 @@ def test_command_line(library, tmp_path):
         (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
         (["-o", "{skyflat}"], "is an input"),
         (["-o", "bkg.fits", "--max-residual", "5"], "max_residual is 5.0, not a fraction"),
-        (["-o", "bkg.fits", "--subarray", "FULL"], "its SUBSTRIP256 has not the pixels of FULL"),
+        (
+            ["-o", "bkg.fits", "--subarray", "FULL"],
+            "has not the pixels of FULL: give one of FULL, or --subarray SUBSTRIP256",
+        ),
     ],
 )
 def test_command_line_faults(library, capsys, options, message, tmp_path):
@@ -580,6 +583,16 @@ def test_command_line_faults(library, capsys, options, message, tmp_path):
     assert message in capsys.readouterr().err
     assert checksums([skyflat]) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_skyflats_of_substrip96(tmp_path, capsys):
+    """The message names the option that works."""
+    make_skyflat(window=SUBSTRIP96).save(tmp_path / "s_skyflat.fits")
+    arguments = ("reference", "s_skyflat.fits", "-o", "bkg.fits")
+    assert main(arguments) == 1
+    message = "give one of FULL or SUBSTRIP256, or --subarray SUBSTRIP96, a library for exposures"
+    assert message in capsys.readouterr().err
+    assert main((*arguments, "--subarray", "SUBSTRIP96")) == 0
 
 
 @pytest.mark.parametrize("options", [["--max-templates", "0", "-o", "a.fits"], ["-o", "a.asdf"]])

@@ -262,31 +262,53 @@ def test_full_disk_in_the_middle_of_the_work(tmp_path, monkeypatch):
     [
         ("taken", "taken: not a folder"),
         ("taken/below", "taken: not a folder"),
-        ("locked", "locked: cannot be written to"),
-        ("locked/below", "locked: cannot be written to"),
+        ("locked", "locked: cannot be written .Permission denied"),
+        ("locked/below", "locked: cannot be written .Permission denied"),
         ("x" * 300, "cannot be written .File name too long"),
     ],
 )
-@pytest.mark.parametrize("kind", ["step", "simulate", "asn", "report"])
+@pytest.mark.parametrize(
+    "kind", ["strun", "call", "simulate", "asn", "report", "characterize", "download"]
+)
 def test_impossible_output_folders(kind, place, fault, skyflat, tmp_path, monkeypatch, capsys):
     (tmp_path / "taken").touch()
     (tmp_path / "locked").mkdir()
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda p, mode: access(p, mode) and "locked" not in str(p))
-    if kind == "step":
-        monkeypatch.setattr(SkyflatQualityStep, "process", lambda *_: pytest.fail())
+    system_open = os.open
+
+    def refuse(path, flags, *mode, **folder):
+        if "locked" in str(path) and flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return system_open(path, flags, *mode, **folder)
+
+    monkeypatch.setattr(os, "open", refuse)  # root may write to a read-only folder
+    monkeypatch.setattr(SkyflatQualityStep, "process", lambda *_: pytest.fail())
+    if kind == "strun":
         with pytest.raises(SkyflatError, match=fault):
             strun("soss_background.SkyflatQualityStep", skyflat, f"--output_dir={place}")
+    elif kind == "call":
+        with pytest.raises(SkyflatError, match=fault):
+            SkyflatQualityStep.call(skyflat, output_dir=place)
     else:
         command = {
             "simulate": ["simulate", place],
             "asn": ["asn", str(skyflat), "-o", place],
             "report": ["report", str(skyflat), "-o", f"{place}/report.html"],
+            "characterize": ["characterize", str(skyflat), "-o", place],
+            "download": ["download", str(skyflat), "-o", place],
         }
         assert main(command[kind]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert fault.partition(" .")[0] in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "locked", "taken"]
+
+
+@pytest.mark.parametrize("step", ["skyflat_quality", "skyflat_mask", "skyflat", "soss_stare"])
+def test_an_impossible_folder_of_output_file(step, skyflat, tmp_path, caplog):
+    """stpipe creates it when it reads the parameters."""
+    (tmp_path / "taken").touch()
+    with pytest.raises(SkyflatError, match="taken.*: cannot be written"):
+        strun(step, skyflat, "--output_file=taken/below/a.fits")
+    assert [each.levelname for each in caplog.records].count("ERROR") == 1
 
 
 def test_a_missing_output_folder_is_created(skyflat, tmp_path):

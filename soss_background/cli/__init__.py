@@ -37,10 +37,14 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     parser = _create_parser()
-    options = parser.parse_args(arguments[:end])
-    options.arguments = arguments[end + 1 :]
-    if options.arguments and options.run is not batch.run:
-        parser.error(f"unrecognized arguments: {' '.join(options.arguments)}")
+    options, unknown = parser.parse_known_args(arguments[:end])
+    options.arguments, hint = arguments[end + 1 :], ""
+    if options.run is batch.run:
+        hint = " (parameters of the pipeline follow two dashes: -- --steps...)"
+    else:
+        unknown += options.arguments
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         with stop_in_one_line(_report):
             return _run(options) or 0
@@ -58,7 +62,7 @@ def _report(line):
 
 def _run(options):
     """Run a subcommand unless its output is among the files that it reads."""
-    from soss_background.io.files import check_output, note_inputs, protect_inputs
+    from soss_background.io.files import check_folder, check_output, note_inputs, protect_inputs
 
     given = dict(vars(options))
     outputs = [given.pop(name, None) for name in ("output", "plot")]
@@ -66,6 +70,8 @@ def _run(options):
         note_inputs(list(given.values()))
         for path in filter(None, outputs):
             check_output(path)
+        if folder := given.get("output_dir"):
+            check_folder(folder)
         return options.run(options)
 
 

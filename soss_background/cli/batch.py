@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from soss_background.cli.console import print_table
-from soss_background.cli.options import add_output_dir, import_extra, positive_integer
+from soss_background.cli.options import add_output_dir, given, import_extra, positive_integer
 
 
 def add_parser(commands):
@@ -35,11 +35,10 @@ def add_parser(commands):
 
 def run(options):
     """Run the pipeline on many associations; print and write a table of the results."""
-    from soss_background.io.files import check_folder, save_whole
+    from soss_background.io.files import save_whole
 
     batch = import_extra("batch", "batch")
     folder = options.output_dir
-    check_folder(folder)
     # A job that a user or a queue ends still writes its table.
     stop, signals = threading.Event(), []
 
@@ -49,11 +48,10 @@ def run(options):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    settings = {"overwrite": options.overwrite, "stop": stop}
-    with batch.open_client(options.scheduler, options.workers) as client:
-        table = batch.run_batch(client, options.associations, folder, options.arguments, **settings)
-        print_table(table)
-        save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")
+    settings = given(options, "scheduler", "workers", "overwrite") | {"stop": stop}
+    table = batch.run_batch(options.associations, folder, options.arguments, **settings)
+    print_table(table)
+    save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{summary}; see {folder / 'batch.ecsv'}")

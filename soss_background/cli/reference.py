@@ -72,16 +72,26 @@ def _add_selection(parser):
 def _add_keywords(parser):
     """Add the options for keywords of the header."""
     parser.add_argument(
-        "--useafter", metavar="DATE", help="USEAFTER (default: before the first SOSS exposure)"
+        "--useafter",
+        metavar="DATE",
+        help="date from which CRDS selects the file, in the keyword USEAFTER (default: before the "
+        "first SOSS exposure)",
     )
-    parser.add_argument("--author", metavar="NAME", help="AUTHOR (default: that of the skyflats)")
+    parser.add_argument(
+        "--author",
+        metavar="NAME",
+        help="who made the file, in the keyword AUTHOR (default: the authors of the skyflats)",
+    )
     parser.add_argument(
         "--pedigree",
         metavar="TEXT",
-        help="PEDIGREE (default: INFLIGHT with the first and the last day of the exposures)",
+        help="origin of the data, in the keyword PEDIGREE (default: INFLIGHT with the first and "
+        "the last day of the exposures)",
     )
     parser.add_argument(
-        "--description", metavar="TEXT", help="DESCRIP (default: number of skies and subarray)"
+        "--description",
+        metavar="TEXT",
+        help="what the file is, in the keyword DESCRIP (default: number of skies and subarray)",
     )
 
 

@@ -53,7 +53,7 @@ class SkyflatCombineStep(SkyflatStep):
     bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
-    author = string(default='soss_background')  # Author of the product
+    author = string(default='soss_background')  # Who made the product, in its keyword AUTHOR
     suffix = string(default='skyflatcombine')  # Default suffix for output files
     """  # noqa: E501
 
@@ -93,7 +93,8 @@ class SkyflatCombineStep(SkyflatStep):
         for name in map(name_item, self.exclude or []):
             if root_name(name) not in roots:
                 raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
-        self._read_bad_pixels(header_window(headers[0]))
+        for window in {header_window(read_headers(library)[0]) for library in libraries}:
+            self._read_bad_pixels(window)
 
     def _read_bad_pixels(self, window):
         """Return True for the pixels to leave out of all exposures, None without such a list."""

@@ -1,7 +1,11 @@
 """Checks of headers and of the planes of files, before any work is done."""
 
+import bz2
+import gzip
+import lzma
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,6 +132,11 @@ _SKYFLAT = {"BKG": "bkg", "ERR": "err", "DQ": "dq", "BKGDN": "bkgdn"}
 _OF_SKYFLAT = {"SCI": "images", "MASKS": "masks"}
 
 
+# Functions that open compressed files, by the first bytes of these, and bytes to read at a time.
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_BLOCK = 2**20
+
+
 def find_bad_value(header):
     """Return the first fault among the values of flattened metadata as a string, or None."""
     for key, rule in _VALUES.items():
@@ -139,19 +148,33 @@ def find_bad_value(header):
 
 def check_file(path):
     """Raise SkyflatError if a FITS file is truncated, or its planes do not fit each other."""
-    with Path(path).open("rb") as file:
-        if file.read(6) != b"SIMPLE":
-            return
+    start, size = _measure_file(path)
+    if start != b"SIMPLE":
+        return
     with ignore_file_warnings(), fits.open(path) as hdus:
-        _check_whole(hdus, path)
+        _check_whole(hdus, path, size)
         _check_references(hdus, path)
         shapes = {hdu.name: hdu.shape if hdu.is_image else None for hdu in hdus}
         _check_planes({name: shape for name, shape in shapes.items() if shape != ()}, path)
 
 
-def _check_whole(hdus, path):
+def _measure_file(path):
+    """Return the first six bytes and the size of a file, both of the decompressed file."""
+    with Path(path).open("rb") as file:
+        start = file.read(6)
+    open_file = next((each for magic, each in _COMPRESSED.items() if start.startswith(magic)), None)
+    if open_file is None:
+        return start, Path(path).stat().st_size
+    try:
+        with open_file(path) as file:
+            start = file.read(6)
+            return start, len(start) + sum(map(len, iter(partial(file.read, _BLOCK), b"")))
+    except EOFError as err:
+        raise SkyflatError(f"{path}: truncated") from err
+
+
+def _check_whole(hdus, path, size):
     """Raise unless a file ends where its last extension ends."""
-    size = Path(path).stat().st_size
     for number, hdu in enumerate(hdus):
         info = hdu.fileinfo()
         # The size of a compressed image is that of its pixels, not of its data in the file.

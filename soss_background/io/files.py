@@ -107,8 +107,11 @@ def check_folder(folder):
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not nearest.is_dir():
             raise SkyflatError(f"{nearest}: not a folder")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise SkyflatError(f"{nearest}: cannot be written to")
+    with (
+        explain_write_fault(nearest),
+        tempfile.NamedTemporaryFile(dir=nearest, prefix=scratch_prefix()),
+    ):  # the system may refuse what permissions allow
+        pass
     if nearest == folder:
         with contextlib.suppress(OSError):  # a folder of other users
             sweep(folder)

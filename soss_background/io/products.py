@@ -1,13 +1,20 @@
 """Skyflats that exist already: which may be replaced, and which are up to date."""
 
+import contextlib
+import fcntl
+import os
+
 from soss_background.datamodels.names import describe_identity, identify, show
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.files import ignore_file_warnings
+from soss_background.io.files import check_output, ignore_file_warnings
 from soss_background.io.opening import read_metadata
 from soss_background.io.skyflats import open_skyflat
 
-__all__ = ["check_replaceable", "find_change", "find_siblings"]
+__all__ = ["check_replaceable", "claim", "find_change", "find_siblings", "move_products"]
+
+# Pipeline whose runs make products.
+_PIPELINE = "soss_background.SkyflatPipeline"
 
 # Number of names that a reason lists.
 _LISTED = 3
@@ -38,6 +45,42 @@ def _read_identity(path):
     return identify(header) if header.get("meta.model_type") == SkyflatModel.__name__ else None
 
 
+def move_products(source, target):
+    """Move the files of a folder, hidden ones excepted; raise before if one may not be replaced."""
+    moves = {path: target / path.name for path in source.glob("[!.]*")}
+    for path, new in moves.items():
+        check_output(new)
+        if identity := _read_identity(path):
+            check_replaceable(new, identity)
+    for path, new in moves.items():
+        path.replace(new)
+
+
+@contextlib.contextmanager
+def claim(path):
+    """Wait while another process makes a file, then have others wait until the context ends."""
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        with lock.open("w") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_same(file, lock):
+                continue  # the other process has removed the file that it had locked
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_same(file, path):
+    """Return whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def find_change(path, members, parameters, version):
     """Return why a skyflat must be created anew, from what it records; "" if it is up to date."""
     if not path.is_file() or not path.stat().st_size:
@@ -52,10 +95,16 @@ def find_change(path, members, parameters, version):
     )
     if changed := _list_changes(found, expected):
         return f"other exposures ({changed})"
-    run = (recorded.get("runs") or [{}])[-1]
-    if changed := _list_changes(run.get("parameters", {}), parameters):
+    if changed := _list_changes(_find_run(recorded).get("parameters", {}), parameters):
         return f"other parameters ({changed})"
     return ""
+
+
+def _find_run(recorded):
+    """Return the last run of the pipeline that a skyflat records; single steps may follow it."""
+    runs = recorded.get("runs", [])
+    found = [run for run in runs if run["command"].startswith(f"strun {_PIPELINE} ")]
+    return found[-1] if found else {}
 
 
 def _list_changes(old, new):

@@ -52,6 +52,7 @@ def find_files(patterns, list_folder=_list_skyflats):
 def open_skyflat(skyflat):
     """Open a skyflat file or model; the caller closes the result, and a given model stays open."""
     if isinstance(skyflat, SkyflatModel):
+        check_model(skyflat, skyflat.meta.filename or "skyflat")
         return SkyflatModel(skyflat)
     with explain_fault(skyflat):
         if find_kind(skyflat) is not SkyflatModel:

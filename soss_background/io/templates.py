@@ -7,6 +7,7 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
 
 from soss_background.datamodels.skyflat import SkyflatModel
+from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_file, check_model
 from soss_background.io.files import explain_fault
@@ -85,6 +86,7 @@ def _find_kind(path):
 def _read_model(model, window, name):
     """Return the templates of an open skyflat or BKG reference."""
     if isinstance(model, SkyflatModel):
+        check_model(model, name)
         return [from_skyflat(model, window, name)]
     if isinstance(model, datamodels.SossBkgModel):
         return _from_reference(model, window, name)
@@ -92,8 +94,7 @@ def _read_model(model, window, name):
 
 
 def from_skyflat(skyflat, window, name):
-    """Return the template of a skyflat for a window, denoised if the skyflat is."""
-    check_model(skyflat, name)
+    """Return the template of a checked skyflat for a window, denoised if the skyflat is."""
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
     noise = skyflat.err * denoised_noise(skyflat) if denoised else skyflat.err
@@ -145,14 +146,15 @@ def _cut_flat(reference, window, name):
 def cut_planes(model, planes, window, name):
     """Return views of a file's planes, cut to a window; raise if the file lacks its pixels."""
     place = find_place(model, planes[0].shape[-2:], name)
-    row, column = window.y0 - place.y0, window.x0 - place.x0
-    inside = np.s_[..., max(row, 0) : row + window.ny, max(column, 0) : column + window.nx]
     if len({plane.shape for plane in planes}) > 1:
         raise SkyflatError(f"{name}: its planes are not of one shape")
-    parts = [plane[inside] for plane in planes]
-    if min(row, column) < 0 or parts[0].shape[-2:] != window.shape:
-        raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
-    return parts
+    if not place.covers(window):
+        others = " or ".join(each.name for each in SUBARRAYS.values() if each.covers(window))
+        raise SkyflatError(
+            f"{name}: its {place.name} has not the pixels of {window.name}: give one of {others}"
+        )
+    row, column = window.y0 - place.y0, window.x0 - place.x0
+    return [plane[..., row : row + window.ny, column : column + window.nx] for plane in planes]
 
 
 def _clean(name, sky, noise, dq, flat_fielded):

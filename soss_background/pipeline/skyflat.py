@@ -85,8 +85,9 @@ class SkyflatPipeline(SkyflatPipelineBase):
         self.skyflat_quality.read_ranges()
         self.skyflat_combine.check(libraries)
         headers = [header for library in libraries for header in read_headers(library)]
-        done = [self.flat_field.is_done(header) for header in headers]
-        if not all(done):
+        for header in headers:
+            self.flat_field.check(header)
+        if any(header.get("meta.cal_step.flat_field") != "COMPLETE" for header in headers):
             self.prefetch(libraries[0])
         results = [self._make_skyflat(library) for library in libraries]
         return results[0] if len(results) == 1 else ModelContainer(results)

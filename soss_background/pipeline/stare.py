@@ -124,7 +124,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         (science,) = members["science"]
         if not step.skip:
             step.check(science, members["background"])
-        self.flat_field.is_done(header_of(science))
+        self.flat_field.check(header_of(science))
         self.check_outputs(name_item(science))
 
         def keep(subtraction):

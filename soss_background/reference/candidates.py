@@ -17,6 +17,7 @@ from soss_background.io.exposures import REQUIRED, find_fault, root_name
 from soss_background.io.skyflats import (
     describe_skyflat,
     find_files,
+    find_place,
     name_skyflat,
     open_skyflat,
     used_exposures,
@@ -118,7 +119,7 @@ class Candidates:
             )
             if fault:
                 raise SkyflatError(f"{name}: {fault}")
-            template = from_skyflat(skyflat, self._window, name)
+            template = self._read_template(skyflat, name)
             flat = self._flat_of(skyflat, name)
             # Skies are compared without the flat.
             fielded = template.flat_fielded or not self._given_flat
@@ -135,6 +136,17 @@ class Candidates:
                 flat=flat,
                 binned=bin_sky(template.sky / divisor, science, self._window.x0),
             )
+
+    def _read_template(self, skyflat, name):
+        """Return the template of a skyflat; raise if the skyflat lacks pixels of the library."""
+        place = find_place(skyflat, skyflat.bkg.shape, name)
+        try:
+            return from_skyflat(skyflat, self._window, name)
+        except SkyflatError as err:
+            if place.covers(self._window):
+                raise
+            hint = f"or --subarray {place.name}, a library for exposures of that subarray"
+            raise SkyflatError(f"{err}, {hint}") from err
 
     def _flat_of(self, skyflat, name):
         """Return the flat to multiply a skyflat by, None if it is not flat-fielded."""

@@ -15,11 +15,10 @@ from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.datamodels import ModelContainer, ModelLibrary
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst import datamodels
-from stpipe.exceptions import ValidationError
 
 from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.errors import SkyflatError, one_line
+from soss_background.errors import SkyflatError
 from soss_background.io.associations import first_exposure, is_association, read_association
 from soss_background.io.checks import check_model
 from soss_background.io.cubes import write_cube
@@ -43,10 +42,16 @@ from soss_background.io.files import (
 from soss_background.io.products import check_replaceable
 from soss_background.io.signals import stop_in_one_line
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
-from soss_background.steps.parameters import check_named, name_item
+from soss_background.steps.parameters import (
+    check_named,
+    explain_parameters,
+    name_item,
+    name_paths,
+    settle_parameters,
+)
 from soss_background.steps.provenance import (
+    complete_parameters,
     describe_command,
-    forget_places,
     list_parameters,
     name_inputs,
     wrap_command,
@@ -64,6 +69,15 @@ log = logging.getLogger(__name__)
 
 class SkyflatMixin:
     """Behaviour of the package's steps and pipelines that differs from those of jwst."""
+
+    def __init__(self, *args, **parameters):
+        with explain_parameters(type(self)):
+            super().__init__(*args, **name_paths(parameters))
+
+    def __setattr__(self, name, value):
+        """Set an attribute; parameters are strings instead of paths, as stpipe expects."""
+        is_path = isinstance(value, Path) and not name.startswith("_")
+        super().__setattr__(name, str(value) if is_path else value)
 
     @staticmethod
     def get_stpipe_loggers():
@@ -103,11 +117,12 @@ class SkyflatMixin:
     def from_config_section(cls, config, parent=None, **kwargs):
         """Create a step; log parameters that its spec refuses in one line, without the help."""
         try:
-            return super().from_config_section(config, parent=parent, **kwargs)
-        except ValidationError as err:
-            fault = f"{cls.__name__}: {one_line(err)}"
-            log.error("%s", fault)  # noqa: TRY400 - a traceback would hide the line
-            raise SkyflatError(fault) from err
+            with explain_parameters(cls):
+                return super().from_config_section(name_paths(config), parent=parent, **kwargs)
+        except SkyflatError as err:
+            if parent is None:
+                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
+            raise
 
     def get_pars(self, *args, **kwargs):
         """Return the parameters, models and paths by name, which can be saved."""
@@ -118,32 +133,35 @@ class SkyflatMixin:
         }
 
     def export_config(self, filename, include_metadata=False):
-        """Save the parameters, except the places of inputs and products, for other runs."""
+        """Save parameters and reference files, without the places of other files."""
 
         def save(path):
             super(SkyflatMixin, self).export_config(path, include_metadata)
-            forget_places(path)
+            complete_parameters(path, self)
 
         save_whole(save, Path(filename))
 
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
-        is_outermost = not isinstance(self.parent, SkyflatMixin)
-        if is_outermost:
-            # Before jwst's own steps change what they were given.
-            self._run = self._describe_run(name_inputs(args))
         limits = limit_resources() if self.parent is None else nullcontext()
         try:
             with protect_inputs(), stop_in_one_line(log.error), limits:
-                if is_outermost:
-                    _check_numbers(self.get_pars())
-                    check_named(self)
-                    self._check_places(args)
+                if not isinstance(self.parent, SkyflatMixin):
+                    self._prepare(args)
                 return super().run(*args)
         except SkyflatError as err:
             if not isinstance(self.parent, SkyflatPipelineBase):
                 log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
             raise
+
+    def _prepare(self, args):
+        """Describe the run; raise if parameters are not valid or products cannot be written."""
+        settle_parameters(self)
+        # Before jwst's own steps change what they were given.
+        self._run = self._describe_run(name_inputs(args))
+        _check_numbers(self.get_pars())
+        check_named(self)
+        self._check_places(args)
 
     def _check_places(self, args):
         """Record the files that the user names; raise unless products can be written."""
@@ -224,19 +242,18 @@ class SkyflatMixin:
 
     def load_as_level2_asn(self, obj):
         """Load an association; other files, wildcards and folders get a product per exposure."""
+        if isinstance(obj, datamodels.JwstDataModel):
+            # By its name: members of jwst's associations hold copies of the models.
+            association = _associate([self.output_file or obj.meta.filename or "model"])
+            association["products"][0]["members"][0]["expname"] = obj
+            return association
         if not isinstance(obj, str | Path):
             return super().load_as_level2_asn(obj)
         paths = find_exposures([self.make_input_path(str(obj))])
         if is_association(paths[0]):
             read_association(paths[0])
             return super().load_as_level2_asn(str(paths[0]))
-        return asn_from_list(
-            [(str(path), "science") for path in paths],
-            product_name_func=lambda item, _: f"{root_name(item[0])}.fits",
-            rule=DMSLevel2bBase,
-            with_exptype=True,
-            meta={"asn_pool": "singleton"},
-        )
+        return _associate(paths)
 
     def scratch(self):
         """
@@ -305,6 +322,17 @@ class SkyflatMixin:
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
         return paths
+
+
+def _associate(paths):
+    """Return a level-2 association with a product for each exposure."""
+    return asn_from_list(
+        [(str(path), "science") for path in paths],
+        product_name_func=lambda item, _: f"{root_name(item[0])}.fits",
+        rule=DMSLevel2bBase,
+        with_exptype=True,
+        meta={"asn_pool": "singleton"},
+    )
 
 
 def _product_path(step, name, suffix=None, output_file=None, **components):

@@ -49,12 +49,9 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
             raise no_reference_error(reference_file_type, "CRDS cannot be reached")
         return super().get_reference_file(input_file, reference_file_type)
 
-    def is_done(self, header):
-        """Return whether an exposure is flat-fielded; raise if the user names another flat."""
-        if header.get("meta.cal_step.flat_field") != "COMPLETE":
-            return False
+    def check(self, header):
+        """Raise if the user names a flat, and an exposure is divided by another one."""
         check_flat(header, self.get_ref_override("flat"))
-        return True
 
     def process(self, input_data):
         """Flat-field an exposure; a cube in blocks, since jwst's step holds copies of planes."""

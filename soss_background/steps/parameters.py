@@ -1,15 +1,30 @@
-"""Parameters that name what a run applies: files, exposures, data models."""
+"""Parameters: their types, and those that name what a run applies: files, exposures, models."""
 
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
-from jwst.stpipe import Pipeline
+from configobj import Section
+from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst.datamodels import JwstDataModel
+from stpipe import config_parser
+from stpipe.exceptions import ValidationError
 
-from soss_background.errors import SkyflatError
+from soss_background.datamodels.names import show
+from soss_background.errors import SkyflatError, one_line
+from soss_background.io.files import explain_write_fault
 from soss_background.io.skyflats import find_files
 
-__all__ = ["ListParameter", "check_flat", "check_named", "name_item"]
+__all__ = [
+    "ListParameter",
+    "check_flat",
+    "check_named",
+    "explain_parameters",
+    "find_overrides",
+    "name_item",
+    "name_paths",
+    "settle_parameters",
+]
 
 # Single values, although Python can iterate them.
 _SINGLE = (str, Path, JwstDataModel)
@@ -27,10 +42,65 @@ class ListParameter:
         return self if step is None else step.__dict__.get(self._name)
 
     def __set__(self, step, value):
-        """Set the list of a step."""
-        if isinstance(value, _SINGLE):
-            value = [value]
-        step.__dict__[self._name] = list(value) if isinstance(value, Iterable) else value
+        """Set the list of a step; raise SkyflatError unless its items can be found by name."""
+        if value is not None:
+            is_list = isinstance(value, Iterable) and not isinstance(value, _SINGLE)
+            value = list(value) if is_list else [value]
+            _check_names({self._name: value})
+        step.__dict__[self._name] = value
+
+
+def _check_names(values):
+    """Raise unless values, or the items of their lists, are names, paths or models."""
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, _SINGLE):
+                raise SkyflatError(f"{name} is {show(value)}, not a file name, path or model")
+
+
+@contextmanager
+def explain_parameters(kind):
+    """Raise SkyflatError in one line if the spec of a class of steps refuses a parameter."""
+    try:
+        yield
+    except ValidationError as err:
+        raise SkyflatError(f"{kind.__name__}: {one_line(err)}") from err
+    except OSError as err:
+        with explain_write_fault(err.filename or ""):  # stpipe creates the folder of `output_file`
+            raise
+
+
+def name_paths(parameters):
+    """Replace paths among parameters, also those of sub-steps, by strings, as stpipe expects."""
+    for name, value in parameters.items():
+        if isinstance(value, Section):
+            name_paths(value)
+        elif isinstance(value, dict):
+            parameters[name] = name_paths(dict(value))
+        elif isinstance(value, Path):
+            parameters[name] = str(value)
+    return parameters
+
+
+def settle_parameters(step):
+    """Convert the parameters of a step and its sub-steps to their types; None is the default."""
+    with explain_parameters(type(step)):
+        defaults = config_parser.config_from_dict({}, config_parser.get_merged_spec_file(step))
+        values = Step.get_pars(step)
+    for name, value in values.items():
+        setattr(step, name, defaults[name] if value is None else value)
+    _check_names(find_overrides(step))
+    for name in getattr(step, "step_defs", ()):
+        part = getattr(step, name)
+        if hasattr(part, "named_files"):  # not one of jwst's own
+            settle_parameters(part)
+
+
+def find_overrides(step):
+    """Return the reference files and models that the user names for a step, by parameter."""
+    kinds = () if isinstance(step, Pipeline) else step.reference_file_types
+    found = {f"override_{kind}": getattr(step, f"override_{kind}", None) for kind in kinds}
+    return {name: value for name, value in found.items() if value}
 
 
 def name_item(item):
@@ -42,6 +112,8 @@ def name_item(item):
 
 def check_flat(header, flat):
     """Raise if a flat that the user names is not that of a flat-fielded exposure."""
+    if header.get("meta.cal_step.flat_field") != "COMPLETE":
+        return
     own = header.get("meta.ref_file.flat.name") or ""
     if flat and flat != "N/A" and Path(name_item(flat)).name != Path(own).name:
         raise SkyflatError(

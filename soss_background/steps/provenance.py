@@ -8,11 +8,11 @@ from pathlib import Path
 import asdf
 from stpipe import config_parser
 
-from soss_background.steps.parameters import name_item
+from soss_background.steps.parameters import find_overrides, name_item
 
 __all__ = [
+    "complete_parameters",
     "describe_command",
-    "forget_places",
     "list_parameters",
     "name_inputs",
     "name_log_files",
@@ -63,14 +63,19 @@ def list_parameters(step, prefix="", *, default=False):
     return found
 
 
-def forget_places(path):
-    """Remove the places of inputs and products from a file of parameters."""
+def complete_parameters(path, step):
+    """Add the reference files to a file of parameters, without the places of other files."""
     with asdf.open(path, mode="rw") as file:
-        steps = [file.tree]
-        for step in steps:
-            step["parameters"] |= dict.fromkeys(_PLACES)
-            steps += step.get("steps", [])
+        _complete(file.tree, step)
         file.update()
+
+
+def _complete(tree, step):
+    """Add the reference files of a step and its sub-steps to their parameters."""
+    overrides = {name: name_item(value) for name, value in find_overrides(step).items()}
+    tree["parameters"] |= dict.fromkeys(_PLACES) | overrides
+    for part in tree.get("steps", []):
+        _complete(part, getattr(step, part["name"]))
 
 
 def wrap_command(command):
