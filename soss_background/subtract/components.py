@@ -79,6 +79,11 @@ def find_components(prior, shift, level, core, wings):
         Flux of the bright sources that have wings, DN/s.
     wings : `~soss_background.subtract.wings.Wings`
         Profile of the wings so far.
+
+    Returns
+    -------
+    components : `Components`
+        The components.
     """
     skies, skies_rms = _sky_images(prior, shift, level)
     parts = wings.images(core)

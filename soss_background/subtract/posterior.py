@@ -114,6 +114,11 @@ def find_posterior(components, cells, model, stripes, faint):
         Stripes so far.
     faint : list of `~soss_background.subtract.light.FaintLight`
         Statistics of the faint light so far on each side of the edge; empty to ignore it.
+
+    Returns
+    -------
+    posterior : `Posterior`
+        The posterior.
     """
     design = take(components.images, cells.clear).T
     fixed = take(components.wings, cells.clear)

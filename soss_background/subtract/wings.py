@@ -38,11 +38,11 @@ _OUTER = -2.0
 # Largest change of the logarithm in an iteration.
 _LARGEST_CHANGE = 1.0
 
-# Cells beyond the image: rows, and columns where the flux of the outermost columns continues.
-_MARGIN, _END = (96, 48), 3
+# Cells beyond the first and last column, where the mean of so many outermost columns continues.
+_MARGIN, _END = 48, 3
 
-# Largest distance along columns of the image, cells.
-_REACH = 200
+# Largest distance along rows and columns of the image, cells.
+_REACH = (96, 200)
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,30 @@ class Wings:
 
     def images(self, core):
         """
-        Return the flux that each node adds to the wings, DN/s, shape (n, my, mx).
+        Compute the flux that each node adds to the wings.
 
-        Their sum are the wings; each is the change of the wings with the logarithm at its node.
+        Parameters
+        ----------
+        core : ndarray of float, shape (my, mx)
+            Flux of the sources in cells, DN/s.
+
+        Returns
+        -------
+        images : ndarray of float32, shape (n, my, mx)
+            Flux, DN/s. The sum are the wings; each image is the change of the wings with the
+            logarithm at its node.
         """
-        hats, distance = _node_weights()
+        hats, distance = _node_weights(core.shape)
         outside = np.maximum(distance - np.log(_NODES[-1]), 0)
         last = (self.logarithm[-1] - self.logarithm[-2]) / np.log(_NODES[-1] / _NODES[-2])
-        exponent = np.tensordot(self.logarithm, hats, 1) + min(last, _OUTER) * outside
-        padded = _extend(core)
-        rows, columns = (slice(margin, -margin) for margin in _MARGIN)
-        kernels = np.exp(exponent) * hats
+        profile = np.exp(np.tensordot(self.logarithm, hats, 1) + min(last, _OUTER) * outside)
+        padded = _extend(core.astype(np.float32))
+        kernels = (profile * hat for hat in hats)
         return np.array(
-            [fftconvolve(padded, kernel, mode="same")[rows, columns] for kernel in kernels]
+            [
+                fftconvolve(padded, kernel.astype(np.float32), mode="same")[:, _MARGIN:-_MARGIN]
+                for kernel in kernels
+            ]
         )
 
     def prior(self):
@@ -112,17 +123,20 @@ def _student_precision(value, sigma):
     return sigma**-2 / (1 + 0.5 * (value / sigma) ** 2)
 
 
-def _node_weights():
+def _node_weights(shape):
     """Return the weight of each node at each cell of a kernel, and ln of the cells' distances."""
-    rows = np.arange(-_MARGIN[0], _MARGIN[0] + 1)[:, np.newaxis] * CELL[0]
-    columns = np.arange(-_REACH, _REACH + 1) * CELL[1]
-    distance = np.log(np.maximum(np.hypot(rows, columns), max(CELL)))
+    lengths = (shape[0], shape[1] + _MARGIN)
+    reach = [min(length - 1, limit) for length, limit in zip(lengths, _REACH, strict=True)]
+    rows, columns = (
+        size * np.arange(-cells, cells + 1) for size, cells in zip(CELL, reach, strict=True)
+    )
+    distance = np.log(np.maximum(np.hypot(rows[:, np.newaxis], columns), max(CELL)))
     nodes = np.log(_NODES)
     return np.array([np.interp(distance, nodes, hat) for hat in np.eye(len(nodes))]), distance
 
 
 def _extend(core):
-    """Pad an image with dark rows, and columns of the mean of its outermost columns."""
+    """Pad an image with columns of the mean of its outermost columns."""
     ends = [core[:, part].mean(axis=1, keepdims=True) for part in (np.s_[:_END], np.s_[-_END:])]
-    first, last = (np.repeat(end, _MARGIN[1], axis=1) for end in ends)
-    return np.pad(np.hstack([first, core, last]), ((_MARGIN[0], _MARGIN[0]), (0, 0)))
+    first, last = (np.repeat(end, _MARGIN, axis=1) for end in ends)
+    return np.hstack([first, core, last])
