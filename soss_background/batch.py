@@ -26,7 +26,12 @@ from tqdm import tqdm
 from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.exposures import describe_members, describe_products, open_libraries
-from soss_background.io.files import protect_inputs, scratch_prefix, sweep
+from soss_background.io.files import (
+    explain_write_fault,
+    protect_inputs,
+    scratch_prefix,
+    sweep,
+)
 from soss_background.io.products import (
     check_replaceable,
     claim,
@@ -179,9 +184,10 @@ def run_batch(
         If the scheduler does not answer.
     """
     output_dir = Path(output_dir).absolute()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    # Remove what killed batches have left; others may be at work, also on other machines.
-    sweep(output_dir, "batch")
+    with explain_write_fault(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        # Remove what killed batches have left; others may be at work, also on other machines.
+        sweep(output_dir, "batch")
     stop, here = stop or threading.Event(), Path.cwd()
     visits = _name_visits(dict.fromkeys(Path(path).absolute() for path in associations))
     plan = functools.partial(_plan, output_dir, tuple(arguments), overwrite)

@@ -4,7 +4,7 @@ In the DMS orientation used throughout, the detector is read out along columns, 
 noise makes vertical stripes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "AMPLIFIER_ROWS",
@@ -19,6 +19,7 @@ __all__ = [
     "SUBARRAYS",
     "SUBSTRIP96",
     "SUBSTRIP256",
+    "SUPERSTRIPES",
     "Window",
     "imaging_filter",
 ]
@@ -115,6 +116,13 @@ FULL = Window("FULL", 0, 0, 2048, 2048)
 SUBSTRIP256 = Window("SUBSTRIP256", 1792, 0, 256, 2048)
 SUBSTRIP96 = Window("SUBSTRIP96", 1802, 0, 96, 2048)
 SUBARRAYS = {window.name: window for window in (FULL, SUBSTRIP256, SUBSTRIP96)}
+
+# Superstripes: SUBSTRIP256 read in stripes of 17 to 680 columns, each at a time of its own. The
+# stage calwebb_detector1 places them on the pixels of SUBSTRIP256, without reference columns.
+SUPERSTRIPES = {
+    name: replace(SUBSTRIP256, name=name)
+    for name in ("SUB17STRIPE_SOSS", "SUB60STRIPE_SOSS", "SUB204STRIPE_SOSS", "SUB680STRIPE_SOSS")
+}
 
 
 # In the order of their wavelengths.

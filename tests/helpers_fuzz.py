@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
 from hypothesis import strategies as st
+from numpy.lib import recfunctions as rfn
 
+# Numbers of extensions and entries, counted modulo those that there are.
+NUMBER = st.integers(0, 40)
 # Values that a keyword or an entry of an association should not have.
 VALUES = (
     None, "", "abc", "x" * 60, "2023-13-45T99:00:00", True, -1, 0, 1, 7, 100, 0.5, 1e9, -1e9,
@@ -27,7 +32,32 @@ ENTRIES = (
     "visit_asn.json",
     "x" * 5000,
 )
-NUMBERS = ("nan", "inf", "-inf", "-1", "0", "0.5", "3", "1e9", "1e-9", "1e400", "abc", "''", "[]")
+NUMBERS = (
+    "nan", "inf", "-inf", "-1", "0", "0.5", "3", "60", "1e9", "1e-9", "1e400", "abc", "", "''",
+    "[]", "nan,nan", "5,inf", "3,2", "0,1e9",
+)  # fmt: skip
+TEXTS = (
+    "", "abc", "José", "a b", "a\nb", "[", "*", "..", "a" * 300, "%s", "{0}", "None", "true", ",",
+    "a,b", "out", "visit_asn.json", "flat.fits", "bad.csv", "1_skyflat.fits",
+    "series_rateints.fits",
+)  # fmt: skip
+# Values of words of text files and of ASDF trees.
+WORDS = (
+    "",
+    "abc",
+    "nan",
+    "-inf",
+    "-1",
+    "0",
+    "1e9",
+    "1e400",
+    "null",
+    "[]",
+    "{a: 1}",
+    "é",
+    "\0",
+    "1,2",
+)
 # Keywords that runs use; others of the file are drawn as well.
 KEYWORDS = (
     "RA_V1", "DEC_V1", "MJD-AVG", "EXPMID", "EXPSTART", "EXPEND", "DATE-BEG", "DATE-END", "NINTS",
@@ -120,33 +150,39 @@ CONTENT = {
 
 
 class Plane(NamedTuple):
-    """Change shape, type or values of an extension's data."""
+    """Change shape, type or values of an extension's data, or of all images of a file."""
 
     file: str
-    hdu: int
+    hdu: int | None
     how: str
 
     def apply(self, folder):
         change = (SHAPES | CONTENT)[self.how]
 
         def edit(hdus):
-            hdu = hdus[self.hdu % len(hdus)]
-            if isinstance(hdu, fits.BinTableHDU):
-                hdu.data = _change_table(hdu.data, self.how)
-            elif hdu.data is not None and hdu.data.ndim > 1:
-                hdu.data = np.ascontiguousarray(change(hdu.data))
+            images = [hdu for hdu in hdus if hdu.is_image]
+            for hdu in images if self.hdu is None else [hdus[self.hdu % len(hdus)]]:
+                if isinstance(hdu, fits.BinTableHDU):
+                    hdu.data = _change_table(hdu.data, self.how)
+                elif hdu.data is not None and hdu.data.ndim > 1:
+                    hdu.data = np.ascontiguousarray(change(hdu.data))
 
         edit_fits(folder / self.file, edit)
 
 
 def _change_table(table, how):
-    """Remove the rows or a column of a table, or fill its numbers."""
+    """Remove rows or a column of a table, or fill its numbers and strings."""
     array = np.array(table)
-    if how in SHAPES or not array.dtype.names:
+    names = array.dtype.names
+    if how == "fewer columns" and names and len(names) > 1:
+        return rfn.drop_fields(array, names[len(array) % len(names)])
+    if how in SHAPES or not names:
         return array[: len(array) // 2] if how != "flat" else array[:0]
-    for name in array.dtype.names:
+    for name in names:
         if array[name].dtype.kind in "fiu":
             array[name] = CONTENT[how](array[name].astype("f4")).astype(array[name].dtype)
+        elif how == "0":
+            array[name] = "0"
     return array
 
 
@@ -190,6 +226,56 @@ class Bytes(NamedTuple):
         path.write_bytes(content)
 
 
+class Word(NamedTuple):
+    """Replace a word of a text file, or of the ASDF tree of a FITS file."""
+
+    file: str
+    number: int
+    value: str
+
+    def apply(self, folder):
+        path = folder / self.file
+        if path.suffix == ".fits":
+            edit_fits(path, self._edit_tree)
+        else:
+            path.write_bytes(self._change(path.read_bytes()))
+
+    def _edit_tree(self, hdus):
+        tree = self._change(hdus["ASDF"].data["ASDF_METADATA"].tobytes())
+        data = np.frombuffer(tree, [("ASDF_METADATA", "u1", len(tree))])
+        hdus["ASDF"] = fits.BinTableHDU(data, name="ASDF")
+
+    def _change(self, content):
+        words = list(re.finditer(rb"[^\s,:{}\[\]\"']+", content))
+        word = words[self.number % len(words)]
+        return content[: word.start()] + self.value.encode() + content[word.end() :]
+
+
+class Swap(NamedTuple):
+    """Replace a file by another one of the run."""
+
+    file: str
+    other: str
+
+    def apply(self, folder):
+        shutil.copy(folder / self.other, folder / self.file)
+
+
+class Output(NamedTuple):
+    """Replace the folder of the products by a file or a link to itself, or remove it."""
+
+    how: str
+
+    def apply(self, folder):
+        path = folder / "out"
+        path.rmdir()
+        if self.how == "file":
+            path.write_text("a file\n")
+        elif self.how == "loop":
+            path.symlink_to(path.name)
+
+
+OUTPUTS = ("file", "loop", "nothing")
 BYTES = ("cut", "flip", "zeros", "insert", "text", "brackets")
 
 
@@ -214,7 +300,7 @@ PLACES = ("folder", "loop", "pipe", "nothing")
 
 
 class Entry(NamedTuple):
-    """Replace, remove or repeat a value in a JSON file."""
+    """Replace, remove or repeat a value in a JSON file, once or 5000 times."""
 
     file: str
     number: int
@@ -231,7 +317,7 @@ class Entry(NamedTuple):
         elif self.how == "remove":
             del parent[key]
         elif isinstance(parent, list):
-            parent.append(parent[key])
+            parent.extend([parent[key]] * (1 if self.how == "repeat" else 5000))
         else:
             parent[f"{key}2"] = parent[key]
         path.write_text(json.dumps(content))
@@ -266,30 +352,52 @@ def edit_fits(path, edit):
 
 
 def faults(files, options):
-    """Return a strategy of faults of files, by their extensions, and of options."""
-    names = {kind: [f for f in files if f.endswith(kind)] for kind in (".fits", ".json")}
-    pick, numbers = st.sampled_from, st.integers(0, 40)
-    kinds = [
+    """Return a strategy of one or two faults of files, by their extensions, and of options."""
+    kinds = [st.builds(Output, st.sampled_from(OUTPUTS))]
+    if options:
+        kinds.append(st.sampled_from(options).flatmap(_option_faults))
+    if files:
+        kinds += _file_faults(files) + _fits_faults([f for f in files if f.endswith(".fits")])
+    if tables := [file for file in files if file.endswith(".json")]:
+        how = st.sampled_from(("set", "set", "set", "remove", "repeat", "flood"))
+        kinds.append(
+            st.builds(Entry, st.sampled_from(tables), NUMBER, st.sampled_from(ENTRIES), how)
+        )
+    return st.lists(st.one_of(kinds), min_size=1, max_size=2)
+
+
+def _option_faults(option):
+    """Return a strategy of values of an option, given with those to draw from."""
+    name, values = option
+    return st.builds(Option, st.just(name), st.sampled_from(values))
+
+
+def _file_faults(files):
+    """Return strategies of faults of files of any kind."""
+    pick = st.sampled_from
+    return [
         st.builds(Bytes, pick(files), pick(BYTES), st.floats(0, 1)),
         st.builds(Place, pick(files), pick(PLACES)),
+        st.builds(Swap, pick(files), pick(files)),
+        st.builds(Word, pick(files), st.integers(0, 1000), pick(WORDS)),
     ]
-    if names[".fits"]:
-        file = pick(names[".fits"])
-        keyword = st.one_of(pick(KEYWORDS), st.integers(0, 200))
-        first = st.one_of(st.just(0), st.just(1), numbers)
-        kinds += [
-            st.builds(Header, file, first, keyword, pick(VALUES)),
-            st.builds(Header, file, st.just(0), pick(KEYWORDS), pick(VALUES)),
-            st.builds(Extension, file, numbers, pick(EXTENSIONS)),
-            st.builds(Plane, file, numbers, pick(tuple(SHAPES))),
-            st.builds(Plane, file, numbers, pick(tuple(CONTENT))),
-        ]
-    if names[".json"]:
-        how = pick(("set", "set", "remove", "repeat"))
-        kinds.append(st.builds(Entry, pick(names[".json"]), numbers, pick(ENTRIES), how))
-    if options:
-        kinds.append(st.builds(Option, pick(options), pick(NUMBERS)))
-    return st.one_of(kinds)
+
+
+def _fits_faults(files):
+    """Return strategies of faults of FITS files."""
+    if not files:
+        return []
+    pick = st.sampled_from
+    keyword = st.one_of(pick(KEYWORDS), st.integers(0, 200))
+    first = st.one_of(st.just(0), st.just(1), NUMBER)
+    planes = st.one_of(st.none(), NUMBER, NUMBER)
+    return [
+        st.builds(Header, pick(files), first, keyword, pick(VALUES)),
+        st.builds(Header, pick(files), st.just(0), pick(KEYWORDS), pick(VALUES)),
+        st.builds(Extension, pick(files), NUMBER, pick(EXTENSIONS)),
+        st.builds(Plane, pick(files), planes, pick(tuple(SHAPES))),
+        st.builds(Plane, pick(files), planes, pick(tuple(CONTENT))),
+    ]
 
 
 def list_files(folder):

@@ -147,6 +147,21 @@ def test_a_skyflat_has_as_many_masks_as_exposures(skyflat, plane):
             SkyflatQualityStep.call(skyflat)
 
 
+def test_an_exposure_without_rows(exposure):
+    for plane in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE"):
+        reshape(exposure, plane, lambda array: array[:0])
+    with pytest.raises(SkyflatError, match=r"SCI has no pixel, its shape is \(0, 96\)"):
+        read_header(exposure)
+
+
+@pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatCombineStep])
+def test_an_exposure_that_lacks_rows(exposure, step):
+    for plane in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE"):
+        reshape(exposure, plane, lambda array: array[:-1])
+    with pytest.raises(SkyflatError, match=r"its shape is \(63, 96\), not \(64, 96\)"):
+        step.call(exposure)
+
+
 def test_a_compressed_plane_is_whole(exposure):
     def edit(hdus):
         compressed = fits.CompImageHDU(hdus["SCI"].data, hdus["SCI"].header, name="SCI")
@@ -170,6 +185,13 @@ def test_a_model_of_another_kind(exposure, step):
     fits.setval(exposure, "DATAMODL", value="CubeModel")
     with pytest.raises(SkyflatError, match="rate.fits: cannot be read"):
         step.call(exposure)
+
+
+def test_a_reference_file_is_no_exposure(tmp_path):
+    flat = tmp_path / "flat.fits"
+    datamodels.FlatModel(data=np.ones((64, 96), np.float32)).save(flat)
+    with pytest.raises(SkyflatError, match="flat.fits: a reference file, not an exposure"):
+        SkyflatSubtractStep.call(flat)
 
 
 # --- files that are cut ------------------------------------------------------------------

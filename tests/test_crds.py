@@ -1,5 +1,6 @@
 """With CRDS and without: no correction is left out in silence, no run ends in a traceback."""
 
+import shutil
 import socket
 import time
 from dataclasses import replace
@@ -50,6 +51,13 @@ def crds(tmp_path, flat, monkeypatch):
     yield environment
     utils.clear_function_caches()
     crds_access._crds_reachable.cache_clear()
+
+
+def test_override_of_another_place(visit, flat, tmp_path):
+    bad = shutil.copy(flat, tmp_path / "bad.fits")
+    fits.setval(bad, "SUBSTRT1", value=607)
+    with pytest.raises(SkyflatError, match=r"bad\.fits does not fit it"):
+        strun(PIPELINE, visit, f"--steps.flat_field.override_flat={bad}")
 
 
 @pytest.mark.usefixtures("crds")

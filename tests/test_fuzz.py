@@ -7,8 +7,10 @@ import contextlib
 import gc
 import io
 import json
+import logging
 import os
 import shutil
+import time
 import traceback
 import warnings
 from dataclasses import replace
@@ -20,10 +22,11 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from helpers import checksums, make_skyflat, strun
-from helpers_fuzz import Option, faults, list_files
+from helpers_fuzz import NUMBERS, TEXTS, Option, faults, list_files
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import UnsatisfiedAssumption
+from matplotlib.figure import Figure
 from stdatamodels.jwst import datamodels
 
 import soss_background
@@ -40,6 +43,9 @@ from soss_background.simulate import (
     simulate_visit,
 )
 
+SAVE_FIGURE = Figure.savefig
+# The longest run is one of a few seconds.
+LONGEST = 60
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 WINDOW = Window("FULL", 1840, 640, 64, 128)
 VISIT = Simulation(window=WINDOW, n_exposures=3, n_integrations=2, star_density=0)
@@ -84,11 +90,25 @@ COMMANDS = {
 }
 OPTIONS = {
     "simulate": "seed exposure-time sky-level step-contrast star-density stripes pwcpos",
+    "query": "programs",
     "asn": "gap-days by-pwcpos",
     "reference": "max-templates merge-below max-residual",
     "fluxcal total": "radii clearp",
     "fluxcal expected": "area gain",
 }
+TEXT_OPTIONS = {
+    "simulate": "family start target-ra",
+    "query": "after before product",
+    "asn": "product-name",
+    "reference": "plane flat useafter author pedigree description",
+    "report": "output",
+    "fluxcal total": "psf plot",
+}
+# Parameters of stpipe that lead to no product, to another folder, or to hooks.
+UNTOUCHED = (
+    "skip", "save_results", "output_dir", "search_output_file", "pre_hooks", "post_hooks",
+    "config_file", "name", "class", "output_use_index", "output_use_model",
+)  # fmt: skip
 # SkyflatSpec2Pipeline is left out: it needs CRDS, and SkyflatSubtractStep is all that it adds.
 # Files of a run that its arguments do not name.
 EXPOSURES = ["1_rateints.fits", "2_rateints.fits", "3_rateints.fits"]
@@ -103,12 +123,13 @@ def seeds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seeds")
     with contextlib.chdir(folder):
         association = simulate_visit(folder, VISIT)
-        text = association.read_text()
-        members = json.loads(text)["products"][0]["members"]
-        for number, name in enumerate((member["expname"] for member in members), 1):
-            Path(name).rename(f"{number}_rateints.fits")
-            text = text.replace(name, f"{number}_rateints.fits")
-        Path("visit_asn.json").write_text(text)
+        content = json.loads(association.read_text())
+        (product,) = content["products"]
+        for number, member in enumerate(product["members"], 1):
+            Path(member["expname"]).rename(f"{number}_rateints.fits")
+            member["expname"] = f"{number}_rateints.fits"
+        product |= {"obs_group": 0, "file_name": "visit"}
+        Path("visit_asn.json").write_text(json.dumps(content))
         with fits.open("truth.fits") as hdus:
             hdus["LEVELS"].data["filename"] = [f"{n}_rateints.fits" for n in (1, 2, 3)]
             hdus.writeto("truth.fits", overwrite=True)
@@ -166,34 +187,32 @@ def read_files(words, folder):
 
 
 def step_options(name):
-    """List the parameters of a step that are numbers, as options."""
+    """List the parameters of a step and their values; those of stpipe stay, except its names."""
     found = []
 
     def walk(spec, prefix=""):
         for key, value in spec.items():
             if isinstance(value, dict):
                 walk(value, f"{prefix}{key}.")
-            elif value.startswith(("float", "integer")):
-                found.append(f"--{prefix}{key}")
+            elif key not in UNTOUCHED:
+                numbers = value.startswith(("float", "integer", "boolean"))
+                found.append((f"--{prefix}{key}", NUMBERS if numbers else TEXTS))
 
     walk(getattr(soss_background, name).load_spec_file())
     return found
 
 
 def draw_case(data, folder):
-    """Draw a run and its fault; return the words of the run, and the fault."""
+    """Draw a run and its faults; return the words of the run, and the faults."""
     name = data.draw(st.sampled_from([*STEPS, *COMMANDS]))
     if name in STEPS:
         words = [f"soss_background.{name}", *STEPS[name].split(), "--output_dir=out"]
         options = step_options(name)
     else:
         words = COMMANDS[name].split()
-        options = [f"--{option}" for option in OPTIONS.get(name, "").split()]
-    files = read_files(words, folder)
-    kinds = faults(files, options) if files else st.builds(
-        Option, st.sampled_from(options), st.sampled_from(("nan", "inf", "-1", "0", "abc"))
-    )  # fmt: skip
-    return words, data.draw(kinds)
+        options = [(f"--{option}", NUMBERS) for option in OPTIONS.get(name, "").split()]
+        options += [(f"--{option}", TEXTS) for option in TEXT_OPTIONS.get(name, "").split()]
+    return words, data.draw(faults(read_files(words, folder), options))
 
 
 def run(words):
@@ -237,27 +256,32 @@ def run_command(words):
     return line
 
 
-def check(words, fault, seeds, folder):
+def check(words, found, seeds, folder):
     """Run on faulty files; fail unless it ends in a line or a sound product."""
     for name in read_files(words, seeds):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(seeds / name, folder / name)
+    (folder / "out").mkdir()
     try:
-        fault.apply(folder)
+        for fault in found:
+            fault.apply(folder)
     except Exception:  # noqa: BLE001 - astropy writes no such file
         reject()
-    (folder / "out").mkdir()
-    inputs = sorted(path for path in list_files(folder) if path.is_file())
+    given = list_files(folder)
+    inputs = sorted(path for path in given if path.is_file())
     before = checksums(inputs)
-    if isinstance(fault, Option):
-        words = [*words, f"{fault.name}={fault.value}"]
-        words += ["5"] if fault.name == "--radii" else []
+    for fault in found:
+        if isinstance(fault, Option):
+            words = [*words, f"{fault.name}={fault.value}"]
+            words += ["5"] if fault.name == "--radii" else []
+    start = time.monotonic()
     line = run(words)
+    assert time.monotonic() - start < LONGEST, "it takes too long"
     gc.collect()
     assert checksums(inputs) == before, "an input is changed"
-    found = set(list_files(folder)) - set(inputs)
-    products = [path for path in found if path.is_relative_to(folder / "out")]
-    hidden = list(folder.rglob(".*"))
+    written = set(list_files(folder)) - set(given)
+    products = [path for path in written if path.is_relative_to(folder / "out")]
+    hidden = [path.name for path in folder.rglob(".*")]
     assert not hidden, f"left: {hidden}"
     if line is None:
         assert products, "nothing is written"
@@ -307,6 +331,11 @@ def describe(err):
     return f"{' '.join(places[-1:])} {type(err).__name__}: {one_line(err)[:200]}"
 
 
+def save_small(figure, *args, **settings):
+    """Save a figure with few pixels, which is fast."""
+    SAVE_FIGURE(figure, *args, **settings | {"dpi": 20})
+
+
 def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
     found, number = {}, iter(range(10**9))
 
@@ -318,19 +347,22 @@ def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
     )
     @given(st.data())
     def search(data):
-        words, fault = draw_case(data, seeds)
+        words, faulty = draw_case(data, seeds)
         folder = tmp_path / str(next(number))
         folder.mkdir()
         try:
             with contextlib.chdir(folder), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                check(words, fault, seeds, folder)
+                check(words, faulty, seeds, folder)
         except UnsatisfiedAssumption:
             raise
         except Exception as err:  # noqa: BLE001 - any is a fault
-            found.setdefault(describe(err), f"{' '.join(words)} with {fault}")
+            found.setdefault(describe(err), f"{' '.join(words)} with {faulty}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    search()
+    # The log records that pytest keeps would keep the exposures of runs alive.
+    without_records = patch.object(logging.getLogger(), "handlers", [])
+    with without_records, patch.object(Figure, "savefig", save_small):
+        search()
     assert not found, "\n".join(f"{where}\n    {case}" for where, case in found.items())

@@ -213,6 +213,13 @@ def test_one_exposure_to_exclude(kind, originals):
             {"flat_field": {"skip": True, "override_flat": "cut.fits"}},
             "--steps.flat_field.override_flat is given, but flat_field is skipped",
         ),
+        (
+            {"flat_field": {"override_flat": "cut.fits", "user_supplied_flat": "no.fits"}},
+            "override_flat and user_supplied_flat are given: give one of them",
+        ),
+        ({"flat_field": {"override_flat": "a\nb.fits"}}, r"a\\nb.fits: control characters in"),
+        ({"skyflat_combine": {"bad_pixels": 300 * "x"}}, r"xxx\.\.\.: the name is too long"),
+        ({"skyflat_quality": {"output_ext": ".csv"}}, "output_ext is '.csv', neither .fits nor"),
     ],
 )
 def test_what_is_named_is_applied(parameters, message, originals, tmp_path, monkeypatch):

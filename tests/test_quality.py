@@ -255,6 +255,11 @@ def test_an_exposure_that_is_left_out():
     assert measure(images, masks, bkg, err) == good
 
 
+def test_exposures_smaller_than_a_cell():
+    window = Window("", 1000, 800, 1, 64)
+    assert measure(*observe(window=window), window=window)["star_light"] is None
+
+
 def test_a_single_exposure():
     found = measure(*observe(number=1, masked=0.0))
     assert found["few_samples"] == 1

@@ -15,7 +15,7 @@ from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, simulate_visit, write_exposure
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
 from soss_background.sky.edge_model import trace_edge
-from soss_background.sky.templates import align_templates
+from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
 from soss_background.subtract.sky_fit import fit_sky
 
@@ -140,9 +140,10 @@ def test_sky_of_a_real_star():
     usable = np.isfinite(frame) & (frame != 0)
     noise = 1.4826 * np.median(np.abs(np.diff(frame[200:250, 200:600], axis=0))) / np.sqrt(2)
     err = np.sqrt(noise**2 * (1 + np.clip(frame, 0, None) / 6)).astype(np.float32)
-    templates = align_templates([template.astype(np.float32)], [0 * template])
+    template = template.astype(np.float32)
+    prior = build_prior([template], [0 * template], SUBSTRIP256)
     distance = trace_distance(SUBSTRIP256, 245.778671)
-    found = fit_sky(frame.astype(np.float32), err, usable, templates, distance)
+    found = fit_sky(frame.astype(np.float32), err, usable, prior, distance)
     residual = frame - found.sky - found.wings
     boxes = {
         "left": np.s_[200:250, 60:650],

@@ -262,9 +262,12 @@ def test_full_disk_in_the_middle_of_the_work(tmp_path, monkeypatch):
     [
         ("taken", "taken: not a folder"),
         ("taken/below", "taken: not a folder"),
+        ("loop", "loop: not a folder"),
+        ("loop/below", "loop: not a folder"),
         ("locked", "locked: cannot be written .Permission denied"),
         ("locked/below", "locked: cannot be written .Permission denied"),
-        ("x" * 300, "cannot be written .File name too long"),
+        ("x" * 300, "the name is too long"),
+        ("a\nb", "control characters in the name of a file"),
     ],
 )
 @pytest.mark.parametrize(
@@ -273,6 +276,7 @@ def test_full_disk_in_the_middle_of_the_work(tmp_path, monkeypatch):
 def test_impossible_output_folders(kind, place, fault, skyflat, tmp_path, monkeypatch, capsys):
     (tmp_path / "taken").touch()
     (tmp_path / "locked").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     system_open = os.open
 
     def refuse(path, flags, *mode, **folder):
@@ -299,7 +303,7 @@ def test_impossible_output_folders(kind, place, fault, skyflat, tmp_path, monkey
         assert main(command[kind]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert fault.partition(" .")[0] in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "locked", "taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "locked", "loop", "taken"]
 
 
 @pytest.mark.parametrize("step", ["skyflat_quality", "skyflat_mask", "skyflat", "soss_stare"])

@@ -719,9 +719,21 @@ def test_traces_of_other_pixels(series, traces, tmp_path):
         OptimalExtractStep.call(series.exposure, standard=str(tmp_path / "star.txt"))
 
 
-def test_traces_that_are_none(series):
+def test_traces_of_other_columns(series, traces):
+    other = traces.copy()
+    other.traces["column"][0] = 2048
+    with pytest.raises(SkyflatError, match="its columns are not those of the traces"):
+        OptimalExtractStep.call(series.exposure, other)
+
+
+def test_traces_that_are_none(series, traces, tmp_path):
     with pytest.raises(SkyflatError, match="holds no traces, see TraceFitStep"):
         OptimalExtractStep.call(series.exposure, traces=str(series.path))
+    path = tmp_path / "cut_sosstraces.fits"
+    traces.copy().save(path)
+    fits.delval(path, "TTYPE1", "TRACES")
+    with pytest.raises(SkyflatError, match="cut_sosstraces.fits: cannot be read"):
+        OptimalExtractStep.call(series.exposure, traces=str(path))
 
 
 def test_input_is_not_written_over(series, tmp_path):

@@ -10,6 +10,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import TraceFitStep
 from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
+from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos
 from soss_background.simulate.traces import get_trace
 from soss_background.sky.traces import ORDERS, expected_trace
@@ -87,3 +88,13 @@ def test_nominal_pwcpos_is_used_with_a_warning(pwcpos, fault, caplog):
 def test_no_reference_file_without_crds():
     with open_pastasoss(TraceFitStep(), make_exposure(PWCPOS)) as reference:
         assert reference is None
+
+
+def test_another_reference_file(tmp_path):
+    path = tmp_path / "flat.fits"
+    datamodels.FlatModel(data=np.ones((4, 4), np.float32)).save(path)
+    with pytest.raises(SkyflatError, match="flat.fits: not a PASTASOSS reference file"):
+        open_pastasoss(TraceFitStep(override_pastasoss=str(path)), make_exposure(PWCPOS))
+    path.write_text("nothing")
+    with pytest.raises(SkyflatError, match="flat.fits: cannot be read"):
+        open_pastasoss(TraceFitStep(override_pastasoss=str(path)), make_exposure(PWCPOS))

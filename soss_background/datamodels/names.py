@@ -89,13 +89,15 @@ def check_product_name(name):
 
 def check_path(text):
     """Return the bytes of a path; raise SkyflatError if a file cannot have it."""
-    path = text.encode(errors="replace")
-    longest = max(map(len, path.split(b"/")))
-    if re.search(r"[\ud800-\udfff]", text):
-        raise SkyflatError(f"{show(text)}: the name of the file is not valid UTF-8")
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise SkyflatError(f"{show(text)}: control characters in the name of a file")
-    if len(path) > _LONGEST_PATH or longest > _LONGEST_NAME:
+    for name in text.split("/"):
+        if re.search(r"[\ud800-\udfff]", name):
+            raise SkyflatError(f"{show(name)}: the name of the file is not valid UTF-8")
+        if re.search(r"[\x00-\x1f\x7f]", name):
+            raise SkyflatError(f"{show(name)}: control characters in the name of a file")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise SkyflatError(f"{show(name)}: the name is too long")
+    path = text.encode()
+    if len(path) > _LONGEST_PATH:
         raise SkyflatError(f"{show(text)}: the name is too long")
     return path
 

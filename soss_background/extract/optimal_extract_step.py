@@ -21,6 +21,7 @@ from soss_background.extract.response import measure_response, read_standard
 from soss_background.extract.spectra import make_spectra, merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
 from soss_background.io.exposures import read_header
+from soss_background.io.files import explain_fault
 from soss_background.steps.base import SkyflatStep
 from soss_background.steps.provenance import wrap_command
 
@@ -193,6 +194,9 @@ def _check_subarray(exposure, traces):
         raise SkyflatError(
             f"{exposure.meta.filename}: its subarray is {mine[0]}, that of the traces {theirs[0]}"
         )
+    columns = traces.traces["column"]
+    if np.setdiff1d(columns, np.arange(exposure.data.shape[-1])).size:
+        raise SkyflatError(f"{exposure.meta.filename}: its columns are not those of the traces")
 
 
 def open_traces(traces):
@@ -202,4 +206,8 @@ def open_traces(traces):
     path = Path(traces)
     if read_header(path).get("meta.model_type") != SossTracesModel.__name__:
         raise SkyflatError(f"{path}: holds no traces, see TraceFitStep")
-    return SossTracesModel(path)
+    with explain_fault(path):
+        model = SossTracesModel(path)
+        if model.traces is None:
+            raise SkyflatError(f"{path}: its table of traces is missing")
+        return model

@@ -9,7 +9,7 @@ from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
 
 from soss_background.datamodels.names import check_path, check_product_name, read_group, show
 from soss_background.errors import SkyflatError
-from soss_background.io.files import allow_member_paths, explain_fault, save_whole
+from soss_background.io.files import allow_member_paths, explain_fault, real_path, save_whole
 
 __all__ = [
     "first_exposure",
@@ -115,5 +115,5 @@ def _write(path, association):
 
 def _member_name(exposure, folder):
     """Return the path of an exposure, relative to the folder if the exposure is below it."""
-    exposure, folder = exposure.parent.resolve() / exposure.name, folder.resolve()
+    exposure, folder = real_path(exposure.parent) / exposure.name, real_path(folder)
     return str(exposure.relative_to(folder) if exposure.is_relative_to(folder) else exposure)

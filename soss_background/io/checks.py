@@ -220,6 +220,8 @@ def _check_planes(shapes, name):
     whole = planes.get(first)
     if whole is None:
         return
+    if 0 in whole:
+        raise SkyflatError(f"{name}: {first} has no pixel, its shape is {whole}")
     if "BKG" in shapes:
         numbers = {shape[:-2] for key, shape in planes.items() if key in stacks}
         if len(numbers) > 1 or any(len(number) != 1 for number in numbers):

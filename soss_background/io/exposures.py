@@ -17,7 +17,7 @@ from soss_background.datamodels.exposure_table import (
     summarize,
 )
 from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group
-from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, Window
+from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, SUPERSTRIPES, Window
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.associations import (
     is_association,
@@ -258,6 +258,11 @@ def find_window(model):
         raise SkyflatError(f"{name}: {fault or 'keyword SUBSTRT1 or SUBSTRT2 is missing'}")
     shape = model.data.shape[-2:]
     window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
+    if SUPERSTRIPES.get(window.name, window) != window:
+        raise SkyflatError(
+            f"{name}: {window.name} without the pixels of SUBSTRIP256: process it with jwst's "
+            "calwebb_detector1, which joins its stripes"
+        )
     known = SUBARRAYS.get(window.name)
     others = [each.name for each in SUBARRAYS.values() if each.shape == shape and each != known]
     if others and known and known != FULL:
@@ -300,12 +305,11 @@ def identities(header):
 
 
 def iterate_images(library, *, modify=False):
-    """Yield the exposures of a library as images of one shape; keep changes if ``modify``."""
-    shape = None
+    """Yield the exposures of a library as images of its window; keep changes if ``modify``."""
+    shape = header_window(read_headers(library)[0]).shape
     with library:
         for index in range(len(library)):
             model, image = borrow_image(library, index)
-            shape = shape or image.data.shape
             if image.data.shape != shape:
                 raise SkyflatError(
                     f"{image.meta.filename}: its shape is {image.data.shape}, not {shape}"
@@ -330,7 +334,8 @@ def _own_copy(item):
     """Open a file, or copy a model, so that the caller's model stays unchanged."""
     if isinstance(item, str | Path):
         read_header(Path(item))
-        return datamodels.open(item)
+        with explain_fault(item):
+            return datamodels.open(item)
     if isinstance(item, datamodels.JwstDataModel):
         return item.copy()
     raise SkyflatError(f"{item!r} is neither a file nor a data model")

@@ -14,6 +14,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from stdatamodels.exceptions import NoTypeWarning
 
 from soss_background.datamodels.header_text import ascii_headers, to_ascii
+from soss_background.datamodels.names import check_path
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.quiet import ignore_warnings
 
@@ -84,6 +85,7 @@ def _identify(path):
 
 def check_output(path):
     """Raise SkyflatError if a file cannot be written, or is an input of the run."""
+    check_path(str(path))
     with explain_write_fault(path):
         if path.is_dir():
             raise SkyflatError(f"{path}: a folder has this name")
@@ -103,8 +105,10 @@ def check_folder(folder):
     folder : `~pathlib.Path`
         The folder.
     """
+    check_path(str(folder))
     with explain_write_fault(folder):
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        # A broken link exists, and cannot become a folder.
+        nearest = next(filter(os.path.lexists, (folder, *folder.absolute().parents)))
         if not nearest.is_dir():
             raise SkyflatError(f"{nearest}: not a folder")
     with (
@@ -198,6 +202,7 @@ def real_path(path):
 def require_file(path):
     """Raise SkyflatError unless a path leads to a file."""
     path = Path(path)
+    check_path(str(path))
     if path.is_file():
         return
     fault = "no such file"

@@ -30,7 +30,7 @@ from soss_background.sky.nodes import make_grid
 from soss_background.sky.sky_prior import cut_prior
 from soss_background.sky.trends import fit_trends
 
-__all__ = ["make_sky_model", "open_sky_model", "read_prior", "read_statistics"]
+__all__ = ["make_sky_model", "name_sky_model", "open_sky_model", "read_prior", "read_statistics"]
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +111,11 @@ class _Skies:
         for item, row in bar:
             with open_skyflat(item) as skyflat:
                 template = from_skyflat(skyflat, row["place"], row["name"])
+                factor = denoised_noise(skyflat) if skyflat.bkgdn is not None else 1
                 yield Sky(
                     template.sky,
                     template.noise,
-                    template.noise / np.float32(denoised_noise(skyflat) or 1),
+                    template.noise / np.float32(factor or 1),
                     template.dq,
                     row["name"],
                     row["visit"],
@@ -302,6 +303,11 @@ def open_sky_model(source):
     return model
 
 
+def name_sky_model(source, model):
+    """Return the file name of a sky model as given, or else from its header."""
+    return getattr(source, "name", None) or model.meta.filename or "sky model"
+
+
 def _check(model, name):
     """Raise unless a sky model has all planes and numbers that it needs."""
     planes = {each: getattr(model, each) for each in _PLANES.values()}
@@ -348,11 +354,9 @@ def read_prior(source, window, *, divisor=None, pwcpos=None):
         If it is no sky model, or lacks these pixels.
     """
     with open_sky_model(source) as model:
-        name = getattr(source, "name", None) or model.meta.filename or "sky model"
+        name = name_sky_model(source, model)
         place = find_place(model, model.sky.shape, name)
-        row, column = window.y0 - place.y0, window.x0 - place.x0
-        beyond = row + window.ny > place.ny or column + window.nx > place.nx
-        if min(row, column) < 0 or beyond:
+        if not place.covers(window):
             raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
         return cut_prior(read_statistics(model), place, window, divisor=divisor, pwcpos=pwcpos)
 

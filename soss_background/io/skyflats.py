@@ -7,6 +7,8 @@ import numpy as np
 from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
+from soss_background.datamodels.names import check_path
+from soss_background.datamodels.sky_model import SkyModel
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
 from soss_background.errors import SkyflatError
@@ -19,12 +21,13 @@ __all__ = [
     "find_files",
     "find_kind",
     "find_place",
+    "find_subarray",
     "name_skyflat",
     "open_skyflat",
     "used_exposures",
 ]
 
-_TEMPLATES = (SkyflatModel, datamodels.SossBkgModel)
+_SKIES = (SkyflatModel, datamodels.SossBkgModel, SkyModel)
 
 
 def _list_skyflats(folder):
@@ -39,6 +42,7 @@ def find_files(patterns, list_folder=_list_skyflats):
     """Return the files that patterns and folders name, each once; unmatched patterns stay."""
     paths = {}
     for pattern in filter(None, map(str, patterns)):
+        check_path(pattern)
         if Path(pattern).is_dir():
             found = list_folder(Path(pattern))
         elif Path(pattern).exists():  # with characters of a pattern in its name
@@ -68,17 +72,17 @@ def name_skyflat(skyflat, model):
 
 
 def find_kind(path):
-    """Return the class of a file of templates: SkyflatModel, SossBkgModel, or None."""
+    """Return the class of a file of a sky: SkyflatModel, SossBkgModel, SkyModel, or None."""
     if not is_fits(path):
         name = read_metadata(path).get("meta.model_type")
-        return {kind.__name__: kind for kind in _TEMPLATES}.get(name)
+        return {kind.__name__: kind for kind in _SKIES}.get(name)
     # Reference files need not be whole data models.
     check_file(path)
     with fits.open(path) as hdus:
         if hdus[0].header.get("REFTYPE") == "BKG":
             return datamodels.SossBkgModel
         kind = guess_class(hdus)
-    return kind if kind in _TEMPLATES else None
+    return kind if kind in _SKIES else None
 
 
 def find_place(model, shape, name):
@@ -89,6 +93,11 @@ def find_place(model, shape, name):
         if max(place.y0 + place.ny, place.x0 + place.nx) > FULL.nx:
             raise SkyflatError(f"{name}: SUBSTRT1 and SUBSTRT2 do not fit its shape {shape}")
         return place
+    return find_subarray(shape, name)
+
+
+def find_subarray(shape, name):
+    """Return the `Window` of the subarray whose images have a shape; raise if there is none."""
     for known in SUBARRAYS.values():
         if known.shape == shape:
             return known

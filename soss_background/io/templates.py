@@ -1,5 +1,9 @@
-"""Sky templates from files: skyflats and BKG reference files."""
+"""Sky templates from files, data models and arrays."""
 
+import functools
+import logging
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +15,17 @@ from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_file, check_model
 from soss_background.io.files import explain_fault
-from soss_background.io.opening import read_metadata
-from soss_background.io.skyflats import find_kind, find_place
+from soss_background.io.foreign_templates import (
+    find_array_shape,
+    is_array,
+    is_trimmed,
+    is_trimmed_fielded,
+    open_array,
+    read_trimmed,
+    skyflats_of_array,
+)
+from soss_background.io.opening import is_fits, read_metadata
+from soss_background.io.skyflats import find_files, find_kind, find_place
 from soss_background.numerics.smoothing import fill_gaps
 
 __all__ = [
@@ -20,6 +33,7 @@ __all__ = [
     "Template",
     "cut_planes",
     "denoised_noise",
+    "find_sources",
     "from_skyflat",
     "is_flat_fielded",
     "read_flat",
@@ -30,6 +44,10 @@ __all__ = [
 PLANE_KEYWORD = "SKYPLANE"
 
 _FLAT_STATE = "meta.skyflat.flat_correction"
+
+_NO_SKY = "neither a skyflat nor a BKG reference of SOSS nor an .npy array nor a sky model"
+
+log = logging.getLogger(__name__)
 
 
 class Template(NamedTuple):
@@ -55,31 +73,90 @@ class Template(NamedTuple):
     flat_fielded: bool
 
 
+def find_sources(given):
+    """Return given models and arrays, and the files that names, wildcards and folders stand for."""
+    in_memory = [item for item in given if isinstance(item, JwstDataModel | np.ndarray)]
+    patterns = [item for item in given if isinstance(item, str | Path) and item != "N/A"]
+    return in_memory + find_files(patterns, _list_templates)
+
+
+def _list_templates(folder):
+    """Return the files of templates in a folder, and warn of its other data files."""
+    files = sorted(path for path in folder.iterdir() if _is_data(path))
+    found = [path for path in files if _is_template(path)]
+    if not found:
+        raise SkyflatError(f"{folder}: no sky model, skyflat, BKG reference or .npy array in it")
+    if ignored := [path.name for path in files if path not in found]:
+        _warn_of_ignored(folder, ", ".join(ignored))
+    return found
+
+
+@functools.lru_cache
+def _warn_of_ignored(folder, names):
+    """Warn, once however often a run lists the folder, of files that are no templates."""
+    log.warning("%s: ignored, since they are no templates: %s", folder, names)
+
+
+def _is_data(path):
+    """Return whether the name of a file is that of a data model or array; hidden files are not."""
+    known = is_fits(path) or path.suffix == ".asdf" or is_array(path)
+    return known and path.is_file() and not path.name.startswith(".")
+
+
+def _is_template(path):
+    """Return whether a file holds templates."""
+    with explain_fault(path):
+        if is_array(path):
+            return find_array_shape(path) is not None
+        return is_trimmed(path) or find_kind(path) is not None
+
+
 def is_flat_fielded(source):
-    """Return whether the templates of a skyflat or BKG reference, a file or a model, are."""
+    """Return whether the sky of a file, a model or an array is."""
+    if isinstance(source, np.ndarray):
+        return True  # see `skyflats_of_array`
     if isinstance(source, JwstDataModel):
-        state = source.to_flat_dict(include_arrays=False).get(_FLAT_STATE)
-    else:
-        with explain_fault(source):
-            is_skyflat = _find_kind(source) is SkyflatModel
-            state = read_metadata(source).get(_FLAT_STATE) if is_skyflat else None
-    return state == "COMPLETE"
+        return source.to_flat_dict(include_arrays=False).get(_FLAT_STATE) == "COMPLETE"
+    with explain_fault(source):
+        if is_array(source):
+            return True
+        if is_trimmed(source):
+            return is_trimmed_fielded(source)
+        is_reference = _find_kind(source) is datamodels.SossBkgModel
+        return not is_reference and read_metadata(source).get(_FLAT_STATE) == "COMPLETE"
 
 
 def read_templates(source, window):
-    """Return the templates of a skyflat or BKG reference, a file or a model, for a window."""
+    """Return the templates of a file, a model or an array for a window."""
+    with _open_models(source) as models:
+        return [template for name, model in models for template in _read_model(model, window, name)]
+
+
+@contextmanager
+def _open_models(source):
+    """Yield pairs of the name and the model of each skyflat or BKG reference of a source."""
     if isinstance(source, JwstDataModel):
-        name = source.meta.filename or type(source).__name__
-        return _read_model(source, window, name)
-    with explain_fault(source), _find_kind(source)(source) as model:
-        return _read_model(model, window, source.name)
+        yield [(source.meta.filename or type(source).__name__, source)]
+        return
+    if isinstance(source, np.ndarray):
+        yield skyflats_of_array(source, "array")
+        return
+    name = Path(source).name
+    with explain_fault(source):
+        if is_array(source):
+            yield skyflats_of_array(open_array(source), name)
+        elif is_trimmed(source):
+            yield [(name, read_trimmed(source))]
+        else:
+            with _find_kind(source)(source) as model:
+                yield [(name, model)]
 
 
 def _find_kind(path):
     """Return the class of a file of templates; raise if it is none."""
     kind = find_kind(path)
     if kind is None:
-        raise SkyflatError(f"{path}: neither a skyflat nor a BKG reference of SOSS")
+        raise SkyflatError(f"{path}: {_NO_SKY}")
     return kind
 
 
@@ -90,7 +167,7 @@ def _read_model(model, window, name):
         return [from_skyflat(model, window, name)]
     if isinstance(model, datamodels.SossBkgModel):
         return _from_reference(model, window, name)
-    raise SkyflatError(f"{name}: neither a skyflat nor a BKG reference of SOSS")
+    raise SkyflatError(f"{name}: {_NO_SKY}")
 
 
 def from_skyflat(skyflat, window, name):

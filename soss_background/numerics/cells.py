@@ -15,6 +15,7 @@ from soss_background.numerics.threads import map_parallel, split_rows
 
 __all__ = [
     "CELL",
+    "bin_smooth",
     "bin_to_cells",
     "cell_bands",
     "covered_cells",
@@ -105,6 +106,11 @@ def gather_blocks(image, size=CELL):
     padded = _pad_to_blocks(image.astype(np.float32), size, np.nan)
     blocks = reshape_as_blocks(padded, size)
     return blocks.reshape(*blocks.shape[:2], -1)
+
+
+def bin_smooth(image):
+    """Return the mean of each cell, float32, shape (my, mx), without outlier rejection."""
+    return nanmean(gather_blocks(image), axis=-1)
 
 
 def _pad_to_blocks(image, size, value):

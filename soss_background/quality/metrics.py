@@ -249,9 +249,11 @@ def _asymmetry(residual, good):
     number, total = (
         gather_blocks(np.where(good, plane, 0)).sum(axis=-1) for plane in (good, residual)
     )
-    if not number.any():
+    # Blocks at the border are padded with NaN.
+    whole = number > 0
+    if not whole.any():
         return np.nan
-    cells = total[number > 0] / number[number > 0]
+    cells = total[whole] / number[whole]
     low, middle, high = np.percentile(cells, [_TAIL, 50, 100 - _TAIL])
     return high + low - 2 * middle
 

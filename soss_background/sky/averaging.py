@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.sky.edge import edge_shape, find_edge
-from soss_background.sky.templates import bin_smooth, shift_columns
+from soss_background.numerics.cells import bin_smooth
+from soss_background.sky.edge import edge_shape, find_edge, shift_columns
 
 __all__ = ["AverageSky", "Sky", "average_skies"]
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from soss_background.numerics.smoothing import gaussian_filter
 
-__all__ = ["find_edge", "has_edge_columns", "right_of_edge"]
+__all__ = ["edge_shape", "find_edge", "has_edge_columns", "right_of_edge", "shift_columns"]
 
 # Full-frame columns between which the edge lies, at any position of the pupil wheel.
 _EDGE_RANGE = (650, 770)
@@ -60,3 +60,11 @@ def edge_shape(sky, middle):
     right = (smooth - smooth[:, [foot]]) / height
     right[:, :foot], right[:, top:] = 0, 1
     return np.clip(right, 0, 1)
+
+
+def shift_columns(image, shift):
+    """Shift an image to larger columns by linear interpolation; repeat the outermost column."""
+    place = np.clip(np.arange(image.shape[1]) - shift, 0, image.shape[1] - 1)
+    left = np.minimum(place.astype(int), image.shape[1] - 2)
+    share = (place - left).astype(image.dtype)
+    return image[:, left] * (1 - share) + image[:, left + 1] * share

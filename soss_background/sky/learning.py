@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soss_background.numerics.cells import expand_smoothly
+from soss_background.numerics.cells import bin_smooth, expand_smoothly
 from soss_background.sky.averaging import average_skies
 from soss_background.sky.deviations import LENGTHS, find_modes, fit_modes, stripe_noise
 from soss_background.sky.edge_model import trace_edge
 from soss_background.sky.nodes import NodeGrid, make_grid
 from soss_background.sky.scatter import correlation_length, measure_scatter
-from soss_background.sky.templates import bin_smooth
 from soss_background.sky.variation import PSEUDO_SKIES, find_smooth, group_visits, learn_variation
 
 __all__ = ["SkyStatistics", "learn_sky"]
@@ -34,8 +33,8 @@ class SkyStatistics:
     Attributes
     ----------
     shape, err : ndarray of float32, shape (ny, nx)
-        Mean sky with a median of one on each side of the edge, and its 1-sigma uncertainty as that
-        of a new sky, besides smooth deviations.
+        Mean sky with a median of one on each side of the edge, and its 1-sigma uncertainty as the
+        shape of a new sky, without smooth deviations.
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
     dq : ndarray of uint32, shape (ny, nx)
@@ -47,8 +46,8 @@ class SkyStatistics:
     variances : ndarray of float, shape (k,)
         Their variances, fractions of the sky squared.
     smooth_rms : float
-        Rms of the smooth scatter besides, before the mean of each side is subtracted, as a
-        fraction of the sky.
+        Rms of the smooth scatter, before the mean of each side is subtracted, as a fraction of the
+        sky.
     lengths : tuple of float
         Its correlation lengths along columns and along rows, pixels.
     number : float

@@ -6,8 +6,8 @@ import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.sky.averaging import Sky
+from soss_background.sky.edge import shift_columns
 from soss_background.sky.learning import learn_sky
-from soss_background.sky.templates import shift_columns
 
 __all__ = ["SkyPrior", "build_prior", "cut_prior"]
 
@@ -53,7 +53,7 @@ class SkyPrior:
         return sky * (1 - right), sky * right
 
 
-def build_prior(skies, noises, window):
+def build_prior(skies, noises, window, names=None):
     """
     Build the prior of a sky from one or more skies of a window.
 
@@ -63,6 +63,8 @@ def build_prior(skies, noises, window):
         Skies without gaps and their 1-sigma uncertainties, in one unit.
     window : `~soss_background.detector.Window`
         Their pixels.
+    names : sequence of str, optional
+        Their names in messages, by default their numbers.
 
     Returns
     -------
@@ -75,11 +77,12 @@ def build_prior(skies, noises, window):
         If some of the skies have an edge and others have none.
     """
     dq = np.uint32(dqflags.pixel["REFERENCE_PIXEL"]) * window.reference_pixels()
-    named = [
-        Sky(sky, noise, noise, dq, f"sky number {number}", number)
-        for number, (sky, noise) in enumerate(zip(skies, noises, strict=True), 1)
+    names = names or [f"sky number {number}" for number in range(1, len(skies) + 1)]
+    known = [
+        Sky(sky, noise, noise, dq, name, number)
+        for number, (sky, noise, name) in enumerate(zip(skies, noises, names, strict=True))
     ]
-    return cut_prior(learn_sky(named, window), window, window)
+    return cut_prior(learn_sky(known, window), window, window)
 
 
 def cut_prior(statistics, place, window, *, divisor=None, pwcpos=None):

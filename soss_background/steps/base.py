@@ -66,6 +66,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+# Extensions of data models.
+_EXTENSIONS = ("fits", "asdf")
+
 
 class SkyflatMixin:
     """Behaviour of the package's steps and pipelines that differs from those of jwst."""
@@ -170,6 +173,8 @@ class SkyflatMixin:
             if name.rpartition(".")[2] not in ("output_dir", "output_file"):
                 note_inputs(value)
         for step in (self, *(getattr(self, name) for name in getattr(self, "step_defs", ()))):
+            if step.output_ext.removeprefix(".") not in _EXTENSIONS:
+                raise SkyflatError(f"output_ext is {step.output_ext!r}, neither .fits nor .asdf")
             if step.save_results or step.output_file or step.output_dir:
                 check_folder(Path(step.make_output_path("name.fits")).parent)
             if step.output_file:

@@ -15,6 +15,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_file
 from soss_background.io.files import explain_fault
+from soss_background.steps.parameters import name_item
 
 __all__ = ["crds_reachable", "open_pastasoss"]
 
@@ -56,7 +57,13 @@ def open_pastasoss(step, exposure):
     except (CrdsError, SystemExit) as err:
         log.info("%s: no PASTASOSS reference file (%s)", exposure.meta.filename, err)
         return nullcontext()
-    return nullcontext() if path == "N/A" else datamodels.PastasossModel(path)
+    if path == "N/A":
+        return nullcontext()
+    with explain_fault(path) if isinstance(path, str | Path) else nullcontext():
+        model = datamodels.PastasossModel(path)
+        if len(model.meta.pwcpos_bounds or ()) != 2 or not model.traces:
+            raise SkyflatError(f"{name_item(path)}: not a PASTASOSS reference file")
+        return model
 
 
 def no_reference_error(kind, reason):

@@ -8,11 +8,11 @@ from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.photom import PhotomStep as JwstPhotomStep
 from stdatamodels.jwst import datamodels
 
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.numerics.threads import split_rows
 from soss_background.steps.base import SkyflatMixin
 from soss_background.steps.crds_access import crds_reachable, no_reference_error
-from soss_background.steps.parameters import check_flat
+from soss_background.steps.parameters import check_flat, name_item
 
 __all__ = ["FlatFieldStep", "PhotomStep"]
 
@@ -41,7 +41,10 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
 
     def get_ref_override(self, reference_file_type):
         """Return the user's flat, given by either of jwst's two parameters."""
-        return super().get_ref_override(reference_file_type) or self.user_supplied_flat
+        override = super().get_ref_override(reference_file_type)
+        if override and self.user_supplied_flat:
+            raise SkyflatError("override_flat and user_supplied_flat are given: give one of them")
+        return override or self.user_supplied_flat
 
     def get_reference_file(self, input_file, reference_file_type):
         """Return the flat, or raise an error that lists the alternatives."""
@@ -62,16 +65,27 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         number = len(input_data.data) if isinstance(input_data, datamodels.CubeModel) else 1
         blocks = split_rows(number, max(number // _BLOCKS, _FEWEST))
         if len(blocks) == 1:
-            return super().process(input_data)
+            return self._apply(input_data)
         cube = self.prepare_output(input_data)
         for block in blocks:
             part = datamodels.CubeModel(**{name: getattr(cube, name)[block] for name in _PLANES})
             part.update(cube)
-            part = super().process(part)
+            part = self._apply(part)
             if part.meta.cal_step.flat_field == "COMPLETE":
                 _insert(part, cube, block)
         cube.meta.cal_step.flat_field = part.meta.cal_step.flat_field
         return cube
+
+    def _apply(self, exposure):
+        """Flat-field an exposure as jwst does; raise if its flat does not fit."""
+        try:
+            return super().process(exposure)
+        except SkyflatError:
+            raise
+        except (LookupError, TypeError, ValueError) as err:
+            flat = name_item(self.get_ref_override("flat") or self._flat_path)
+            fault = f"{flat} does not fit it ({one_line(err)})"
+            raise SkyflatError(f"{name_item(exposure)}: {fault}") from err
 
     def _get_references(self, data, exposure_type):
         """Open the flat, once for all exposures that use it."""

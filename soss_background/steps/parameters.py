@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from configobj import Section
 from jwst.stpipe import Pipeline, Step
 from stdatamodels.jwst.datamodels import JwstDataModel
 from stpipe import config_parser
 from stpipe.exceptions import ValidationError
 
-from soss_background.datamodels.names import show
+from soss_background.datamodels.names import check_path, show
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.files import explain_write_fault
 from soss_background.io.skyflats import find_files
@@ -26,8 +27,9 @@ __all__ = [
     "settle_parameters",
 ]
 
-# Single values, although Python can iterate them.
-_SINGLE = (str, Path, JwstDataModel)
+# Values that name a reference file, and single values of a list, although Python can iterate them.
+_NAMES = (str, Path, JwstDataModel)
+_SINGLE = (*_NAMES, np.ndarray)
 
 
 class ListParameter:
@@ -46,16 +48,17 @@ class ListParameter:
         if value is not None:
             is_list = isinstance(value, Iterable) and not isinstance(value, _SINGLE)
             value = list(value) if is_list else [value]
-            _check_names({self._name: value})
+            _check_names({self._name: value}, _SINGLE)
         step.__dict__[self._name] = value
 
 
-def _check_names(values):
-    """Raise unless values, or the items of their lists, are names, paths or models."""
+def _check_names(values, kinds):
+    """Raise unless values, or the items of their lists, are of some kinds."""
     for name, value in values.items():
         for item in value if isinstance(value, list) else [value]:
-            if not isinstance(item, _SINGLE):
-                raise SkyflatError(f"{name} is {show(value)}, not a file name, path or model")
+            if not isinstance(item, kinds):
+                fault = f"{name} is {show(name_item(value))}, not a file name, path or model"
+                raise SkyflatError(fault)
 
 
 @contextmanager
@@ -71,7 +74,7 @@ def explain_parameters(kind):
 
 
 def name_paths(parameters):
-    """Replace paths among parameters, also those of sub-steps, by strings, as stpipe expects."""
+    """Replace paths among parameters, also of sub-steps, by strings, and arrays by lists of one."""
     for name, value in parameters.items():
         if isinstance(value, Section):
             name_paths(value)
@@ -79,6 +82,10 @@ def name_paths(parameters):
             parameters[name] = name_paths(dict(value))
         elif isinstance(value, Path):
             parameters[name] = str(value)
+        elif isinstance(value, np.ndarray):  # stpipe compares values
+            if name.startswith("override_"):
+                _check_names({name: value}, _NAMES)
+            parameters[name] = [value]
     return parameters
 
 
@@ -89,7 +96,7 @@ def settle_parameters(step):
         values = Step.get_pars(step)
     for name, value in values.items():
         setattr(step, name, defaults[name] if value is None else value)
-    _check_names(find_overrides(step))
+    _check_names(find_overrides(step), _NAMES)
     for name in getattr(step, "step_defs", ()):
         part = getattr(step, name)
         if hasattr(part, "named_files"):  # not one of jwst's own
@@ -100,11 +107,13 @@ def find_overrides(step):
     """Return the reference files and models that the user names for a step, by parameter."""
     kinds = () if isinstance(step, Pipeline) else step.reference_file_types
     found = {f"override_{kind}": getattr(step, f"override_{kind}", None) for kind in kinds}
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if isinstance(value, np.ndarray) or value}
 
 
 def name_item(item):
-    """Return the file name of a data model or path, and any other item unchanged."""
+    """Return the file name of a data model or path, a word for an array, else the item itself."""
+    if isinstance(item, np.ndarray):
+        return "array"
     if isinstance(item, JwstDataModel):
         return item.meta.filename or type(item).__name__
     return str(item) if isinstance(item, str | Path) else item
@@ -125,9 +134,12 @@ def check_flat(header, flat):
 def check_named(step):
     """Raise if a file that the user names for a step is missing, or the step is skipped."""
     for value in _named_files(step).values():
-        # A list may hold wildcards.
-        paths = find_files(filter(_is_path, value)) if isinstance(value, list) else [value]
+        # A list may hold wildcards, and folders, which the step lists.
+        paths = [value]
+        if isinstance(value, list):
+            paths = find_files(filter(_is_path, value), lambda folder: [folder])
         for path in filter(_is_path, paths):
+            check_path(str(path))
             if not Path(path).exists():
                 raise SkyflatError(f"{path}: no such file")
     for name in getattr(step, "step_defs", ()):

@@ -33,7 +33,7 @@ _SKY_SCATTER, _WING_SCATTER, _DETECTED_WINGS = 0.003, 0.03, 0.07
 # Neighbouring cells share errors of the model, as fractions of sky, wings and smoothed excess. That
 # of the sky is 0.4 %; some 100 cells share it, so that one of them weighs as if it had 4 %. Half
 # and twice these values change simulated levels by a third of their errors.
-_SKY_COMMON, _WING_COMMON, _GLOW_COMMON = 0.04, 0.5, 0.5
+_SKY_COMMON, _WING_COMMON, _GLOW_COMMON = 0.03, 0.5, 0.5
 
 # Uncertainty of the position of the edge in single cells, pixels: in the first round, and least.
 _EDGE, _LEAST_EDGE = 5.0, 0.7
@@ -55,11 +55,11 @@ _FEWEST, _FEWEST_ROWS = 50, 3
 _GLOW = (2.0, 6.0)
 
 # Brightest wings of used cells, in units of the sky.
-_BRIGHTEST_WINGS = 1
+_BRIGHTEST_WINGS = 20.0
 
 # Uncertainty of a level as a fraction of the mean faint light, and factor of all errors, by which
 # simulated levels scatter as stated.
-_FAINT_ERROR, _ERROR_FACTOR = 0.5, 1.0
+_FAINT_ERROR, _ERROR_FACTOR = 2.0, 2.0
 
 
 class NoSkyError(ValueError):

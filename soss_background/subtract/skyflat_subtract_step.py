@@ -9,16 +9,15 @@ from typing import ClassVar
 import numpy as np
 from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
-from stdatamodels.jwst.datamodels import JwstDataModel, dqflags
+from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
 from soss_background.io.files import note_inputs
 from soss_background.io.library import as_image
-from soss_background.io.skyflats import find_files
-from soss_background.io.templates import is_flat_fielded, read_flat, read_templates
+from soss_background.io.priors import check_alone, read_sky
+from soss_background.io.templates import find_sources, is_flat_fielded, read_flat
 from soss_background.numerics.integrations import usable_pixels
-from soss_background.sky.templates import align_templates
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatStep
 from soss_background.steps.crds_access import crds_reachable, open_pastasoss
@@ -62,7 +61,7 @@ class SkyflatSubtractStep(SkyflatStep):
     class_alias = "skyflat_subtract"
 
     spec = """
-    skyflat = force_list(default=None)  # Skyflats or BKG reference files, wildcards allowed [default: CRDS's BKG reference]
+    skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
     save_background = boolean(default=False)  # Save the subtracted sky
@@ -104,7 +103,7 @@ class SkyflatSubtractStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If several exposures are given, a file cannot be read, or there is no template.
+            If several exposures are given, a file cannot be read, or there is no sky.
         """
         if isinstance(background, str | Path):
             raise SkyflatError("Several exposures are given: run them one by one")
@@ -113,6 +112,8 @@ class SkyflatSubtractStep(SkyflatStep):
         background = background or members["background"]
         self.check(science, background)
         model = self.open_whole(science)
+        if isinstance(model, datamodels.ReferenceFileModel):
+            raise SkyflatError(f"{name_item(science)}: a reference file, not an exposure")
         self.check_outputs(model.meta.filename)
         if model.meta.cal_step.bkg_subtract == "COMPLETE":
             log.warning("%s: its sky has been subtracted already", model.meta.filename)
@@ -151,8 +152,10 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError(f"{name}: {fault}")
         if self.skyflat and self.get_ref_override("bkg"):
             raise SkyflatError("skyflat and override_bkg are given: give one of them")
+        sources = self._named_sources()
+        check_alone(sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
-        states += [(name_item(each), is_flat_fielded(each)) for each in self._named_sources()]
+        states += [(name_item(each), is_flat_fielded(each)) for each in sources]
         if len(states) > 1 and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
@@ -167,11 +170,8 @@ class SkyflatSubtractStep(SkyflatStep):
         )
 
     def _named_sources(self):
-        """Return the models and files of templates that the user names."""
-        given = self.skyflat or [self.get_ref_override("bkg")]
-        models = [item for item in given if isinstance(item, JwstDataModel)]
-        patterns = [item for item in given if isinstance(item, str | Path) and item != "N/A"]
-        return models + find_files(patterns)
+        """Return the models, arrays and files of skies that the user names."""
+        return find_sources(self.skyflat or [self.get_ref_override("bkg")])
 
     def _subtract(self, model, background):
         """Fit the sky of an exposure and subtract it in place."""
@@ -180,8 +180,9 @@ class SkyflatSubtractStep(SkyflatStep):
         except SkyflatError as err:
             fault = str(err).removeprefix(f"{model.meta.filename}: ")
             raise _NotSubtractedError(fault) from err
-        templates = self._find_templates(model, window, background)
-        flat = self._find_flat(model, window, templates)
+        pwcpos = find_pwcpos(model)
+        source = read_sky(self._find_sources(model, background), window, pwcpos)
+        flat = self._find_flat(model, window, source.states)
         # The fit needs a flat-fielded exposure.
         fielded = model.meta.cal_step.flat_field == "COMPLETE"
         divisor = 1 if flat is None or fielded else flat
@@ -192,8 +193,8 @@ class SkyflatSubtractStep(SkyflatStep):
                 image.data / divisor,
                 image.err / divisor,
                 usable,
-                _align(templates, flat, window),
-                self._trace_distance(model, window),
+                source.make_prior(flat),
+                self._trace_distance(model, window, pwcpos),
                 self.n_sigma,
             )
         except NoSkyError as err:
@@ -202,10 +203,10 @@ class SkyflatSubtractStep(SkyflatStep):
         # An image is its own mean.
         before = [np.array(plane) for plane in (image.data, image.err)]
         scales = self._remove(model, sky, sky_err, fit.used)
-        model.dq |= _common_flags(templates)
+        model.dq |= source.flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"])  # gaps are filled
         model.meta.cal_step.bkg_subtract = "COMPLETE"
         fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
-        _report(model, fit, fraction, templates, {"scale_mode": self.scale_mode, "scales": scales})
+        _report(model, fit, fraction, source, {"scale_mode": self.scale_mode, "scales": scales})
         return Subtraction(*before, sky, sky_err, fit.used)
 
     def _remove(self, model, sky, sky_err, used):
@@ -219,10 +220,10 @@ class SkyflatSubtractStep(SkyflatStep):
             np.hypot(error, sky_err, out=error)
         return scales
 
-    def _trace_distance(self, model, window):
+    def _trace_distance(self, model, window, pwcpos):
         """Return the distance of pixels from the target's first two orders."""
         with open_pastasoss(self, model) as reference:
-            return trace_distance(window, find_pwcpos(model), reference)
+            return trace_distance(window, pwcpos, reference)
 
     def _save_extras(self, model, subtraction):
         """Save sky, residual and mask if requested."""
@@ -239,8 +240,8 @@ class SkyflatSubtractStep(SkyflatStep):
             extra.update(model)
             self.save_model(extra, suffix=suffix, force=True)
 
-    def _find_templates(self, model, window, background):
-        """Read the skyflats of the user or of the pipeline, or a BKG reference file."""
+    def _find_sources(self, model, background):
+        """Return the skies of the user or of the pipeline, or a BKG reference file."""
         sources = self._named_sources()
         if background and not sources:
             raise SkyflatError(
@@ -250,13 +251,11 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         if background and self.parent is None:
             log.warning("%s: %s", model.meta.filename, IGNORED)
-        sources = sources or [self._bkg_path(model)]
-        return [template for each in sources for template in read_templates(each, window)]
+        return sources or [self._bkg_path(model)]
 
-    def _find_flat(self, model, window, templates):
+    def _find_flat(self, model, window, states):
         """Read the flat; return None if it is not needed, or missing and not required."""
-        states = [(model.meta.filename, model.meta.cal_step.flat_field == "COMPLETE")]
-        states += [(each.name, each.flat_fielded) for each in templates]
+        states = [(model.meta.filename, model.meta.cal_step.flat_field == "COMPLETE"), *states]
         if all(fielded for _, fielded in states):
             return None
         conflict = _find_conflict(states)
@@ -360,36 +359,18 @@ def _find_conflict(states):
     return (names[True], names[False]) if len(names) == 2 else None
 
 
-def _align(templates, flat, window):
-    """Align the templates, divided by the flat if there is one."""
-    divisors = [1 if flat is None or each.flat_fielded else flat for each in templates]
-    pairs = list(zip(templates, divisors, strict=True))
-    skies = [each.sky / divisor for each, divisor in pairs]
-    noises = [each.noise / divisor for each, divisor in pairs]
-    try:
-        return align_templates(skies, noises, window.x0)
-    except ValueError as err:
-        raise SkyflatError(f"{', '.join(each.name for each in templates)}: {err}") from err
-
-
-def _common_flags(templates):
-    """Return the flags that all templates share, without gaps, which are filled."""
-    flags = np.bitwise_and.reduce([each.dq for each in templates])
-    return flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"])
-
-
-def _report(model, fit, fraction, templates, settings):
+def _report(model, fit, fraction, source, settings):
     """Record the fit in the log, the header, and the tree of the data model."""
-    names = [each.name for each in templates]
+    names = [name for name, _ in source.states]
     cards = [
-        ["SKYLEFT", fit.level_left, "[DN/s] level left of the edge, times template"],
+        ["SKYLEFT", fit.level_left, "[DN/s] level left of the edge, times prior"],
         ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
-        ["SKYRIGHT", fit.level_right, "[DN/s] level right of the edge, times template"],
+        ["SKYRIGHT", fit.level_right, "[DN/s] level right of the edge, times prior"],
         ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
-        ["SKYSHIFT", fit.shift, "[pixel] shift of the edge from the templates"],
+        ["SKYSHIFT", fit.shift, "[pixel] shift of the edge from the prior"],
         ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
         ["SKYFRAC", fraction, "fraction of the pixels used"],
-        ["SKYNTEMP", len(templates), "number of templates"],
+        ["SKYNTEMP", source.number, "number of templates, or skyflats of the model"],
     ]
     cards = [[key, round(value, 6), comment] for key, value, comment in cards]
     _add_cards(model, cards)

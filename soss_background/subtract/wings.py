@@ -23,14 +23,17 @@ _SLOPES = np.array([-2.4, -2.4, -2.4, -2.4, -2.5, -2.7, -3.0])
 # 1 sigma of a slope that is steeper and of one that is shallower than its prior, and of the change
 # of slope at a node. Steep ones and changes are distributed with the tails of a Student
 # distribution. Half and twice these values change simulated levels by less than their errors.
-_STEEPER, _SHALLOWER, _CHANGE = 0.8, 0.2, 0.6
+_STEEPER, _SHALLOWER, _CHANGE = 0.8, 0.4, 0.6
 
 # 1 sigma of the logarithm of the profile at the second node.
-_HEIGHT = 0.7
+_HEIGHT = 1.0
 
 # Wings of a real trace: fraction of the flux across it that they have in its middle in a pixel, and
 # the radius of their core, pixels.
 _FRACTION, _CORE_RADIUS = 0.03 / 18, 16.0
+
+# Shallowest slope beyond the last node.
+_OUTER = -2.0
 
 # Largest change of the logarithm in an iteration.
 _LARGEST_CHANGE = 1.0
@@ -39,7 +42,7 @@ _LARGEST_CHANGE = 1.0
 _MARGIN, _END = (96, 48), 3
 
 # Largest distance along columns of the image, cells.
-_REACH = 127
+_REACH = 200
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Wings:
         """
         hats, distance = _node_weights()
         outside = np.maximum(distance - np.log(_NODES[-1]), 0)
-        exponent = np.tensordot(self.logarithm, hats, 1) + _SLOPES[-1] * outside
+        last = (self.logarithm[-1] - self.logarithm[-2]) / np.log(_NODES[-1] / _NODES[-2])
+        exponent = np.tensordot(self.logarithm, hats, 1) + min(last, _OUTER) * outside
         padded = _extend(core)
         rows, columns = (slice(margin, -margin) for margin in _MARGIN)
         kernels = np.exp(exponent) * hats

@@ -1,0 +1,120 @@
+"""The sky that a user names, or CRDS, as the prior of an exposure: a sky model, or templates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from stdatamodels.jwst.datamodels import JwstDataModel
+
+from soss_background.datamodels.sky_model import SkyModel
+from soss_background.errors import SkyflatError
+from soss_background.io.files import explain_fault
+from soss_background.io.foreign_templates import is_array, is_trimmed
+from soss_background.io.sky_models import name_sky_model, open_sky_model, read_prior
+from soss_background.io.skyflats import find_kind
+from soss_background.io.templates import cut_planes, read_templates
+from soss_background.sky.sky_prior import build_prior
+
+__all__ = ["SkySource", "check_alone", "read_sky"]
+
+
+@dataclass(frozen=True)
+class SkySource:
+    """
+    A sky model, or templates, for the pixels of an exposure.
+
+    Attributes
+    ----------
+    states : list of tuple of str and bool
+        Name of the sky model or of each template, and whether it is flat-fielded.
+    number : int
+        Number of templates, or of the skyflats of the sky model.
+    flags : ndarray of uint32, shape (ny, nx)
+        JWST data quality flags that all of them share.
+    make_prior : callable
+        Returns the `~soss_background.sky.sky_prior.SkyPrior`. Its argument is the flat by which
+        skies that are not flat-fielded are divided, or None.
+    """
+
+    states: list
+    number: int
+    flags: np.ndarray
+    make_prior: Callable
+
+
+def check_alone(sources):
+    """Raise if a sky model is given together with other skies."""
+    for source in filter(_is_sky_model, sources if len(sources) > 1 else ()):
+        name = name_sky_model(source, source) if isinstance(source, SkyModel) else source
+        raise SkyflatError(f"{name}: a sky model is used alone, not with other skies")
+
+
+def _is_sky_model(source):
+    """Return whether a file, a model or an array is a sky model."""
+    if isinstance(source, JwstDataModel | np.ndarray):
+        return isinstance(source, SkyModel)
+    with explain_fault(source):
+        others = is_array(source) or is_trimmed(source)
+        return not others and find_kind(source) is SkyModel
+
+
+def read_sky(sources, window, pwcpos):
+    """
+    Read a sky model or templates.
+
+    Parameters
+    ----------
+    sources : list of `~pathlib.Path`, data models or arrays
+        One sky model, or skyflats, BKG reference files and arrays.
+    window : `~soss_background.detector.Window`
+        Pixels of the exposure.
+    pwcpos : float
+        Pupil wheel position of the exposure, degrees.
+
+    Returns
+    -------
+    sky : SkySource
+        The sky.
+
+    Raises
+    ------
+    SkyflatError
+        If one cannot be read, or lacks these pixels.
+    """
+    if _is_sky_model(sources[0]):
+        return _from_model(sources[0], window, pwcpos)
+    templates = [template for each in sources for template in read_templates(each, window)]
+    return SkySource(
+        [(each.name, each.flat_fielded) for each in templates],
+        len(templates),
+        np.bitwise_and.reduce([each.dq for each in templates]),
+        partial(_build, templates, window),
+    )
+
+
+def _from_model(source, window, pwcpos):
+    """Return the sky of a sky model."""
+    with open_sky_model(source) as model:
+        name = name_sky_model(source, model)
+        (flags,) = cut_planes(model, (model.dq,), window, name)
+        fielded = model.meta.skyflat.flat_correction == "COMPLETE"
+        number, flags = model.meta.sky_model.n_skies, flags.astype(np.uint32)
+
+    def make_prior(flat):
+        divisor = None if fielded else flat
+        return read_prior(source, window, divisor=divisor, pwcpos=pwcpos)
+
+    return SkySource([(name, fielded)], number, flags, make_prior)
+
+
+def _build(templates, window, flat):
+    """Build the prior of templates; those that are not flat-fielded are divided by the flat."""
+    divisors = [1 if flat is None or each.flat_fielded else flat for each in templates]
+    pairs = list(zip(templates, divisors, strict=True))
+    skies = [each.sky / divisor for each, divisor in pairs]
+    noises = [each.noise / divisor for each, divisor in pairs]
+    try:
+        return build_prior(skies, noises, window, [each.name for each in templates])
+    except ValueError as err:
+        raise SkyflatError(str(err)) from err
