@@ -50,8 +50,6 @@ class Scene:
         The sky, and the target outside its transit, DN/s.
     window : `~soss_background.detector.Window`
         The pixels.
-    families : dict of str
-        Family of each nuisance.
     """
 
     cube: np.ndarray
@@ -61,7 +59,6 @@ class Scene:
     sky: np.ndarray
     target: np.ndarray
     window: Window
-    families: dict
 
 
 def draw_sky(seed, window, *, families=None, **settings):
@@ -145,4 +142,4 @@ def make_scene(window, magnitude, seed, *, has_stars=True, **families):
             names = ("data", "err", "dq", "var_poisson", "var_rnoise")
             planes = [np.array(getattr(model, name)) for name in names]
     mean = average_integrations(*planes)
-    return Scene(*planes[:3], mean, sky, star, window, dict(simulation.families))
+    return Scene(*planes[:3], mean, sky, star, window)

@@ -23,10 +23,10 @@ from scenes import DEPTH, make_scene, make_skyflats, read_skyflat
 from stdatamodels.jwst import datamodels
 
 from soss_background.detector import FULL, PWCPOS, SUBSTRIP96, SUBSTRIP256
+from soss_background.io.priors import read_sky
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.simulate import FAMILIES
 from soss_background.simulate.traces import get_trace
-from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
@@ -46,6 +46,13 @@ _LEFT_END, _RIGHT_START, _EDGE, _EDGE_REACH = 670, 760, 705, 20
 
 _MAGNITUDES = (9, 11, 13)
 
+_HEADER = """\
+Error of the sky removed, % of the sky there: median of the absolute value, and worst. edge: rms
+within 20 columns. 1, 2 sigma: fraction of the errors left and right that are smaller than one and
+two stated errors. no sky: time series in which a method finds no sky; all of the sky is its error.
+J: bias of a transit of 1 % of such a target in bins of 64 columns, ppm: median and worst.
+"""
+
 
 class Result(NamedTuple):
     """
@@ -63,6 +70,8 @@ class Result(NamedTuple):
         J of the target.
     wings : str
         Family of the wings.
+    has_stars : bool
+        Whether there are field stars.
     errors : tuple of float
         Errors of the sky left and right of the edge, and their rms at it, percent of the sky there.
     pulls : tuple of float
@@ -78,6 +87,7 @@ class Result(NamedTuple):
     window: str
     magnitude: int | None
     wings: str
+    has_stars: bool
     errors: tuple
     pulls: tuple
     biases: np.ndarray
@@ -87,8 +97,7 @@ class Result(NamedTuple):
 @cache
 def find_prior(skyflats, window):
     """Return the prior of the sky from skyflats, a tuple of paths."""
-    templates = [read_skyflat(path, window) for path in skyflats]
-    return build_prior([each.sky for each in templates], [each.noise for each in templates], window)
+    return read_sky(skyflats, window, PWCPOS).make_prior(None)
 
 
 def subtract_ours(scene, skyflats):
@@ -167,7 +176,7 @@ def choose_library(skyflats, size, number):
     return tuple(skyflats[first : first + size])
 
 
-def compare(scene, magnitude, library):
+def compare(scene, case, library):
     """Return the result of each method, and the skies that they remove."""
     results, skies = [], {}
     for name, subtract in _METHODS.items():
@@ -178,9 +187,8 @@ def compare(scene, magnitude, library):
         pulls = tuple(
             error / (100 * sigma) for error, sigma in zip(errors[:2], stated, strict=True)
         )
-        case = (len(library), scene.window.name, magnitude, scene.families["wings"])
         biases = find_biases(removed, scene)
-        results.append(Result(name, *case, errors, pulls, biases, seconds))
+        results.append(Result(name, len(library), *case, errors, pulls, biases, seconds))
         skies[name] = removed
     return results, skies
 
@@ -189,9 +197,11 @@ def run(scenes, skyflats, sizes):
     """Return the results of all scenes, and the first scene with its skies."""
     results, shown = [], None
     for number, (place, settings) in enumerate(scenes):
+        window, magnitude, _ = place
+        case = (window.name, magnitude, settings["wings"], settings["has_stars"])
         scene = make_scene(*place, **settings)
         for size in sizes:
-            found, skies = compare(scene, place[1], choose_library(skyflats, size, number))
+            found, skies = compare(scene, case, choose_library(skyflats, size, number))
             results += found
             _show_progress(number, found)
         shown = shown or (scene, skies)
@@ -207,54 +217,60 @@ def _show_progress(number, results):
 
 
 def print_tables(results):
-    """Print the errors by subarray and library, and by family of wings."""
-    print("Error of the sky removed, % of the sky there: median of the absolute value, and worst.")
-    print("edge: rms within 20 columns. 1, 2 sigma: fraction of the errors left and right within")
-    print(
-        "the stated ones. J: bias of a transit of 1 %, ppm, in bins of 64 columns: median, worst."
-    )
-    print("Where a method finds no sky, nothing is subtracted.\n")
-    heads = [f"J = {magnitude}" for magnitude in _MAGNITUDES]
-    print(f"{'':25}{'left':>12}{'right':>13}{'edge':>13}{'1, 2 sigma':>13}", end="")
-    print("".join(f"{head:>15}" for head in heads))
-    for window in dict.fromkeys(each.window for each in results):
-        inside = [each for each in results if each.window == window]
-        sizes = list(dict.fromkeys(each.size for each in inside))
-        print(f"{window}, {len(inside) // len(sizes) // len(_METHODS)} time series")
-        for size in sizes:
-            chosen = [each for each in inside if each.size == size]
-            _print_rows(f"{size} skyflat" + "s" * (size > 1), chosen, _MAGNITUDES)
-    print("\nBy the wings of the target and the field stars, all libraries")
-    for family in FAMILIES["wings"]:
-        chosen = [each for each in results if each.wings == family and each.magnitude]
-        _print_rows(family, chosen, ())
+    """Print the errors by subarray and library, by family of wings, and by field stars."""
+    print(_HEADER)
+    heads = ["left", "right", "edge", "1, 2 sigma", "no sky"]
+    heads += [f"J = {magnitude}" for magnitude in _MAGNITUDES]
+    print(_join(f"{'':30}", heads))
+    for window, inside in _group(results, "window"):
+        for size, chosen in _group(inside, "size"):
+            number = len(chosen) // len(_METHODS)
+            _print_rows(f"{window}, {size} skyflat" + "s" * (size > 1), chosen, _MAGNITUDES)
+        print(f"    {number} time series")
+    print("\nAll libraries and subarrays, by the wings of all stars, and by field stars")
+    for family, chosen in _group([each for each in results if each.magnitude], "wings"):
+        _print_rows(f"wings: {family}", chosen, ())
+    for has_stars, chosen in _group(results, "has_stars"):
+        _print_rows("field stars" if has_stars else "no field stars", chosen, ())
+
+
+def _group(results, name):
+    """Return the values of an attribute, each with its results."""
+    values = dict.fromkeys(getattr(each, name) for each in results)
+    return [(value, [each for each in results if getattr(each, name) == value]) for value in values]
 
 
 def _print_rows(name, results, magnitudes):
     """Print a row of each method."""
-    for method in _METHODS:
-        chosen = [each for each in results if each.method == method]
-        if not chosen:
-            continue
-        errors = np.abs([each.errors for each in chosen])
-        cells = [
-            f"{middle:7.2f}{worst:6.1f}"
-            for middle, worst in zip(np.median(errors, axis=0), errors.max(axis=0), strict=True)
-        ]
-        pulls = np.abs([each.pulls for each in chosen])
-        pulls = pulls[np.isfinite(pulls)]
-        within = [
-            f"{np.mean(pulls < limit):6.2f}" if len(pulls) else f"{'-':>6}" for limit in (1, 2)
-        ]
-        print(f"  {name:16}{method:6}{''.join(cells)} {''.join(within)}", end="")
+    for method, chosen in _group(results, "method"):
+        cells = [_summarize(errors) for errors in np.transpose([each.errors for each in chosen])]
+        cells.append(_count_pulls([each.pulls for each in chosen]))
+        cells.append(sum(each.errors[:2] == (-100, -100) for each in chosen))
         for magnitude in magnitudes:
             biases = [each.biases for each in chosen if each.magnitude == magnitude]
-            cell = (
-                f"{np.median(np.abs(biases)):8.1f}{np.max(np.abs(biases)):7.0f}" if biases else ""
-            )
-            print(f"{cell:>15}", end="")
-        print(flush=True)
+            cells.append(_summarize(biases) if biases else "-")
+        print(_join(f"{name:25}{method:5}", cells), flush=True)
         name = ""
+
+
+def _join(name, cells):
+    """Return a row of the table."""
+    return name + "".join(f"{cell:>12}" for cell in cells)
+
+
+def _summarize(values):
+    """Return median and largest absolute value."""
+    values = np.abs(values)
+    return " ".join(
+        f"{value:.{0 if value >= 100 else 2}f}" for value in (np.median(values), values.max())
+    )
+
+
+def _count_pulls(pulls):
+    """Return the fractions of the pulls within one and two stated errors."""
+    pulls = np.abs(pulls)
+    pulls = pulls[np.isfinite(pulls)]
+    return f"{np.mean(pulls < 1):.2f} {np.mean(pulls < 2):.2f}" if len(pulls) else "-"
 
 
 def print_times(results):
@@ -309,7 +325,8 @@ def main():
         results, shown = run(list_scenes(options.rounds), skyflats, sizes)
         if options.large:
             skyflats = make_skyflats(max(_FULL_SIZES), FULL, folder)
-            results += run([((FULL, 11, 0), {})], skyflats, _FULL_SIZES)[0]
+            scene = ((FULL, 11, 0), {"has_stars": True, "wings": "reference"})
+            results += run([scene], skyflats, _FULL_SIZES)[0]
     print_tables(results)
     print_times(results)
     if options.plot:
