@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soss_background.numerics.cells import CELL
-from soss_background.sky.templates import bin_smooth
+from soss_background.numerics.cells import CELL, bin_smooth
 
 __all__ = ["Components", "edge_slope", "find_components"]
 

@@ -5,10 +5,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from soss_background.numerics.cells import CELL, bin_to_cells, expand_cells, expand_smoothly
+from soss_background.numerics.cells import (
+    CELL,
+    bin_smooth,
+    bin_to_cells,
+    expand_cells,
+    expand_smoothly,
+)
 from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.sources import dark_scatter, detect_light
-from soss_background.sky.templates import bin_smooth
 from soss_background.subtract.components import Components, edge_slope, find_components
 from soss_background.subtract.light import FaintLight
 from soss_background.subtract.posterior import Cells, Posterior, find_posterior
