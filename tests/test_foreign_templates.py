@@ -287,6 +287,13 @@ def test_a_sky_model_is_used_alone(small, sky_model, tmp_path):
                 SkyflatSubtractStep.call(small[0], skyflat=given)
 
 
+def test_a_damaged_sky_model(small, sky_model):
+    with SkyModel(sky_model) as model:
+        model.members = None
+        with pytest.raises(SkyflatError, match="nis_skymodel.fits: MEMBERS is missing"):
+            SkyflatSubtractStep.call(small[0], skyflat=model)
+
+
 def test_a_sky_model_of_too_few_pixels(small, sky_model, tmp_path):
     def cut(hdus):
         for key in ("SKY", "RIGHT", "ERR", "DQ"):

@@ -11,7 +11,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import OptimalExtractStep, SkyflatPipeline, TraceFitStep
 from soss_background.denoise.smooth_sky import denoise_sky
-from soss_background.detector import SUBSTRIP256, Window
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.simulate import Simulation, simulate_visit, write_exposure
 from soss_background.simulate.comparison import compare_with_truth, sky_errors
 from soss_background.sky.edge_model import trace_edge
@@ -129,8 +129,9 @@ def test_the_real_edge_among_stripes(stripe_rms):
     assert np.mean(scatter) < 0.0008 + 0.26 * stripe_rms
 
 
-def test_sky_of_a_real_star():
-    """A bright star over a real sky, with the commissioning template: the step goes."""
+@pytest.fixture(scope="module")
+def real_star():
+    """Return a function that fits rows of a real frame, plus a multiple of its template."""
     frame = np.load(REAL / "jw01512001001_03102_00001_nis_substrip256_pwcpos245.778671.npy")
     strip = np.load(REAL / "gr700xd_background_substrip96.npy")
     profile = np.median(strip[4:-4], axis=0)
@@ -140,10 +141,23 @@ def test_sky_of_a_real_star():
     usable = np.isfinite(frame) & (frame != 0)
     noise = 1.4826 * np.median(np.abs(np.diff(frame[200:250, 200:600], axis=0))) / np.sqrt(2)
     err = np.sqrt(noise**2 * (1 + np.clip(frame, 0, None) / 6)).astype(np.float32)
-    template = template.astype(np.float32)
-    prior = build_prior([template], [0 * template], SUBSTRIP256)
     distance = trace_distance(SUBSTRIP256, 245.778671)
-    found = fit_sky(frame.astype(np.float32), err, usable, prior, distance)
+
+    def fit(window=SUBSTRIP256, added=0.0):
+        first = window.y0 - SUBSTRIP256.y0
+        rows = slice(first, first + window.ny)
+        sky = template[rows].astype(np.float32)
+        prior = build_prior([sky], [0.003 * sky], window)
+        image = (frame + added * template)[rows].astype(np.float32)
+        return fit_sky(image, err[rows], usable[rows], prior, distance[rows])
+
+    return frame, template, fit
+
+
+def test_sky_of_a_real_star(real_star):
+    """A bright star over a real sky, with the commissioning template: no edge remains."""
+    frame, _, fit = real_star
+    found = fit()
     residual = frame - found.sky - found.wings
     boxes = {
         "left": np.s_[200:250, 60:650],
@@ -158,6 +172,26 @@ def test_sky_of_a_real_star():
         np.median((frame - found.sky)[215:250, part]) for part in (slice(655, 685), slice(730, 760))
     )
     assert abs(after - before) < 0.1 * np.median(found.sky)
+
+
+def test_response_to_added_sky(real_star):
+    """The level left of the edge, where wings are faint, rises as much as the sky does."""
+    _, template, fit = real_star
+    rise = fit(added=0.5).sky - fit().sky
+    left, right = np.s_[4:-4, 10:670], np.s_[4:-4, 760:2000]
+    assert_allclose(np.median(rise[left] / (0.5 * template[left])), 1, atol=0.02)
+    assert_allclose(np.median(rise[right] / (0.5 * template[right])), 1, atol=0.12)
+
+
+def test_fewer_rows_of_a_real_star_show_the_same_sky(real_star):
+    """The sky of SUBSTRIP96 agrees with that of SUBSTRIP256 within the stated errors."""
+    _, _, fit = real_star
+    whole, cut = fit(), fit(SUBSTRIP96)
+    for side in ("left", "right"):
+        levels = [getattr(each, f"level_{side}") for each in (whole, cut)]
+        errors = [getattr(each, f"level_{side}_err") for each in (whole, cut)]
+        assert abs(levels[1] - levels[0]) < np.hypot(*errors)
+        assert errors[1] > errors[0]
 
 
 def test_spectra_of_a_real_star(tmp_path):

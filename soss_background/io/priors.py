@@ -11,10 +11,15 @@ from soss_background.datamodels.sky_model import SkyModel
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
 from soss_background.io.foreign_templates import is_array, is_trimmed
-from soss_background.io.sky_models import name_sky_model, open_sky_model, read_prior
+from soss_background.io.sky_models import (
+    find_cover,
+    name_sky_model,
+    open_sky_model,
+    read_statistics,
+)
 from soss_background.io.skyflats import find_kind
-from soss_background.io.templates import cut_planes, read_templates
-from soss_background.sky.sky_prior import build_prior
+from soss_background.io.templates import read_templates
+from soss_background.sky.sky_prior import build_prior, cut_prior
 
 __all__ = ["SkySource", "check_alone", "read_sky"]
 
@@ -97,15 +102,16 @@ def _from_model(source, window, pwcpos):
     """Return the sky of a sky model."""
     with open_sky_model(source) as model:
         name = name_sky_model(source, model)
-        (flags,) = cut_planes(model, (model.dq,), window, name)
+        place, statistics = find_cover(model, window, name), read_statistics(model)
         fielded = model.meta.skyflat.flat_correction == "COMPLETE"
-        number, flags = model.meta.sky_model.n_skies, flags.astype(np.uint32)
+    row, column = window.y0 - place.y0, window.x0 - place.x0
+    flags = statistics.dq[row : row + window.ny, column : column + window.nx]
 
     def make_prior(flat):
         divisor = None if fielded else flat
-        return read_prior(source, window, divisor=divisor, pwcpos=pwcpos)
+        return cut_prior(statistics, place, window, divisor=divisor, pwcpos=pwcpos)
 
-    return SkySource([(name, fielded)], number, flags, make_prior)
+    return SkySource([(name, fielded)], len(statistics.weights), flags, make_prior)
 
 
 def _build(templates, window, flat):

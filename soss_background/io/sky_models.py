@@ -30,7 +30,14 @@ from soss_background.sky.nodes import make_grid
 from soss_background.sky.sky_prior import cut_prior
 from soss_background.sky.trends import fit_trends
 
-__all__ = ["make_sky_model", "name_sky_model", "open_sky_model", "read_prior", "read_statistics"]
+__all__ = [
+    "find_cover",
+    "make_sky_model",
+    "name_sky_model",
+    "open_sky_model",
+    "read_prior",
+    "read_statistics",
+]
 
 log = logging.getLogger(__name__)
 
@@ -318,6 +325,9 @@ def _check(model, name):
             raise SkyflatError(f"{name}: {each.upper()} and SKY differ in shape")
         if not np.isfinite(plane).all():
             raise SkyflatError(f"{name}: {each.upper()} is not finite everywhere")
+    for each in ("edge", "members"):
+        if getattr(model, each) is None:
+            raise SkyflatError(f"{name}: {each.upper()} is missing")
     for key in (*_NUMBERS, "smooth_rows", "smooth_columns", "n_components"):
         value = getattr(model.meta.sky_model, key)
         if value is None or not np.isfinite(value):
@@ -354,17 +364,22 @@ def read_prior(source, window, *, divisor=None, pwcpos=None):
         If it is no sky model, or lacks these pixels.
     """
     with open_sky_model(source) as model:
-        name = name_sky_model(source, model)
-        place = find_place(model, model.sky.shape, name)
-        if not place.covers(window):
-            raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
+        place = find_cover(model, window, name_sky_model(source, model))
         return cut_prior(read_statistics(model), place, window, divisor=divisor, pwcpos=pwcpos)
+
+
+def find_cover(model, window, name):
+    """Return the `Window` of an open sky model; raise if it lacks pixels of another window."""
+    place = find_place(model, model.sky.shape, name)
+    if not place.covers(window):
+        raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
+    return place
 
 
 def read_statistics(model):
     """Return the `~soss_background.sky.learning.SkyStatistics` that an open sky model holds."""
-    planes = {key: np.array(getattr(model, name)) for key, name in _PLANES.items()}
-    planes = {key: plane.astype(plane.dtype.newbyteorder("=")) for key, plane in planes.items()}
+    planes = {key: getattr(model, name) for key, name in _PLANES.items()}
+    planes = {key: np.array(each, each.dtype.newbyteorder("=")) for key, each in planes.items()}
     numbers, members = model.meta.sky_model, model.members
     if numbers.n_components:
         grid = make_grid(planes["right"], model.components.shape[2:])
