@@ -96,8 +96,8 @@ figures: .venv/installed-bench
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
 	$(BIN)/python docs/fluxcal_figure.py
 	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
-	$(BIN)/python benchmarks/subtract.py --plot docs/images/subtract.png
-	$(BIN)/python benchmarks/stare.py --plot docs/images/stare.png
+	$(BIN)/python benchmarks/subtract.py --skyflats $(DEMO)/library --plot docs/images/subtract.png
+	$(BIN)/python benchmarks/stare.py --skyflats $(DEMO)/library --plot docs/images/stare.png
 	$(BIN)/python benchmarks/speed.py --plot docs/images/speed.png
 
 .venv/installed-docs: .venv/installed
