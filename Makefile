@@ -11,7 +11,8 @@
 # make figures   draw all figures of the documentation (after make demo; half an hour)
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
-# make bench-subtract   take the sky out of simulated time series, beside jwst's step and a box
+# make bench-subtract   subtract the sky of simulated time series with this package and jwst's step;
+#                       BENCH="--skyflats DIR" keeps the skyflats, BENCH=--large takes 40 of them
 # make bench-stare      the bias of a transmission spectrum without sky subtraction, with jwst's, ours
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
 # make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
@@ -95,8 +96,8 @@ figures: .venv/installed-bench
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
 	$(BIN)/python docs/fluxcal_figure.py
 	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
-	$(BIN)/python benchmarks/subtract.py --seeds 1 --plot docs/images/subtract.png
-	$(BIN)/python benchmarks/stare.py --plot docs/images/stare.png
+	$(BIN)/python benchmarks/subtract.py --skyflats $(DEMO)/library --plot docs/images/subtract.png
+	$(BIN)/python benchmarks/stare.py --skyflats $(DEMO)/library --plot docs/images/stare.png
 	$(BIN)/python benchmarks/speed.py --plot docs/images/speed.png
 
 .venv/installed-docs: .venv/installed

@@ -2,8 +2,8 @@
 Subtract a library of skies with jwst's own step, beside a single template.
 
 Three BKG reference files are made: of one sky like that of commissioning, of twelve skyflats of
-which none has the sky of the exposure, and of that sky itself, which tells what is not the
-library's fault. The skies are those of subtract.py.
+which none has the sky of the exposure, and of that sky itself, which shows the errors that are not
+the library's. The time series and the families of the skies are those of subtract.py.
 
     python reference.py [--seeds N]
 """
@@ -13,20 +13,23 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from subtract import N_TEMPLATES, make_scene, make_sky, subtract_jwst
+from scenes import draw_sky, make_scene
+from subtract import remove_with_jwst
 
 from soss_background import SkyflatModel
 from soss_background.detector import SUBSTRIP96, SUBSTRIP256
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate.dispersed_sky import sky_image
+from soss_background.simulate.visit import true_sky
 from soss_background.sky.match import bin_sky, cross_residuals
 
-# Subarray, J of the target, density of the field stars.
+# Subarray, J of the target, and whether there are field stars; number of skyflats.
 CASES = [
-    (window, magnitude, density)
+    (window, magnitude, has_stars)
     for window in (SUBSTRIP256, SUBSTRIP96)
-    for magnitude, density in ((13, 0.0), (11, 0.0), (11, 1.0), (9, 0.0))
+    for magnitude, has_stars in ((13, False), (11, False), (11, True), (9, False))
 ]
+N_TEMPLATES = 12
 
 # Noise of a denoised sky, as a fraction.
 NOISE = 0.0015
@@ -48,8 +51,8 @@ def measure(scene, skies, rng, folder):
     skyflats = [make_skyflat(sky, rng) for sky in skies]
     reference, _ = make_reference(skyflats, pedigree="SIMULATION")
     write_reference(reference, path)
-    removed = subtract_jwst(scene, path)
-    if not np.isfinite(removed).all():
+    removed = remove_with_jwst(scene, str(path))
+    if not removed.any():
         return 100.0, np.nan
     science = ~scene.window.reference_pixels()
     binned = [bin_sky(sky, science) for sky in (scene.sky, removed)]
@@ -63,13 +66,13 @@ def compare(n_seeds):
     print("exposures: median, mean, and how often it found no template (100 per cent then); shape:")
     print("median of what is left if its levels on both sides of the step are set right")
     print(f"{'':50}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
-    for number, (window, magnitude, density) in enumerate(CASES):
+    for number, (window, magnitude, has_stars) in enumerate(CASES):
         results = {"one template": [], f"{N_TEMPLATES} skyflats": [], "the sky itself": []}
         for seed in range(1, n_seeds + 1):
-            scene = make_scene(window, magnitude, density, 100 * number + seed)
+            scene = make_scene(window, magnitude, 100 * number + seed, has_stars=has_stars)
             rng = np.random.default_rng(5000 + 100 * number + seed)
             library = [
-                make_sky(SUBSTRIP256, rng, 10_000 + 20 * seed + i) for i in range(N_TEMPLATES)
+                true_sky(draw_sky(10_000 + 20 * seed + i, SUBSTRIP256)) for i in range(N_TEMPLATES)
             ]
             itself = sky_image(SUBSTRIP256, structure=0)
             first = window.y0 - SUBSTRIP256.y0
@@ -78,7 +81,7 @@ def compare(n_seeds):
             with tempfile.TemporaryDirectory() as folder:
                 for name, skies in zip(results, libraries, strict=True):
                     results[name].append(measure(scene, skies, rng, Path(folder)))
-        name = f"{window.name}, J = {magnitude}" + (", field stars" if density else "")
+        name = f"{window.name}, J = {magnitude}" + (", field stars" if has_stars else "")
         for library, values in results.items():
             rms, shape = np.transpose(values)
             print(f"{name:34}{library:16}{np.median(rms):8.2f}{np.mean(rms):8.2f}", end="")

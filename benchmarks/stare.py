@@ -1,11 +1,11 @@
 """
 What a sky residual costs in the spectrum of a transit: no sky subtracted, jwst's step, ours.
 
-Time series, skies and libraries are those of subtract.py. Spectra are extracted by this package,
-optimally, at the traces that it finds. The bias of the transit depth is that of the light that the
-extraction weights leave of the sky, without noise; parts per million of the star's light.
+Time series and skyflats are those of subtract.py. Spectra are extracted by this package, optimally,
+at the traces that it finds. The bias of the transit depth is that of the flux that the extraction
+weights leave of the sky, without noise; parts per million of the star's flux.
 
-    python stare.py [--seeds N] [--plot FILE.png]
+    python stare.py [--seeds N] [--skyflats FOLDER] [--plot FILE.png]
 """
 
 import argparse
@@ -14,28 +14,28 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from scenes import DEPTH, make_scene, make_skyflats
 from stdatamodels.jwst import datamodels
-from subtract import DEPTH, N_TEMPLATES, make_scene, make_sky, subtract_jwst, subtract_ours
+from subtract import subtract_jwst, subtract_ours
 
 from soss_background import OptimalExtractStep
 from soss_background.detector import PWCPOS, SUBSTRIP256
 
-# J of the target, density of the field stars.
-CASES = [(9, 0.0), (11, 0.0), (11, 1.0), (13, 0.0), (13, 1.0)]
+# J of the target, and whether there are field stars; number of skyflats.
+CASES = [(9, False), (11, False), (11, True), (13, False), (13, True)]
+N_SKYFLATS = 12
 # Columns of a bin of the spectrum; of order 2, those redder than this are order 1's, micron.
 BIN, REDDEST = 64, 0.85
 METHODS = {"none": "no sky subtracted", "jwst": "jwst's bkg_subtract", "ours": "this package"}
 
 
-def remove_sky(scene, seed):
+def remove_sky(scene, skyflats):
     """Find the sky by each method."""
-    rng = np.random.default_rng(5000 + seed)
-    library = [make_sky(SUBSTRIP256, rng, 10_000 + 20 * seed + i) for i in range(N_TEMPLATES)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "library.fits"
-        datamodels.SossBkgModel(data=np.array(library)).save(path)
-        jwst = subtract_jwst(scene, path)
-    return {"none": np.zeros(scene.sky.shape), "jwst": jwst, "ours": subtract_ours(scene, library)}
+    return {
+        "none": np.zeros(scene.sky.shape),
+        "jwst": subtract_jwst(scene, skyflats)[0],
+        "ours": subtract_ours(scene, skyflats)[0],
+    }
 
 
 def extract(scene, sky):
@@ -63,29 +63,30 @@ def depth_bias(order, scene, left_over):
     return wavelength, 1e6 * DEPTH * left / (star + left)
 
 
-def compare(n_seeds):
+def compare(n_seeds, skyflats):
     """Print the table; return what the figure shows."""
-    print("Bias of a transit depth of 1 per cent, ppm: median over bins of 64 columns, and worst")
+    print("Bias of a transit depth of 1 %, ppm: median over bins of 64 columns, and worst")
     print(f"bin, of {n_seeds} seeds")
     print(f"{'':26}" + "".join(f"{name:>20}" for name in METHODS))
     shown = None
-    for number, (magnitude, density) in enumerate(CASES):
+    for number, (magnitude, has_stars) in enumerate(CASES):
         biases = {1: {}, 2: {}}
         for seed in range(1, n_seeds + 1):
-            scene = make_scene(SUBSTRIP256, magnitude, density, 200 + 10 * number + seed)
-            removed = remove_sky(scene, 10 * number + seed)
+            place = (SUBSTRIP256, magnitude, 200 + 10 * number + seed)
+            scene = make_scene(*place, has_stars=has_stars)
+            removed = remove_sky(scene, skyflats)
             orders = extract(scene, removed["ours"])
             for order, methods in biases.items():
                 for method, sky in removed.items():
                     wave, bias = depth_bias(orders[order], scene, scene.sky - sky)
                     keep = (order == 1) | (wave < REDDEST)
                     methods.setdefault(method, []).append((wave[keep], bias[keep]))
-            if shown is None and (magnitude, density) == (11, 1.0):
+            if shown is None and (magnitude, has_stars) == (11, True):
                 shown = {
                     order: {m: rows[0] for m, rows in ms.items()} for order, ms in biases.items()
                 }
         for order, methods in biases.items():
-            name = f"J = {magnitude}" + (f", {density:.0f} x stars" if density else "")
+            name = f"J = {magnitude}" + (", stars" if has_stars else "")
             cells = ""
             for rows in methods.values():
                 absolute = np.abs([bias for _, bias in rows])
@@ -113,9 +114,12 @@ def main():
     """Print the table, and draw a scene if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--seeds", type=int, default=3, help="exposures of each kind")
-    parser.add_argument("--plot", type=Path, help="picture to draw")
+    parser.add_argument("--skyflats", type=Path, help="folder that keeps the skyflats")
+    parser.add_argument("--plot", type=Path, help="figure to draw")
     options = parser.parse_args()
-    shown = compare(options.seeds)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.skyflats or temporary
+        shown = compare(options.seeds, tuple(make_skyflats(N_SKYFLATS, SUBSTRIP256, folder)))
     if options.plot:
         draw(shown).savefig(options.plot, dpi=80)
 

@@ -1,262 +1,306 @@
 """
-Take the sky out of simulated time series: this package, jwst's step, and a box.
+Subtract the sky of simulated time series with this package and with jwst's step.
 
-All have the same library of twelve skies, of which none is that of an exposure: levels from 0.5 to
-1.5, step contrasts that scatter by 10 per cent, steps that move by up to 5 columns, structure of
-their own. Errors are those of the sky that was removed, in per cent of the median sky.
+Both get the same skyflats, made by SkyflatPipeline of simulated visits. No skyflat has the sky of a
+time series: each sky has a colour, edge, bend and glow of its own, each star wings of its own.
 
-    python subtract.py [--seeds N] [--plot FILE.png]
+    python subtract.py [--rounds N] [--large] [--skyflats FOLDER] [--plot FILE.png]
 """
 
 import argparse
+import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from jwst.background.background_sub_soss import subtract_soss_bkg
+from matplotlib.figure import Figure
+from scenes import DEPTH, make_scene, make_skyflats, read_skyflat
 from stdatamodels.jwst import datamodels
 
-from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256, Window
-from soss_background.numerics.integrations import average_integrations, usable_pixels
-from soss_background.simulate import Simulation, draw_stars, star_image
-from soss_background.simulate.detector_effects import draw_defects
-from soss_background.simulate.dispersed_sky import sky_image, sky_structure
-from soss_background.simulate.exposures import split_variance
-from soss_background.simulate.scene import Stars
+from soss_background.detector import FULL, PWCPOS, SUBSTRIP96, SUBSTRIP256
+from soss_background.io.priors import read_sky
+from soss_background.numerics.integrations import usable_pixels
+from soss_background.simulate import FAMILIES
 from soss_background.simulate.traces import get_trace
-from soss_background.simulate.visit import observe, transit_curve
-from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
-from soss_background.subtract.sky_fit import fit_sky
+from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
-# Peak of the first order at 1.25 micron, DN/s, of a star like that of a real frame of program 1512
-# (J = 9.6, 800 DN/s there) at other magnitudes.
-FLUX = {9: 1400.0, 11: 220.0, 13: 35.0, None: 0.0}
+# J of the target, and whether there are field stars. A round has two scenes of each kind in
+# SUBSTRIP256 and one in SUBSTRIP96.
+_KINDS = [(magnitude, stars) for stars in (True, False) for magnitude in (11, 9, 13, None)]
+_ROUND = [SUBSTRIP256, SUBSTRIP256, SUBSTRIP96]
 
-# Subarray, J of the target, density of the field stars.
-CASES = [
-    (SUBSTRIP256, None, 0.0),
-    (SUBSTRIP256, 13, 0.0),
-    (SUBSTRIP256, 13, 1.0),
-    (SUBSTRIP256, 11, 0.0),
-    (SUBSTRIP256, 11, 1.0),
-    (SUBSTRIP256, 9, 0.0),
-    (SUBSTRIP256, 9, 1.0),
-    (SUBSTRIP256, 11, 2.0),
-    (SUBSTRIP96, 13, 1.0),
-    (SUBSTRIP96, 11, 1.0),
-]
+# Sizes of the libraries, and with --large; in FULL.
+_SIZES, _LARGE, _FULL_SIZES = (1, 3, 12), 40, (1, 3)
 
-# Structure that a sky has alone, relative to that which all share.
-OWN_STRUCTURE = 0.3
+# Rows to each side of the trace that a plain extraction sums, and columns of a bin.
+_APERTURE, _BIN = 20, 64
 
-N_TEMPLATES, N_INTEGRATIONS, INTEGRATION_TIME = 12, 20, 100.0
-DEPTH = 0.01
+# Columns left and right of the edge, and around it.
+_LEFT_END, _RIGHT_START, _EDGE, _EDGE_REACH = 670, 760, 705, 20
 
-# Rows to each side of the trace that a plain extraction adds up.
-APERTURE = 20
+_MAGNITUDES = (9, 11, 13)
 
-# Box of the scaling of one template: SUBSTRIP256 rows and columns.
-BOX = (slice(210, 250), slice(350, 550))
+_HEADER = """\
+Error of the sky removed, % of the sky there: median of the absolute value, and worst. edge: rms
+within 20 columns. 1, 2 sigma: fraction of the errors left and right that are smaller than one and
+two stated errors. no sky: time series in which a method finds no sky; all of the sky is its error.
+J: bias of a transit of 1 % of such a target in bins of 64 columns, ppm: median and worst.
+"""
 
 
-@dataclass
-class Scene:
-    """An exposure, its mean, and what is true of it."""
+class Result(NamedTuple):
+    """
+    What a method makes of a scene with a library.
 
-    cube: np.ndarray
-    errors: np.ndarray
-    flags: np.ndarray
-    mean: dict
-    sky: np.ndarray
-    target: np.ndarray
-    window: Window
+    Attributes
+    ----------
+    method : str
+        "ours" or "jwst".
+    size : int
+        Number of skyflats.
+    window : str
+        The subarray.
+    magnitude : int or None
+        J of the target.
+    wings : str
+        Family of the wings.
+    has_stars : bool
+        Whether there are field stars.
+    errors : tuple of float
+        Errors of the sky left and right of the edge, and their rms at it, percent of the sky there.
+    pulls : tuple of float
+        Errors left and right in units of the stated ones, NaN if none are stated.
+    biases : ndarray
+        Bias of the depth of the transit in each bin, ppm.
+    seconds : float
+        CPU time.
+    """
 
-
-def make_sky(window, rng, seed):
-    """Make a sky unlike any other."""
-    shift = rng.uniform(-5, 5)
-    moved = Window(window.name, window.y0, window.x0 - shift, window.ny, window.nx)
-    sky = sky_image(moved, contrast=rng.uniform(0.9, 1.1), structure=0)
-    structure = sky_structure(window, 100) + OWN_STRUCTURE * sky_structure(window, seed)
-    return (rng.uniform(0.5, 1.5) * sky * (1 + structure)).astype(np.float32)
-
-
-def make_scene(window, magnitude, density, seed):
-    """Observe a transit over a sky of its own."""
-    rng = np.random.default_rng(seed)
-    simulation = Simulation(
-        seed=seed,
-        window=window,
-        n_exposures=1,
-        n_integrations=N_INTEGRATIONS,
-        exposure_time=N_INTEGRATIONS * INTEGRATION_TIME,
-        flat_pixel_rms=0.0,
-        flat_large_rms=0.0,
-    )
-    sky = make_sky(window, rng, 1000 + seed)
-    light = star_image(window, draw_stars(density, seed))
-    star = Stars(*(np.array([value]) for value in (0.0, 0.0, max(FLUX[magnitude], 1e-3), 9400.0)))
-    target = star_image(window, star)
-    curve = transit_curve(N_INTEGRATIONS, DEPTH)
-    rates = (sky + light + np.float32(brightness) * target for brightness in curve)
-    cube, errors, flags = observe(rates, draw_defects(simulation), simulation, 0)
-    mean = average_integrations(cube, errors, flags, *split_variance(errors, simulation))
-    return Scene(cube, errors, flags, mean, sky, target, window)
+    method: str
+    size: int
+    window: str
+    magnitude: int | None
+    wings: str
+    has_stars: bool
+    errors: tuple
+    pulls: tuple
+    biases: np.ndarray
+    seconds: float
 
 
-def subtract_ours(scene, library):
-    """Fit the sky as SkyflatSubtractStep does."""
-    window = scene.window
-    usable = usable_pixels(*(scene.mean[name] for name in ("data", "err", "dq")))
-    usable &= ~window.reference_pixels()
-    prior = build_prior(library, [0 * sky for sky in library], window)
-    distance = trace_distance(window, PWCPOS)
-    return fit_sky(scene.mean["data"], scene.mean["err"], usable, prior, distance).sky
+@cache
+def find_prior(skyflats, window):
+    """Return the prior of the sky from skyflats, a tuple of paths."""
+    return read_sky(skyflats, window, PWCPOS).make_prior(None)
 
 
-def subtract_jwst(scene, path):
-    """Run jwst's algorithm."""
+def subtract_ours(scene, skyflats):
+    """Return the sky that SkyflatSubtractStep fits, and the relative errors it states."""
+    window, mean = scene.window, scene.mean
+    usable = usable_pixels(mean["data"], mean["err"], mean["dq"]) & ~window.reference_pixels()
+    prior, distance = find_prior(skyflats, window), trace_distance(window, PWCPOS)
+    try:
+        fit = fit_sky(mean["data"], mean["err"], usable, prior, distance)
+    except NoSkyError:
+        return np.zeros_like(scene.sky), (np.nan, np.nan)
+    stated = (fit.level_left_err / fit.level_left, fit.level_right_err / fit.level_right)
+    return fit.sky, stated
+
+
+def subtract_jwst(scene, skyflats):
+    """Return the sky that jwst's step subtracts, zero if it subtracts none, and no errors."""
+    # Its reference file has the rows of SUBSTRIP256.
+    library = np.array([read_skyflat(path, SUBSTRIP256).sky for path in skyflats])
+    return remove_with_jwst(scene, datamodels.SossBkgModel(data=library)), (np.nan, np.nan)
+
+
+def remove_with_jwst(scene, reference):
+    """Return the sky that jwst's step subtracts with a reference, a file or a model."""
     model = datamodels.CubeModel(data=scene.cube.copy(), dq=scene.flags)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        done = subtract_soss_bkg(model, str(path), 35.0, [25.0, 50.0])
+        done = subtract_soss_bkg(model, reference, 35.0, [25.0, 50.0])
         if done is None:
-            return np.full(scene.sky.shape, np.nan)
-        return np.nanmedian(scene.cube - done.data, axis=0)
+            return np.zeros_like(scene.sky)
+        return np.nan_to_num(np.nanmedian(scene.cube - done.data, axis=0))
 
 
-def subtract_box(scene, library):
-    """Scale one template in a box without bright sources."""
-    rows, columns = BOX
-    offset = scene.window.y0 - SUBSTRIP256.y0
-    rows = slice(max(rows.start - offset, 0), rows.stop - offset)
-    if rows.stop > scene.window.ny:
-        rows = slice(4, 14)
-    template = library[0]
-    ratio = scene.mean["data"][rows, columns] / template[rows, columns]
-    return np.nanmedian(ratio) * template
+_METHODS = {"ours": subtract_ours, "jwst": subtract_jwst}
 
 
 def measure(removed, scene):
-    """Measure the error left and right, its rms, that at the step, noise, and that of a transit."""
+    """Return the errors left, right and at the edge, percent of the sky there."""
     science = ~scene.window.reference_pixels()
-    error = 100 * (removed - scene.sky) / np.median(scene.sky[science])
     columns = np.arange(scene.window.nx)
-    left, right = science & (columns < 670), science & (columns > 760)
-    step = science & (np.abs(columns - 705) < 20)
-    grain = (removed - scene.sky)[science & (columns < 2000)]
-    own = np.nanmedian(scene.errors[:, science])
-    added = np.hypot(own, np.std(np.diff(grain)) / np.sqrt(2)) / own - 1
-    return [
-        np.median(error[left]),
-        np.median(error[right]),
-        np.sqrt(np.mean(error[science] ** 2)),
-        np.sqrt(np.mean(error[step] ** 2)),
-        100 * added,
-        _transit_bias(removed, scene),
-    ]
+    left, right = science & (columns < _LEFT_END), science & (columns > _RIGHT_START)
+    error, sky = removed - scene.sky, scene.sky
+    sides = [100 * np.median(error[side]) / np.median(sky[side]) for side in (left, right)]
+    edge = science & (np.abs(columns - _EDGE) < _EDGE_REACH)
+    return (*sides, 100 * np.sqrt(np.mean(error[edge] ** 2)) / np.median(sky[edge]))
 
 
-def _transit_bias(removed, scene):
-    """Tell by how much the depth of a transit is off in a plain box extraction, ppm."""
-    trace = get_trace("1")
-    columns = np.arange(scene.window.nx)
+def find_biases(removed, scene):
+    """Return the bias of the depth in each bin of a plain aperture extraction, ppm."""
+    trace, columns = get_trace("1"), np.arange(scene.window.nx)
     centre = np.interp(columns, trace.x, trace.y) - scene.window.y0
     rows = np.arange(scene.window.ny)[:, np.newaxis]
-    aperture = (np.abs(rows - centre) <= APERTURE) & ~scene.window.reference_pixels()
-    star = np.sum(scene.target, where=aperture)
-    left_over = np.sum(scene.sky - removed, where=aperture)
+    aperture = (np.abs(rows - centre) <= _APERTURE) & ~scene.window.reference_pixels()
+    star, left_over = (
+        np.sum(image * aperture, axis=0).reshape(-1, _BIN).sum(axis=1)
+        for image in (scene.target, scene.sky - removed)
+    )
     return 1e6 * DEPTH * left_over / (star + left_over)
 
 
-def compare(n_seeds):
-    """Print the table; return a scene to look at."""
-    print("Error of the sky removed, per cent of the median sky; medians of absolute values over")
-    print(
-        f"{n_seeds} seeds, and the largest. step: 40 columns; noise added, per cent; transit: ppm"
+def list_scenes(n_rounds):
+    """List the arguments of `make_scene`; families of wings follow in random order."""
+    places = [(window, *kind) for window in _ROUND for kind in _KINDS] * n_rounds
+    wings = np.resize(list(FAMILIES["wings"]), len(places))
+    wings = np.random.default_rng(1).permutation(wings)
+    return [
+        ((window, magnitude, seed), {"has_stars": stars, "wings": str(family)})
+        for seed, ((window, magnitude, stars), family) in enumerate(zip(places, wings, strict=True))
+    ]
+
+
+def choose_library(skyflats, size, number):
+    """Return the library of a scene: skyflats are used in turn."""
+    n_groups = len(skyflats) // size
+    first = size * (number % n_groups)
+    return tuple(skyflats[first : first + size])
+
+
+def compare(scene, case, library):
+    """Return the result of each method, and the skies that they remove."""
+    results, skies = [], {}
+    for name, subtract in _METHODS.items():
+        start = time.process_time()
+        removed, stated = subtract(scene, library)
+        seconds = time.process_time() - start
+        errors = measure(removed, scene)
+        pulls = tuple(
+            error / (100 * sigma) for error, sigma in zip(errors[:2], stated, strict=True)
+        )
+        biases = find_biases(removed, scene)
+        results.append(Result(name, len(library), *case, errors, pulls, biases, seconds))
+        skies[name] = removed
+    return results, skies
+
+
+def run(scenes, skyflats, sizes):
+    """Return the results of all scenes, and the first scene with its skies."""
+    results, shown = [], None
+    for number, (place, settings) in enumerate(scenes):
+        window, magnitude, _ = place
+        case = (window.name, magnitude, settings["wings"], settings["has_stars"])
+        scene = make_scene(*place, **settings)
+        for size in sizes:
+            found, skies = compare(scene, case, choose_library(skyflats, size, number))
+            results += found
+            _show_progress(number, found)
+        shown = shown or (scene, skies)
+    return results, shown
+
+
+def _show_progress(number, results):
+    """Print the errors of a scene and the errors over those stated to standard error."""
+    for each in results:
+        place = f"{each.window}, J = {each.magnitude}, {each.wings}, {each.size} skyflats"
+        numbers = " ".join(f"{value:7.2f}" for value in (*each.errors, *each.pulls, each.seconds))
+        print(number, place, each.method, numbers, file=sys.stderr, flush=True)
+
+
+def print_tables(results):
+    """Print the errors by subarray and library, by family of wings, and by field stars."""
+    print(_HEADER)
+    heads = ["left", "right", "edge", "1, 2 sigma", "no sky"]
+    heads += [f"J = {magnitude}" for magnitude in _MAGNITUDES]
+    print(_join(f"{'':30}", heads))
+    for window, inside in _group(results, "window"):
+        for size, chosen in _group(inside, "size"):
+            number = len(chosen) // len(_METHODS)
+            _print_rows(f"{window}, {size} skyflat" + "s" * (size > 1), chosen, _MAGNITUDES)
+        print(f"    {number} time series")
+    print("\nAll libraries and subarrays, by the wings of all stars, and by field stars")
+    for family, chosen in _group([each for each in results if each.magnitude], "wings"):
+        _print_rows(f"wings: {family}", chosen, ())
+    for has_stars, chosen in _group(results, "has_stars"):
+        _print_rows("field stars" if has_stars else "no field stars", chosen, ())
+
+
+def _group(results, name):
+    """Return the values of an attribute, each with its results."""
+    values = dict.fromkeys(getattr(each, name) for each in results)
+    return [(value, [each for each in results if getattr(each, name) == value]) for value in values]
+
+
+def _print_rows(name, results, magnitudes):
+    """Print a row of each method."""
+    for method, chosen in _group(results, "method"):
+        cells = [_summarize(errors) for errors in np.transpose([each.errors for each in chosen])]
+        cells.append(_count_pulls([each.pulls for each in chosen]))
+        cells.append(sum(each.errors[:2] == (-100, -100) for each in chosen))
+        for magnitude in magnitudes:
+            biases = [each.biases for each in chosen if each.magnitude == magnitude]
+            cells.append(_summarize(biases) if biases else "-")
+        print(_join(f"{name:25}{method:5}", cells), flush=True)
+        name = ""
+
+
+def _join(name, cells):
+    """Return a row of the table."""
+    return name + "".join(f"{cell:>12}" for cell in cells)
+
+
+def _summarize(values):
+    """Return median and largest absolute value."""
+    values = np.abs(values)
+    return " ".join(
+        f"{value:.{0 if value >= 100 else 2}f}" for value in (np.median(values), values.max())
     )
-    heads = "".join(f"{head:>14}" for head in ("left", "right", "rms", "step"))
-    print(f"{'':38}{heads}{'noise':>7}{'transit':>15}")
-    shown = None
-    for number, (window, magnitude, density) in enumerate(CASES):
-        results = {"ours": [], "jwst": [], "box": []}
-        for seed in range(1, n_seeds + 1):
-            scene = make_scene(window, magnitude, density, 100 * number + seed)
-            rng = np.random.default_rng(5000 + 100 * number + seed)
-            full = [make_sky(SUBSTRIP256, rng, 10_000 + 20 * seed + i) for i in range(N_TEMPLATES)]
-            rows = slice(window.y0 - SUBSTRIP256.y0, window.y0 - SUBSTRIP256.y0 + window.ny)
-            library = [sky[rows] for sky in full]
-            removed = {"ours": subtract_ours(scene, library), "box": subtract_box(scene, library)}
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "library.fits"
-                datamodels.SossBkgModel(data=np.array(full)).save(path)
-                removed["jwst"] = subtract_jwst(scene, path)
-            for name, sky in removed.items():
-                results[name].append(measure(sky, scene))
-            if (window, magnitude, density) == (SUBSTRIP256, 11, 1.0) and seed == 1:
-                shown = scene, removed
-        name = f"{window.name}, " + (f"J = {magnitude}" if magnitude else "no target")
-        name += f", {density:.0f} x stars" if density else ""
-        for method, rows in results.items():
-            middle, worst = np.nanmedian(np.abs(rows), axis=0), np.nanmax(np.abs(rows), axis=0)
-            cells = [f"{a:.2f} {b:6.2f}" for a, b in zip(middle, worst, strict=True)]
-            transit = f"{middle[5]:.1f} {worst[5]:6.1f}" if magnitude else "-"
-            print(f"{name:32}{method:6}" + "".join(f"{cell:>14}" for cell in cells[:4]), end="")
-            print(f"{middle[4]:7.2f}{transit:>15}", flush=True)
-            name = ""
-    return shown
 
 
-def compare_speed():
-    """Print the wall times of 100 integrations."""
-    scene = make_scene(SUBSTRIP256, 11, 1.0, 1)
-    repeat = 100 // N_INTEGRATIONS
-    cubes = [np.concatenate([part] * repeat) for part in (scene.cube, scene.errors, scene.flags)]
-    rng = np.random.default_rng(1)
-    library = [make_sky(SUBSTRIP256, rng, 10_000 + i) for i in range(N_TEMPLATES)]
-    start = time.perf_counter()
-    zero = np.broadcast_to(np.float32(0), cubes[0].shape)
-    mean = average_integrations(*cubes, cubes[1] ** 2, zero)
-    scene = replace(scene, cube=cubes[0], flags=cubes[2], mean=mean)
-    cubes[0] - subtract_ours(scene, library)
-    ours = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "library.fits"
-        datamodels.SossBkgModel(data=np.array(library)).save(path)
-        start = time.perf_counter()
-        subtract_jwst(scene, path)
-    jwst = time.perf_counter() - start
-    print(f"\n100 integrations, {N_TEMPLATES} templates: {ours:.1f} s, jwst {jwst:.1f} s")
+def _count_pulls(pulls):
+    """Return the fractions of the pulls within one and two stated errors."""
+    pulls = np.abs(pulls)
+    pulls = pulls[np.isfinite(pulls)]
+    return f"{np.mean(pulls < 1):.2f} {np.mean(pulls < 2):.2f}" if len(pulls) else "-"
 
 
-def draw(scene, removed, path):
-    """Draw what is left, and its profile."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+def print_times(results):
+    """Print the CPU time of each method."""
+    for method in _METHODS:
+        seconds = [each.seconds for each in results if each.method == method]
+        print(f"CPU time of a time series, {method}: {np.median(seconds):.1f} s")
 
-    names = {"ours": "SkyflatSubtractStep", "jwst": "jwst", "box": "one template, scaled in a box"}
-    pictures = ["before", "after", *names]
-    layout = [[name] * 3 for name in pictures] + [["columns", "columns", "rows"]]
-    figure, axes = plt.subplot_mosaic(layout, figsize=(10, 13), layout="constrained")
+
+def draw(scene, skies, path):
+    """Draw an exposure, and the errors of the sky that each method removes."""
+    titles = {"ours": "SkyflatSubtractStep", "jwst": "jwst"}
+    names = ["before", "after", *titles]
+    layout = [[name] * 3 for name in names] + [["columns", "columns", "rows"]]
+    figure = Figure(figsize=(10, 11), layout="constrained")
+    axes = figure.subplot_mosaic(layout)
     median, settings = np.median(scene.sky), {"aspect": "auto", "origin": "lower"}
     exposure = scene.mean["data"]
     axes["before"].imshow(exposure, vmin=0, vmax=3 * median, **settings)
     axes["before"].set_title("Exposure (mean of the integrations)")
-    after = exposure - removed["ours"]
-    image = axes["after"].imshow(after, vmin=-0.15 * median, vmax=0.15 * median, **settings)
+    after = exposure - skies["ours"]
+    axes["after"].imshow(after, vmin=-0.15 * median, vmax=0.15 * median, **settings)
     axes["after"].set_title("The same without its sky, tenfold contrast")
-    for name, title in names.items():
-        error = 100 * (removed[name] - scene.sky) / median
+    for name, title in titles.items():
+        error = 100 * (skies[name] - scene.sky) / median
         image = axes[name].imshow(error, vmin=-5, vmax=5, cmap="RdBu_r", **settings)
-        axes[name].set_title(f"Sky removed by {title}, minus the true one")
+        axes[name].set_title(f"Sky removed by {title}, minus the true sky")
         axes["columns"].plot(np.median(error[4:-4], axis=0), label=title, lw=1)
         axes["rows"].plot(np.median(error[:, 4:-4], axis=1), lw=1)
-    figure.colorbar(image, ax=[axes[name] for name in names], label="per cent of the sky")
+    figure.colorbar(image, ax=[axes[name] for name in titles], label="% of the sky")
     axes["columns"].set(xlabel="column", ylabel="median of rows, %", xlim=(0, 2047))
     axes["rows"].set(xlabel="row", ylabel="median of columns, %", xlim=(4, scene.window.ny - 5))
     for name in ("columns", "rows"):
@@ -267,13 +311,24 @@ def draw(scene, removed, path):
 
 
 def main():
-    """Print the table, and draw a scene if asked."""
+    """Print the tables, and draw a scene if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--seeds", type=int, default=4, help="exposures of each kind")
-    parser.add_argument("--plot", type=Path, help="picture to draw")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of 24 time series")
+    parser.add_argument("--large", action="store_true", help="40 skyflats too, and FULL")
+    parser.add_argument("--skyflats", type=Path, help="folder that keeps the skyflats")
+    parser.add_argument("--plot", type=Path, help="figure to draw")
     options = parser.parse_args()
-    shown = compare(options.seeds)
-    compare_speed()
+    sizes = (*_SIZES, _LARGE) if options.large else _SIZES
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.skyflats or temporary
+        skyflats = make_skyflats(max(sizes), SUBSTRIP256, folder)
+        results, shown = run(list_scenes(options.rounds), skyflats, sizes)
+        if options.large:
+            skyflats = make_skyflats(max(_FULL_SIZES), FULL, folder)
+            scene = ((FULL, 11, 0), {"has_stars": True, "wings": "reference"})
+            results += run([scene], skyflats, _FULL_SIZES)[0]
+    print_tables(results)
+    print_times(results)
     if options.plot:
         draw(*shown, options.plot)
 

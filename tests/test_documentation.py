@@ -243,3 +243,15 @@ def test_what_is_named_is_there():
     assert {"demo", "bench-speed"} <= named <= set(targets)
     extras = re.findall(r"(?:\.|soss_background)\[([a-z,]+)\]", text)
     assert {"archive", "batch", "zodi"} <= set(",".join(extras).split(",")) <= set(known)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/subtraction.rst"])
+def test_quoted_errors_are_those_of_the_benchmark(page):
+    """README and docs quote the errors with twelve skyflats in SUBSTRIP256."""
+    table = (ROOT / "docs" / "subtract.txt").read_text()
+    text = " ".join((ROOT / page).read_text().split())
+    rows = re.search(r"SUBSTRIP256, 12 skyflats +ours +(.*)\n +jwst +(.*)\n", table)
+    for row in rows.groups():
+        left, worst_left, right, worst_right = row.split()[:4]
+        assert f"{left} % left and {right} % right" in text
+        assert f"{worst_left} and {worst_right} %" in text
