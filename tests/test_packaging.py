@@ -28,8 +28,9 @@ def test_steps_are_what_they_say():
     assert "soss_background" in {entry.name for entry in entry_points(group="stpipe.steps")}
 
 
-def test_asdf_knows_the_schema():
-    uri = "http://soss-background.readthedocs.io/schemas/skyflat.schema"
+@pytest.mark.parametrize("name", ["skyflat", "skymodel"])
+def test_asdf_knows_the_schema(name):
+    uri = f"http://soss-background.readthedocs.io/schemas/{name}.schema"
     assert uri in get_resource_mappings()[0]
     assert asdf.schema.load_schema(uri)["id"] == uri
 
@@ -71,7 +72,8 @@ def test_wheel_holds_all_that_is_needed(tmp_path):
         names = archive.namelist()
     data = {path for path in (ROOT / "soss_background").rglob("*.*") if path.suffix in DATA}
     assert {path.relative_to(ROOT).as_posix() for path in data} <= set(names)
-    assert "soss_background/datamodels/schemas/skyflat.schema.yaml" in names
+    for schema in ("skyflat", "skymodel"):
+        assert f"soss_background/datamodels/schemas/{schema}.schema.yaml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests")]
 

@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from helpers import checksums, make_skyflat
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter1d
 from stdatamodels.jwst import datamodels
 
 from soss_background import SkyflatError, SkyModel, make_sky_model
@@ -152,6 +153,47 @@ def test_noise_is_no_variation():
     assert total[0] < 0.5 * total[1]
     # Noise of the pixels, which was not smoothed, is no scatter of the sky.
     assert seen.scatter < 0.004
+
+
+def test_narrow_structure_is_scatter_of_pixels():
+    """What varies within 60 columns is neither component nor smooth scatter."""
+    rng, base, skies = np.random.default_rng(4), sky_image(SUBSTRIP96, seed=0), []
+    for index in range(12):
+        narrow = gaussian_filter1d(rng.normal(size=2048), 10)
+        sky = base * (1 + 0.008 * narrow / narrow.std())
+        skies.append(draw_noise(sky, 0.0005, rng, index))
+    statistics = learn_sky(skies, SUBSTRIP96)
+    assert statistics.scatter == pytest.approx(0.008, rel=0.35)
+    # A Gaussian of 10 columns has a correlation that falls to 1/e within 20.
+    assert 12 < statistics.correlation < 35
+    assert statistics.smooth_rms < 0.01
+    assert np.median(statistics.err) > 0.006
+
+
+def test_levels_and_ratios_of_skies():
+    rng, base, skies = np.random.default_rng(6), sky_image(SUBSTRIP96, seed=0), []
+    right = np.arange(2048) > 700
+    ratios, levels = 1 + 0.03 * rng.normal(size=12), rng.uniform(0.5, 2, 12)
+    for index, (ratio, level) in enumerate(zip(ratios, levels, strict=True)):
+        skies.append(draw_noise(level * base * (1 + (ratio - 1) * right), 0.001, rng, index))
+    statistics = learn_sky(skies, SUBSTRIP96)
+    found = statistics.levels[:, 1] / statistics.levels[:, 0]
+    assert_allclose(found / found.mean(), ratios / ratios.mean(), rtol=1e-3)
+    assert_allclose(
+        statistics.levels[:, 0] / statistics.levels[0, 0], levels / levels[0], rtol=1e-3
+    )
+    # Between what they show and the 10 % of the prior.
+    expected = np.sqrt((4 * 0.1**2 + 11 * np.var(ratios / ratios.mean(), ddof=1)) / 15)
+    assert statistics.ratio_rms == pytest.approx(expected, rel=0.02)
+
+
+def test_values_at_nodes_are_kept(forty):
+    spread = forty.grid.spread(forty.components)
+    assert spread.shape == (len(forty.variances), 2, 2, 17)
+    assert_allclose(forty.grid.gather(spread), forty.components)
+    # Each side keeps its outermost value beyond the edge.
+    assert_array_equal(spread[:, 0, :, -1], spread[:, 0, :, forty.grid.n_left - 1])
+    assert_array_equal(spread[:, 1, :, 0], spread[:, 1, :, forty.grid.first_right])
 
 
 def test_skies_of_one_visit_count_once():

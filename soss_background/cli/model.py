@@ -54,17 +54,17 @@ def _print_summary(model):
             (numbers.n_components, "component"),
         )
     )
-    explained = model.variances["fraction"].sum()
-    part = f", which explain {explained:.0%} of its variation" * (numbers.n_components > 0)
+    explained = 100 * model.variances["fraction"].sum()
+    part = f", which explain {explained:.0f} % of its variation" * (numbers.n_components > 0)
     print(
-        f"The sky of {skies} has {components}{part}; the smooth scatter besides is "
-        f"{numbers.smooth_rms:.2%}, that of single pixels {numbers.scatter:.2%} "
-        f"(correlated over {numbers.correlation_length:.0f} columns)."
+        f"The sky of {skies} has {components}{part}. The smooth scatter is "
+        f"{100 * numbers.smooth_rms:.2f} %, the scatter of a pixel {100 * numbers.scatter:.2f} %, "
+        f"correlated over {numbers.correlation_length:.0f} columns."
     )
     print(
         f"The levels left of the edge are {members['level'].min():.3g} to "
         f"{members['level'].max():.3g} DN/s; the ratio right/left is {numbers.ratio:.3f} "
-        f"with a scatter of {numbers.ratio_rms:.1%}."
+        f"with a scatter of {100 * numbers.ratio_rms:.1f} %."
     )
     # The effective number of visits is not an integer.
     if numbers.n_visits < 1.5:

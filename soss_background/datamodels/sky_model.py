@@ -19,7 +19,7 @@ class SkyModel(JwstDataModel):
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
     err : ndarray of float32, shape (ny, nx)
-        1-sigma uncertainty of ``sky`` for a new sky, besides its smooth deviations.
+        1-sigma uncertainty of ``sky`` as the shape of a new sky, without its smooth deviations.
     dq : ndarray of uint32, shape (ny, nx)
         Data quality flags (`stdatamodels.jwst.datamodels.dqflags`) that all skyflats share.
     components : ndarray of float32, shape (k, 2, my, mx), or None

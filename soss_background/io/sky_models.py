@@ -111,10 +111,11 @@ class _Skies:
         for item, row in bar:
             with open_skyflat(item) as skyflat:
                 template = from_skyflat(skyflat, row["place"], row["name"])
+                factor = denoised_noise(skyflat) if skyflat.bkgdn is not None else 1
                 yield Sky(
                     template.sky,
                     template.noise,
-                    template.noise / np.float32(denoised_noise(skyflat) or 1),
+                    template.noise / np.float32(factor or 1),
                     template.dq,
                     row["name"],
                     row["visit"],

@@ -26,7 +26,7 @@ def draw_sky_model(model):
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
-        Mean sky, expected deviations of a new sky and its other uncertainty, rms of the components,
+        Mean sky, expected deviations of a new sky, uncertainty without them, rms of the components,
         and maps of the first two.
     """
     window = find_place(model, model.sky.shape, "sky model")
@@ -50,13 +50,13 @@ def draw_sky_model(model):
 
 
 def _draw_prior(axes, prior, extent):
-    """Draw the mean sky, the expected deviations, and the uncertainty besides."""
+    """Draw the mean sky, the expected deviations, and the uncertainty without them."""
     deviations = 100 * np.sqrt(np.sum(prior.deviations**2, axis=0))
-    besides = 100 * prior.noise / prior.sky
+    others = 100 * prior.noise / prior.sky
     low, high = np.percentile(prior.sky, (0.5, 99.5))
     stretch = {"vmin": low, "vmax": high, "extent": extent}
     show_image(axes[0], prior.sky, "level left of the edge = 1", "Mean sky", **stretch)
-    images = {"Smooth deviations of a new sky": deviations, "Uncertainty besides": besides}
+    images = {"Smooth deviations of a new sky": deviations, "Other uncertainty": others}
     for ax, (title, image) in zip(axes[1:], images.items(), strict=True):
         stretch = {"vmin": 0, "vmax": np.percentile(image, 99.5), "extent": extent}
         show_image(ax, image, "1 sigma [%]", title, "magma", **stretch)
@@ -67,8 +67,8 @@ def _draw_variances(ax, statistics):
     rms = 100 * np.sqrt(statistics.variances)
     if len(rms):
         ax.bar(np.arange(1, 1 + len(rms)), rms, color=COLOURS[0], label="components")
-    ax.axhline(100 * statistics.smooth_rms, color=COLOURS[1], label="smooth scatter besides")
-    ax.axhline(100 * statistics.scatter, color=FAINT, ls="--", label="scatter of a pixel besides")
+    ax.axhline(100 * statistics.smooth_rms, color=COLOURS[1], label="smooth scatter")
+    ax.axhline(100 * statistics.scatter, color=FAINT, ls="--", label="scatter of a pixel")
     ax.set(xlabel="component", ylabel="rms [% of the sky]")
     ax.set_xlim(0.5, max(len(rms), 1) + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -34,8 +34,8 @@ class SkyStatistics:
     Attributes
     ----------
     shape, err : ndarray of float32, shape (ny, nx)
-        Mean sky with a median of one on each side of the edge, and its 1-sigma uncertainty as that
-        of a new sky, besides smooth deviations.
+        Mean sky with a median of one on each side of the edge, and its 1-sigma uncertainty as the
+        shape of a new sky, without smooth deviations.
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
     dq : ndarray of uint32, shape (ny, nx)
@@ -47,8 +47,8 @@ class SkyStatistics:
     variances : ndarray of float, shape (k,)
         Their variances, fractions of the sky squared.
     smooth_rms : float
-        Rms of the smooth scatter besides, before the mean of each side is subtracted, as a
-        fraction of the sky.
+        Rms of the smooth scatter, before the mean of each side is subtracted, as a fraction of the
+        sky.
     lengths : tuple of float
         Its correlation lengths along columns and along rows, pixels.
     number : float

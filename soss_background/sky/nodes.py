@@ -9,9 +9,8 @@ from soss_background.sky.templates import bin_smooth
 
 __all__ = ["NodeGrid", "block_centres", "make_grid"]
 
-# Largest distance of nodes along columns and along rows. The colour of the sky changes it over some
-# hundred columns, and its changes along columns are slower. Half of it changes no result by a tenth
-# of its uncertainty; with twice as much, deviations 300 columns wide are lost.
+# Largest distance of nodes along columns and along rows: less than half of the correlation lengths
+# of the prior. Half of it doubles the time; with twice as much, interpolation changes deviations.
 _SPACING = (256, 128)
 
 # Largest number of rows of cells that stand for all of them: nodes are far apart.
