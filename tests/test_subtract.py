@@ -216,6 +216,15 @@ def smooth_deviation(rms, seed):
     return 1 + rms * deviation / deviation.std()
 
 
+def test_a_sky_without_stars(single_prior):
+    """Deviations of the sky at the traces of a target are not taken for a target."""
+    for seed in range(2):
+        sky = make_sky() * smooth_deviation(0.025, seed)
+        found = fit(*observe(sky, noise=0.1, seed=seed), single_prior)
+        assert np.abs(errors(found.sky, sky)[:2]).max() < 0.5
+        assert found.wings.max() < 0.01 * np.median(sky)
+
+
 @pytest.mark.parametrize("wings", ["none", "cut", "exponential", "reference"])
 def test_a_sky_of_another_shape(single_prior, wings):
     """Wings do not take its deviations, whatever they look like; errors are as stated."""

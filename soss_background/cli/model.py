@@ -25,22 +25,44 @@ def add_parser(commands):
     parser.add_argument(
         "--description", metavar="TEXT", help="DESCRIP (default: number of skyflats)"
     )
+    parser.add_argument(
+        "--denoise", action="store_true",
+        help="write each skyflat again, with the stripes subtracted that skyflats of other visits "
+        "do not show",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR",
+        help="folder of the denoised skyflats (default: denoised)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(options):
-    """Write a sky model and its figure; print what it holds."""
+    """Write a sky model, its figure and denoised skyflats; print what the model holds."""
+    from soss_background.errors import SkyflatError
+    from soss_background.io.denoised import denoise_library, plan_denoised
     from soss_background.io.files import save_datamodel, save_whole
+    from soss_background.io.sky_library import open_library
     from soss_background.io.sky_models import make_sky_model
 
+    if options.output_dir and not options.denoise:
+        raise SkyflatError("--output-dir needs --denoise")
+    library, folder = open_library(options.skyflats), options.output_dir or Path("denoised")
+    paths = plan_denoised(library, folder) if options.denoise else []
     settings = given(options, "author", "description")
-    model = make_sky_model(options.skyflats, **settings)
+    model = make_sky_model(library, **settings)
     save_datamodel(model, options.output)
     if options.plot:
         from soss_background.report.sky_model_plots import draw_sky_model
 
         save_whole(draw_sky_model(model).savefig, options.plot)
     _print_summary(model)
+    if paths:
+        found = denoise_library(library, paths)
+        least, most = 100 * min(found), 100 * max(found)
+        print(
+            f"The skyflats in {folder} have {least:.0f} to {most:.0f} % less variance of stripes."
+        )
     print(f"See {' and '.join(map(str, filter(None, (options.output, options.plot))))}")
 
 

@@ -72,7 +72,7 @@ class SkyflatDenoiseStep(SkyflatStep):
         """Store the smoothing, and the factor by which it lowers noise, if stripes are known."""
         meta = skyflat.meta.skyflat
         meta.smoothing_rows, meta.smoothing_columns = self.sigma_rows, self.sigma_columns
-        meta.noise_factor = None
+        meta.noise_factor = meta.stripes_left = None
         if meta.stripe_rms is None:
             return
         variance = meta.stripe_rms**2 / max(meta.n_samples or 1, 1)

@@ -4,7 +4,12 @@ import numpy as np
 from astropy.stats import mad_std
 from scipy import ndimage
 
-from soss_background.numerics.smoothing import MIN_COVERAGE, fill_gaps, gaussian_filter
+from soss_background.numerics.smoothing import (
+    MIN_COVERAGE,
+    fill_gaps,
+    gaussian_filter,
+    twicing_response,
+)
 from soss_background.sky.edge_model import trace_edge
 
 __all__ = ["denoise_sky", "noise_factor"]
@@ -133,6 +138,6 @@ def noise_factor(sigma_rows, sigma_columns, columns, stripe_fraction, stripe_slo
     # g^p over all frequencies is 1 / (2 pi p sigma_rows sigma_columns).
     white = (4 / 2 - 4 / 3 + 1 / 4) / (2 * np.pi * sigma_rows * sigma_columns)
     frequency = np.fft.rfftfreq(max(columns, 2))[1:]
-    gaussian = np.exp(-2 * (np.pi * sigma_columns * frequency) ** 2)
-    stripes = np.average((2 * gaussian - gaussian**2) ** 2, weights=frequency**stripe_slope)
+    response = twicing_response(frequency, sigma_columns)
+    stripes = np.average(response**2, weights=frequency**stripe_slope)
     return float(np.sqrt((1 - stripe_fraction) * min(white, 1) + stripe_fraction * stripes))

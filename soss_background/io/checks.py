@@ -112,6 +112,7 @@ _VALUES = {
     "meta.skyflat.n_samples": _Number("NSAMPS", 0, 2**31 - 1, int),
     "meta.skyflat.noise_factor": _Number("DNFACTOR", 0, math.inf),
     "meta.skyflat.stripe_rms": _Number("STRIPES", 0, math.inf),
+    "meta.skyflat.stripes_left": _Number("DNLEFT", 0, 1),
     "meta.skyflat.stripe_slope": _Number("STRSLOPE", -100, 100),
     "meta.skyflat.smoothing_rows": _Number("DNROWS", 0, math.inf),
     "meta.skyflat.smoothing_columns": _Number("DNCOLS", 0, math.inf),

@@ -10,6 +10,7 @@ import tempfile
 from contextvars import ContextVar
 from pathlib import Path
 
+from asdf.exceptions import ValidationError
 from astropy.utils.exceptions import AstropyUserWarning
 from stdatamodels.exceptions import NoTypeWarning
 
@@ -189,8 +190,8 @@ def explain_write_fault(path):
     """Raise a SkyflatError with path and cause if writing fails."""
     try:
         yield
-    except OSError as err:
-        cause = one_line(err.strerror or err)
+    except (OSError, ValidationError) as err:
+        cause = one_line(getattr(err, "strerror", None) or getattr(err, "message", err))
         raise SkyflatError(f"{Path(path).absolute()}: cannot be written ({cause})") from err
 
 

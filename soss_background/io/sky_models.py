@@ -1,31 +1,21 @@
 """Sky models: from skyflats, from and to files, and priors of exposures out of them."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
-from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.sky_model import SkyModel
-from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_file
 from soss_background.io.exposures import REQUIRED
 from soss_background.io.files import explain_fault
 from soss_background.io.opening import read_metadata
-from soss_background.io.skyflats import (
-    describe_skyflat,
-    find_files,
-    find_place,
-    name_skyflat,
-    open_skyflat,
-)
-from soss_background.io.templates import denoised_noise, from_skyflat
-from soss_background.sky.averaging import Sky
-from soss_background.sky.learning import SkyStatistics, learn_sky
+from soss_background.io.sky_library import SkyLibrary, open_library
+from soss_background.io.skyflats import find_place
+from soss_background.sky.learning import SkyStatistics, describe_skies
 from soss_background.sky.nodes import make_grid
 from soss_background.sky.sky_prior import cut_prior
 from soss_background.sky.trends import fit_trends
@@ -66,7 +56,7 @@ def make_sky_model(skyflats, *, author=None, description=None):
 
     Parameters
     ----------
-    skyflats : str, `~pathlib.Path`, SkyflatModel, or list of these
+    skyflats : str, `~pathlib.Path`, SkyflatModel, list of these, or SkyLibrary
         One or more skyflats of the same pixels, or their files and folders, wildcards allowed. One
         is open at a time.
     author, description : str, optional
@@ -83,19 +73,8 @@ def make_sky_model(skyflats, *, author=None, description=None):
         If there are no skyflats, one cannot be read, or they differ in their pixels, in their flat
         state, or in whether their sky has an edge.
     """
-    if isinstance(skyflats, str | Path | SkyflatModel):
-        skyflats = [skyflats]
-    items = [item for item in skyflats if isinstance(item, SkyflatModel)]
-    items += find_files([item for item in skyflats if not isinstance(item, SkyflatModel)])
-    if not items:
-        raise SkyflatError("No skyflats are given")
-    bar = tqdm(items, "Opening", unit="skyflat", disable=None)
-    rows = [_describe(item, number) for number, item in enumerate(bar)]
-    _check_alike(rows)
-    try:
-        statistics = learn_sky(_Skies(items, rows), rows[0]["place"])
-    except ValueError as err:
-        raise SkyflatError(str(err)) from err
+    library = skyflats if isinstance(skyflats, SkyLibrary) else open_library(skyflats)
+    rows, statistics = library.rows, describe_skies(library.comparison, library.place)
     model = _fill_planes(statistics)
     model.members = _list_members(model, rows, statistics)
     model.trends = _list_trends(model, rows, statistics)
@@ -103,75 +82,6 @@ def make_sky_model(skyflats, *, author=None, description=None):
     model.meta.description = description or f"Sky of {len(rows)} skyflats"
     _fill_keywords(model, rows)
     return model
-
-
-class _Skies:
-    """Skies of skyflats, opened one at a time."""
-
-    def __init__(self, items, rows):
-        self._items, self._rows = items, rows
-
-    def __iter__(self):
-        """Yield each as a `Sky`."""
-        pairs = zip(self._items, self._rows, strict=True)
-        bar = tqdm(pairs, "Reading", len(self._rows), unit="skyflat", disable=None)
-        for item, row in bar:
-            with open_skyflat(item) as skyflat:
-                template = from_skyflat(skyflat, row["place"], row["name"])
-                factor = denoised_noise(skyflat) if skyflat.bkgdn is not None else 1
-                yield Sky(
-                    template.sky,
-                    template.noise,
-                    template.noise / np.float32(factor or 1),
-                    template.dq,
-                    row["name"],
-                    row["visit"],
-                    row["stripes"],
-                    row["slope"],
-                    row["PWCPOS"],
-                )
-
-
-def _describe(item, number):
-    """Return what is known of a skyflat besides its sky; its number labels an unknown visit."""
-    with open_skyflat(item) as skyflat:
-        name, meta = name_skyflat(item, skyflat), skyflat.meta
-        known, row = meta.skyflat, describe_skyflat(skyflat)
-        observation = meta.observation.observation_number or ""
-        visit = (row["PROGRAM"], row["TARGPROP"], observation)
-        stripes = (known.stripe_rms or 0) / np.sqrt(max(known.n_samples or 1, 1))
-        return row | {
-            "name": name,
-            "place": find_place(skyflat, skyflat.bkg.shape, name),
-            "observation": observation,
-            "visit": visit if all(visit) else number,
-            "stripes": float(stripes),
-            "slope": -1.0 if known.stripe_slope is None else known.stripe_slope,
-            "fielded": known.flat_correction == "COMPLETE",
-            "flat": meta.ref_file.flat.name or "N/A",
-            "author": meta.author or "soss_background",
-        }
-
-
-def _check_alike(rows):
-    """Raise unless skyflats have the same pixels and the same flat state."""
-    first = rows[0]
-    for row in rows[1:]:
-        one, other = row["place"], first["place"]
-        if one != other:
-            raise SkyflatError(
-                f"{row['name']}: {one.name} of {one.shape}, but {first['name']} is {other.name} of "
-                f"{other.shape}; a sky model takes skyflats of the same pixels"
-            )
-        if row["fielded"] != first["fielded"]:
-            plain, fielded = sorted((row, first), key=lambda each: each["fielded"])
-            raise SkyflatError(
-                f"{plain['name']}: not flat-fielded, but {fielded['name']} is; a sky model takes "
-                "skyflats of one kind"
-            )
-    flats = dict.fromkeys(row["flat"] for row in rows if row["fielded"])
-    if len(flats) > 1:
-        log.warning("The skyflats were made with different flats: %s", ", ".join(flats))
 
 
 def _fill_planes(statistics):

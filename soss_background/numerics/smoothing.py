@@ -7,7 +7,7 @@ from scipy.linalg import convolution_matrix
 
 from soss_background.numerics.threads import split_rows
 
-__all__ = ["MIN_COVERAGE", "fill_gaps", "gaussian_filter"]
+__all__ = ["MIN_COVERAGE", "fill_gaps", "gaussian_filter", "twicing_response"]
 
 # Fraction of a Gaussian that must fall on known pixels for their mean to be used.
 MIN_COVERAGE = 0.01
@@ -44,6 +44,26 @@ def gaussian_filter(image, sigma, mode="constant"):
         if width > 0:
             image = _convolve(image, width, axis, mode)
     return image
+
+
+def twicing_response(frequency, sigma):
+    """
+    Return the response of a Gaussian whose smoothed residual is added back (twicing).
+
+    Parameters
+    ----------
+    frequency : ndarray of float
+        Frequencies, cycles per pixel.
+    sigma : float
+        Standard deviation of the Gaussian, pixels.
+
+    Returns
+    -------
+    response : ndarray of float
+        Amplitude of a wave after smoothing, relative to that before.
+    """
+    gaussian = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
+    return 2 * gaussian - gaussian**2
 
 
 def _convolve(image, sigma, axis, mode):

@@ -6,9 +6,18 @@ import numpy as np
 from scipy.linalg import toeplitz
 
 from soss_background.numerics.cells import CELL, gather_blocks
+from soss_background.numerics.smoothing import twicing_response
 from soss_background.sky.nodes import NodeGrid, block_centres
 
-__all__ = ["LENGTHS", "Modes", "find_modes", "fit_modes", "stripe_noise"]
+__all__ = [
+    "LENGTHS",
+    "SHARED",
+    "Modes",
+    "find_modes",
+    "fit_modes",
+    "stripe_correlation",
+    "stripe_noise",
+]
 
 # Correlation lengths of the deviations along columns and along rows, pixels. Tuned on how well one
 # of sixty simulated skies of random families predicts another in SUBSTRIP256: the logarithm of the
@@ -22,7 +31,7 @@ _BLOCK = (16, 8)
 _FLOOR = 1e-3
 
 # Part of the 1/f stripes that the amplifiers of FULL share: unknown, and different in each visit.
-_SHARED = 0.5
+SHARED = 0.5
 
 # Smallest eigenvalue of the nodes' weights, relative to the largest: nodes of a side that hardly
 # any pixel needs have none.
@@ -130,10 +139,10 @@ def stripe_noise(gain, relative, slope, amplifiers):
     )
     first = np.unique([rows.start // _BLOCK[0] for rows in amplifiers])
     response = np.add.reduceat(response, first, axis=1)
-    covariance = _stripe_correlation(response.shape[2], slope)
+    covariance = stripe_correlation(response.shape[2], slope)
     own = np.einsum("pax,xz,qaz->pq", response, covariance, response, optimize=True)
     response = response.sum(axis=1)
-    return _SHARED * response @ covariance @ response.T + (1 - _SHARED) * own
+    return SHARED * response @ covariance @ response.T + (1 - SHARED) * own
 
 
 def _sum_blocks(cells):
@@ -142,12 +151,28 @@ def _sum_blocks(cells):
     return np.nansum(gather_blocks(cells, ratio), axis=-1, dtype=float).ravel()
 
 
-def _stripe_correlation(blocks, slope):
-    """Return the covariance of stripes of unit variance, averaged over the columns of blocks."""
+def stripe_correlation(blocks, slope, sigma=0.0):
+    """
+    Return the covariance of stripes of unit variance, averaged over the columns of blocks.
+
+    Parameters
+    ----------
+    blocks : int
+        Number of blocks, of 8 columns each.
+    slope : float
+        Index of the power law of their power spectrum, see `stripe_noise`.
+    sigma : float
+        Standard deviation of the Gaussian that smooths the stripes along rows (twicing), pixels.
+
+    Returns
+    -------
+    correlation : ndarray of float, shape (blocks, blocks)
+        The covariance.
+    """
     columns = max(blocks * _BLOCK[1], 2)
     frequency = np.fft.rfftfreq(columns)
     power = np.zeros_like(frequency)
     power[1:] = frequency[1:] ** slope
     power /= np.fft.irfft(power, columns)[0]
-    averaged = power * np.sinc(_BLOCK[1] * frequency) ** 2
+    averaged = power * (np.sinc(_BLOCK[1] * frequency) * twicing_response(frequency, sigma)) ** 2
     return toeplitz(np.fft.irfft(averaged, columns)[:: _BLOCK[1]][:blocks])

@@ -1,9 +1,11 @@
 """Learn from skies what any sky looks like: its mean, its variation, its edge."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+<<<<<<< HEAD
 from soss_background.numerics.cells import bin_smooth, expand_smoothly
 from soss_background.sky.averaging import average_skies
 from soss_background.sky.deviations import LENGTHS, find_modes, fit_modes, stripe_noise
@@ -11,8 +13,30 @@ from soss_background.sky.edge_model import trace_edge
 from soss_background.sky.nodes import NodeGrid, make_grid
 from soss_background.sky.scatter import correlation_length, measure_scatter
 from soss_background.sky.variation import PSEUDO_SKIES, find_smooth, group_visits, learn_variation
+=======
+from soss_background.numerics.cells import expand_smoothly
+from soss_background.sky.averaging import AverageSky, average_skies
+from soss_background.sky.deviations import (
+    LENGTHS,
+    Modes,
+    find_modes,
+    fit_modes,
+    stripe_noise,
+)
+from soss_background.sky.edge_model import trace_edge
+from soss_background.sky.nodes import NodeGrid, make_grid
+from soss_background.sky.scatter import correlation_length, measure_scatter
+from soss_background.sky.templates import bin_smooth
+from soss_background.sky.variation import (
+    PSEUDO_SKIES,
+    Visits,
+    find_smooth,
+    group_visits,
+    learn_variation,
+)
+>>>>>>> w24_denoise
 
-__all__ = ["SkyStatistics", "learn_sky"]
+__all__ = ["Comparison", "SkyStatistics", "compare_skies", "describe_skies", "learn_sky"]
 
 # Prior rms of the ratio of the levels on both sides, relative, and of the place of the edge,
 # pixels. Simulations and the few skies on record differ by as much.
@@ -20,6 +44,31 @@ _RATIO_RMS, _SHIFT_RMS = 0.1, 4.0
 
 # Least range of pupil wheel positions, degrees, and fewest skies that show how the edge moves.
 _LEAST_RANGE, _FEWEST = 0.1, 3
+
+
+class Comparison(NamedTuple):
+    """
+    Skies compared with their mean.
+
+    Attributes
+    ----------
+    average : `~soss_background.sky.averaging.AverageSky`
+        The mean.
+    modes : `~soss_background.sky.deviations.Modes`
+        Modes of smooth deviations.
+    deviations : ndarray of float32, shape (n, my, mx)
+        Fractional deviations of the skies from the mean, in cells.
+    values : ndarray of float, shape (n, q)
+        Amplitudes of the modes in each sky.
+    visits : `~soss_background.sky.variation.Visits`
+        The amplitudes by visit, with the covariances of their noise.
+    """
+
+    average: AverageSky
+    modes: Modes
+    deviations: np.ndarray
+    values: np.ndarray
+    visits: Visits
 
 
 @dataclass(frozen=True)
@@ -125,14 +174,25 @@ def learn_sky(skies, window):
     ValueError
         If some of the skies have an edge and others have none.
     """
+    return describe_skies(compare_skies(skies, window), window)
+
+
+def compare_skies(skies, window):
+    """Return the `Comparison` of skies with their mean, see `learn_sky`."""
     average = average_skies(skies, window.x0)
     modes = find_modes(average.right, make_grid(average.right))
     deviations = average.cells / bin_smooth(average.shape) - 1
-    fits = _fit_all(average, modes, deviations, window)
-    visits = group_visits(*fits, average.weights, average.visits)
+    values, noises = _fit_all(average, modes, deviations, window)
+    visits = group_visits(values, noises, average.weights, average.visits)
+    return Comparison(average, modes, deviations, values, visits)
+
+
+def describe_skies(comparison, window):
+    """Return the `SkyStatistics` of compared skies of a window."""
+    average, modes, deviations, values, visits = comparison
     variation = learn_variation(visits, modes.prior)
     # Rough modes count as scatter of pixels.
-    smooth = (fits[0] * find_smooth(modes.prior)) @ modes.at_nodes
+    smooth = (values * find_smooth(modes.prior)) @ modes.at_nodes
     residuals = (deviations - modes.grid.cell_images(smooth, average.right)).astype(np.float32)
     scatter = measure_scatter(residuals, average.noises, average.weights, variation.number)
     spread = expand_smoothly(scatter, window.shape) * np.sqrt(1 + 1 / variation.number)

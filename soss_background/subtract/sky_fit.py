@@ -283,10 +283,9 @@ def _guess_shift(cells, known, prior, levels):
 def _find_core(exposure, sky, found):
     """Return the bright light, which has wings, of detected sources and near the traces."""
     excess = exposure.cells - sky
-    bright = found & exposure.known & (excess > _CORE * sky)
-    core = ndimage.binary_opening(bright, np.ones((2, 2)))
-    near = exposure.known & (exposure.distance < _CORE_REACH)
-    core |= near & (excess > np.maximum(3 * exposure.noise, _CORE / 4 * sky))
+    bright = exposure.known & (excess > np.maximum(3 * exposure.noise, _CORE * sky))
+    core = ndimage.binary_opening(found & bright, np.ones((2, 2)))
+    core |= bright & (exposure.distance < _CORE_REACH)
     return np.where(core, excess, 0)
 
 

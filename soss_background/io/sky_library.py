@@ -1,0 +1,149 @@
+"""Libraries of skyflats: many skyflats of the same pixels, one of them open at a time."""
+
+import functools
+import logging
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from soss_background.datamodels.skyflat import SkyflatModel
+from soss_background.errors import SkyflatError
+from soss_background.io.skyflats import (
+    describe_skyflat,
+    find_files,
+    find_place,
+    name_skyflat,
+    open_skyflat,
+)
+from soss_background.io.templates import denoised_noise, from_skyflat
+from soss_background.sky.averaging import Sky
+from soss_background.sky.learning import compare_skies
+
+__all__ = ["SkyLibrary", "open_library"]
+
+log = logging.getLogger(__name__)
+
+
+class SkyLibrary:
+    """
+    Skyflats of the same pixels.
+
+    Parameters
+    ----------
+    items : list of `~pathlib.Path` or SkyflatModel
+        The skyflats.
+    rows : list of dict
+        What is known of each besides its sky.
+    """
+
+    def __init__(self, items, rows):
+        self.items, self.rows = items, rows
+
+    @property
+    def place(self):
+        """`~soss_background.detector.Window` of their pixels."""
+        return self.rows[0]["place"]
+
+    @functools.cached_property
+    def comparison(self):
+        """`~soss_background.sky.learning.Comparison` of the skies, which are read twice, once."""
+        try:
+            return compare_skies(self, self.place)
+        except ValueError as err:
+            raise SkyflatError(str(err)) from err
+
+    def __iter__(self):
+        """Yield each as a `Sky`."""
+        pairs = zip(self.items, self.rows, strict=True)
+        bar = tqdm(pairs, "Reading", len(self.rows), unit="skyflat", disable=None)
+        for item, row in bar:
+            with open_skyflat(item) as skyflat:
+                template = from_skyflat(skyflat, row["place"], row["name"])
+                factor = denoised_noise(skyflat) if skyflat.bkgdn is not None else 1
+                yield Sky(
+                    template.sky,
+                    template.noise,
+                    template.noise / np.float32(factor or 1),
+                    template.dq,
+                    row["name"],
+                    row["visit"],
+                    row["stripes"],
+                    row["slope"],
+                    row["PWCPOS"],
+                )
+
+
+def open_library(skyflats):
+    """
+    Find skyflats and read what is known of each besides its sky.
+
+    Parameters
+    ----------
+    skyflats : str, `~pathlib.Path`, SkyflatModel, or list of these
+        One or more skyflats of the same pixels, or their files and folders, wildcards allowed.
+
+    Returns
+    -------
+    library : SkyLibrary
+        The skyflats, of which none is open.
+
+    Raises
+    ------
+    SkyflatError
+        If there are no skyflats, one cannot be read, or they differ in their pixels or in their
+        flat state.
+    """
+    if isinstance(skyflats, str | Path | SkyflatModel):
+        skyflats = [skyflats]
+    items = [item for item in skyflats if isinstance(item, SkyflatModel)]
+    items += find_files([item for item in skyflats if not isinstance(item, SkyflatModel)])
+    if not items:
+        raise SkyflatError("No skyflats are given")
+    bar = tqdm(items, "Opening", unit="skyflat", disable=None)
+    rows = [_describe(item, number) for number, item in enumerate(bar)]
+    _check_alike(rows)
+    return SkyLibrary(items, rows)
+
+
+def _describe(item, number):
+    """Return what is known of a skyflat besides its sky; its number labels an unknown visit."""
+    with open_skyflat(item) as skyflat:
+        name, meta = name_skyflat(item, skyflat), skyflat.meta
+        known, row = meta.skyflat, describe_skyflat(skyflat)
+        observation = meta.observation.observation_number or ""
+        visit = (row["PROGRAM"], row["TARGPROP"], observation)
+        left = known.stripes_left
+        stripes = (known.stripe_rms or 0) / np.sqrt(max(known.n_samples or 1, 1))
+        return row | {
+            "name": name,
+            "place": find_place(skyflat, skyflat.bkg.shape, name),
+            "observation": observation,
+            "visit": visit if all(visit) else number,
+            "stripes": float(stripes * (1 if left is None else left)),
+            "slope": -1.0 if known.stripe_slope is None else known.stripe_slope,
+            "fielded": known.flat_correction == "COMPLETE",
+            "flat": meta.ref_file.flat.name or "N/A",
+            "author": meta.author or "soss_background",
+        }
+
+
+def _check_alike(rows):
+    """Raise unless skyflats have the same pixels and the same flat state."""
+    first = rows[0]
+    for row in rows[1:]:
+        one, other = row["place"], first["place"]
+        if one != other:
+            raise SkyflatError(
+                f"{row['name']}: {one.name} of {one.shape}, but {first['name']} is {other.name} of "
+                f"{other.shape}; a sky model takes skyflats of the same pixels"
+            )
+        if row["fielded"] != first["fielded"]:
+            plain, fielded = sorted((row, first), key=lambda each: each["fielded"])
+            raise SkyflatError(
+                f"{plain['name']}: not flat-fielded, but {fielded['name']} is; a sky model takes "
+                "skyflats of one kind"
+            )
+    flats = dict.fromkeys(row["flat"] for row in rows if row["fielded"])
+    if len(flats) > 1:
+        log.warning("The skyflats were made with different flats: %s", ", ".join(flats))
