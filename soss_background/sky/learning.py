@@ -5,16 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-<<<<<<< HEAD
 from soss_background.numerics.cells import bin_smooth, expand_smoothly
-from soss_background.sky.averaging import average_skies
-from soss_background.sky.deviations import LENGTHS, find_modes, fit_modes, stripe_noise
-from soss_background.sky.edge_model import trace_edge
-from soss_background.sky.nodes import NodeGrid, make_grid
-from soss_background.sky.scatter import correlation_length, measure_scatter
-from soss_background.sky.variation import PSEUDO_SKIES, find_smooth, group_visits, learn_variation
-=======
-from soss_background.numerics.cells import expand_smoothly
 from soss_background.sky.averaging import AverageSky, average_skies
 from soss_background.sky.deviations import (
     LENGTHS,
@@ -26,7 +17,6 @@ from soss_background.sky.deviations import (
 from soss_background.sky.edge_model import trace_edge
 from soss_background.sky.nodes import NodeGrid, make_grid
 from soss_background.sky.scatter import correlation_length, measure_scatter
-from soss_background.sky.templates import bin_smooth
 from soss_background.sky.variation import (
     PSEUDO_SKIES,
     Visits,
@@ -34,7 +24,6 @@ from soss_background.sky.variation import (
     group_visits,
     learn_variation,
 )
->>>>>>> w24_denoise
 
 __all__ = ["Comparison", "SkyStatistics", "compare_skies", "describe_skies", "learn_sky"]
 
