@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, linalg
 
-from soss_background.numerics.cells import CELL, cell_bands
+from soss_background.numerics.cells import CELL, bin_smooth, cell_bands
 from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.deviations import SHARED, stripe_correlation
 from soss_background.sky.nodes import block_centres
-from soss_background.sky.templates import bin_smooth
 from soss_background.sky.variation import learn_variation
 
 __all__ = ["Stripes", "estimate_stripes", "spread_stripes"]
