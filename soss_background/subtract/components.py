@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from soss_background.numerics.cells import CELL, bin_smooth
+from soss_background.sky.edge import shift_columns
 
 __all__ = ["Components", "edge_slope", "find_components"]
 
@@ -65,7 +66,7 @@ class Components:
         return amplitudes[self.n_sky + self.n_factors :]
 
 
-def find_components(prior, shift, level, core, wings):
+def find_components(prior, shift, level, slope, core, wings):
     """
     Compute the components of an exposure.
 
@@ -75,6 +76,8 @@ def find_components(prior, shift, level, core, wings):
         The sky.
     shift, level : float
         Shift of the edge, pixels, and level of the sky, DN/s, so far.
+    slope : ndarray of float, shape (my, mx)
+        Change of the sky with the position of the edge, see `edge_slope`.
     core : ndarray of float, shape (my, mx)
         Flux of the bright sources that have wings, DN/s.
     wings : `~soss_background.subtract.wings.Wings`
@@ -85,7 +88,7 @@ def find_components(prior, shift, level, core, wings):
     components : `Components`
         The components.
     """
-    skies, skies_rms = _sky_images(prior, shift, level)
+    skies, skies_rms = _sky_images(prior, shift, level, level * slope)
     parts = wings.images(core)
     total = parts.sum(axis=0)
     factors, factors_rms = _factor_images(total)
@@ -100,14 +103,13 @@ def find_components(prior, shift, level, core, wings):
 
 def edge_slope(prior, shift, step=0.5):
     """Return the change of the sky with the position of the edge, per pixel, shape (my, mx)."""
-    before, after = (bin_smooth(sum(prior.shifted(shift + move))) for move in (-step, step))
+    before, after = (bin_smooth(shift_columns(prior.sky, shift + move)) for move in (-step, step))
     return (after - before) / (2 * step)
 
 
-def _sky_images(prior, shift, level):
+def _sky_images(prior, shift, level, slope):
     """Return images of the sky and the prior rms of their amplitudes."""
     left, right = map(bin_smooth, prior.shifted(shift))
-    slope = level * edge_slope(prior, shift)
     rows = np.linspace(-1, 1, len(left))[:, np.newaxis]
     columns = np.arange(left.shape[1])
     rise = (right / np.maximum(left + right, 1e-9)).mean(axis=0)

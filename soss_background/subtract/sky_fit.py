@@ -180,15 +180,16 @@ class _State:
 
 def _improve(state, exposure, prior, round_):
     """Return the state after another round of mask, components and their posterior."""
-    slope = state.level * np.abs(edge_slope(prior, state.shift))
-    found = _detect(state, exposure, slope * max(_EDGE * 0.5**round_, _LEAST_EDGE), round_)
+    slope = edge_slope(prior, state.shift)
+    error = state.level * np.abs(slope)
+    found = _detect(state, exposure, error * max(_EDGE * 0.5**round_, _LEAST_EDGE), round_)
     dim = exposure.known & (exposure.distance > _REACH)
     clear = dim & ~found & (state.light < _BRIGHTEST_WINGS * state.sky)
     if np.count_nonzero(clear) < _FEWEST:
         raise NoSkyError("there is light everywhere")
     core = _find_core(exposure, state.sky, found)
-    components = find_components(prior, state.shift, state.level, core, state.wings)
-    cells, stripes = _gather(state, exposure, clear, _LEAST_EDGE * slope)
+    components = find_components(prior, state.shift, state.level, slope, core, state.wings)
+    cells, stripes = _gather(state, exposure, clear, _LEAST_EDGE * error)
     # Before the wings are known, they would count as faint light.
     faint = [FaintLight.guess(state.level) for _ in exposure.sides]
     faint = faint if round_ >= _PLAIN_ROUNDS else []
@@ -197,7 +198,7 @@ def _improve(state, exposure, prior, round_):
     if amplitudes[0] <= 0:
         raise NoSkyError("what it shows is no sky")
     wings = state.wings.changed(components.profile_change(amplitudes))
-    light = wings.images(core).sum(axis=0) + components.factors(amplitudes)
+    light = wings.image(core) + components.factors(amplitudes)
     columns = np.zeros(clear.shape[1])
     columns[clear.any(axis=0)] = posterior.stripes
     return replace(

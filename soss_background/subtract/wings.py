@@ -7,6 +7,7 @@ little cost (wings that end, exponential halos) but hardly flatten (a second sky
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -80,18 +81,19 @@ class Wings:
             Flux, DN/s. The sum are the wings; each image is the change of the wings with the
             logarithm at its node.
         """
-        hats, distance = _node_weights(core.shape)
+        hats, profile = self._profile(core.shape)
+        return np.array([_spread(core, profile * hat) for hat in hats])
+
+    def image(self, core):
+        """Return the wings of sources, DN/s, shape (my, mx), see `images`."""
+        return _spread(core, self._profile(core.shape)[1])
+
+    def _profile(self, shape):
+        """Return the weight of each node at each cell of a kernel, and the profile there."""
+        hats, distance = _node_weights(shape)
         outside = np.maximum(distance - np.log(_NODES[-1]), 0)
         last = (self.logarithm[-1] - self.logarithm[-2]) / np.log(_NODES[-1] / _NODES[-2])
-        profile = np.exp(np.tensordot(self.logarithm, hats, 1) + min(last, _OUTER) * outside)
-        padded = _extend(core.astype(np.float32))
-        kernels = (profile * hat for hat in hats)
-        return np.array(
-            [
-                fftconvolve(padded, kernel.astype(np.float32), mode="same")[:, _MARGIN:-_MARGIN]
-                for kernel in kernels
-            ]
-        )
+        return hats, np.exp(np.tensordot(self.logarithm, hats, 1) + min(last, _OUTER) * outside)
 
     def prior(self):
         """Return precision (n, n) and gradient (n,) of the prior of a change of the logarithm."""
@@ -123,6 +125,14 @@ def _student_precision(value, sigma):
     return sigma**-2 / (1 + 0.5 * (value / sigma) ** 2)
 
 
+def _spread(core, kernel):
+    """Return the flux of sources convolved with a kernel, float32, shape (my, mx)."""
+    padded = _extend(core.astype(np.float32))
+    spread = fftconvolve(padded, kernel.astype(np.float32), mode="same")
+    return spread[:, _MARGIN:-_MARGIN]
+
+
+@lru_cache(maxsize=1)
 def _node_weights(shape):
     """Return the weight of each node at each cell of a kernel, and ln of the cells' distances."""
     lengths = (shape[0], shape[1] + _MARGIN)
