@@ -225,6 +225,24 @@ def test_a_sky_without_stars(single_prior):
         assert found.wings.max() < 0.01 * np.median(sky)
 
 
+@pytest.mark.parametrize(("first", "last"), [(685, 2048), (0, 730), (560, 850)])
+def test_columns_without_sky(single_prior, first, last):
+    """A side that nothing shows has the uncertainty of the ratio; the edge stays where it is."""
+    sky = make_sky(level=0.8, contrast=1.1)
+    usable = ~SUBSTRIP256.reference_pixels()
+    usable[:, first:last] = False
+    distance = trace_distance(SUBSTRIP256, 245.76)
+    found = fit_sky(*observe(sky, noise=0.1), usable, single_prior, distance)
+    truth = 0.8 * 4.69, 0.8 * 4.69 * 1.1
+    levels = (found.level_left, found.level_right)
+    stated = (found.level_left_err, found.level_right_err)
+    hidden = ((first, last) == (0, 730), (first, last) == (685, 2048))
+    for level, error, true, unseen in zip(levels, stated, truth, hidden, strict=True):
+        assert abs(level - true) < (error if unseen else 0.02 * true)
+        assert (error > 0.1 * level) == unseen
+    assert abs(found.shift) < 3
+
+
 @pytest.mark.parametrize("wings", ["none", "cut", "exponential", "reference"])
 def test_a_sky_of_another_shape(single_prior, wings):
     """Wings do not take its deviations, whatever they look like; errors are as stated."""

@@ -297,13 +297,14 @@ def read_statistics(model):
     else:
         grid = make_grid(planes["right"])
         components = np.zeros((0, grid.size))
+    variances = model.variances["variance"] if numbers.n_components else np.zeros(0)
     pwcpos = model.meta.instrument.pupil_position
     return SkyStatistics(
         **planes,
         **{name: getattr(numbers, key) for key, name in _NUMBERS.items()},
         grid=grid,
         components=components,
-        variances=np.asarray(model.variances["variance"], dtype=float),
+        variances=np.asarray(variances, dtype=float),
         lengths=(numbers.smooth_rows, numbers.smooth_columns),
         pwcpos=np.nan if pwcpos is None else pwcpos,
         edge=np.array([model.edge[name] for name in ("row", "column", "width")], dtype=float),

@@ -14,7 +14,7 @@ __all__ = ["Components", "edge_slope", "find_components"]
 _WIDTH, _LEAN = 0.3, 2.0
 
 # Columns around the edge within which its width changes, and their unit, pixels.
-_AROUND_EDGE, _WIDTH_UNIT = 40.0, 10.0
+_EDGE_REACH, _WIDTH_UNIT = 40.0, 10.0
 
 # The wings deviate from a common radial profile by smooth factors along columns and rows: their
 # relative rms, number of cosines, and correlation length, pixels. Half and twice the rms change
@@ -97,6 +97,8 @@ def find_components(prior, shift, level, slope, core, wings):
     # The ratio of the two levels is known.
     precision[:2, :2] += np.array([[1, -1], [-1, 1]]) / (prior.ratio_rms * level) ** 2
     precision[-len(parts) :, -len(parts) :], gradient[-len(parts) :] = wings.prior()
+    # The amplitude of the shift is relative to the shift so far.
+    gradient[2] = -shift / prior.shift_rms**2
     images = np.array([*skies, *factors, *parts], dtype=np.float32)
     return Components(images, precision, gradient, total, len(skies), len(factors))
 
@@ -114,7 +116,7 @@ def _sky_images(prior, shift, level, slope):
     columns = np.arange(left.shape[1])
     rise = (right / np.maximum(left + right, 1e-9)).mean(axis=0)
     distance = (columns - np.interp(0.5, rise, columns)) * CELL[1]
-    width = slope * np.exp(-((distance / _AROUND_EDGE) ** 2)) * distance / _WIDTH_UNIT
+    width = slope * np.exp(-((distance / _EDGE_REACH) ** 2)) * distance / _WIDTH_UNIT
     deviations = level * (left + right) * prior.deviations
     images = [left, right, slope, width, slope * rows, slope * (rows**2 - 1 / 3), *deviations]
     rms = [np.inf, np.inf, prior.shift_rms, _WIDTH, _LEAN, _LEAN, *[1.0] * len(deviations)]

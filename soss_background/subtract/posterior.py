@@ -33,37 +33,40 @@ class Cells(NamedTuple):
         True for the cells.
     values, sigma : ndarray of float, shape (n,)
         Count rates and the scatter of single cells, DN/s.
-    inflation : ndarray of float, shape (n,)
+    share : ndarray of float, shape (n,)
         Relative weight of each cell: below 1, since neighbours share errors of the model.
     starts : ndarray of int, shape (k,)
         First cell of each column that has any.
     sides : list of ndarray of bool, shape (n,)
         Cells of each side of the edge.
+    level : float
+        Median of the sky, DN/s.
     """
 
     clear: np.ndarray
     values: np.ndarray
     sigma: np.ndarray
-    inflation: np.ndarray
+    share: np.ndarray
     starts: np.ndarray
     sides: list
+    level: float
 
     @classmethod
-    def gather(cls, clear, values, sigma, common, sides):
+    def gather(cls, clear, values, sigma, common, sides, level):
         """Gather cells; ``common`` is the scatter of the model that neighbours share, DN/s."""
         columns = np.nonzero(clear.T)[0]
         starts = np.flatnonzero(np.diff(columns, prepend=-1))
-        sigma, common = take(sigma, clear), take(common, clear)
-        inflation = sigma**2 / (sigma**2 + common**2)
-        sides = [take(side, clear) for side in sides]
-        return cls(clear, take(values, clear), sigma, inflation, starts, sides)
+        sigma, common = _take(sigma, clear), _take(common, clear)
+        share = sigma**2 / (sigma**2 + common**2)
+        sides = [_take(side, clear) for side in sides]
+        return cls(clear, _take(values, clear), sigma, share, starts, sides, level)
 
     def spread(self, columns):
         """Return a value of each column for all of its cells."""
         return np.repeat(columns, np.diff(self.starts, append=len(self.values)))
 
 
-def take(image, clear):
+def _take(image, clear):
     """Return the cells of an image, or of each of several, column by column, as float."""
     return np.swapaxes(image, -1, -2)[..., clear.T].astype(
         image.dtype if image.dtype == bool else float
@@ -120,9 +123,9 @@ def find_posterior(components, cells, model, stripes, faint):
     posterior : `Posterior`
         The posterior.
     """
-    design = take(components.images, cells.clear).T
-    fixed = take(components.wings, cells.clear)
-    model = take(model, cells.clear)
+    design = _take(components.images, cells.clear).T
+    fixed = _take(components.wings, cells.clear)
+    model = _take(model, cells.clear)
     for _ in range(_ITERATIONS):
         residual = cells.values - model - cells.spread(stripes)
         lit, light, faint = _expect_light(residual, cells, faint)
@@ -132,14 +135,14 @@ def find_posterior(components, cells, model, stripes, faint):
         trust = 1 / (cells.sigma * (1 + dark**2)) ** 2
         weight = np.maximum(1 - lit, _LEAST) * trust
         target = (residual - lit * light) * trust / weight + model + cells.spread(stripes) - fixed
-        weight *= cells.inflation
+        weight *= cells.share
         variance = _stripe_variance(weight, target + fixed - model, cells.starts)
-        variance += (_COLUMN_SCATTER * np.median(model)) ** 2
+        variance += (_COLUMN_SCATTER * cells.level) ** 2
         factor, amplitudes = _solve(components, design, cells.starts, weight, target, variance)
         model = fixed + design @ amplitudes
         rest = np.add.reduceat(weight * (target + fixed - model), cells.starts)
         stripes = rest / (1 / variance + np.add.reduceat(weight, cells.starts))
-    weight /= cells.inflation
+    weight /= cells.share
     explained = residual - lit * light
     chi2 = float(np.sum(explained**2 * weight) / np.sum(weight * cells.sigma**2))
     covariance = factor(np.eye(len(amplitudes))) * max(chi2, 1)
