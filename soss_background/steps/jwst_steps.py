@@ -82,7 +82,7 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
             return super().process(exposure)
         except SkyflatError:
             raise
-        except (LookupError, TypeError, ValueError) as err:
+        except (AttributeError, LookupError, TypeError, ValueError) as err:
             flat = name_item(self.get_ref_override("flat") or self._flat_path)
             fault = f"{flat} does not fit it ({one_line(err)})"
             raise SkyflatError(f"{name_item(exposure)}: {fault}") from err
