@@ -10,6 +10,7 @@ from soss_background.detector import PWCPOS, SUBARRAYS
 # slow to import; a test compares the defaults.
 SETTINGS = {
     "seed": (1, "random seed"),
+    "observation": ("001", "observation number of three digits, which tells visits apart"),
     "n_exposures": (10, "number of dithered exposures"),
     "n_integrations": (3, "integrations per exposure"),
     "exposure_time": (300.0, "time of an exposure [s]"),

@@ -46,7 +46,10 @@ def plan_denoised(library, folder):
     """
     names = [Path(row["name"]).name for row in library.rows]
     if len({row["visit"] for row in library.rows}) < 2:
-        raise SkyflatError(f"{names[0]}: denoising needs skyflats of two or more visits")
+        raise SkyflatError(
+            f"{names[0]}: denoising needs skyflats of two or more visits "
+            "(program, target or observation differ)"
+        )
     paths = [folder / name for name in names]
     for item, name, path in zip(library.items, names, paths, strict=True):
         if names.count(name) > 1:

@@ -363,9 +363,9 @@ def _report(model, fit, fraction, source, settings):
     """Record the fit in the log, the header, and the tree of the data model."""
     names = [name for name, _ in source.states]
     cards = [
-        ["SKYLEFT", fit.level_left, "[DN/s] level left of the edge, times prior"],
+        ["SKYLEFT", fit.level_left, "[DN/s] scale of the prior, left of the edge"],
         ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
-        ["SKYRIGHT", fit.level_right, "[DN/s] level right of the edge, times prior"],
+        ["SKYRIGHT", fit.level_right, "[DN/s] scale of the prior, right of the edge"],
         ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
         ["SKYSHIFT", fit.shift, "[pixel] shift of the edge from the prior"],
         ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
