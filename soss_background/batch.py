@@ -31,6 +31,7 @@ from soss_background.io.files import (
     protect_inputs,
     scratch_prefix,
     sweep,
+    unrecorded_inputs,
 )
 from soss_background.io.products import (
     check_replaceable,
@@ -315,7 +316,9 @@ def _plan(output_dir, arguments, overwrite, visit):
         return replace(visit, message="overwrite is set")
     for name, library in zip(visit.products, libraries, strict=True):
         members = describe_members(library)
-        if change := find_change(output_dir / name, members, parameters, __version__):
+        with unrecorded_inputs():
+            change = find_change(output_dir / name, members, parameters, __version__)
+        if change:
             return replace(visit, message=change)
     return replace(visit, status="kept", message="the same exposures, parameters and version")
 

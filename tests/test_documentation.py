@@ -94,9 +94,13 @@ def lab(tmp_path_factory):
         shutil.move(folder / "data" / name, folder)
     next((folder / "data").glob("*_asn.json")).unlink()
     exposures = sorted((folder / "data").glob("*.fits"))
-    for name in ("first", "second", "third"):
-        table = make_associations(exposures, folder / "visits", product_name=name)
-        shutil.move(table["association"][0], folder / "visits" / f"{name}_asn.json")
+    for observation in ("002", "003", "004"):
+        visit = replace(settings, observation=observation)
+        shutil.move(simulate_visit(folder / "visits", visit), folder / f"{observation}.json")
+        for name in ("flat.fits", "truth.fits"):
+            (folder / "visits" / name).unlink()
+    for path in folder.glob("00?.json"):
+        shutil.move(path, folder / "visits" / f"{path.stem}_asn.json")
     (association,) = make_associations(exposures, folder)["association"]
     shutil.move(association, folder / "asn.json")
     (folder / "sky").symlink_to("data")

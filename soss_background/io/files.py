@@ -34,6 +34,7 @@ __all__ = [
     "save_whole",
     "scratch_prefix",
     "sweep",
+    "unrecorded_inputs",
 ]
 
 # Files that the run has read, by device and inode, which links share; None outside of a run.
@@ -59,6 +60,16 @@ def protect_inputs():
         yield  # the run is part of another
         return
     token = _INPUTS.set(set())
+    try:
+        yield
+    finally:
+        _INPUTS.reset(token)
+
+
+@contextlib.contextmanager
+def unrecorded_inputs():
+    """Read files within the context that the run may replace, such as older products."""
+    token = _INPUTS.set(None)
     try:
         yield
     finally:
