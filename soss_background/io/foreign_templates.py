@@ -148,7 +148,7 @@ def is_trimmed(path):
 
 
 def is_trimmed_fielded(path):
-    """Return whether a skyflat of the older scripts, which always apply the flat, is."""
+    """Return whether a skyflat of the older scripts, which flat-field by default, is fielded."""
     return fits.getheader(path).get("FLATCORR", True) in (True, "COMPLETE")
 
 

@@ -34,7 +34,7 @@ class SkyLibrary:
     items : list of `~pathlib.Path` or SkyflatModel
         The skyflats.
     rows : list of dict
-        What is known of each besides its sky.
+        Name, pixels, visit, stripes, flat state and metadata of each.
     """
 
     def __init__(self, items, rows):
@@ -47,7 +47,7 @@ class SkyLibrary:
 
     @functools.cached_property
     def comparison(self):
-        """`~soss_background.sky.learning.Comparison` of the skies, which are read twice, once."""
+        """`~soss_background.sky.learning.Comparison` of the skies, computed once."""
         try:
             return compare_skies(self, self.place)
         except ValueError as err:
@@ -76,7 +76,7 @@ class SkyLibrary:
 
 def open_library(skyflats):
     """
-    Find skyflats and read what is known of each besides its sky.
+    Find skyflats and read their metadata.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def open_library(skyflats):
 
 
 def _describe(item, number):
-    """Return what is known of a skyflat besides its sky; its number labels an unknown visit."""
+    """Return the metadata of a skyflat; its number stands for an unknown visit."""
     with open_skyflat(item) as skyflat:
         name, meta = name_skyflat(item, skyflat), skyflat.meta
         known, row = meta.skyflat, describe_skyflat(skyflat)

@@ -112,7 +112,7 @@ def _is_template(path):
 
 
 def is_flat_fielded(source):
-    """Return whether the sky of a file, a model or an array is."""
+    """Return whether the sky of a file, a model or an array is flat-fielded."""
     if isinstance(source, np.ndarray):
         return True  # see `skyflats_of_array`
     if isinstance(source, JwstDataModel):

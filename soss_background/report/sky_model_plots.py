@@ -5,8 +5,9 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from soss_background.io.sky_models import read_prior, read_statistics
+from soss_background.io.sky_models import read_statistics
 from soss_background.io.skyflats import find_place
+from soss_background.sky.sky_prior import cut_prior
 from soss_background.steps.figures import COLOURS, FAINT, show_image
 
 __all__ = ["draw_sky_model"]
@@ -30,7 +31,8 @@ def draw_sky_model(model):
         and maps of the first two.
     """
     window = find_place(model, model.sky.shape, "sky model")
-    prior, statistics = read_prior(model, window), read_statistics(model)
+    statistics = read_statistics(model)
+    prior = cut_prior(statistics, window, window)
     with style.context(["default", {"font.size": 9}]):
         figure = Figure(figsize=(13, 7), dpi=_DPI, layout="constrained")
         top, bottom = figure.subplots(2, 3)

@@ -262,7 +262,7 @@ def _guess(cells, known, prior):
     level = float(levels[sides[0]].max())
     levels[levels <= 0] = level
     shift = _guess_shift(cells, known, prior, levels)
-    sky = levels * sum(map(bin_smooth, prior.shifted(shift)))
+    sky = levels * bin_smooth(shift_columns(prior.sky, shift))
     dark, none = np.zeros_like(sky), np.zeros(sky.shape, dtype=bool)
     return _State(shift, level, sky, sky, dark, Wings.guess(), none, np.zeros(sky.shape[1])), sides
 
@@ -283,8 +283,7 @@ def _guess_shift(cells, known, prior, levels):
         model = sum(
             level * bin_smooth(side) for level, side in zip(outer, part.shifted(shift), strict=True)
         )
-        misfit = np.abs(cells[:, near] - model)[known[:, near]]
-        misfits[shift] = np.median(misfit) if misfit.size else 0.0
+        misfits[shift] = np.median(np.abs(cells[:, near] - model)[known[:, near]])
     return float(min(misfits, key=misfits.get))
 
 
@@ -334,7 +333,7 @@ def _find_levels(state, prior, sky):
     images = state.components.images[:number] / state.sky
     covariance = _ERROR_FACTOR**2 * state.posterior.covariance[:number, :number]
     variance = np.einsum("iyx,ij,jyx->yx", images, covariance, images, optimize=True)
-    mean = sum(prior.shifted(state.shift))
+    mean = shift_columns(prior.sky, state.shift)
     # A side without cells is known by the prior of the ratio of both.
     right = bin_smooth(shift_columns(prior.right, state.shift)) > 0.5
     sides = [side for side in (~right, right) if side.any()]
