@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from stdatamodels.jwst import datamodels
+from stdatamodels.jwst.datamodels import dqflags
 from stpipe import Step
 
 from soss_background import SkyflatModel
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import Simulation, sky_image, write_exposure
+from soss_background.sky.averaging import Sky
 from soss_background.steps.resources import few_collections
 
 BIN = Path(sys.executable).parent
@@ -75,6 +77,13 @@ def edit_file(path, edit):
 def checksums(paths):
     """Return a checksum of each file."""
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+
+
+def as_sky(image, window, error=0.01, name="a sky"):
+    """Return the `Sky` of an image with a relative error."""
+    noise = (error * image).astype(np.float32)
+    dq = np.uint32(dqflags.pixel["REFERENCE_PIXEL"]) * window.reference_pixels()
+    return Sky(image.astype(np.float32), noise, noise, dq, name)
 
 
 def make_skyflat(number=1, window=SUBSTRIP256, sky=None, flat="", **settings):

@@ -14,6 +14,7 @@ from numpy.lib.recfunctions import append_fields
 from numpy.testing import assert_allclose
 
 from soss_background import SkyflatDenoiseStep, SkyflatModel, SkyflatPipeline, SkyflatQualityStep
+from soss_background.datamodels.quality_table import list_failures
 from soss_background.denoise.smooth_sky import denoise_sky
 from soss_background.detector import FULL, SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
@@ -29,7 +30,6 @@ from soss_background.steps.metric_ranges import (
     Metric,
     flag_metrics,
     format_metrics,
-    list_failures,
     read_ranges,
 )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import strun
+from helpers import as_sky, strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
@@ -146,8 +146,7 @@ def real_star():
     def fit(window=SUBSTRIP256, added=0.0):
         first = window.y0 - SUBSTRIP256.y0
         rows = slice(first, first + window.ny)
-        sky = template[rows].astype(np.float32)
-        prior = build_prior([sky], [0.003 * sky], window)
+        prior = build_prior([as_sky(template[rows], window, 0.003)], window)
         image = (frame + added * template)[rows].astype(np.float32)
         return fit_sky(image, err[rows], usable[rows], prior, distance[rows])
 

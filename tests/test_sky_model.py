@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers import checksums, make_skyflat
+from helpers import as_sky, checksums, make_skyflat
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter1d
 from stdatamodels.jwst import datamodels
@@ -116,7 +116,7 @@ def test_few_skies_have_the_variance_of_the_prior(number, most):
 
 def test_a_single_sky_has_the_prior():
     sky = sky_image(SUBSTRIP96).astype("f4")
-    prior = build_prior([sky], [0.001 * sky], SUBSTRIP96)
+    prior = build_prior([as_sky(sky, SUBSTRIP96, 0.001)], SUBSTRIP96)
     rms = np.sqrt(np.sum(prior.deviations**2, axis=0))
     # 1.5 % without the mean of each side, times the root of two.
     assert 0.008 < np.median(rms) < 0.022
@@ -270,8 +270,8 @@ def test_windows_of_a_model_and_a_flat():
 
 
 def test_a_window_without_edge():
-    skies = [sky_image(PLAIN, seed=seed).astype("f4") for seed in (1, 2, 3)]
-    prior = build_prior(skies, [0.01 * sky for sky in skies], PLAIN)
+    skies = [as_sky(sky_image(PLAIN, seed=seed), PLAIN) for seed in (1, 2, 3)]
+    prior = build_prior(skies, PLAIN)
     assert not prior.right.any()
     assert np.median(prior.sky) == pytest.approx(1, rel=1e-5)
     assert len(prior.deviations) > 0
@@ -281,9 +281,10 @@ def test_a_window_without_edge():
 
 
 def test_skies_with_and_without_edge_are_refused():
-    skies = [sky_image(SMALL, seed=1).astype("f4"), np.ones(SMALL.shape, "f4")]
-    with pytest.raises(ValueError, match="sky number 2: its sky has no edge, that of sky number 1"):
-        build_prior(skies, skies, SMALL)
+    one = as_sky(sky_image(SMALL, seed=1), SMALL, name="one")
+    flat = as_sky(np.ones(SMALL.shape), SMALL, name="other")
+    with pytest.raises(ValueError, match="other: its sky has no edge, that of one has"):
+        build_prior([one, flat], SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from crds_cache import crds_at, make_cache
-from helpers import checksums, strun
+from helpers import as_sky, checksums, strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
@@ -82,13 +82,13 @@ def prior():
     skies = [
         make_sky(level=0.7 + 0.1 * i, contrast=0.92 + 0.04 * i, shift=2 * i - 4) for i in range(5)
     ]
-    return build_prior(skies, [0.01 * sky for sky in skies], SUBSTRIP256)
+    return build_prior([as_sky(sky, SUBSTRIP256) for sky in skies], SUBSTRIP256)
 
 
 @pytest.fixture(scope="module")
 def single_prior():
     """Build the prior of one sky."""
-    return build_prior([make_sky()], [0.002 * make_sky()], SUBSTRIP256)
+    return build_prior([as_sky(make_sky(), SUBSTRIP256, 0.002)], SUBSTRIP256)
 
 
 def test_shift():
@@ -101,7 +101,7 @@ def test_shift():
 
 def test_a_window_without_an_edge():
     window = Window("FULL", 1800, 1000, 64, 256)
-    prior = build_prior([make_sky(window)], [np.zeros(window.shape)], window)
+    prior = build_prior([as_sky(make_sky(window), window, 0)], window)
     assert not prior.right.any()
     sky = make_sky(window, level=0.6)
     usable, distance = ~window.reference_pixels(), np.full(sky.shape, np.inf)

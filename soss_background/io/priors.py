@@ -94,7 +94,7 @@ def read_sky(sources, window, pwcpos):
         [(each.name, each.flat_fielded) for each in templates],
         len(templates),
         np.bitwise_and.reduce([each.dq for each in templates]),
-        partial(_build, templates, window),
+        partial(_build, templates, window, pwcpos),
     )
 
 
@@ -114,13 +114,12 @@ def _from_model(source, window, pwcpos):
     return SkySource([(name, fielded)], len(statistics.weights), flags, make_prior)
 
 
-def _build(templates, window, flat):
+def _build(templates, window, pwcpos, flat):
     """Build the prior of templates; those that are not flat-fielded are divided by the flat."""
-    divisors = [1 if flat is None or each.flat_fielded else flat for each in templates]
-    pairs = list(zip(templates, divisors, strict=True))
-    skies = [each.sky / divisor for each, divisor in pairs]
-    noises = [each.noise / divisor for each, divisor in pairs]
+    skies = [
+        each if flat is None or each.flat_fielded else each.divided(flat) for each in templates
+    ]
     try:
-        return build_prior(skies, noises, window, [each.name for each in templates])
+        return build_prior(skies, window, pwcpos=pwcpos)
     except ValueError as err:
         raise SkyflatError(str(err)) from err

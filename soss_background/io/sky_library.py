@@ -4,7 +4,6 @@ import functools
 import logging
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from soss_background.datamodels.skyflat import SkyflatModel
@@ -13,11 +12,12 @@ from soss_background.io.skyflats import (
     describe_skyflat,
     find_files,
     find_place,
+    find_visit,
     name_skyflat,
     open_skyflat,
+    warn_of_failures,
 )
-from soss_background.io.templates import denoised_noise, from_skyflat
-from soss_background.sky.averaging import Sky
+from soss_background.io.templates import from_skyflat
 from soss_background.sky.learning import compare_skies
 
 __all__ = ["SkyLibrary", "open_library"]
@@ -34,7 +34,7 @@ class SkyLibrary:
     items : list of `~pathlib.Path` or SkyflatModel
         The skyflats.
     rows : list of dict
-        Name, pixels, visit, stripes, flat state and metadata of each.
+        Name, pixels, visit, flat state and metadata of each.
     """
 
     def __init__(self, items, rows):
@@ -54,24 +54,12 @@ class SkyLibrary:
             raise SkyflatError(str(err)) from err
 
     def __iter__(self):
-        """Yield each as a `Sky`."""
+        """Yield the `~soss_background.sky.averaging.Sky` of each."""
         pairs = zip(self.items, self.rows, strict=True)
         bar = tqdm(pairs, "Reading", len(self.rows), unit="skyflat", disable=None)
         for item, row in bar:
             with open_skyflat(item) as skyflat:
-                template = from_skyflat(skyflat, row["place"], row["name"])
-                factor = denoised_noise(skyflat) if skyflat.bkgdn is not None else 1
-                yield Sky(
-                    template.sky,
-                    template.noise,
-                    template.noise / np.float32(factor or 1),
-                    template.dq,
-                    row["name"],
-                    row["visit"],
-                    row["stripes"],
-                    row["slope"],
-                    row["PWCPOS"],
-                )
+                yield from_skyflat(skyflat, row["place"], row["name"])
 
 
 def open_library(skyflats):
@@ -110,19 +98,13 @@ def _describe(item, number):
     """Return the metadata of a skyflat; its number stands for an unknown visit."""
     with open_skyflat(item) as skyflat:
         name, meta = name_skyflat(item, skyflat), skyflat.meta
-        known, row = meta.skyflat, describe_skyflat(skyflat)
-        observation = meta.observation.observation_number or ""
-        visit = (row["PROGRAM"], row["TARGPROP"], observation)
-        left = known.stripes_left
-        stripes = (known.stripe_rms or 0) / np.sqrt(max(known.n_samples or 1, 1))
-        return row | {
+        warn_of_failures(skyflat, name)
+        return describe_skyflat(skyflat) | {
             "name": name,
             "place": find_place(skyflat, skyflat.bkg.shape, name),
-            "observation": observation,
-            "visit": visit if all(visit) else number,
-            "stripes": float(stripes * (1 if left is None else left)),
-            "slope": -1.0 if known.stripe_slope is None else known.stripe_slope,
-            "fielded": known.flat_correction == "COMPLETE",
+            "observation": meta.observation.observation_number or "",
+            "visit": find_visit(skyflat) or number,
+            "fielded": meta.skyflat.flat_correction == "COMPLETE",
             "flat": meta.ref_file.flat.name or "N/A",
             "author": meta.author or "soss_background",
         }

@@ -1,6 +1,7 @@
 """Skyflat files: find, open and describe them."""
 
 import glob
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
 from soss_background.datamodels.names import check_path
+from soss_background.datamodels.quality_table import list_failures, read_text
 from soss_background.datamodels.sky_model import SkyModel
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.detector import FULL, SUBARRAYS, Window
@@ -21,11 +23,17 @@ __all__ = [
     "find_files",
     "find_kind",
     "find_place",
+    "find_smooth_error",
+    "find_stripes",
     "find_subarray",
+    "find_visit",
     "name_skyflat",
     "open_skyflat",
     "used_exposures",
+    "warn_of_failures",
 ]
+
+log = logging.getLogger(__name__)
 
 _SKIES = (SkyflatModel, datamodels.SossBkgModel, SkyModel)
 
@@ -127,3 +135,35 @@ def used_exposures(skyflat):
     """Return the rows of METADATA of the exposures in a skyflat, None if there are none."""
     table = skyflat.metadata
     return table[table["used"] == 1] if table is not None and np.any(table["used"]) else None
+
+
+def find_visit(skyflat):
+    """Return program, target and observation of a skyflat, None unless all of them are known."""
+    meta = skyflat.meta
+    visit = (
+        meta.observation.program_number,
+        meta.target.proposer_name,
+        meta.observation.observation_number,
+    )
+    return visit if all(visit) else None
+
+
+def find_stripes(skyflat):
+    """Return the rms of the 1/f stripes in the sky of a skyflat, DN/s."""
+    known = skyflat.meta.skyflat
+    left = 1 if known.stripes_left is None else known.stripes_left
+    return float((known.stripe_rms or 0) / np.sqrt(max(known.n_samples or 1, 1)) * left)
+
+
+def find_smooth_error(skyflat):
+    """Return the uncertainty of a sky on large scales, a fraction of it; 0 if it is unknown."""
+    metrics = {} if skyflat.qc is None else {read_text(row["name"]): row for row in skyflat.qc}
+    value = metrics["jackknife"]["value"] / 100 if "jackknife" in metrics else 0.0
+    return float(np.nan_to_num(value))
+
+
+def warn_of_failures(skyflat, name):
+    """Log a warning if quality metrics of a skyflat are out of their ranges."""
+    failures = [] if skyflat.qc is None else list_failures(skyflat.qc)
+    if failures:
+        log.warning("%s: its quality is poor: %s", name, "; ".join(failures))

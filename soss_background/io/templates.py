@@ -4,7 +4,6 @@ import functools
 import logging
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from stdatamodels.jwst import datamodels
@@ -25,12 +24,21 @@ from soss_background.io.foreign_templates import (
     skyflats_of_array,
 )
 from soss_background.io.opening import is_fits, read_metadata
-from soss_background.io.skyflats import find_files, find_kind, find_place
+from soss_background.io.skyflats import (
+    describe_skyflat,
+    find_files,
+    find_kind,
+    find_place,
+    find_smooth_error,
+    find_stripes,
+    find_visit,
+    warn_of_failures,
+)
 from soss_background.numerics.smoothing import fill_gaps
+from soss_background.sky.averaging import Sky
 
 __all__ = [
     "PLANE_KEYWORD",
-    "Template",
     "cut_planes",
     "denoised_noise",
     "find_sources",
@@ -48,29 +56,6 @@ _FLAT_STATE = "meta.skyflat.flat_correction"
 _NO_SKY = "neither a skyflat nor a BKG reference of SOSS nor an .npy array nor a sky model"
 
 log = logging.getLogger(__name__)
-
-
-class Template(NamedTuple):
-    """
-    A sky for the pixels of an exposure.
-
-    Attributes
-    ----------
-    name : str
-        File name, with the number of the plane of a reference file.
-    sky, noise : ndarray of float32, shape (ny, nx)
-        The sky, without gaps, and its 1-sigma uncertainty, DN/s.
-    dq : ndarray of uint32, shape (ny, nx)
-        JWST data quality flags.
-    flat_fielded : bool
-        Whether the sky is divided by the flat.
-    """
-
-    name: str
-    sky: np.ndarray
-    noise: np.ndarray
-    dq: np.ndarray
-    flat_fielded: bool
 
 
 def find_sources(given):
@@ -127,7 +112,7 @@ def is_flat_fielded(source):
 
 
 def read_templates(source, window):
-    """Return the templates of a file, a model or an array for a window."""
+    """Return the `Sky` of each template of a file, a model or an array for a window."""
     with _open_models(source) as models:
         return [template for name, model in models for template in _read_model(model, window, name)]
 
@@ -164,6 +149,7 @@ def _read_model(model, window, name):
     """Return the templates of an open skyflat or BKG reference."""
     if isinstance(model, SkyflatModel):
         check_model(model, name)
+        warn_of_failures(model, name)
         return [from_skyflat(model, window, name)]
     if isinstance(model, datamodels.SossBkgModel):
         return _from_reference(model, window, name)
@@ -171,12 +157,21 @@ def _read_model(model, window, name):
 
 
 def from_skyflat(skyflat, window, name):
-    """Return the template of a checked skyflat for a window, denoised if the skyflat is."""
+    """Return the `Sky` of a checked skyflat for a window, denoised if the skyflat is."""
     denoised = skyflat.bkgdn is not None
     sky = skyflat.bkgdn if denoised else skyflat.bkg
-    noise = skyflat.err * denoised_noise(skyflat) if denoised else skyflat.err
-    planes = cut_planes(skyflat, (sky, noise, skyflat.dq), window, name)
-    return _clean(name, *planes, skyflat.meta.skyflat.flat_correction == "COMPLETE")
+    factor = denoised_noise(skyflat) if denoised else 1
+    sky, err, dq = cut_planes(skyflat, (sky, skyflat.err, skyflat.dq), window, name)
+    known, row = skyflat.meta.skyflat, describe_skyflat(skyflat)
+    return _clean(name, sky, err * factor, dq)._replace(
+        white=_clean_noise(err),
+        visit=find_visit(skyflat),
+        stripes=find_stripes(skyflat),
+        slope=-1.0 if known.stripe_slope is None else known.stripe_slope,
+        pwcpos=row["PWCPOS"],
+        smooth_error=find_smooth_error(skyflat),
+        flat_fielded=known.flat_correction == "COMPLETE",
+    )
 
 
 def denoised_noise(skyflat):
@@ -193,7 +188,7 @@ def _from_reference(reference, window, name):
     ]
     skies, errors, flags = cut_planes(reference, planes, window, name)
     return [
-        _clean(f"{name}[{number}]", *parts, False)
+        _clean(f"{name}[{number}]", *parts)._replace(flat_fielded=False)
         for number, parts in enumerate(zip(skies, errors, flags, strict=True), 1)
     ]
 
@@ -234,8 +229,8 @@ def cut_planes(model, planes, window, name):
     return [plane[..., row : row + window.ny, column : column + window.nx] for plane in planes]
 
 
-def _clean(name, sky, noise, dq, flat_fielded):
-    """Fill reference pixels and gaps of a sky, and return its template."""
+def _clean(name, sky, noise, dq):
+    """Return a `Sky` whose reference pixels and gaps are filled."""
     sky = np.asarray(sky, dtype=np.float32)
     known = np.isfinite(sky) & (sky > 0)
     if not known.any():
@@ -243,5 +238,10 @@ def _clean(name, sky, noise, dq, flat_fielded):
     if sky[known].min() == sky[known].max():
         raise SkyflatError(f"{name}: no sky in it, all its pixels have the same value")
     filled = fill_gaps(np.where(known, sky, 0), known)
-    noise = np.nan_to_num(np.asarray(noise, dtype=np.float32), posinf=0.0)
-    return Template(name, filled, noise, np.asarray(dq, dtype=np.uint32), flat_fielded)
+    noise = _clean_noise(noise)
+    return Sky(filled, noise, noise, np.asarray(dq, dtype=np.uint32), name)
+
+
+def _clean_noise(noise):
+    """Return uncertainties with 0 where they are unknown."""
+    return np.nan_to_num(np.asarray(noise, dtype=np.float32), posinf=0.0)

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from soss_background.io.files import save_whole
-from soss_background.steps.metric_ranges import (
+from soss_background.datamodels.quality_table import (
     FAIL,
     NO_RANGE,
     PASS,
@@ -17,6 +16,7 @@ from soss_background.steps.metric_ranges import (
     list_failures,
     read_text,
 )
+from soss_background.io.files import save_whole
 from soss_background.steps.provenance import wrap_command
 
 __all__ = ["Report", "Section", "write_html"]

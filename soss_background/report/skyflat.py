@@ -9,6 +9,7 @@ import numpy as np
 from astropy.time import Time
 from tqdm import tqdm
 
+from soss_background.datamodels.quality_table import read_text
 from soss_background.errors import SkyflatError
 from soss_background.io.files import check_folder
 from soss_background.io.skyflats import find_place, name_skyflat, open_skyflat
@@ -17,7 +18,6 @@ from soss_background.report import skyflat_plots as plots
 from soss_background.report.figures import ReportFigure
 from soss_background.report.html import Report, Section, write_html
 from soss_background.report.views import view_exposures
-from soss_background.steps.metric_ranges import read_text
 
 __all__ = ["report_skyflat", "write_reports"]
 

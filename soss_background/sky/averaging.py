@@ -36,11 +36,15 @@ class Sky(NamedTuple):
     name : str
         Its name in messages.
     visit : object
-        Label of its visit; skies of one visit show the same sky.
+        Label of its visit, since skies of one visit show the same sky; None if unknown.
     stripes, slope : float
         Rms of its 1/f stripes, and power-law index of their power spectrum.
     pwcpos : float
         Pupil wheel position, degrees; NaN if unknown.
+    smooth_error : float
+        1-sigma uncertainty on large scales, as a fraction of the sky.
+    flat_fielded : bool
+        Whether the sky is divided by the flat.
     """
 
     sky: np.ndarray
@@ -48,10 +52,17 @@ class Sky(NamedTuple):
     white: np.ndarray
     dq: np.ndarray
     name: str
-    visit: object
+    visit: object = None
     stripes: float = 0.0
     slope: float = -1.0
     pwcpos: float = np.nan
+    smooth_error: float = 0.0
+    flat_fielded: bool = True
+
+    def divided(self, flat):
+        """Return the sky divided by a flat."""
+        planes = {name: getattr(self, name) / flat for name in ("sky", "noise", "white")}
+        return self._replace(flat_fielded=True, **planes)
 
 
 @dataclass(frozen=True)
@@ -134,10 +145,9 @@ def average_skies(skies, first_column=0):
         binned.append([bin_smooth(each) for each in (*planes, sky.dq & _BAD == 0)])
         flags = flags & sky.dq
         levels.append((left, level))
-        labels.append((sky.visit, sky.stripes, sky.slope, sky.pwcpos))
+        labels.append((sky.stripes, sky.slope, sky.pwcpos))
     medians = _measure_levels(total, first.right)
     scale = medians[0] + (medians[1] - medians[0]) * first.right
-    visits, *numbers = zip(*labels, strict=True)
     return AverageSky(
         (total / scale).astype(np.float32),
         (np.sqrt(square) / scale).astype(np.float32),
@@ -147,8 +157,8 @@ def average_skies(skies, first_column=0):
         first.weights,
         *np.moveaxis(np.array(binned), 1, 0),
         flags,
-        list(visits),
-        *map(np.array, numbers),
+        first.visits,
+        *np.array(labels).T,
     )
 
 
@@ -158,20 +168,21 @@ class _First(NamedTuple):
     places: np.ndarray
     right: np.ndarray
     weights: np.ndarray
+    visits: list
 
 
 def _find_common_edge(skies, first_column):
     """Find the edges, its fraction at their mean place, and weights of the skies."""
-    places, noises, total, labels = [], [], 0, []
-    for sky in skies:
+    places, noises, total, names, visits = [], [], 0, [], []
+    for number, sky in enumerate(skies):
         place = find_edge(sky.sky, first_column)
         places.append(np.nan if place is None else place)
         shift = np.nan_to_num(places[0] - places[-1])
         level = np.median(sky.sky)
         total = total + _move(sky.sky, shift) / level
-        noises.append(np.median(sky.noise) / level)
-        labels.append((sky.name, sky.visit))
-    names, visits = zip(*labels, strict=True)
+        noises.append(np.hypot(np.median(sky.noise) / level, sky.smooth_error))
+        names.append(sky.name)
+        visits.append(number if sky.visit is None else sky.visit)
     missing = np.isnan(places)
     if missing.any() and not missing.all():
         one, other = names[missing.argmax()], names[missing.argmin()]
@@ -183,7 +194,7 @@ def _find_common_edge(skies, first_column):
     # All skies of a visit together count as one.
     number = np.array([visits.count(visit) for visit in visits])
     weights = 1 / (number * _DIFFERENCE**2 + np.square(noises))
-    return _First(np.array(places), right, weights / weights.sum())
+    return _First(np.array(places), right, weights / weights.sum(), visits)
 
 
 def _move(image, shift):

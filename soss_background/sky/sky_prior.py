@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from stdatamodels.jwst.datamodels import dqflags
 
-from soss_background.sky.averaging import Sky
 from soss_background.sky.edge import shift_columns
 from soss_background.sky.learning import learn_sky
 
@@ -53,18 +51,18 @@ class SkyPrior:
         return sky * (1 - right), sky * right
 
 
-def build_prior(skies, noises, window, names=None):
+def build_prior(skies, window, *, pwcpos=None):
     """
     Build the prior of a sky from one or more skies of a window.
 
     Parameters
     ----------
-    skies, noises : sequence of ndarray of float, shape (ny, nx)
-        Skies without gaps and their 1-sigma uncertainties, in one unit.
+    skies : sequence of `~soss_background.sky.averaging.Sky`
+        Skies of the same pixels, in one unit.
     window : `~soss_background.detector.Window`
         Their pixels.
-    names : sequence of str, optional
-        Their names in messages, by default their numbers.
+    pwcpos : float, optional
+        Pupil wheel position of the exposure, degrees, where it moves the edge.
 
     Returns
     -------
@@ -76,13 +74,7 @@ def build_prior(skies, noises, window, names=None):
     ValueError
         If some of the skies have an edge and others have none.
     """
-    dq = np.uint32(dqflags.pixel["REFERENCE_PIXEL"]) * window.reference_pixels()
-    names = names or [f"sky number {number}" for number in range(1, len(skies) + 1)]
-    known = [
-        Sky(sky, noise, noise, dq, name, number)
-        for number, (sky, noise, name) in enumerate(zip(skies, noises, names, strict=True))
-    ]
-    return cut_prior(learn_sky(known, window), window, window)
+    return cut_prior(learn_sky(skies, window), window, window, pwcpos=pwcpos)
 
 
 def cut_prior(statistics, place, window, *, divisor=None, pwcpos=None):

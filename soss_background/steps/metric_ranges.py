@@ -9,14 +9,20 @@ import numpy as np
 import yaml
 from astropy.table import Table
 
+from soss_background.datamodels.quality_table import (
+    FAIL,
+    NO_RANGE,
+    PASS,
+    format_number,
+    list_failures,
+    read_text,
+)
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
 
 __all__ = ["Metric", "read_ranges"]
 
 log = logging.getLogger(__name__)
-
-PASS, FAIL, NO_RANGE = "pass", "fail", "no range"
 
 
 class Metric(NamedTuple):
@@ -140,16 +146,6 @@ def log_metrics(table, name, *, fail):
         log.warning("%s", fault)
 
 
-def list_failures(table):
-    """List the metrics that are out of range, with their values and ranges."""
-    return [
-        f"{read_text(row['name'])} is {format_number(row['value'])}, "
-        f"not {row['low']:g} to {row['high']:g}"
-        for row in table
-        if read_text(row["flag"]) == FAIL
-    ]
-
-
 def format_metrics(table):
     """Return QC as aligned lines: a header, and one line per metric."""
     columns = ("name", "value", "unit", "low", "high", "flag", "comment")
@@ -160,16 +156,3 @@ def format_metrics(table):
         shown[column] = [read_text(value) for value in table[column]]
         shown[column].format = "<"
     return shown.pformat(max_lines=-1, max_width=-1)
-
-
-def format_number(value):
-    """Return a number with 4 digits, a whole one below 1e9 with all; dashes for a masked one."""
-    if np.ma.is_masked(value):
-        return str(value)
-    whole = np.isfinite(value) and value == round(value) and abs(value) < 1e9
-    return f"{value:.0f}" if whole else f"{value:.4g}"
-
-
-def read_text(value):
-    """Return a string of a table as str; tables that are read from a file hold bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)
