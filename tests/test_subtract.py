@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from crds_cache import crds_at, make_cache
-from helpers import as_sky, checksums, strun
+from helpers import as_sky, checksums, make_skyflat, strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
@@ -25,6 +25,7 @@ from soss_background.io.skyflats import find_files
 from soss_background.io.templates import read_templates
 from soss_background.pipeline import background
 from soss_background.pipeline.background import find_skyflats
+from soss_background.quality.metrics import METRICS
 from soss_background.simulate import (
     PointSpread,
     Simulation,
@@ -38,6 +39,7 @@ from soss_background.simulate.scene import Stars
 from soss_background.sky.edge import shift_columns
 from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
+from soss_background.steps.metric_ranges import flag_metrics
 from soss_background.subtract.light import FaintLight
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
@@ -225,6 +227,18 @@ def test_a_sky_without_stars(single_prior):
         assert found.wings.max() < 0.01 * np.median(sky)
 
 
+def test_a_sky_beyond_its_prior(single_prior):
+    """Its errors grow, since its prior describes neither its shape nor its level."""
+    fits = [
+        fit(*observe(make_sky() * smooth_deviation(rms, seed=3)), single_prior)
+        for rms in (0.015, 0.15)
+    ]
+    near, far = (found.level_left_err / found.level_left for found in fits)
+    assert fits[0].misfit < 2
+    assert fits[1].misfit > 5
+    assert far > 3 * near
+
+
 @pytest.mark.parametrize(("first", "last"), [(685, 2048), (0, 730), (560, 850)])
 def test_columns_without_sky(single_prior, first, last):
     """A side that nothing shows has the uncertainty of the ratio; the edge stays where it is."""
@@ -374,6 +388,21 @@ def test_standalone(series, skyflat, tmp_path):
         fitted = result.meta.skyflat_subtract.instance
         assert fitted["templates"] == [skyflat.name]
         assert fitted["scales"] == [1.0] * 4
+
+
+def test_poor_templates_are_warned_about(series, tmp_path, caplog):
+    """Whether their own quality says so, or the exposure."""
+    path, flat, _ = series
+    bend = 1 + 0.3 * np.linspace(-1, 1, SUBSTRIP256.nx) ** 2
+    poor = make_skyflat(sky=sky_image(SUBSTRIP256) * bend, flat=flat.name)
+    poor.qc = flag_metrics(
+        {"jackknife": 1.46}, METRICS, {"jackknife": (0, 1)}, poor.get_dtype("qc")
+    )
+    poor.save(tmp_path / "poor_skyflat.fits")
+    result = call(path, flat, skyflat=["poor_skyflat.fits"])
+    assert "poor_skyflat.fits: its quality is poor: jackknife is 1.46, not 0 to 1" in caplog.text
+    assert f"{path.name}: its sky differs" in caplog.text
+    assert result.meta.skyflat_subtract.skymisft > 3
 
 
 def test_inputs_and_their_headers_are_kept(series, skyflat):

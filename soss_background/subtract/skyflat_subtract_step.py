@@ -29,6 +29,9 @@ __all__ = ["SkyflatSubtractStep"]
 
 log = logging.getLogger(__name__)
 
+# Deviations of a sky, in units of those of its prior, above which templates do not describe it.
+_LARGEST_MISFIT = 3.0
+
 # Warning for background exposures of an association for which the user gives a sky.
 IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
 
@@ -362,6 +365,12 @@ def _find_conflict(states):
 def _report(model, fit, fraction, source, settings):
     """Record the fit in the log, the header, and the tree of the data model."""
     names = [name for name, _ in source.states]
+    if fit.misfit > _LARGEST_MISFIT:
+        log.warning(
+            "%s: its sky differs %.1f times as much from its templates as their prior expects",
+            model.meta.filename,
+            fit.misfit,
+        )
     cards = [
         ["SKYLEFT", fit.level_left, "[DN/s] scale of the prior, left of the edge"],
         ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
@@ -369,6 +378,7 @@ def _report(model, fit, fraction, source, settings):
         ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
         ["SKYSHIFT", fit.shift, "[pixel] shift of the edge from the prior"],
         ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
+        ["SKYMISFT", fit.misfit, "rms deviation from the prior, in its sigmas"],
         ["SKYFRAC", fraction, "fraction of the pixels used"],
         ["SKYNTEMP", source.number, "number of templates, or skyflats of the model"],
     ]
