@@ -92,7 +92,7 @@ OPTIONS = {
     "simulate": "seed exposure-time sky-level step-contrast star-density stripes pwcpos",
     "query": "programs",
     "asn": "gap-days by-pwcpos",
-    "reference": "max-templates merge-below max-residual",
+    "reference": "merge-below max-residual",
     "fluxcal total": "radii clearp",
     "fluxcal expected": "area gain",
 }
