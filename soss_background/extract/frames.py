@@ -1,4 +1,4 @@
-"""Integrations of an exposure, which the steps of SossStarePipeline share."""
+"""Integrations of an exposure, and of all segments of a time series in the apertures."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,10 @@ from bottleneck import nanmean
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import split_cube, usable_pixels
 
-__all__ = ["Frames", "average_usable", "read_frames"]
+__all__ = ["Apertures", "Frames", "average_usable", "read_frames"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,10 +29,6 @@ class Frames:
         JWST data quality flags.
     var_flat : ndarray of float, shape (nints, ny, nx), or None
         Variance of the flat, which all integrations share, (DN/s)^2.
-    mean : ndarray of float32, shape (ny, nx)
-        Mean of the usable pixels, DN/s; NaN where there is none.
-    count : ndarray of int, shape (ny, nx)
-        Number of integrations in which a pixel is usable.
     window : `~soss_background.detector.Window`
         Pixels of the detector.
     pwcpos : float
@@ -43,10 +40,15 @@ class Frames:
     err: np.ndarray
     dq: np.ndarray
     var_flat: np.ndarray | None
-    mean: np.ndarray
-    count: np.ndarray
     window: Window
     pwcpos: float
+
+    def average(self):
+        """Return the mean of the usable pixels, DN/s, NaN where there is none; raise if all are."""
+        mean, count = average_usable(self.data, self.err, self.dq)
+        if not count.any():
+            raise SkyflatError(f"{self.name}: no usable pixel")
+        return mean
 
     def image(self, number):
         """Return the usable pixels of an integration, shape (ny, nx), DN/s; NaN elsewhere."""
@@ -78,17 +80,83 @@ class Frames:
 
 
 def read_frames(exposure):
-    """Return the `Frames` of an image or cube; raise SkyflatError if no pixel is usable."""
+    """Return the `Frames` of an image or cube."""
     name, window = exposure.meta.filename, find_window(exposure)
     flat = getattr(exposure, "var_flat", None)
     if flat is not None and flat.shape != exposure.err.shape:
         flat = None
     planes = (exposure.data, exposure.err, exposure.dq, flat)
     planes = [each if each is None else each.reshape(-1, *window.shape) for each in planes]
-    mean, count = average_usable(*planes[:3])
-    if not count.any():
-        raise SkyflatError(f"{name}: no usable pixel")
-    return Frames(name, *planes, mean, count, window, find_pwcpos(exposure))
+    return Frames(name, *planes, window, find_pwcpos(exposure))
+
+
+class Apertures:
+    """
+    The integrations of all segments of an exposure in the apertures of its orders.
+
+    Parameters
+    ----------
+    bands : dict
+        The `~soss_background.extract.profile.Band` of each order.
+    folder : `~pathlib.Path`, optional
+        Folder for hidden files of the pixels; by default they stay in memory.
+
+    Attributes
+    ----------
+    bands : dict
+        See the parameter.
+    headers : list of data models
+        The segments without their pixels.
+    total, bad : int
+        Number of pixels of all integrations, and of those that are unusable; without reference
+        pixels.
+    """
+
+    def __init__(self, bands, folder=None):
+        self.bands, self._folder = bands, folder
+        self.headers, self.total, self.bad = [], 0, 0
+        self._samples = {order: [] for order in bands}
+
+    def add(self, exposure):
+        """Add the integrations of the next segment."""
+        frames = read_frames(exposure)
+        science = ~frames.window.reference_pixels()
+        _, count = average_usable(frames.data, frames.err, frames.dq)
+        total = len(frames.data) * np.count_nonzero(science)
+        self.total += total
+        self.bad += total - int(count[science].sum())
+        for order, band in self.bands.items():
+            self._samples[order].append([self._store(plane) for plane in frames.take(band)])
+        self.headers.append(_strip(exposure))
+
+    def _store(self, plane):
+        """Return an array, or a file with its pixels."""
+        if self._folder is None:
+            return plane
+        stored = StoredArray(self._folder, plane.shape, plane.dtype)
+        stored[:] = plane
+        return stored
+
+    def take(self, order):
+        """Return count rates and variances of all integrations, see `Frames.take`."""
+        parts = zip(*self._samples[order], strict=True)
+        return [np.concatenate([stored[:] for stored in part]) for part in parts]
+
+    def slices(self):
+        """Return the integrations of each segment as a slice."""
+        lengths = [header.data.shape[0] if header.data.ndim == 3 else 1 for header in self.headers]
+        ends = np.cumsum(lengths)
+        return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def _strip(exposure):
+    """Return a copy of an exposure whose pixels take no memory."""
+    header = type(exposure)(validate_on_assignment=False)
+    header.update(exposure, extra_fits=True)
+    header.data = np.broadcast_to(np.float32(0), exposure.data.shape)
+    if getattr(exposure, "int_times", None) is not None:
+        header.int_times = exposure.int_times.copy()
+    return header
 
 
 def average_usable(data, err, dq):

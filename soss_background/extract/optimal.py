@@ -60,6 +60,11 @@ class Extraction(NamedTuple):
     seen: np.ndarray
     response: np.ndarray
 
+    def cut(self, integrations):
+        """Return the spectra of some integrations, given by a slice."""
+        names = ("flux", "error", "box_flux", "box_error", "number", "seen")
+        return self._replace(**{name: getattr(self, name)[integrations] for name in names})
+
 
 class Order(NamedTuple):
     """

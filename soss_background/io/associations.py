@@ -1,6 +1,7 @@
 """Association files."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 from jwst.associations.asn_from_list import asn_from_list
@@ -12,7 +13,9 @@ from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, explain_fault, real_path, save_whole
 
 __all__ = [
+    "background_exposures",
     "first_exposure",
+    "group_members",
     "is_association",
     "read_association",
     "save_association",
@@ -55,12 +58,25 @@ def _check_names(product):
         check_product_name(product["file_name"])
 
 
+def group_members(product):
+    """Return the names of a product's members by exptype, an empty list for one that it lacks."""
+    members = defaultdict(list)
+    for member in product["members"]:
+        members[member["exptype"].lower()].append(member["expname"])
+    return members
+
+
 def science_exposures(path, product):
     """Return the paths of the science exposures of a product of an association file."""
-    members = [each for each in product["members"] if each["exptype"].lower() == "science"]
-    if not members:
+    names = group_members(product)["science"]
+    if not names:
         raise SkyflatError(f"{path}: product {show(product.get('name'))} has no science member")
-    return [path.absolute().parent / each["expname"] for each in members]
+    return [path.absolute().parent / name for name in names]
+
+
+def background_exposures(path, product):
+    """Return the paths of the background exposures of a product of an association file."""
+    return [path.absolute().parent / name for name in group_members(product)["background"]]
 
 
 def first_exposure(path):

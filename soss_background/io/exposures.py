@@ -32,6 +32,7 @@ from soss_background.io.skyflats import find_files
 
 __all__ = [
     "Description",
+    "IDENTITY",
     "REQUIRED",
     "borrow_image",
     "describe_members",
@@ -63,7 +64,7 @@ REQUIRED = {
     "meta.subarray.name": ("SUBARRAY", None),
 }
 
-_IDENTITY = [
+IDENTITY = [
     f"meta.observation.{key}"
     for key in (
         "program_number",
@@ -298,7 +299,7 @@ def identities(header):
     name = header.get("meta.filename")
     if name is not None:
         yield root_name(name)
-    numbers = [header.get(key) for key in _IDENTITY]
+    numbers = [header.get(key) for key in IDENTITY]
     if None not in numbers:
         more = ("exposure.segment_number", "exposure.start_time", "subarray.name")
         yield (*numbers, *(header.get(f"meta.{key}") for key in more))

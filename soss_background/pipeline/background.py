@@ -3,10 +3,9 @@
 import logging
 from contextlib import contextmanager
 
-from soss_background.io.exposures import find_fault, header_of
+from soss_background.io.exposures import find_fault
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.steps.crds_access import crds_reachable
-from soss_background.steps.parameters import name_item
 from soss_background.subtract.skyflat_subtract_step import IGNORED
 
 __all__ = ["background_skyflats", "find_skyflats"]
@@ -15,14 +14,14 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def background_skyflats(step, science, background):
+def background_skyflats(step, segments):
     """Give a step the skyflat of background exposures while it runs; skip other than SOSS."""
-    given, skip = step.skyflat, step.skip
-    fault = find_fault(header_of(science))
+    given, skip, background = step.skyflat, step.skip, segments.background
+    fault = find_fault(segments.headers[0])
     if fault and not skip:
-        log.warning("%s: sky not subtracted, %s", name_item(science), fault)
+        log.warning("%s: sky not subtracted, %s", segments.name, fault)
     if background and (given or step.get_ref_override("bkg")):
-        log.warning("%s: %s", name_item(science), IGNORED)
+        log.warning("%s: %s", segments.name, IGNORED)
     step.skip = skip or bool(fault)
     step.skyflat = find_skyflats(step, background)
     try:
