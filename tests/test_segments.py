@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from helpers import checksums, cut_series, make_skyflat, strun
+from jwst.white_light.white_light import white_light
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst import datamodels
 from test_memory import measure_peak
 
-from soss_background import SkyflatSubtractStep
-from soss_background.detector import Window
+from soss_background import SkyflatSubtractStep, SossStarePipeline
+from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.segments import describe_numbers
 from soss_background.numerics.integrations import IntegrationMean, average_integrations
@@ -240,3 +241,135 @@ def test_one_segment_is_in_memory(names, tmp_path):
     run(paths[:1])  # imports
     peaks = [measure_peak(run, given) for given in (paths[:1], paths)]
     assert peaks[1] < 1.05 * peaks[0]
+
+
+# --- spectra -----------------------------------------------------------------------------
+
+STARE = "soss_background.SossStarePipeline"
+STRIP = Simulation(
+    window=SUBSTRIP96,
+    n_integrations=12,
+    exposure_time=1200.0,
+    star_density=0,
+    stripes=0.0,
+    cosmic_rays=1e-6,
+)
+
+
+@pytest.fixture(scope="module")
+def strip(tmp_path_factory):
+    """Simulate a transit in the smallest subarray, with the skyflat of its sky."""
+    folder = tmp_path_factory.mktemp("strip")
+    path = simulate_time_series(folder, STRIP, target_flux=100.0)
+    sky = fits.getdata(folder / "time_series_truth.fits", "SKY")
+    skyflat = make_skyflat(window=SUBSTRIP96, sky=sky, flat="flat.fits")
+    skyflat.save(folder / "a_skyflat.fits")
+    for number, lengths in CUTS.items():
+        cut_series(path, folder / str(number), lengths)
+    return folder
+
+
+def stare(folder, paths, **parameters):
+    """Extract spectra."""
+    flat = {"override_flat": str(folder / "time_series_flat.fits")}
+    steps = {
+        "skyflat_subtract": {"skyflat": [str(folder / "a_skyflat.fits")]},
+        "flat_field": flat,
+        **parameters.pop("steps", {}),
+    }
+    return SossStarePipeline.call(list(paths), steps=steps, **parameters)
+
+
+def join(spectra, name, order=1):
+    """Join a column of the spectra of an order in all segments."""
+    specs = [spec for spec in spectra.spec if spec.spectral_order == order]
+    return np.concatenate([spec.spec_table[name] for spec in specs])
+
+
+@pytest.fixture(scope="module")
+def whole(strip):
+    """Extract the spectra of the whole series."""
+    return stare(strip, segments(strip, 1))
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_spectra_do_not_depend_on_the_cut(number, strip, whole, tmp_path):
+    """To 1 ppm; one product per segment, and one of all, which jwst reads."""
+    paths = segments(strip, number)
+    spectra = stare(strip, paths[::-1], save_results=True)
+    for order in (1, 2):
+        for name in ("FLUX", "FLUX_ERROR"):
+            expected = join(whole, name, order)
+            assert_allclose(join(spectra, name, order), expected, rtol=1e-6)
+    assert_array_equal(join(spectra, "INT_NUM"), np.arange(12) + 1)
+    assert_array_equal(join(spectra, "MJD-AVG"), join(whole, "MJD-AVG"))
+    root = paths[0].name.partition("-seg")[0]
+    endings = {"_nis_x1dints.fits", "_nis_stare.html", "_nis_stareqc.ecsv"}
+    endings |= {f"-seg{index + 1:03d}_nis_x1dints.fits" for index in range(number)}
+    assert {path.name for path in tmp_path.iterdir()} == {root + ending for ending in endings}
+    light = []
+    for path in (tmp_path / f"{root}_nis_x1dints.fits", *sorted(tmp_path.glob("*-seg*"))):
+        with datamodels.open(path) as model:
+            assert "SossStarePipeline" in str(fits.getheader(path)["HISTORY"])
+            assert fits.getval(path, "SKYSEGS") == f"1-{number}"
+            light.append(white_light(model))
+    for key in ("MJD_UTC", "BJD_TDB", "whitelight_flux_order_1"):
+        parts = np.concatenate([np.array(each[key]) for each in light[1:]])
+        assert_array_equal(np.array(light[0][key]), parts)
+    with datamodels.open(tmp_path / f"{root}_nis_x1dints.fits") as model:
+        assert [row["integration_number"] for row in model.int_times] == list(range(1, 13))
+        assert model.meta.exposure.integration_start == 1
+        assert model.meta.exposure.integration_end == 12
+
+
+def test_no_step_at_a_boundary(strip):
+    """The light curve scatters about the truth as its errors state, whatever the cut."""
+    truth = fits.getdata(strip / "time_series_truth.fits", "TRANSIT")["brightness"]
+    spectra = stare(strip, segments(strip, 4))
+    inside = slice(400, 1900)
+    curve = join(spectra, "FLUX")[:, inside] / truth[:, np.newaxis]
+    error = join(spectra, "FLUX_ERROR")[:, inside] / truth[:, np.newaxis]
+    white, sigma = np.nansum(curve, axis=1), np.sqrt(np.nansum(error**2, axis=1))
+    mean = np.average(white, weights=sigma**-2)
+    chi2 = np.sum(((white - mean) / sigma) ** 2)
+    assert chi2 < 30  # 11 degrees of freedom
+    edges = np.cumsum((0, *CUTS[4]))
+    means = [
+        (np.mean(white[a:b]), np.sqrt(np.sum(sigma[a:b] ** 2)) / (b - a))
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    steps = [
+        (after - before) / np.hypot(first, second)
+        for (before, first), (after, second) in zip(means[:-1], means[1:], strict=True)
+    ]
+    assert np.sum(np.square(steps)) < 16.3  # 3 degrees of freedom, 0.1 %
+
+
+def test_light_between_the_orders_is_that_of_all_segments(strip):
+    steps = {"inter_order_background": {"skip": False}}
+    one, four = (stare(strip, segments(strip, number), steps=steps) for number in (1, 4))
+    assert_allclose(join(four, "FLUX"), join(one, "FLUX"), rtol=1e-6)
+
+
+def test_spectra_of_two_exposures(strip, tmp_path):
+    """Each has its own products."""
+    (path,) = segments(strip, 1)
+    with datamodels.open(path) as model:
+        model.meta.observation.exposure_number = "00002"
+        other = tmp_path / path.name.replace("_00001-", "_00002-")
+        model.save(other)
+    results = stare(strip, [other, *segments(strip, 2)], save_results=True)
+    assert len(results) == 2
+    found = {path.name.partition("_nis_x1dints")[0] for path in tmp_path.glob("*_x1dints.fits")}
+    root = path.name.partition("-seg")[0]
+    assert found == {f"{root}{end}" for end in ("", "-seg001", "-seg002")} | {
+        other.name.partition("_nis_")[0]
+    }
+    assert_allclose(join(results[0], "FLUX"), join(results[1], "FLUX"), rtol=1e-6)
+
+
+def test_nothing_is_left_in_the_folder_of_the_products(strip, tmp_path):
+    """Neither hidden files, nor those of single steps."""
+    spectra = stare(strip, segments(strip, 2))
+    assert len(spectra.spec) == 4
+    assert not list(tmp_path.iterdir())

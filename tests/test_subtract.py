@@ -746,12 +746,12 @@ def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
     monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
     monkeypatch.setattr(background, "find_fault", lambda _: None)
     segments = Segments(["a.fits"], [{}], None, ["b.fits"])
-    with background.background_skyflats(step, segments):
+    with background.background_skyflats(step, segments, {}):
         assert step.skyflat == ["first"]
     assert step.skyflat is None
     with (
         pytest.raises(OSError, match="broken"),
-        background.background_skyflats(step, segments),
+        background.background_skyflats(step, segments, {}),
     ):
         raise OSError("broken")
     assert step.skyflat is None

@@ -45,8 +45,8 @@ class Frames:
 
     def average(self):
         """Return the mean of the usable pixels, DN/s, NaN where there is none; raise if all are."""
-        mean, count = average_usable(self.data, self.err, self.dq)
-        if not count.any():
+        mean = average_usable(self.data, self.err, self.dq)
+        if np.isnan(mean).all():
             raise SkyflatError(f"{self.name}: no usable pixel")
         return mean
 
@@ -121,10 +121,9 @@ class Apertures:
         """Add the integrations of the next segment."""
         frames = read_frames(exposure)
         science = ~frames.window.reference_pixels()
-        _, count = average_usable(frames.data, frames.err, frames.dq)
-        total = len(frames.data) * np.count_nonzero(science)
-        self.total += total
-        self.bad += total - int(count[science].sum())
+        self.total += len(frames.data) * np.count_nonzero(science)
+        for planes in zip(frames.data, frames.err, frames.dq, strict=True):
+            self.bad += np.count_nonzero(science & ~usable_pixels(*planes))
         for order, band in self.bands.items():
             self._samples[order].append([self._store(plane) for plane in frames.take(band)])
         self.headers.append(_strip(exposure))
@@ -138,8 +137,8 @@ class Apertures:
         return stored
 
     def take(self, order):
-        """Return count rates and variances of all integrations, see `Frames.take`."""
-        parts = zip(*self._samples[order], strict=True)
+        """Return count rates and variances of an order, see `Frames.take`, and forget them."""
+        parts = zip(*self._samples.pop(order), strict=True)
         return [np.concatenate([stored[:] for stored in part]) for part in parts]
 
     def slices(self):
@@ -172,14 +171,12 @@ def average_usable(data, err, dq):
 
     Returns
     -------
-    mean, count : ndarray, shape (ny, nx)
-        Mean, DN/s, NaN where there is none, and number of the usable pixels.
+    mean : ndarray of float32, shape (ny, nx)
+        Mean of the usable pixels, DN/s; NaN where there is none.
     """
     mean = np.empty(data.shape[1:], dtype=np.float32)
-    count = np.empty(mean.shape, dtype=int)
     for rows in split_cube(data.shape):
         block = data[:, rows]
         good = usable_pixels(block, err[:, rows], dq[:, rows])
         mean[rows] = nanmean(np.where(good, block, np.nan), axis=0)
-        count[rows] = np.count_nonzero(good, axis=0)
-    return mean, count
+    return mean

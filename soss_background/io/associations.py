@@ -19,7 +19,7 @@ __all__ = [
     "is_association",
     "read_association",
     "save_association",
-    "save_background_association",
+    "save_exposure_association",
     "science_exposures",
 ]
 
@@ -106,19 +106,21 @@ def save_association(path, exposures, name, *, program, target, observation, **p
     _write(path, association)
 
 
-def save_background_association(path, science, backgrounds):
-    """Write the association of a science exposure and its background exposures."""
-    association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
+def save_exposure_association(path, segments, backgrounds):
+    """Write the association of an exposure: headers of its segments and background exposures."""
+    names = [_member_name(header["path"], path.parent) for header in (*segments, *backgrounds)]
+    association = asn_from_list(names[:1], rule=DMSLevel2bBase)
     association.data |= {
         "asn_type": "spec2",
-        "program": science.get("meta.observation.program_number", "noprogram"),
+        "program": segments[0].get("meta.observation.program_number", "noprogram"),
     }
-    product = association["products"][0]
-    product["name"] = path.name.removesuffix("_spec2_asn.json")
-    product["members"] += [
-        {"expname": _member_name(header["path"], path.parent), "exptype": "background"}
-        for header in backgrounds
-    ]
+    kinds = ["science"] * len(segments) + ["background"] * len(backgrounds)
+    association["products"][0] |= {
+        "name": path.name.removesuffix("_spec2_asn.json"),
+        "members": [
+            {"expname": name, "exptype": kind} for name, kind in zip(names, kinds, strict=True)
+        ],
+    }
     _write(path, association)
 
 

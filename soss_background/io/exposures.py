@@ -35,6 +35,7 @@ __all__ = [
     "IDENTITY",
     "REQUIRED",
     "borrow_image",
+    "check_repetition",
     "describe_members",
     "describe_products",
     "find_exposures",
@@ -395,13 +396,19 @@ def _check(headers):
     _warn_of_mixture(headers)
     _warn_of_series(headers)
     subarray = first["meta.subarray.name"]
-    seen = {}
     for header in headers:
         if header["meta.subarray.name"] != subarray:
             raise SkyflatError(
                 f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
                 f"{subarray} in {first['name']}: subarrays cannot be mixed"
             )
+    check_repetition(headers)
+
+
+def check_repetition(headers):
+    """Raise if two headers are those of the same exposure, or of the same segment."""
+    seen = {}
+    for header in headers:
         for identity in identities(header):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")

@@ -12,7 +12,7 @@ from stdatamodels.jwst import datamodels
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import IDENTITY, header_of, identities, root_name
+from soss_background.io.exposures import IDENTITY, check_repetition, header_of, root_name
 from soss_background.io.library import check_exposure, exposure_planes, find_pixel_fault
 from soss_background.numerics.integrations import IntegrationMean
 
@@ -21,6 +21,8 @@ __all__ = [
     "Segments",
     "average_segments",
     "describe_numbers",
+    "exposure_name",
+    "group_headers",
     "group_segments",
     "progress",
     "segment_number",
@@ -74,7 +76,7 @@ class Segments:
             header.get("meta.filename") or getattr(source, "name", "model.fits")
             for source, header in zip(sources, headers, strict=True)
         ]
-        self.name = self.names[0] if len(sources) == 1 else _NUMBER.sub("", self.names[0])
+        self.name = exposure_name(self.names)
         self._last = (None, None)
 
     def __len__(self):
@@ -217,43 +219,66 @@ def group_segments(members, open_model):
     SkyflatError
         If a file cannot be read, a segment is given twice, or the segments of an exposure differ.
     """
-    groups, seen = defaultdict(list), {}
+    headers, sources, backgrounds = [], [], []
     for source, background in members:
         header = header_of(source)
-        name = str(header.get("meta.filename") or source)
-        for identity in identities(header):
-            if identity in seen:
-                raise SkyflatError(f"{name}: the same exposure as {seen[identity]}")
-            seen[identity] = name
-        groups[_exposure_key(name, header)].append((header, source, background))
+        headers.append(header | {"name": str(header.get("meta.filename") or source)})
+        sources.append(source)
+        backgrounds.append(background)
+    check_repetition(headers)
     exposures = []
-    for group in sorted((sorted(group, key=_time_key) for group in groups.values()), key=_start):
-        headers, sources, backgrounds = zip(*group, strict=True)
-        background = list(dict.fromkeys(itertools.chain(*backgrounds)))
-        segments = Segments(list(sources), list(headers), open_model, background)
+    for indices in group_headers(headers):
+        parts = ([each[index] for index in indices] for each in (sources, headers, backgrounds))
+        own, known, background = parts
+        background = list(dict.fromkeys(itertools.chain(*background)))
+        segments = Segments(own, known, open_model, background)
         _check_shared(segments)
         _warn_of_missing(segments)
         exposures.append(segments)
     return exposures
 
 
-def _exposure_key(name, header):
+def exposure_name(names):
+    """Return the name of an exposure, from those of its segments in order of time."""
+    return names[0] if len(names) == 1 else _NUMBER.sub("", names[0])
+
+
+def group_headers(headers):
+    """
+    Group the segments of each exposure.
+
+    Parameters
+    ----------
+    headers : list of dict
+        Flattened metadata of the segments, with file names as ``name``.
+
+    Returns
+    -------
+    groups : list of list of int
+        Indices of the segments of each exposure; exposures and segments are in order of time.
+    """
+    groups = defaultdict(list)
+    for index, header in enumerate(headers):
+        groups[_exposure_key(header)].append(index)
+    ordered = [sorted(group, key=lambda i: _time_key(headers[i])) for group in groups.values()]
+    return sorted(ordered, key=lambda group: _start(headers[group[0]]))
+
+
+def _exposure_key(header):
     """Return what the segments of an exposure share."""
     numbers = tuple(header.get(key) for key in IDENTITY)
-    return numbers if None not in numbers else _NUMBER.sub("", root_name(name))
+    return numbers if None not in numbers else _NUMBER.sub("", root_name(header["name"]))
 
 
-def _time_key(member):
-    """Return a sort key for a segment of an exposure, from its header."""
+def _time_key(header):
+    """Return a sort key for a segment of an exposure."""
     keys = ("segment_number", "integration_start", "start_time")
-    numbers = tuple(member[0].get(f"meta.exposure.{key}") or 0 for key in keys)
-    return (*numbers, str(member[0].get("meta.filename")))
+    return (*(header.get(f"meta.exposure.{key}") or 0 for key in keys), header["name"])
 
 
-def _start(group):
+def _start(header):
     """Return a sort key for an exposure, from the header of its first segment."""
-    header = group[0][0]
-    return header.get("meta.exposure.start_time") or 0, str(header.get("meta.filename"))
+    return header.get("meta.exposure.start_time") or 0, header["name"]
 
 
 def _check_shared(segments):

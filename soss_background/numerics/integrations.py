@@ -89,11 +89,17 @@ class IntegrationMean:
         variance = np.where(variance > 0, variance, squared)
         remember(self._variance, variance)
         weight = np.where(usable, self._variance[rows] / np.where(usable, variance, 1), 0)
-        weight_squared = weight * weight
-        self._sums["weight"][rows] += weight.sum(axis=0)
-        self._sums["data"][rows] += np.einsum("iyx,iyx->yx", weight, data)
-        for name, plane in (("err", squared), ("var_poisson", poisson), ("var_rnoise", rnoise)):
-            self._sums[name][rows] += np.einsum("iyx,iyx->yx", weight_squared, plane)
+        squares = weight * weight
+        parts = (
+            ("weight", weight),
+            ("data", weight * data),
+            ("err", squares * squared),
+            ("var_poisson", squares * poisson),
+            ("var_rnoise", squares * rnoise),
+        )
+        for name, part in parts:
+            # In single precision, the sum would depend on the cubes.
+            self._sums[name][rows] += part.sum(axis=0, dtype=float)
         self._flags[rows] |= np.bitwise_or.reduce(dq * usable, axis=0)
         self._all_flags[rows] |= np.bitwise_or.reduce(dq, axis=0)
 

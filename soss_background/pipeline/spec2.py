@@ -78,8 +78,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         association = self._associate(inputs)
         members = map(_as_member, association["products"])
         self._exposures = group_segments(list(members), self.open_whole)
-        self._check()
-        self._faults, self._fits = [], {}
+        self._check(self._exposures)
+        self._faults, self._fits, self._made = [], {}, {}
         results = super().process(association)
         if self._faults and self.fail_on_exception:
             raise self._faults[0]
@@ -93,11 +93,11 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         first["products"] = [part for product in products for part in _split(product)]
         return first
 
-    def _check(self):
+    def _check(self, exposures):
         """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
-        for segments in () if self.bkg_subtract.skip else self._exposures:
+        for segments in () if self.bkg_subtract.skip else exposures:
             note_inputs([segments.sources, segments.background])
-            if len(self._exposures) == 1 or not find_fault(segments.headers[0]):
+            if len(exposures) == 1 or not find_fault(segments.headers[0]):
                 self.bkg_subtract.check(segments)
 
     def process_exposure_product(self, exp_product, *args, **kwargs):
@@ -135,7 +135,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         (segments,) = (each for each in self._exposures if source in each.sources)
         skip = step.skip
         if segments.name not in self._fits:
-            with background_skyflats(step, segments):
+            with background_skyflats(step, segments, self._made):
                 self._fits[segments.name] = None if step.skip else self._fit(segments)
         step.fitted = self._fits[segments.name]
         step.skip = skip or step.fitted is None

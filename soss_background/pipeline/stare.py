@@ -69,9 +69,6 @@ class SossStarePipeline(SkyflatPipelineBase):
     # Each step finds its own reference files.
     prefetch_references = False
 
-    # Pixels of apertures are kept in hidden files beside the products.
-    in_memory = False
-
     named_files: ClassVar = ("ranges",)
 
     def process(self, *inputs):
@@ -110,12 +107,13 @@ class SossStarePipeline(SkyflatPipelineBase):
                 self.skyflat_subtract.check(segments)
             self.flat_field.check(segments.headers[0])
             self.check_outputs(segments.name, *segments.names)
-        results = [self._extract(segments, ranges) for segments in exposures]
+        made = {}
+        results = [self._extract(segments, made, ranges) for segments in exposures]
         return results[0] if len(results) == 1 else ModelContainer(results)
 
-    def _extract(self, segments, ranges):
+    def _extract(self, segments, made, ranges):
         """Return the spectra of an exposure; save those of its segments."""
-        library, mean, images = self._subtract_sky(segments)
+        library, mean, images = self._subtract_sky(segments, made)
         library = library.then(self._flat_field)
         with _unsaved(self.flat_field):
             mean = self._flat_field(mean)
@@ -134,10 +132,10 @@ class SossStarePipeline(SkyflatPipelineBase):
         self._judge(mean, images, open_traces(traces), *kept, ranges)
         return join_spectra(spectra, segments.name)
 
-    def _subtract_sky(self, segments):
+    def _subtract_sky(self, segments, made):
         """Subtract the sky; return the segments, their mean, and images by their captions."""
         step, images = self.skyflat_subtract, {}
-        with background_skyflats(step, segments):
+        with background_skyflats(step, segments, made):
             library = segments.library() if step.skip else step.run(segments)
         if library.fit is None:
             mean, _ = average_segments(segments)

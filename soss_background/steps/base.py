@@ -323,6 +323,9 @@ class SkyflatMixin:
             return super().load_as_level2_asn(str(paths[0]))
         return _associate(paths)
 
+    # Whether to keep exposures in memory: a parameter of some steps.
+    in_memory = False
+
     def scratch(self):
         """
         Return the folder for exposures in work: that of the products, if it is writable.

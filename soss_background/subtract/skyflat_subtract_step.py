@@ -37,6 +37,12 @@ log = logging.getLogger(__name__)
 # Warning for background exposures of an association for which the user gives a sky.
 IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
 
+# Why background exposures are not combined.
+_COMBINED = (
+    "this step does not combine background exposures. Run SkyflatSpec2Pipeline or "
+    "SossStarePipeline, which do"
+)
+
 
 @dataclass(frozen=True, repr=False)
 class Subtraction:
@@ -80,6 +86,7 @@ class SkyflatSubtractStep(SkyflatStep):
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
+    save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, and use it again if it is there
     save_background = boolean(default=False)  # Save the subtracted sky
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
     save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
@@ -129,6 +136,8 @@ class SkyflatSubtractStep(SkyflatStep):
         background = []
         if len(inputs) == 2 and isinstance(inputs[1], list):
             inputs, background = inputs[:1], inputs[1]
+        if self.save_combined_background and self.parent is None:
+            raise SkyflatError(f"save_combined_background is set, but {_COMBINED}")
         exposures = self.open_segments(*inputs)
         for segments in exposures:
             segments.background = background or segments.background
@@ -318,9 +327,8 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         if background and not sources:
             raise SkyflatError(
-                f"{model.meta.filename}: this step does not combine background exposures. Run "
-                "SkyflatSpec2Pipeline or SossStarePipeline, which do, or run SkyflatPipeline on "
-                f"them and give its skyflat ({self._place()}skyflat=FILE)"
+                f"{model.meta.filename}: {_COMBINED}, or run SkyflatPipeline on them and give its "
+                f"skyflat ({self._place()}skyflat=FILE)"
             )
         if background and self.parent is None:
             log.warning("%s: %s", model.meta.filename, IGNORED)
