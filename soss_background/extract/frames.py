@@ -10,8 +10,12 @@ from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import split_cube, usable_pixels
+from soss_background.numerics.threads import split_rows
 
 __all__ = ["Apertures", "Frames", "average_usable", "read_frames"]
+
+# Integrations of an aperture that are read at a time.
+_BLOCK = 16
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,14 +59,16 @@ class Frames:
         planes = (plane[number] for plane in (self.data, self.err, self.dq))
         return np.where(usable_pixels(*planes), self.data[number], np.nan)
 
-    def take(self, band):
+    def take(self, band, integrations=slice(None)):
         """
-        Return the integrations of the pixels of an aperture.
+        Return integrations of the pixels of an aperture.
 
         Parameters
         ----------
         band : `~soss_background.extract.profile.Band`
             The aperture.
+        integrations : slice
+            The integrations; by default all.
 
         Returns
         -------
@@ -70,11 +76,12 @@ class Frames:
             Count rates, DN/s, and their variances without that of the flat, (DN/s)^2; NaN where
             there is no usable pixel.
         """
-        data, err = band.take(self.data), band.take(self.err)
-        good = usable_pixels(data, err, band.take(self.dq)) & band.inside
+        planes = (self.data, self.err, self.dq)
+        data, err, dq = (band.take(plane[integrations]) for plane in planes)
+        good = usable_pixels(data, err, dq) & band.inside
         variance = err**2
         if self.var_flat is not None:
-            scatter = variance - np.nan_to_num(band.take(self.var_flat))
+            scatter = variance - np.nan_to_num(band.take(self.var_flat[integrations]))
             variance = np.where(scatter > 0, scatter, variance)
         return np.where(good, data, np.nan), np.where(good, variance, np.nan)
 
@@ -125,16 +132,23 @@ class Apertures:
         for planes in zip(frames.data, frames.err, frames.dq, strict=True):
             self.bad += np.count_nonzero(science & ~usable_pixels(*planes))
         for order, band in self.bands.items():
-            self._samples[order].append([self._store(plane) for plane in frames.take(band)])
+            self._samples[order].append(self._store(frames, band))
         self.headers.append(_strip(exposure))
 
-    def _store(self, plane):
-        """Return an array, or a file with its pixels."""
+    def _store(self, frames, band):
+        """Return count rates and variances in an aperture as arrays or files."""
+        shape = (len(frames.data), *band.rows.shape)
+        arrays = [self._create(shape) for _ in range(2)]
+        for part in split_rows(len(frames.data), _BLOCK):
+            for array, plane in zip(arrays, frames.take(band, part), strict=True):
+                array[part] = plane
+        return arrays
+
+    def _create(self, shape):
+        """Create an array, in memory or in a file."""
         if self._folder is None:
-            return plane
-        stored = StoredArray(self._folder, plane.shape, plane.dtype)
-        stored[:] = plane
-        return stored
+            return np.empty(shape, np.float32)
+        return StoredArray(self._folder, shape, np.float32)
 
     def take(self, order):
         """Return count rates and variances of an order, see `Frames.take`, and forget them."""

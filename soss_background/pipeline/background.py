@@ -83,7 +83,7 @@ def _save_skyflat(pipeline, background):
     settle_parameters(pipeline)
     (library,) = open_libraries(list(background))
     (described,) = describe_products([library])
-    path = Path(pipeline.make_output_path(described.name))
+    path = Path(pipeline.make_output_path(described.name)).with_name(described.name)
     with unrecorded_inputs():
         members = describe_members(library)
         change = find_change(path, members, list_parameters(pipeline), __version__)
