@@ -46,6 +46,7 @@ __all__ = [
     "header_of",
     "header_window",
     "identities",
+    "is_dithered",
     "iterate_images",
     "member_paths",
     "open_libraries",
@@ -417,7 +418,7 @@ def check_repetition(headers):
 
 def _warn_of_series(headers):
     """Warn if the headers are those of a science time series instead of dithered blank sky."""
-    if len({_pointing(header) for header in headers}) > 1:
+    if is_dithered(headers):
         return
     is_series = any(header.get("meta.visit.tsovisit") for header in headers)
     signs = ["TSOVISIT is true"] if is_series else []
@@ -429,6 +430,11 @@ def _warn_of_series(headers):
             "blank sky",
             headers[0]["name"], " and ".join(signs),
         )  # fmt: skip
+
+
+def is_dithered(headers):
+    """Return whether exposures have different pointings."""
+    return len({_pointing(header) for header in headers}) > 1
 
 
 def _pointing(header):
