@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 # Parameters of the step that are passed to the algorithm.
 _PARAMETERS = ("n_sigma", "hot_sigma", "mad_threshold")
 
+# Standard deviations along columns of the Gaussian that fills gaps: those of stars, and those of a
+# target, which are hundreds of rows high and must not blur the edge across them, pixels.
+_STAR_ROWS, _TARGET_ROWS = 8.0, 64.0
+
 
 class SkyflatCombineStep(SkyflatStep):
     """Combine masked exposures of the sky into an empirical sky model."""
@@ -123,6 +127,7 @@ class SkyflatCombineStep(SkyflatStep):
                 bad=self._read_bad_pixels(window),
                 flat_error=_flat_error(library),
                 excluded=excluded,
+                gap_rows=_TARGET_ROWS if _target_reach(headers) else _STAR_ROWS,
                 **parameters,
             )
         except NothingToCombineError as err:
@@ -160,6 +165,7 @@ class SkyflatCombineStep(SkyflatStep):
         for key, value in summary.items():
             setattr(meta.skyflat, key, value)
         meta.skyflat.members = describe_members(library)
+        meta.skyflat.target_reach = _target_reach(headers) or None
         meta.skyflat.n_samples = int(table["used"].sum())
         meta.author = self.author
         meta.skyflat.software_version = __version__
@@ -189,6 +195,11 @@ class _Exposures:
         progress = {"total": len(self._library), "unit": "exposure", "disable": None}
         for image in tqdm(iterate_images(self._library), "Reading exposures", **progress):
             yield image.data, image.err, image.dq, None if image.mask is None else image.mask == 0
+
+
+def _target_reach(headers):
+    """Return the largest distance from the traces of a target that is masked, 0 for none."""
+    return max(header.get("meta.skyflat.target_reach") or 0 for header in headers)
 
 
 def _flat_error(library):

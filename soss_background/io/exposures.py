@@ -32,8 +32,10 @@ from soss_background.io.skyflats import find_files
 
 __all__ = [
     "Description",
+    "IDENTITY",
     "REQUIRED",
     "borrow_image",
+    "check_repetition",
     "describe_members",
     "describe_products",
     "find_exposures",
@@ -44,6 +46,7 @@ __all__ = [
     "header_of",
     "header_window",
     "identities",
+    "is_dithered",
     "iterate_images",
     "member_paths",
     "open_libraries",
@@ -63,7 +66,7 @@ REQUIRED = {
     "meta.subarray.name": ("SUBARRAY", None),
 }
 
-_IDENTITY = [
+IDENTITY = [
     f"meta.observation.{key}"
     for key in (
         "program_number",
@@ -298,7 +301,7 @@ def identities(header):
     name = header.get("meta.filename")
     if name is not None:
         yield root_name(name)
-    numbers = [header.get(key) for key in _IDENTITY]
+    numbers = [header.get(key) for key in IDENTITY]
     if None not in numbers:
         more = ("exposure.segment_number", "exposure.start_time", "subarray.name")
         yield (*numbers, *(header.get(f"meta.{key}") for key in more))
@@ -394,13 +397,19 @@ def _check(headers):
     _warn_of_mixture(headers)
     _warn_of_series(headers)
     subarray = first["meta.subarray.name"]
-    seen = {}
     for header in headers:
         if header["meta.subarray.name"] != subarray:
             raise SkyflatError(
                 f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
                 f"{subarray} in {first['name']}: subarrays cannot be mixed"
             )
+    check_repetition(headers)
+
+
+def check_repetition(headers):
+    """Raise if two headers are those of the same exposure, or of the same segment."""
+    seen = {}
+    for header in headers:
         for identity in identities(header):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
@@ -409,7 +418,7 @@ def _check(headers):
 
 def _warn_of_series(headers):
     """Warn if the headers are those of a science time series instead of dithered blank sky."""
-    if len({_pointing(header) for header in headers}) > 1:
+    if is_dithered(headers):
         return
     is_series = any(header.get("meta.visit.tsovisit") for header in headers)
     signs = ["TSOVISIT is true"] if is_series else []
@@ -421,6 +430,11 @@ def _warn_of_series(headers):
             "blank sky",
             headers[0]["name"], " and ".join(signs),
         )  # fmt: skip
+
+
+def is_dithered(headers):
+    """Return whether exposures have different pointings."""
+    return len({_pointing(header) for header in headers}) > 1
 
 
 def _pointing(header):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from crds.core.exceptions import CrdsError
+from jwst.associations import Association
 from jwst.associations.asn_from_list import asn_from_list
 from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.datamodels import ModelContainer, ModelLibrary
@@ -19,7 +20,13 @@ from stdatamodels.jwst import datamodels
 from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.associations import first_exposure, is_association, read_association
+from soss_background.io.associations import (
+    background_exposures,
+    first_exposure,
+    is_association,
+    read_association,
+    science_exposures,
+)
 from soss_background.io.checks import check_model
 from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import (
@@ -40,6 +47,7 @@ from soss_background.io.files import (
     save_whole,
 )
 from soss_background.io.products import check_replaceable
+from soss_background.io.segments import Segments, group_segments, progress
 from soss_background.io.signals import stop_in_one_line
 from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
 from soss_background.steps.parameters import (
@@ -245,8 +253,63 @@ class SkyflatMixin:
         note_inputs([inputs, *(member_paths(library) for library in libraries)])
         return libraries
 
+    def open_segments(self, *inputs):
+        """
+        Find the exposures among the step's inputs.
+
+        Parameters
+        ----------
+        *inputs : str, `~pathlib.Path`, data model, Segments, or list of these
+            Files, wildcards, folders, associations and models.
+
+        Returns
+        -------
+        exposures : list of `~soss_background.io.segments.Segments`
+            The exposures in order of time.
+
+        Raises
+        ------
+        SkyflatError
+            If an input is of another kind, cannot be read, or is given twice.
+        """
+        members, exposures = [], []
+        for item in inputs:
+            if isinstance(item, Segments):
+                exposures.append(item)
+            elif isinstance(item, list | tuple | ModelContainer):
+                members += [member for each in item for member in self._list_members(each)]
+            else:
+                members += self._list_members(item)
+        exposures += group_segments(members, self.open_whole)
+        for segments in exposures:
+            note_inputs([segments.sources, segments.background])
+        return exposures
+
+    def _list_members(self, item):
+        """List the exposures of an input, each with its background exposures."""
+        if isinstance(item, datamodels.JwstDataModel):
+            return [(item, [])]
+        if not isinstance(item, str | Path):
+            raise SkyflatError(f"{item!r} is neither a file nor a data model")
+        members = []
+        for path in map(Path, find_exposures([self.make_input_path(str(item))])):
+            if not is_association(path):
+                members.append((path, []))
+                continue
+            for product in read_association(path)["products"]:
+                background = background_exposures(path, product)
+                members += [(each, background) for each in science_exposures(path, product)]
+        return members
+
+    def open_whole(self, init, **kwargs):
+        """Open a file or model as stpipe does; explain the fault of a file."""
+        with explain_fault(init) if isinstance(init, str | Path) else nullcontext():
+            return self.prepare_output(init, **kwargs)
+
     def load_as_level2_asn(self, obj):
         """Load an association; other files, wildcards and folders get a product per exposure."""
+        if isinstance(obj, Association):
+            return obj
         if isinstance(obj, datamodels.JwstDataModel):
             # By its name: members of jwst's associations hold copies of the models.
             association = _associate([self.output_file or obj.meta.filename or "model"])
@@ -259,6 +322,9 @@ class SkyflatMixin:
             read_association(paths[0])
             return super().load_as_level2_asn(str(paths[0]))
         return _associate(paths)
+
+    # Whether to keep exposures in memory: a parameter of some steps.
+    in_memory = False
 
     def scratch(self):
         """
@@ -321,11 +387,13 @@ class SkyflatMixin:
         """Save the models of a library; number those that share a given name."""
         paths = []
         with library:
-            for index, model in enumerate(library):
+            for index in progress(range(len(library)), "Saving"):
+                model = library.borrow(index)
                 if len(library) > 1:
                     components["exposure"] = index
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
+                del model  # before the next one is read
         return paths
 
 
@@ -386,11 +454,6 @@ class SkyflatStep(SkyflatMixin, Step):
         if self.save_results:
             self._check_product(skyflat.meta.filename, _identify_model(skyflat))
         return skyflat
-
-    def open_whole(self, init, **kwargs):
-        """Open a file or model as stpipe does; explain the fault of a file."""
-        with explain_fault(init) if isinstance(init, str | Path) else nullcontext():
-            return self.prepare_output(init, **kwargs)
 
     def _look_into(self, init):
         """Return an input, its name and the kind of its model."""

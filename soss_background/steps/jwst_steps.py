@@ -19,7 +19,7 @@ __all__ = ["FlatFieldStep", "PhotomStep"]
 log = logging.getLogger(__name__)
 
 # Number of blocks that a cube is flat-fielded in, and fewest integrations of a block.
-_BLOCKS, _FEWEST = 8, 8
+_BLOCKS, _FEWEST = 32, 4
 _EXPOSURES = (datamodels.ImageModel, datamodels.CubeModel)
 
 # Planes that flat-fielding changes, and the one that it adds.
