@@ -32,7 +32,7 @@ from stdatamodels.jwst import datamodels
 import soss_background
 from soss_background import SkyflatModel, batch
 from soss_background.cli import main
-from soss_background.detector import SUBSTRIP96, Window
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError, one_line
 from soss_background.fluxcal.psf import Psf
 from soss_background.simulate import (
@@ -41,6 +41,7 @@ from soss_background.simulate import (
     simulate_star,
     simulate_time_series,
     simulate_visit,
+    sky_image,
 )
 
 SAVE_FIGURE = Figure.savefig
@@ -59,6 +60,12 @@ STEPS = {
     "SkyflatDenoiseStep": "1_skyflat.fits",
     "SkyflatQualityStep": "1_skyflat.fits --ranges=ranges.yaml",
     "SkyflatSubtractStep": "series_rateints.fits --skyflat=1_skyflat.fits "
+    "--override_flat=flat.fits",
+    "SkyflatSubtractStep of a sky model": "series_rateints.fits --skyflat=sky_model.fits "
+    "--override_flat=flat.fits",
+    "SkyflatSubtractStep of an array": "series_rateints.fits --skyflat=template.npy "
+    "--override_flat=flat.fits",
+    "SkyflatSubtractStep of a reference file": "series_rateints.fits --override_bkg=bkg.fits "
     "--override_flat=flat.fits",
     "InterOrderBackgroundStep": "series_rateints.fits --skip=false --distance=2",
     "TraceFitStep": "series_rateints.fits",
@@ -79,6 +86,8 @@ COMMANDS = {
     "2_rateints.fits -o out",
     "reference": "reference 1_strip_skyflat.fits 2_strip_skyflat.fits --subarray SUBSTRIP96 "
     "-o out/library.fits",
+    "model": "model 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out/model.fits "
+    "--plot out/model.png --denoise --output-dir out/denoised",
     "report": "report 1_skyflat.fits -o out/report.html",
     "characterize": "characterize 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out",
     "fluxcal mean": "fluxcal mean 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/mean.ecsv "
@@ -101,6 +110,7 @@ TEXT_OPTIONS = {
     "query": "after before product",
     "asn": "product-name",
     "reference": "plane flat useafter author pedigree description",
+    "model": "author description output-dir",
     "report": "output",
     "fluxcal total": "psf plot",
 }
@@ -140,14 +150,27 @@ def seeds(tmp_path_factory):
         with SkyflatModel("1_skyflat.fits") as skyflat:
             for number in (2, 3):
                 skyflat.bkgdn[:, 64:] *= 1.02
+                skyflat.meta.observation.observation_number = f"00{number}"
                 skyflat.save(f"{number}_skyflat.fits")
         strun("soss_background.TraceFitStep", "series_rateints.fits", "--output_file=series.fits")
         for number in (1, 2):
             make_skyflat(number, SUBSTRIP96).save(f"{number}_strip_skyflat.fits")
+        write_templates()
         write_tables()
         for path in (association, Path("time_series_flat.fits"), Path("time_series_truth.fits")):
             path.unlink()
     return folder
+
+
+def write_templates():
+    """Write a sky model, a template of another program, and a BKG reference file."""
+    main("model 1_skyflat.fits 2_skyflat.fits -o sky_model.fits".split())
+    template = sky_image(SUBSTRIP256).astype("f4")
+    np.save("template.npy", template)
+    planes = {"data": template, "err": 0.01 * template, "dq": np.zeros_like(template, dtype="u4")}
+    reference = datamodels.SossBkgModel(**{key: plane[None] for key, plane in planes.items()})
+    reference.meta.reftype = "BKG"
+    reference.save("bkg.fits")
 
 
 def write_tables():
@@ -206,8 +229,9 @@ def draw_case(data, folder):
     """Draw a run and its faults; return the words of the run, and the faults."""
     name = data.draw(st.sampled_from([*STEPS, *COMMANDS]))
     if name in STEPS:
-        words = [f"soss_background.{name}", *STEPS[name].split(), "--output_dir=out"]
-        options = step_options(name)
+        step = name.partition(" ")[0]
+        words = [f"soss_background.{step}", *STEPS[name].split(), "--output_dir=out"]
+        options = step_options(step)
     else:
         words = COMMANDS[name].split()
         options = [(f"--{option}", NUMBERS) for option in OPTIONS.get(name, "").split()]

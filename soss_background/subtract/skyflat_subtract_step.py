@@ -16,10 +16,10 @@ from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_windo
 from soss_background.io.files import note_inputs
 from soss_background.io.library import as_image
 from soss_background.io.priors import check_alone, read_sky
-from soss_background.io.templates import find_sources, is_flat_fielded, read_flat
+from soss_background.io.templates import find_sources, look_into, read_flat
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import trace_distance
-from soss_background.steps.base import SkyflatStep
+from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
@@ -110,7 +110,8 @@ class SkyflatSubtractStep(SkyflatStep):
         members = sort_members(self.load_as_level2_asn(step_input), step_input)
         (science,) = members["science"]
         background = background or members["background"]
-        self.check(science, background)
+        if not isinstance(self.parent, SkyflatMixin):  # the pipelines check before their first step
+            self.check(science, background)
         model = self.open_whole(science)
         if isinstance(model, datamodels.ReferenceFileModel):
             raise SkyflatError(f"{name_item(science)}: a reference file, not an exposure")
@@ -155,7 +156,7 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         check_alone(sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
-        states += [(name_item(each), is_flat_fielded(each)) for each in sources]
+        states += [(name_item(each), look_into(each).flat_fielded) for each in sources]
         if len(states) > 1 and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
