@@ -315,6 +315,24 @@ def test_an_impossible_folder_of_output_file(step, skyflat, tmp_path, caplog):
     assert [each.levelname for each in caplog.records].count("ERROR") == 1
 
 
+@pytest.mark.parametrize("folder", ["new", "/proc", "/dev/null"])
+def test_a_folder_of_output_file_that_stpipe_ignores(folder, skyflat, tmp_path):
+    given, before = f"--output_file={folder}/a.fits", list(tmp_path.rglob("*.fits"))
+    with pytest.raises(SkyflatError, match="a.fits names a folder: give it by output_dir instead"):
+        strun("soss_background.SkyflatQualityStep", skyflat, given)
+    assert list(tmp_path.rglob("*.fits")) == before
+
+
+def test_a_folder_of_output_file_that_output_dir_names_too(skyflat, tmp_path):
+    strun(
+        "soss_background.SkyflatQualityStep",
+        skyflat,
+        "--output_file=new/b.fits",
+        "--output_dir=new",
+    )
+    assert (tmp_path / "new/b_skyflatquality.fits").is_file()
+
+
 def test_a_missing_output_folder_is_created(skyflat, tmp_path):
     strun("soss_background.SkyflatQualityStep", skyflat, "--output_dir=new/folder")
     assert (tmp_path / "new/folder/a_skyflatquality.fits").is_file()

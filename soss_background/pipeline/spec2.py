@@ -5,13 +5,15 @@ from contextlib import ExitStack
 from types import MethodType
 from typing import ClassVar
 
+from crds.core.exceptions import CrdsError
 from jwst.pipeline import Spec2Pipeline
 
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.exposures import find_fault, header_of
 from soss_background.io.files import note_inputs
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
+from soss_background.steps.crds_access import crds_faults, crds_reachable
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, group_members
 
 __all__ = ["SkyflatSpec2Pipeline"]
@@ -50,6 +52,16 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     def get_config_reftype(cls):
         """Use the parameter reference files of jwst's own pipeline."""
         return Spec2Pipeline.get_config_reftype()
+
+    def _precache_references(self, input_file):
+        """Raise SkyflatError, before any work is done, if CRDS fails; jwst ends the program."""
+        try:
+            with crds_faults():
+                super()._precache_references(input_file)
+        except CrdsError as err:
+            reason = f"gives none ({one_line(err)})" if crds_reachable() else "cannot be reached"
+            remedy = "set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS"
+            raise SkyflatError(f"No reference files: CRDS {reason}, {remedy}") from err
 
     def process(self, data):
         """

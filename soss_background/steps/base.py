@@ -36,12 +36,18 @@ from soss_background.io.files import (
     ignore_file_warnings,
     note_inputs,
     protect_inputs,
+    real_path,
     save_datamodel,
     save_whole,
 )
 from soss_background.io.products import check_replaceable
 from soss_background.io.signals import stop_in_one_line
-from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
+from soss_background.steps.crds_access import (
+    check_reference,
+    crds_faults,
+    crds_reachable,
+    no_reference_error,
+)
 from soss_background.steps.parameters import (
     check_named,
     explain_parameters,
@@ -180,7 +186,16 @@ class SkyflatMixin:
             if step.output_file:
                 # `run` sets the suffix later.
                 suffix = step.suffix or step.default_suffix()
-                check_output(Path(step.make_output_path(step.output_file, suffix=suffix)))
+                path = Path(step.make_output_path(step.output_file, suffix=suffix))
+                check_output(path)
+                self._check_folder_of_name(step.output_file, path.parent)
+
+    def _check_folder_of_name(self, name, folder):
+        """Raise if ``output_file`` names another folder than that of the product."""
+        # stpipe ignores it. Before a name it puts the current folder, or a parameter file's.
+        known = (folder, Path(), Path(self.config_file or "").parent)
+        if real_path(Path(name).parent) not in map(real_path, known):
+            raise SkyflatError(f"output_file {name} names a folder: give it by output_dir instead")
 
     def check_outputs(self, *names):
         """Raise, before any work is done, unless products named after these can be written."""
@@ -415,6 +430,7 @@ class SkyflatPipelineBase(SkyflatMixin, Pipeline):
         if None not in overrides.values():
             return
         try:
-            super()._precache_references(input_file)
-        except (SystemExit, CrdsError) as err:
+            with crds_faults():
+                super()._precache_references(input_file)
+        except CrdsError as err:
             raise no_reference_error("flat", f"CRDS gives none ({err})") from err
