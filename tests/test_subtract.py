@@ -24,7 +24,7 @@ from soss_background.errors import SkyflatError
 from soss_background.io import templates
 from soss_background.io.priors import read_sky
 from soss_background.io.skyflats import find_files
-from soss_background.io.templates import look_into, read_templates
+from soss_background.io.templates import inspect_sky, read_templates
 from soss_background.pipeline import background
 from soss_background.pipeline.background import find_skyflats
 from soss_background.simulate import (
@@ -603,7 +603,7 @@ def test_a_skyflat_in_any_form(kind, skyflat):
         assert step.get_pars()["skyflat"] == [expected]
 
 
-def test_each_template_is_looked_into_once(series, skyflat, tmp_path, monkeypatch):
+def test_each_template_is_inspected_once(series, skyflat, tmp_path, monkeypatch):
     """By the checks of the pipeline, the step, and the fit together; again if it has changed."""
 
     def count(place, name):
@@ -630,11 +630,11 @@ def test_each_template_is_looked_into_once(series, skyflat, tmp_path, monkeypatc
             pipeline.run(series[0])
         assert len(checks) == number
     assert sorted(path.name for path in found) == ["a_skyflat.fits", "b_skyflat.fits"]
-    assert look_into(folder / "a_skyflat.fits").flat_fielded
+    assert inspect_sky(folder / "a_skyflat.fits").flat_fielded
     with SkyflatModel(skyflat) as model:
         model.meta.skyflat.flat_correction = "SKIPPED"
         model.save(folder / "a_skyflat.fits")
-    assert not look_into(folder / "a_skyflat.fits").flat_fielded
+    assert not inspect_sky(folder / "a_skyflat.fits").flat_fielded
 
 
 def stop_fit(*_):

@@ -14,7 +14,7 @@ from soss_background.io.sky_models import (
     open_sky_model,
     read_statistics,
 )
-from soss_background.io.templates import look_into, read_templates
+from soss_background.io.templates import inspect_sky, read_templates
 from soss_background.sky.sky_prior import build_prior, cut_prior
 
 __all__ = ["SkySource", "check_alone", "read_sky"]
@@ -47,7 +47,7 @@ class SkySource:
 def check_alone(sources):
     """Raise if a sky model is given together with other skies."""
     for source in sources if len(sources) > 1 else ():
-        if look_into(source).kind is SkyModel:
+        if inspect_sky(source).kind is SkyModel:
             name = name_sky_model(source, source) if isinstance(source, SkyModel) else source
             raise SkyflatError(f"{name}: a sky model is used alone, not with other skies")
 
@@ -75,7 +75,7 @@ def read_sky(sources, window, pwcpos):
     SkyflatError
         If one cannot be read, or lacks these pixels.
     """
-    if look_into(sources[0]).kind is SkyModel:
+    if inspect_sky(sources[0]).kind is SkyModel:
         return _from_model(sources[0], window, pwcpos)
     templates = [template for each in sources for template in read_templates(each, window)]
     return SkySource(

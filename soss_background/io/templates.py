@@ -44,7 +44,7 @@ __all__ = [
     "denoised_noise",
     "find_sources",
     "from_skyflat",
-    "look_into",
+    "inspect_sky",
     "read_flat",
     "read_templates",
 ]
@@ -94,12 +94,12 @@ def _is_template(path):
     if is_array(path):
         with explain_fault(path):
             return find_array_shape(path) is not None
-    return _look_into_file(path).kind is not None
+    return _inspect_file(path).kind is not None
 
 
-class Look(NamedTuple):
+class Inspection(NamedTuple):
     """
-    What a file, a model or an array of a sky is.
+    Kind and flat state of a sky: a file, a model or an array.
 
     Attributes
     ----------
@@ -117,41 +117,41 @@ class Look(NamedTuple):
 
 
 # Arrays are flat-fielded, see `skyflats_of_array`.
-_ARRAY = Look(np.ndarray, flat_fielded=True)
+_ARRAY = Inspection(np.ndarray, flat_fielded=True)
 
 
-def look_into(source):
-    """Return the `Look` of a model, an array or a file; raise if the file is no sky."""
+def inspect_sky(source):
+    """Return the `Inspection` of a model, an array or a file; raise if the file is no sky."""
     if isinstance(source, np.ndarray):
         return _ARRAY
     if isinstance(source, JwstDataModel):
         header = source.to_flat_dict(include_arrays=False)
-        return Look(type(source), header.get(_FLAT_STATE) == "COMPLETE")
-    look = _look_into_file(source)
-    if look.kind is None:
+        return Inspection(type(source), header.get(_FLAT_STATE) == "COMPLETE")
+    found = _inspect_file(source)
+    if found.kind is None:
         raise SkyflatError(f"{source}: {_NO_SKY}")
-    return look
+    return found
 
 
-def _look_into_file(path):
-    """Return the `Look` of a file, which is opened once unless it changes."""
+def _inspect_file(path):
+    """Return the `Inspection` of a file, which is opened once unless it changes."""
     with explain_fault(path):
         status = Path(path).stat()
         state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        return _look_once(Path(path), state)
+        return _inspect_once(Path(path), state)
 
 
 @functools.cache
-def _look_once(path, _):
-    """Return the `Look` of a file in the given state."""
+def _inspect_once(path, _):
+    """Return the `Inspection` of a file in the given state."""
     if is_array(path):
         return _ARRAY
     if is_trimmed(path):
-        return Look(SkyflatModel, is_trimmed_fielded(path), trimmed=True)
+        return Inspection(SkyflatModel, is_trimmed_fielded(path), trimmed=True)
     kind = find_kind(path)
     if kind in (None, datamodels.SossBkgModel):
-        return Look(kind, flat_fielded=False)
-    return Look(kind, read_metadata(path).get(_FLAT_STATE) == "COMPLETE")
+        return Inspection(kind, flat_fielded=False)
+    return Inspection(kind, read_metadata(path).get(_FLAT_STATE) == "COMPLETE")
 
 
 def read_templates(source, window):
@@ -170,14 +170,14 @@ def _open_models(source):
         yield skyflats_of_array(source, "array")
         return
     name = Path(source).name
-    look = look_into(source)
+    found = inspect_sky(source)
     with explain_fault(source):
-        if look is _ARRAY:
+        if found is _ARRAY:
             yield skyflats_of_array(open_array(source), name)
-        elif look.trimmed:
+        elif found.trimmed:
             yield [(name, read_trimmed(source))]
         else:
-            with look.kind(source) as model:
+            with found.kind(source) as model:
                 yield [(name, model)]
 
 

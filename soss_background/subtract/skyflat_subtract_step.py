@@ -16,7 +16,7 @@ from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_windo
 from soss_background.io.files import note_inputs
 from soss_background.io.library import as_image
 from soss_background.io.priors import check_alone, read_sky
-from soss_background.io.templates import find_sources, look_into, read_flat
+from soss_background.io.templates import find_sources, inspect_sky, read_flat
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
@@ -156,7 +156,7 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         check_alone(sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
-        states += [(name_item(each), look_into(each).flat_fielded) for each in sources]
+        states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
         if len(states) > 1 and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
