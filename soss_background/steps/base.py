@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -56,6 +56,7 @@ from soss_background.steps.parameters import (
     settle_parameters,
 )
 from soss_background.steps.provenance import (
+    check_parameter_file,
     complete_parameters,
     describe_command,
     list_parameters,
@@ -74,6 +75,17 @@ log = logging.getLogger(__name__)
 
 # Extensions of data models.
 _EXTENSIONS = ("fits", "asdf")
+
+
+@contextmanager
+def _log_fault(*, wanted=True):
+    """Log a fault that the user can fix in one line: ``strun`` itself ends without a message."""
+    try:
+        yield
+    except SkyflatError as err:
+        if wanted:
+            log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
+        raise
 
 
 class SkyflatMixin:
@@ -125,13 +137,8 @@ class SkyflatMixin:
     @classmethod
     def from_config_section(cls, config, parent=None, **kwargs):
         """Create a step; log parameters that its spec refuses in one line, without the help."""
-        try:
-            with explain_parameters(cls):
-                return super().from_config_section(name_paths(config), parent=parent, **kwargs)
-        except SkyflatError as err:
-            if parent is None:
-                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
-            raise
+        with _log_fault(wanted=parent is None), explain_parameters(cls):
+            return super().from_config_section(name_paths(config), parent=parent, **kwargs)
 
     def get_pars(self, *args, **kwargs):
         """Return the parameters, models and paths by name, which can be saved."""
@@ -148,20 +155,20 @@ class SkyflatMixin:
             super(SkyflatMixin, self).export_config(path, include_metadata)
             complete_parameters(path, self)
 
-        save_whole(save, Path(filename))
+        path = Path(filename)
+        with _log_fault(), protect_inputs():
+            note_inputs(self.config_file)
+            check_parameter_file(path)
+            save_whole(save, path)
 
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
         limits = limit_resources() if self.parent is None else nullcontext()
-        try:
-            with protect_inputs(), stop_in_one_line(log.error), limits:
-                if not isinstance(self.parent, SkyflatMixin):
-                    self._prepare(args)
-                return super().run(*args)
-        except SkyflatError as err:
-            if not isinstance(self.parent, SkyflatPipelineBase):
-                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
-            raise
+        wanted = not isinstance(self.parent, SkyflatPipelineBase)
+        with _log_fault(wanted=wanted), protect_inputs(), stop_in_one_line(log.error), limits:
+            if not isinstance(self.parent, SkyflatMixin):
+                self._prepare(args)
+            return super().run(*args)
 
     def _prepare(self, args):
         """Describe the run; raise if parameters are not valid or products cannot be written."""
