@@ -239,6 +239,24 @@ def test_a_lost_extension_is_named(skyflat, exposure):
             read_header(path)
 
 
+@pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatCombineStep, TraceFitStep])
+def test_a_damaged_tree_of_an_exposure(step, exposure):
+    """asdf finds it when it validates the tree, not when it reads the metadata."""
+
+    def damage(hdus):
+        tree = hdus["ASDF"].data["ASDF_METADATA"].tobytes()
+        tree = tree.replace(b"byteorder: big", b"byteorder: {a: 1}")
+        data = np.frombuffer(tree, [("ASDF_METADATA", "u1", len(tree))])
+        hdus["ASDF"] = fits.BinTableHDU(data, name="ASDF")
+
+    edit_fits(exposure, damage)
+    with pytest.raises(
+        SkyflatError, match=f"{exposure.name}: cannot be read .ERROR loading"
+    ) as err:
+        step.call(exposure)
+    assert "\n" not in str(err.value)
+
+
 def test_a_cut_flat_is_called_truncated(exposure, tmp_path):
     flat = tmp_path / "flat.fits"
     ones, zeros = np.ones((64, 96), np.float32), np.zeros((64, 96), np.uint32)
