@@ -13,7 +13,7 @@ from soss_background.io.exposures import find_fault, header_of
 from soss_background.io.files import note_inputs
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
-from soss_background.steps.crds_access import crds_faults, crds_reachable
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, group_members
 
 __all__ = ["SkyflatSpec2Pipeline"]
@@ -56,7 +56,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     def _precache_references(self, input_file):
         """Raise SkyflatError, before any work is done, if CRDS fails; jwst ends the program."""
         try:
-            with crds_faults():
+            with catch_crds_exit():
                 super()._precache_references(input_file)
         except CrdsError as err:
             reason = f"gives none ({one_line(err)})" if crds_reachable() else "cannot be reached"

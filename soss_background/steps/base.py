@@ -43,8 +43,8 @@ from soss_background.io.files import (
 from soss_background.io.products import check_replaceable
 from soss_background.io.signals import stop_in_one_line
 from soss_background.steps.crds_access import (
+    catch_crds_exit,
     check_reference,
-    crds_faults,
     crds_reachable,
     no_reference_error,
 )
@@ -437,7 +437,7 @@ class SkyflatPipelineBase(SkyflatMixin, Pipeline):
         if None not in overrides.values():
             return
         try:
-            with crds_faults():
+            with catch_crds_exit():
                 super()._precache_references(input_file)
         except CrdsError as err:
             raise no_reference_error("flat", f"CRDS gives none ({err})") from err

@@ -20,7 +20,7 @@ from soss_background.steps.parameters import name_item
 
 __all__ = [
     "check_reference",
-    "crds_faults",
+    "catch_crds_exit",
     "crds_reachable",
     "no_reference_error",
     "open_pastasoss",
@@ -56,7 +56,7 @@ def _crds_reachable(cache, server):
 
 
 @contextmanager
-def crds_faults():
+def catch_crds_exit():
     """Raise CrdsError instead of SystemExit, with which CRDS ends programs; a user still can."""
     try:
         yield
@@ -71,7 +71,7 @@ def open_pastasoss(step, exposure):
     if step.get_ref_override("pastasoss") is None and not crds_reachable():
         return nullcontext()
     try:
-        with crds_faults():
+        with catch_crds_exit():
             path = step.get_reference_file(exposure, "pastasoss")
     except CrdsError as err:
         log.info("%s: no PASTASOSS reference file (%s)", exposure.meta.filename, err)

@@ -12,7 +12,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.errors import SkyflatError, one_line
 from soss_background.numerics.threads import split_rows
 from soss_background.steps.base import SkyflatMixin
-from soss_background.steps.crds_access import crds_faults, crds_reachable, no_reference_error
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, no_reference_error
 from soss_background.steps.parameters import check_flat, name_item
 
 __all__ = ["FlatFieldStep", "PhotomStep"]
@@ -125,7 +125,7 @@ class PhotomStep(SkyflatMixin, JwstPhotomStep):
 def _ask_crds(ask, exposure, kind, step):
     """Return a reference file for a step, or raise an error that lists the alternatives."""
     try:
-        with crds_faults():
+        with catch_crds_exit():
             return ask(exposure, kind)
     except CrdsError as err:
         raise no_reference_error(kind, f"CRDS gives none ({one_line(err)})", step) from err

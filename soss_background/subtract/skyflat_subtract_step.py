@@ -20,7 +20,7 @@ from soss_background.io.templates import find_sources, inspect_sky, read_flat
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
-from soss_background.steps.crds_access import crds_faults, crds_reachable, open_pastasoss
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
@@ -325,7 +325,7 @@ class SkyflatSubtractStep(SkyflatStep):
     def _ask_crds(self, model, kind):
         """Get a reference file, or raise an error with the reason in one line."""
         try:
-            with crds_faults():
+            with catch_crds_exit():
                 return self.get_reference_file(model, kind)
         except CrdsError as err:
             raise SkyflatError(
