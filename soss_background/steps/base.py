@@ -20,7 +20,7 @@ from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import first_exposure, is_association, read_association
-from soss_background.io.checks import check_model
+from soss_background.io.checks import check_metadata, check_model
 from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import (
     find_exposures,
@@ -30,6 +30,7 @@ from soss_background.io.exposures import (
     root_name,
 )
 from soss_background.io.files import (
+    add_history,
     check_folder,
     check_output,
     explain_fault,
@@ -214,7 +215,7 @@ class SkyflatMixin:
         if self.parent is None and isinstance(result, datamodels.JwstDataModel):
             run = self.describe_run()
             for line in wrap_command(run["command"]):
-                result.add_history_entry(line)
+                add_history(result, line)
             if isinstance(result, SkyflatModel):
                 result.meta.skyflat.runs.append(run)
         if crds_reachable():
@@ -340,9 +341,12 @@ class SkyflatMixin:
         log.info("Saved %s in %s", suffix, path)
 
     def _save_library(self, library, suffix, idx, output_file, force, components):
-        """Save the models of a library; number those that share a given name."""
+        """Save the models of a library, all or none; number those that share a given name."""
         paths = []
         with library:
+            for index, model in enumerate(library):
+                check_metadata(model)
+                library.shelve(model, index, modify=False)
             for index, model in enumerate(library):
                 if len(library) > 1:
                     components["exposure"] = index

@@ -13,7 +13,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
-from soss_background.io.files import note_inputs
+from soss_background.io.files import add_history, note_inputs
 from soss_background.io.library import as_image
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.templates import find_sources, inspect_sky, read_flat
@@ -385,7 +385,7 @@ def _report(model, fit, fraction, source, settings):
     text += f", scale_mode = {settings['scale_mode']}"
     log.info("%s: %s", model.meta.filename, text)
     log.info("Templates: %s", ", ".join(names))
-    model.add_history_entry(f"soss_background subtracted the sky: {text}")
+    add_history(model, f"soss_background subtracted the sky: {text}")
 
 
 def _add_cards(model, cards):
