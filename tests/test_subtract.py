@@ -1,6 +1,7 @@
 """Subtract the sky from science exposures."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,10 +21,11 @@ from soss_background import (
 from soss_background.associations import make_background_associations
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
+from soss_background.io import templates
 from soss_background.io.priors import read_sky
 from soss_background.io.segments import Segments
 from soss_background.io.skyflats import find_files
-from soss_background.io.templates import read_templates
+from soss_background.io.templates import inspect_sky, read_templates
 from soss_background.pipeline import background
 from soss_background.pipeline.background import find_skyflats
 from soss_background.quality.metrics import METRICS
@@ -41,6 +43,7 @@ from soss_background.sky.edge import shift_columns
 from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.metric_ranges import flag_metrics
+from soss_background.subtract import skyflat_subtract_step
 from soss_background.subtract.light import FaintLight
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
@@ -632,6 +635,45 @@ def test_a_skyflat_in_any_form(kind, skyflat):
         assert name == skyflat.name
         expected = skyflat.name if kind == "model" else str(value)
         assert step.get_pars()["skyflat"] == [expected]
+
+
+def test_each_template_is_inspected_once(series, skyflat, tmp_path, monkeypatch):
+    """By the checks of the pipeline, the step, and the fit together; again if it has changed."""
+
+    def count(place, name):
+        original, given = getattr(place, name), []
+
+        def note(*args):
+            given.append(args[0])
+            return original(*args)
+
+        monkeypatch.setattr(place, name, note)
+        return given
+
+    monkeypatch.setattr(skyflat_subtract_step, "fit_sky", stop_fit)
+    found, checks = count(templates, "find_kind"), count(SkyflatSubtractStep, "check")
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for name in ("a_skyflat.fits", "b_skyflat.fits"):
+        shutil.copy(skyflat, folder / name)
+    pipeline = SossStarePipeline()
+    pipeline.skyflat_subtract.skyflat = folder
+    pipeline.flat_field.override_flat = series[1]
+    for number in (1, 2):
+        with pytest.raises(SkyflatError, match="sky not subtracted, no fit"):
+            pipeline.run(series[0])
+        assert len(checks) == number
+    assert sorted(path.name for path in found) == ["a_skyflat.fits", "b_skyflat.fits"]
+    assert inspect_sky(folder / "a_skyflat.fits").flat_fielded
+    with SkyflatModel(skyflat) as model:
+        model.meta.skyflat.flat_correction = "SKIPPED"
+        model.save(folder / "a_skyflat.fits")
+    assert not inspect_sky(folder / "a_skyflat.fits").flat_fielded
+
+
+def stop_fit(*_):
+    """Fit no sky."""
+    raise NoSkyError("no fit")
 
 
 def test_skyflat_and_flat_in_memory(series, skyflat):

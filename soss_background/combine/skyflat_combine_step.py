@@ -15,6 +15,7 @@ from soss_background.datamodels import exposure_table as metadata
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import (
+    borrow,
     describe_members,
     describe_products,
     header_window,
@@ -158,7 +159,7 @@ class SkyflatCombineStep(SkyflatStep):
     def _describe(self, skyflat, table, summary, library, headers):
         """Write the keywords, the name and the table of exposures."""
         with library:
-            first = library.borrow(0)
+            first = borrow(library, 0)
             skyflat.update(first, only="PRIMARY")
             library.shelve(first, 0, modify=False)
         meta = skyflat.meta
@@ -205,7 +206,7 @@ def _target_reach(headers):
 def _flat_error(library):
     """Return the relative uncertainty of the flat field, which the first exposure records, or 0."""
     with library:
-        first = library.borrow(0)
+        first = borrow(library, 0)
         variance, data = first.var_flat, first.data
         library.shelve(first, 0, modify=False)
     if variance is None:

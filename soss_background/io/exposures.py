@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ __all__ = [
     "Description",
     "IDENTITY",
     "REQUIRED",
+    "borrow",
     "borrow_image",
     "check_repetition",
     "describe_members",
@@ -323,14 +325,27 @@ def iterate_images(library, *, modify=False):
 
 def borrow_image(library, index):
     """Borrow an exposure of an open library; return its model, and the model as an image."""
-    name = library.asn["products"][0]["members"][index]["expname"]
-    try:
-        model = library.borrow(index)
+    model = borrow(library, index)
+    with _explain_member(library, index):
         return model, as_image(model)
+
+
+def borrow(library, index):
+    """Borrow an exposure of an open library; raise SkyflatError if it cannot be read."""
+    with _explain_member(library, index):
+        return library.borrow(index)
+
+
+@contextmanager
+def _explain_member(library, index):
+    """Raise SkyflatError with the file of an exposure and the fault if reading it fails."""
+    try:
+        yield
     except SkyflatError:
         raise
-    except (LookupError, OSError, TypeError, ValueError) as err:
-        raise SkyflatError(f"{Path(name).name}: cannot be read ({one_line(err)})") from err
+    except Exception as err:  # astropy and asdf raise many kinds
+        name = Path(library.asn["products"][0]["members"][index]["expname"]).name
+        raise SkyflatError(f"{name}: cannot be read ({one_line(err)})") from err
 
 
 def _own_copy(item):

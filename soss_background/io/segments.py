@@ -12,6 +12,7 @@ from stdatamodels.jwst import datamodels
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_metadata
 from soss_background.io.exposures import IDENTITY, check_repetition, header_of, root_name
 from soss_background.io.library import check_exposure, exposure_planes, find_pixel_fault
 from soss_background.numerics.integrations import IntegrationMean
@@ -108,7 +109,9 @@ class Segments:
     def _load(self, index):
         """Open a segment when no other is left in memory."""
         gc.collect()  # data models refer to themselves
-        return self._open(self.sources[index])
+        model = self._open(self.sources[index])
+        check_metadata(model)
+        return model
 
     def library(self):
         """Return the unchanged segments as a `SegmentLibrary`."""

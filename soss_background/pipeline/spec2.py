@@ -6,16 +6,18 @@ from pathlib import Path
 from types import MethodType
 from typing import ClassVar
 
+from crds.core.exceptions import CrdsError
 from jwst.pipeline import Spec2Pipeline
 
 from soss_background.datamodels.names import show
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.associations import group_members
 from soss_background.io.exposures import find_fault, root_name
 from soss_background.io.files import note_inputs
 from soss_background.io.segments import group_segments
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
 __all__ = ["SkyflatSpec2Pipeline"]
@@ -54,6 +56,16 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     def get_config_reftype(cls):
         """Use the parameter reference files of jwst's own pipeline."""
         return Spec2Pipeline.get_config_reftype()
+
+    def _precache_references(self, input_file):
+        """Raise SkyflatError, before any work is done, if CRDS fails; jwst ends the program."""
+        try:
+            with catch_crds_exit():
+                super()._precache_references(input_file)
+        except CrdsError as err:
+            reason = f"gives none ({one_line(err)})" if crds_reachable() else "cannot be reached"
+            remedy = "set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS"
+            raise SkyflatError(f"No reference files: CRDS {reason}, {remedy}") from err
 
     def process(self, *inputs):
         """

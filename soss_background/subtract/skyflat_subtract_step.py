@@ -13,6 +13,7 @@ from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window
+from soss_background.io.files import add_history
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.segments import (
     SegmentLibrary,
@@ -21,11 +22,11 @@ from soss_background.io.segments import (
     describe_numbers,
     segment_number,
 )
-from soss_background.io.templates import find_sources, is_flat_fielded, read_flat
+from soss_background.io.templates import find_sources, inspect_sky, read_flat
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import trace_distance
-from soss_background.steps.base import SkyflatStep
-from soss_background.steps.crds_access import crds_reachable, open_pastasoss
+from soss_background.steps.base import SkyflatMixin, SkyflatStep
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
@@ -144,7 +145,8 @@ class SkyflatSubtractStep(SkyflatStep):
         exposures = self.open_segments(*inputs)
         for segments in exposures:
             segments.background = background or segments.background
-            self.check(segments)
+            if not isinstance(self.parent, SkyflatMixin):  # pipelines check before their first step
+                self.check(segments)
             self.check_outputs(*segments.names)
         results = [self._subtract(segments) for segments in exposures]
         library = reduce(SegmentLibrary.joined, results)
@@ -173,7 +175,7 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         check_alone(sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
-        states += [(name_item(each), is_flat_fielded(each)) for each in sources]
+        states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
         if len(states) > 1 and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
@@ -415,8 +417,9 @@ class SkyflatSubtractStep(SkyflatStep):
     def _ask_crds(self, model, kind):
         """Get a reference file, or raise an error with the reason in one line."""
         try:
-            return self.get_reference_file(model, kind)
-        except (SystemExit, CrdsError) as err:
+            with catch_crds_exit():
+                return self.get_reference_file(model, kind)
+        except CrdsError as err:
             raise SkyflatError(
                 f"No {kind} reference file: CRDS gives none ({err}), give {self._option(kind)}"
             ) from err
@@ -473,7 +476,7 @@ def _record(model, subtraction, scale_mode, scales=()):
         "scales": [round(float(scale), 6) for scale in scales],
     }
     text = f"{_describe_cards(subtraction.cards)}, scale_mode = {scale_mode}"
-    model.add_history_entry(f"soss_background subtracted the sky: {text}")
+    add_history(model, f"soss_background subtracted the sky: {text}")
 
 
 def _add_cards(model, cards):
