@@ -110,6 +110,8 @@ class Segments:
         """Open a segment when no other is left in memory."""
         gc.collect()  # data models refer to themselves
         model = self._open(self.sources[index])
+        if isinstance(model, datamodels.ReferenceFileModel):
+            raise SkyflatError(f"{self.names[index]}: a reference file, not an exposure")
         check_metadata(model)
         return model
 

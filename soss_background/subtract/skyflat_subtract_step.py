@@ -235,8 +235,6 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _fit(self, segments):
         """Fit the sky of an exposure; raise _NotSubtractedError if there is nothing to subtract."""
-        if isinstance(segments.read(0), datamodels.ReferenceFileModel):
-            raise SkyflatError(f"{segments.name}: a reference file, not an exposure")
         try:
             image, members = average_segments(segments)
             window = find_window(image)
