@@ -17,11 +17,11 @@ class SkyflatError(StpipeExitException, ValueError):
     Parameters
     ----------
     message : str
-        One line that names the file, the fault, and the remedy.
+        The file, the fault, and the remedy; lines are joined to one.
     """
 
     def __init__(self, message):
-        super().__init__(1, message)
+        super().__init__(1, " ".join(str(message).splitlines()))
 
     def __reduce__(self):
         """Pickle the message alone, the only argument of the constructor."""

@@ -416,3 +416,17 @@ def test_parameters_are_finite(skyflat, value):
     with pytest.raises(SkyflatError, match="skyflat_mask.n_sigma is nan, not a finite number"):
         SkyflatPipeline.call(skyflat, steps={"skyflat_mask": {"n_sigma": np.nan}})
     assert checksums([skyflat]) == before
+
+
+def test_an_exposure_on_which_no_order_falls(exposure):
+    fits.setval(exposure, "SUBSTRT2", value=7)
+    with pytest.raises(SkyflatError, match="00001_nis_rate.fits: no order falls on its pixels"):
+        TraceFitStep.call(exposure)
+
+
+@pytest.mark.filterwarnings("ignore")  # of asdf
+@pytest.mark.parametrize("step", [SkyflatMaskStep, TraceFitStep])
+def test_planes_of_an_unknown_tag_are_no_arrays(step, exposure):
+    edit_fits(exposure, partial(replace_in_tree, b"%TAG ! tag:stsci.edu:asdf/", b"%TAG ! tag:x"))
+    with pytest.raises(SkyflatError, match="00001_nis_rate.fits: .*(not an array|cannot be read)"):
+        step.call(exposure)

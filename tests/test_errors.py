@@ -32,6 +32,7 @@ def test_an_exposure_without_sky_survives_pickling():
 
 
 def test_a_message_is_brought_to_one_line():
+    assert str(SkyflatError("a  b.fits: two\nlines\n")) == "a  b.fits: two lines"
     assert one_line(ValueError("two\n  lines")) == "two lines"
 
 

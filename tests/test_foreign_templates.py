@@ -387,3 +387,12 @@ def test_the_sky_of_superstripes(wide, tmp_path):
         assert np.isnan(result.data[missing]).all()
         assert np.isfinite(result.data[~missing]).all()
         compare(result, "jw1_rate.fits", sky, SUBSTRIP256)
+
+
+def test_a_damaged_value_of_a_template_is_a_gap(tmp_path):
+    sky = sky_image(SUBSTRIP96).astype(np.float32)
+    broken = sky.copy()
+    broken[50, 900] = 1e28
+    np.save(tmp_path / "a.npy", broken)
+    (template,) = read_templates(tmp_path / "a.npy", SUBSTRIP96)
+    assert_allclose(template.sky[50, 900], sky[50, 900], rtol=0.05)

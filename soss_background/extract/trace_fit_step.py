@@ -7,6 +7,7 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from soss_background.datamodels.traces import SossTracesModel
+from soss_background.errors import SkyflatError
 from soss_background.extract.frames import read_frames
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
 from soss_background.sky.traces import ORDERS, Trace, expected_trace
@@ -70,6 +71,8 @@ class TraceFitStep(SkyflatStep):
             }
         expected = {order: _cut_trace(trace, window) for order, trace in everywhere.items()}
         expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
+        if not expected:
+            raise SkyflatError(f"{name}: no order falls on its pixels")
         traces, slices = [], []
         for order, trace in expected.items():
             mine, deviation = self._fit(mean, trace.row, _find_crowded(order, everywhere))

@@ -230,6 +230,9 @@ def check_model(model, name):
     for key in list(needed)[:3]:
         if planes[key] is None:
             raise SkyflatError(f"{name}: {key} is missing")
+    for key, plane in planes.items():
+        if plane is not None and not hasattr(plane, "ndim"):  # a node of a damaged tree
+            raise SkyflatError(f"{name}: {key} is not an array")
     _check_planes({key: plane.shape for key, plane in planes.items() if plane is not None}, name)
     # The keywords of exposures are checked with those that they must have.
     if is_skyflat and (fault := find_bad_value(model.to_flat_dict(include_arrays=False))):

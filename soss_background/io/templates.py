@@ -56,6 +56,9 @@ _FLAT_STATE = "meta.skyflat.flat_correction"
 
 _NO_SKY = "neither a skyflat nor a BKG reference of SOSS nor an .npy array nor a sky model"
 
+# Brightest pixel of a sky over its median; a damaged value beyond it is a gap. Skies vary by 2.
+_BRIGHTEST = 1000
+
 log = logging.getLogger(__name__)
 
 
@@ -271,6 +274,7 @@ def _clean(name, sky, noise, dq):
     known = np.isfinite(sky) & (sky > 0)
     if not known.any():
         raise SkyflatError(f"{name}: no sky in it")
+    known &= sky < _BRIGHTEST * np.median(sky[known])
     if sky[known].min() == sky[known].max():
         raise SkyflatError(f"{name}: no sky in it, all its pixels have the same value")
     filled = fill_gaps(np.where(known, sky, 0), known)

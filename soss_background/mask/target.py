@@ -33,8 +33,8 @@ def target_reach(cells, distance, fraction):
     Returns
     -------
     reach : float
-        The distance, pixels, at most 800; 0 if there is no target, or no column that shows both its
-        wings and the sky far from it.
+        The distance, pixels, at most 800; 0 if there is no target, no pixel far from it that shows
+        the sky, or no cell in which its wings can be measured.
     """
     far = (distance > _FAR) & np.isfinite(cells)
     columns = far.any(axis=0)
@@ -44,12 +44,13 @@ def target_reach(cells, distance, fraction):
     sky = nanmedian(np.where(far[:, columns], cells, np.nan), axis=0)
     excess = cells / sky - 1
     bins = [
-        excess[(distance >= low) & (distance < high) & np.isfinite(excess)]
+        excess[np.isfinite(excess) & (distance >= low) & (distance < high)]
         for low, high in zip(_BINS[:-1], _BINS[1:], strict=True)
     ]
     if not all(each.size for each in bins):
         return 0.0
-    inner, outer = np.maximum([np.percentile(each, _BRIGHT) for each in bins], fraction)
+    wings = [np.percentile(each, _BRIGHT) for each in bins]
+    inner, outer = np.maximum(wings, fraction)
     centre = np.sqrt(_BINS[1] * _BINS[2])
     slope = np.clip(np.log(outer / inner) / np.log(_BINS[2] / _BINS[1]), *_SLOPES)
     return float(min(centre * (outer / fraction) ** (-1 / slope), _FAR))
