@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from conftest import SMALL
-from helpers import checksums, strun
+from helpers import checksums, make_skyflat, strun
 from numpy.lib.recfunctions import append_fields
 from numpy.testing import assert_allclose
 
@@ -472,6 +472,14 @@ def test_failures_are_logged(skyflat, tmp_path, caplog):
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert f"{skyflat.name}: chi2 is" in warning.getMessage()
     assert "not 3 to 4" in warning.getMessage()
+
+
+def test_a_denoised_sky_with_gaps_is_refused():
+    skyflat = make_skyflat(window=SUBSTRIP96)
+    skyflat.bkgdn[50, 1000:1003] = [np.nan, np.inf, -np.inf]
+    skyflat.bkgdn[0] = np.nan  # reference pixels
+    with pytest.raises(SkyflatError, match="BKGDN has no value in 3 science pixels"):
+        SkyflatQualityStep.call(skyflat)
 
 
 def test_fail_on_qc(visit, flat, tmp_path):

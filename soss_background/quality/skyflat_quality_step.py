@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+import numpy as np
+
+from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import find_place
 from soss_background.quality.metrics import (
     METRICS,
@@ -48,13 +51,15 @@ class SkyflatQualityStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If the file of ranges cannot be used, or a metric is out of its range and ``fail_on_qc``
-            is set.
+            If the file of ranges cannot be used, BKGDN has no value in science pixels, or a metric
+            is out of its range and ``fail_on_qc`` is set.
         """
         ranges = self.read_ranges()
         skyflat = self.open_skyflat(init)
         name = skyflat.meta.filename or "skyflat"
-        values = _measure(skyflat, find_place(skyflat, skyflat.bkg.shape, name))
+        window = find_place(skyflat, skyflat.bkg.shape, name)
+        _check_denoised(skyflat, window, name)
+        values = _measure(skyflat, window)
         skyflat.qc = flag_metrics(values, METRICS, ranges, skyflat.get_dtype("qc"))
         log_metrics(skyflat.qc, name, fail=self.fail_on_qc)
         skyflat.meta.cal_step.skyflat_quality = "COMPLETE"
@@ -63,6 +68,15 @@ class SkyflatQualityStep(SkyflatStep):
     def read_ranges(self):
         """Return the acceptable ranges, see `soss_background.steps.metric_ranges.read_ranges`."""
         return read_ranges(self.ranges, METRICS)
+
+
+def _check_denoised(skyflat, window, name):
+    """Raise if a denoised sky has gaps: the step that makes it fills all of them."""
+    if skyflat.bkgdn is None:
+        return
+    missing = np.count_nonzero(~np.isfinite(skyflat.bkgdn) & ~window.reference_pixels())
+    if missing:
+        raise SkyflatError(f"{name}: BKGDN has no value in {missing} science pixels")
 
 
 def _measure(skyflat, window):
