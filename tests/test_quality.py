@@ -477,7 +477,7 @@ def test_failures_are_logged(skyflat, tmp_path, caplog):
 def test_a_denoised_sky_with_gaps_is_refused():
     skyflat = make_skyflat(window=SUBSTRIP96)
     skyflat.bkgdn[50, 1000:1003] = [np.nan, np.inf, -np.inf]
-    skyflat.bkgdn[0] = np.nan  # reference pixels
+    skyflat.bkgdn[:, 0] = np.nan  # reference pixels
     with pytest.raises(SkyflatError, match="BKGDN has no value in 3 science pixels"):
         SkyflatQualityStep.call(skyflat)
 
