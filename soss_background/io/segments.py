@@ -154,7 +154,9 @@ class SegmentLibrary(ModelLibrary):
     def visit(self, function, label):
         """Return what a function returns for each segment; a progress bar has a label."""
         with self:
-            return [self._visit(index, function) for index in progress(range(len(self)), label)]
+            found = [self._visit(index, function) for index in progress(range(len(self)), label)]
+        gc.collect()  # data models refer to themselves
+        return found
 
     def _visit(self, index, function):
         """Call a function with a segment, to which no reference stays."""
