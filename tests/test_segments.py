@@ -154,6 +154,11 @@ def test_each_segment_is_saved_under_its_own_name(form, folder, names, tmp_path)
     assert len(list(tmp_path.iterdir())) == 5
 
 
+def test_no_segments(names):
+    with pytest.raises(SkyflatError, match="No exposures are given"):
+        SkyflatSubtractStep.call([], **names)
+
+
 def test_models_are_left_unchanged(folder, names):
     models = [datamodels.open(path) for path in segments(folder, 2)]
     before = [model.data.copy() for model in models]
@@ -322,10 +327,12 @@ def test_spectra_do_not_depend_on_the_cut(number, strip, whole, tmp_path):
         assert model.meta.exposure.integration_end == 12
 
 
-def test_no_step_at_a_boundary(strip):
+def test_no_step_at_a_boundary(strip, tmp_path):
     """The light curve scatters about the truth as its errors state, whatever the cut."""
     truth = fits.getdata(strip / "time_series_truth.fits", "TRANSIT")["brightness"]
-    spectra = stare(strip, segments(strip, 4))
+    spectra = stare(strip, segments(strip, 4), output_file="other", save_report=False)
+    names = {f"other_{part}x1dints.fits" for part in ("", *(f"seg{i:03d}_" for i in range(1, 5)))}
+    assert {path.name for path in tmp_path.iterdir()} == names
     inside = slice(400, 1900)
     curve = join(spectra, "FLUX")[:, inside] / truth[:, np.newaxis]
     error = join(spectra, "FLUX_ERROR")[:, inside] / truth[:, np.newaxis]
@@ -345,10 +352,13 @@ def test_no_step_at_a_boundary(strip):
     assert np.sum(np.square(steps)) < 16.3  # 3 degrees of freedom, 0.1 %
 
 
-def test_light_between_the_orders_is_that_of_all_segments(strip):
-    steps = {"inter_order_background": {"skip": False}}
+def test_levels_and_light_between_the_orders_are_those_of_all_segments(strip, whole):
+    sky = {"skyflat": [str(strip / "a_skyflat.fits")], "scale_mode": "integration"}
+    steps = {"inter_order_background": {"skip": False}, "skyflat_subtract": sky}
     one, four = (stare(strip, segments(strip, number), steps=steps) for number in (1, 4))
     assert_allclose(join(four, "FLUX"), join(one, "FLUX"), rtol=1e-6)
+    ratio = join(one, "FLUX")[:, 400:1900] / join(whole, "FLUX")[:, 400:1900]
+    assert abs(np.nanmedian(ratio) - 1) < 0.01
 
 
 def test_spectra_of_two_exposures(strip, tmp_path):
@@ -358,6 +368,8 @@ def test_spectra_of_two_exposures(strip, tmp_path):
         model.meta.observation.exposure_number = "00002"
         other = tmp_path / path.name.replace("_00001-", "_00002-")
         model.save(other)
+    with pytest.raises(SkyflatError, match="output_file names one exposure, but 2 are given"):
+        stare(strip, [other, *segments(strip, 2)], output_file="other")
     results = stare(strip, [other, *segments(strip, 2)], save_results=True)
     assert len(results) == 2
     found = {path.name.partition("_nis_x1dints")[0] for path in tmp_path.glob("*_x1dints.fits")}
