@@ -14,7 +14,7 @@ from test_memory import measure_peak
 from soss_background import SkyflatSubtractStep, SossStarePipeline
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.segments import describe_numbers
+from soss_background.io.segments import describe_numbers, exposure_name
 from soss_background.numerics.integrations import IntegrationMean, average_integrations
 from soss_background.simulate import Simulation, simulate_time_series
 
@@ -76,6 +76,12 @@ def subtract(paths, names, **settings):
 def test_numbers():
     assert describe_numbers([4, 1, 2, 3, 7]) == "1-4, 7"
     assert describe_numbers([5]) == "5"
+
+
+def test_name_of_an_exposure():
+    assert exposure_name(["a-seg002_nis_rate.fits"]) == "a-seg002_nis_rate.fits"
+    assert exposure_name(["a-seg001_nis_rate.fits", "a-seg002_nis_rate.fits"]) == "a_nis_rate.fits"
+    assert exposure_name(["a_rate.fits", "b_rate.fits"]) == "all_a_rate.fits"
 
 
 def test_a_mean_does_not_depend_on_the_cubes():

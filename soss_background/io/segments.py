@@ -65,8 +65,8 @@ class Segments:
     names : list of str
         File names of the segments.
     name : str
-        File name of the exposure: that of its only segment, or that of the first without the
-        number of the segment.
+        File name of the exposure, see `exposure_name`: that of its only segment, or that of the
+        first without the number of the segment.
     """
 
     def __init__(self, sources, headers, open_model, background=()):
@@ -242,7 +242,10 @@ def group_segments(members, open_model):
 
 def exposure_name(names):
     """Return the name of an exposure, from those of its segments in order of time."""
-    return names[0] if len(names) == 1 else _NUMBER.sub("", names[0])
+    name = _NUMBER.sub("", names[0])
+    if len(names) == 1:
+        return names[0]
+    return f"all_{name}" if name in names else name
 
 
 def group_headers(headers):
