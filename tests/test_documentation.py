@@ -18,7 +18,7 @@ from astropy.table import Table
 from crds_cache import crds_at, make_cache
 from distributed import Client
 from distributed.cli import dask_scheduler, dask_worker
-from helpers import BIN, make_skyflat, strun
+from helpers import BIN, cut_series, make_skyflat, strun
 from jwst.extract_1d import Extract1dStep
 from mast_server import ask, run_server
 from spec2_references import make_references
@@ -43,6 +43,7 @@ PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 
 # Names that stand for the user's own.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
+SEGMENT = "jw01366003001_04101_00001-seg{:03d}_nis_rateints.fits"
 # The part of the full detector that SUBSTRIP256 reads out: real sizes are tested elsewhere.
 PART = replace(SUBSTRIP256, name="FULL")
 QUICK = {
@@ -107,6 +108,8 @@ def lab(tmp_path_factory):
     (folder / "bad.csv").write_text("x,y\n1000,100\n")
     shutil.copy(ROOT / "docs" / "ranges.yaml", folder)
     series = simulate_time_series(home, Simulation(window=SUBSTRIP96, n_integrations=2))
+    for number, path in enumerate(cut_series(series, home / "cut", (1, 1)), 1):
+        shutil.move(path, folder / SEGMENT.format(number))
     shutil.move(series, folder / SCIENCE)
     _take_standard(folder)
     header = "FILENAME,FILEPATH,PROGRAM,SUBARRAY,FILTER,DATE-BEG"

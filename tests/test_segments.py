@@ -14,7 +14,7 @@ from test_memory import measure_peak
 from soss_background import SkyflatSubtractStep, SossStarePipeline
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.segments import describe_numbers
+from soss_background.io.segments import describe_numbers, exposure_name
 from soss_background.numerics.integrations import IntegrationMean, average_integrations
 from soss_background.simulate import Simulation, simulate_time_series
 
@@ -76,6 +76,12 @@ def subtract(paths, names, **settings):
 def test_numbers():
     assert describe_numbers([4, 1, 2, 3, 7]) == "1-4, 7"
     assert describe_numbers([5]) == "5"
+
+
+def test_name_of_an_exposure():
+    assert exposure_name(["a-seg002_nis_rate.fits"]) == "a-seg002_nis_rate.fits"
+    assert exposure_name(["a-seg001_nis_rate.fits", "a-seg002_nis_rate.fits"]) == "a_nis_rate.fits"
+    assert exposure_name(["a_rate.fits", "b_rate.fits"]) == "all_a_rate.fits"
 
 
 def test_a_mean_does_not_depend_on_the_cubes():
@@ -152,6 +158,11 @@ def test_each_segment_is_saved_under_its_own_name(form, folder, names, tmp_path)
     (sky,) = tmp_path.glob("*_skyflatbackground.fits")
     assert "-seg" not in sky.name
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_no_segments(names):
+    with pytest.raises(SkyflatError, match="No exposures are given"):
+        SkyflatSubtractStep.call([], **names)
 
 
 def test_models_are_left_unchanged(folder, names):
@@ -322,10 +333,12 @@ def test_spectra_do_not_depend_on_the_cut(number, strip, whole, tmp_path):
         assert model.meta.exposure.integration_end == 12
 
 
-def test_no_step_at_a_boundary(strip):
+def test_no_step_at_a_boundary(strip, tmp_path):
     """The light curve scatters about the truth as its errors state, whatever the cut."""
     truth = fits.getdata(strip / "time_series_truth.fits", "TRANSIT")["brightness"]
-    spectra = stare(strip, segments(strip, 4))
+    spectra = stare(strip, segments(strip, 4), output_file="other", save_report=False)
+    names = {f"other_{part}x1dints.fits" for part in ("", *(f"seg{i:03d}_" for i in range(1, 5)))}
+    assert {path.name for path in tmp_path.iterdir()} == names
     inside = slice(400, 1900)
     curve = join(spectra, "FLUX")[:, inside] / truth[:, np.newaxis]
     error = join(spectra, "FLUX_ERROR")[:, inside] / truth[:, np.newaxis]
@@ -345,10 +358,13 @@ def test_no_step_at_a_boundary(strip):
     assert np.sum(np.square(steps)) < 16.3  # 3 degrees of freedom, 0.1 %
 
 
-def test_light_between_the_orders_is_that_of_all_segments(strip):
-    steps = {"inter_order_background": {"skip": False}}
+def test_levels_and_light_between_the_orders_are_those_of_all_segments(strip, whole):
+    sky = {"skyflat": [str(strip / "a_skyflat.fits")], "scale_mode": "integration"}
+    steps = {"inter_order_background": {"skip": False}, "skyflat_subtract": sky}
     one, four = (stare(strip, segments(strip, number), steps=steps) for number in (1, 4))
     assert_allclose(join(four, "FLUX"), join(one, "FLUX"), rtol=1e-6)
+    ratio = join(one, "FLUX")[:, 400:1900] / join(whole, "FLUX")[:, 400:1900]
+    assert abs(np.nanmedian(ratio) - 1) < 0.01
 
 
 def test_spectra_of_two_exposures(strip, tmp_path):
@@ -358,6 +374,8 @@ def test_spectra_of_two_exposures(strip, tmp_path):
         model.meta.observation.exposure_number = "00002"
         other = tmp_path / path.name.replace("_00001-", "_00002-")
         model.save(other)
+    with pytest.raises(SkyflatError, match="output_file names one exposure, but 2 are given"):
+        stare(strip, [other, *segments(strip, 2)], output_file="other")
     results = stare(strip, [other, *segments(strip, 2)], save_results=True)
     assert len(results) == 2
     found = {path.name.partition("_nis_x1dints")[0] for path in tmp_path.glob("*_x1dints.fits")}

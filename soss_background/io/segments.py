@@ -66,8 +66,8 @@ class Segments:
     names : list of str
         File names of the segments.
     name : str
-        File name of the exposure: that of its only segment, or that of the first without the
-        number of the segment.
+        File name of the exposure, see `exposure_name`: that of its only segment, or that of the
+        first without the number of the segment.
     """
 
     def __init__(self, sources, headers, open_model, background=()):
@@ -159,7 +159,9 @@ class SegmentLibrary(ModelLibrary):
     def visit(self, function, label):
         """Return what a function returns for each segment; a progress bar has a label."""
         with self:
-            return [self._visit(index, function) for index in progress(range(len(self)), label)]
+            found = [self._visit(index, function) for index in progress(range(len(self)), label)]
+        gc.collect()  # data models refer to themselves
+        return found
 
     def _visit(self, index, function):
         """Call a function with a segment, to which no reference stays."""
@@ -245,7 +247,10 @@ def group_segments(members, open_model):
 
 def exposure_name(names):
     """Return the name of an exposure, from those of its segments in order of time."""
-    return names[0] if len(names) == 1 else _NUMBER.sub("", names[0])
+    name = _NUMBER.sub("", names[0])
+    if len(names) == 1:
+        return names[0]
+    return f"all_{name}" if name in names else name
 
 
 def group_headers(headers):

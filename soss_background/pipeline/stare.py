@@ -102,6 +102,8 @@ class SossStarePipeline(SkyflatPipelineBase):
         ranges = read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
         exposures = self.open_segments(*inputs)
+        if len(exposures) > 1 and self.output_file:
+            raise SkyflatError(f"output_file names one exposure, but {len(exposures)} are given")
         for segments in exposures:
             if not self.skyflat_subtract.skip:
                 self.skyflat_subtract.check(segments)
@@ -128,7 +130,8 @@ class SossStarePipeline(SkyflatPipelineBase):
         if len(spectra) > 1:
             for each in spectra:
                 self.finalize_result(each, [])
-                self.save_model(each)
+                number = each.meta.exposure.segment_number or 1
+                self.save_model(each, segment=f"seg{number:03d}")
         self._judge(mean, images, open_traces(traces), *kept, ranges)
         return join_spectra(spectra, segments.name)
 
@@ -140,9 +143,9 @@ class SossStarePipeline(SkyflatPipelineBase):
         if library.fit is None:
             mean, _ = average_segments(segments)
         else:
-            images["The exposure, mean of the integrations"] = library.fit.mean.data.copy()
+            images["The exposure, mean of the integrations"] = library.fit.mean.data
             images["The sky"] = library.fit.sky
-            mean = step.remove(library.fit, library.fit.mean)
+            mean = step.remove(library.fit, library.fit.mean.copy())
         return library, mean, images
 
     def _flat_field(self, exposure):

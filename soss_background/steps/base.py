@@ -304,6 +304,8 @@ class SkyflatMixin:
             else:
                 members += self._list_members(item)
         exposures += group_segments(members, self.open_whole)
+        if not exposures:
+            raise SkyflatError("No exposures are given")
         for segments in exposures:
             note_inputs([segments.sources, segments.background])
         return exposures
