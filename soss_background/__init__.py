@@ -6,6 +6,7 @@ from importlib import import_module
 # (seconds): names are loaded when they are first used.
 _MODULES = {
     "EncircledEnergyStep": "fluxcal.encircled_energy_step",
+    "FlickerNoiseStep": "extract.flicker_noise_step",
     "InterOrderBackgroundStep": "extract.inter_order_background_step",
     "OptimalExtractStep": "extract.optimal_extract_step",
     "SkyModel": "datamodels.sky_model",

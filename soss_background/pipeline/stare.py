@@ -10,6 +10,7 @@ from stdatamodels.jwst.datamodels import JwstDataModel
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.extract.flicker_noise_step import FlickerNoiseStep
 from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
 from soss_background.extract.metrics import (
@@ -41,13 +42,13 @@ class SossStarePipeline(SkyflatPipelineBase):
     """
     Extract vetted quick-look spectra of a SOSS exposure.
 
-    The steps are skyflat_subtract, flat_field, inter_order_background (off by default), trace_fit,
-    optimal_extract and photom.
+    The steps are skyflat_subtract, clean_flicker_noise, flat_field, inter_order_background (off by
+    default), trace_fit, optimal_extract and photom.
     """
 
     class_alias = "soss_stare"
 
-    input_suffixes: ClassVar = ("skyflatsubtract", "interorder")
+    input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder")
 
     spec = """
     save_report = boolean(default=True)  # With the products, save a report on them, and the metrics as a table
@@ -57,6 +58,7 @@ class SossStarePipeline(SkyflatPipelineBase):
 
     step_defs: ClassVar = {
         "skyflat_subtract": SkyflatSubtractStep,
+        "clean_flicker_noise": FlickerNoiseStep,
         "flat_field": FlatFieldStep,
         "inter_order_background": InterOrderBackgroundStep,
         "trace_fit": TraceFitStep,
@@ -99,6 +101,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         ranges = read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
         exposure, images = self._subtract_sky(init)
+        exposure = self.clean_flicker_noise.run(exposure)
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
         exposure = self.inter_order_background.run(exposure)
