@@ -8,14 +8,15 @@ target adds to this difference, since its flux changes, follows from its trace i
 from typing import NamedTuple
 
 import numpy as np
+from bottleneck import nanmedian
 from scipy import fft
 
 from soss_background.numerics.threads import map_parallel
 
 __all__ = ["Scene", "Stripes", "fit_stripes"]
 
-# Pixels that deviate by more standard deviations are rejected, and number of fits.
-_OUTLIER, _ROUNDS = 5.0, 2
+# Pixels that deviate by more standard deviations are rejected.
+_OUTLIER = 5.0
 # Tolerated error of the mean times the flux of an integration (the trace moves by hundredths of a
 # pixel), as a fraction of the flux of a pixel.
 _MOTION = 0.02
@@ -149,14 +150,12 @@ def _fit_columns(image, planes):
     difference = image - planes.mean
     usable = np.isfinite(difference)
     difference[~usable] = 0
-    for _ in range(_ROUNDS):
-        weight = np.where(usable, planes.weight, 0)
-        fit, scale = _solve(difference, weight, planes)
-        level, slope = map(np.nan_to_num, (fit.level - fit.lever * fit.slope, fit.slope))
-        model = scale * planes.mean + level + _rows(len(image))[:, np.newaxis] * slope
-        residual = difference - model
-        usable &= np.abs(residual) < planes.limit
-    weight = np.where(usable, planes.weight, 0) * planes.free
+    usable &= np.abs(_subtract_medians(difference, usable, planes)) < planes.limit
+    fit, residual = _solve(difference, np.where(usable, planes.weight, 0), planes)
+    usable &= np.abs(residual) < planes.limit
+    weight = np.where(usable, planes.weight, 0)
+    fit, residual = _solve(difference, weight, planes)
+    weight *= planes.free
     count = max(np.count_nonzero(weight), 1)
     # Errors may be misstated, and the mean shares some of the noise.
     noise = np.sum(weight * residual**2) / count
@@ -165,8 +164,17 @@ def _fit_columns(image, planes):
     )
 
 
+def _subtract_medians(difference, usable, planes):
+    """Subtract medians of the change of the target's flux and of columns, which ignore outliers."""
+    bright = usable & (planes.core > 0) & (planes.mean > planes.limit)
+    scale = np.median(difference[bright] / planes.mean[bright]) if bright.any() else 0
+    rest = difference - scale * planes.mean
+    free = usable & (planes.free > 0)
+    return rest - np.nan_to_num(nanmedian(np.where(free, rest, np.nan), axis=0))
+
+
 def _solve(difference, weight, planes):
-    """Solve the equations of all columns; return the fit, and the change of the target's flux."""
+    """Solve the equations of all columns; return the fit, and the residuals of all pixels."""
     rows = _rows(len(difference))
     core = weight * planes.core * planes.mean
     flux = np.sum(core * planes.mean, axis=0) + _FLUX_RMS**-2
@@ -188,9 +196,9 @@ def _solve(difference, weight, planes):
     )
     slope = (a * q - c * p) / determinant
     fit = _Columns(p / a, b / a, slope, 1 / total, total / spread)
-    level = fit.level - fit.lever * slope
-    scale = core_value - np.nan_to_num(core_level * level + core_slope * slope)
-    return fit, scale
+    level, slope = map(np.nan_to_num, (fit.level - fit.lever * slope, slope))
+    scale = core_value - core_level * level - core_slope * slope
+    return fit, difference - scale * planes.mean - level - rows[:, np.newaxis] * slope
 
 
 def _filter_columns(values, variances):
