@@ -9,6 +9,7 @@ _MODULES = {
     "FlickerNoiseStep": "extract.flicker_noise_step",
     "InterOrderBackgroundStep": "extract.inter_order_background_step",
     "OptimalExtractStep": "extract.optimal_extract_step",
+    "SavedSkyStep": "subtract.saved_sky_step",
     "SkyModel": "datamodels.sky_model",
     "SkyflatCombineStep": "combine.skyflat_combine_step",
     "SkyflatDenoiseStep": "denoise.skyflat_denoise_step",

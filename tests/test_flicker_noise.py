@@ -176,6 +176,19 @@ def test_light_curves(series):
     np.testing.assert_array_equal(cleaned.err, exposure.err)
 
 
+def test_segments(series):
+    """With the mean of the whole exposure, segments are cleaned to the same level."""
+    _, exposure, _, plain = series
+    mean = nanmean(exposure.data, axis=0)
+    whole = FlickerNoiseStep.call(exposure).data - plain.data
+    for part in (slice(0, 3), slice(3, 12)):
+        segment = exposure.copy()
+        for name in ("data", "err", "dq", "var_poisson", "var_rnoise"):
+            setattr(segment, name, getattr(exposure, name)[part].copy())
+        left = FlickerNoiseStep().run(segment, mean).data - plain.data[part]
+        assert np.nanstd(left - whole[part]) < 0.02
+
+
 def test_product(series, tmp_path):
     """The step runs alone on a product of SkyflatSubtractStep, and its product is a time series."""
     name = series[0].name.replace("rateints", "skyflatsubtract")

@@ -37,7 +37,7 @@ class FlickerNoiseStep(SkyflatStep):
     # The reference file is found when it is needed: there is a table instead.
     prefetch_references = False
 
-    def process(self, init):
+    def process(self, init, mean=None):
         """
         Subtract the 1/f noise of each integration that differs from that of their mean.
 
@@ -46,6 +46,9 @@ class FlickerNoiseStep(SkyflatStep):
         init : str, `~pathlib.Path` or data model
             The time series without its sky, before it is flat-fielded; a model is left unchanged
             unless the step is part of a pipeline.
+        mean : ndarray of float, shape (ny, nx), optional
+            Mean of all integrations of the exposure of which this is a segment, DN/s, without sky;
+            NaN where it is unknown. By default that of the integrations given.
 
         Returns
         -------
@@ -61,7 +64,7 @@ class FlickerNoiseStep(SkyflatStep):
         """
         exposure = self.open_exposure(init, change=True)
         frames = read_frames(exposure)
-        if len(frames.data) < 2:
+        if mean is None and len(frames.data) < 2:
             fault = f"{frames.name}: one integration, whose 1/f noise has nothing to be compared to"
             if self.parent is None:
                 raise SkyflatError(fault)
@@ -69,7 +72,7 @@ class FlickerNoiseStep(SkyflatStep):
             exposure.meta.cal_step.clean_flicker_noise = "SKIPPED"
             return exposure
         try:
-            scene = self._describe(exposure, frames)
+            scene = self._describe(exposure, frames, frames.mean if mean is None else mean)
         except ValueError as err:
             raise SkyflatError(f"{frames.name}: {err}") from err
         rms = [_clean(frames, scene, rows) for rows in frames.window.amplifiers()]
@@ -77,25 +80,28 @@ class FlickerNoiseStep(SkyflatStep):
         log.info("%s: subtracted 1/f noise of %.3g DN/s rms", frames.name, max(rms))
         return exposure
 
-    def _describe(self, exposure, frames):
+    def _describe(self, exposure, frames, mean):
         """Return what the integrations share; raise ValueError if no pixel is free."""
-        window, variance = frames.window, _average_variance(frames)
+        window, (variance, count) = frames.window, _average_variance(frames)
         with open_pastasoss(self, exposure) as reference:
             rows = [expected_trace(order, window, frames.pwcpos, reference).row for order in ORDERS]
         outside = free_pixels(window.shape, rows, self.half_width)
         free = outside & ~window.reference_pixels()
-        error = np.sqrt(variance / np.maximum(frames.count, 1))
+        error = np.sqrt(variance / np.maximum(count, 1))
         settings = {"half_width": self.half_width, "free": free, "amplifiers": window.amplifiers()}
-        free &= ~find_sources(frames.mean, error, rows, **settings)
-        return Scene(frames.mean, variance, ~outside, free)
+        free &= ~find_sources(mean, error, rows, **settings)
+        return Scene(mean, variance, ~outside, free)
 
 
 def _average_variance(frames):
-    """Return the mean variance of a usable pixel of one integration, (DN/s)^2, shape (ny, nx)."""
-    total = np.zeros(frames.mean.shape, dtype=np.float32)
+    """Return the mean variance of one integration, (DN/s)^2, and the number of usable pixels."""
+    shape = frames.window.shape
+    total, count = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=int)
     for planes in zip(frames.data, frames.err, frames.dq, strict=True):
-        total += np.where(usable_pixels(*planes), planes[1] ** 2, 0)
-    return total / np.where(frames.count > 0, frames.count, np.nan)
+        usable = usable_pixels(*planes)
+        total[usable] += planes[1][usable] ** 2
+        count += usable
+    return total / np.where(count > 0, count, np.nan), count
 
 
 def _clean(frames, scene, rows):

@@ -64,7 +64,7 @@ class SkyflatSubtractStep(SkyflatStep):
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
-    save_background = boolean(default=False)  # Save the subtracted sky
+    save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
     save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
@@ -237,7 +237,8 @@ class SkyflatSubtractStep(SkyflatStep):
             extras["skyflatused"] = {"mask": subtraction.used}
         for suffix, planes in extras.items():
             extra = datamodels.ImageModel(**planes)
-            extra.update(model)
+            extra.update(model, extra_fits=True)
+            extra.meta.skyflat_subtract = model.meta.skyflat_subtract
             self.save_model(extra, suffix=suffix, force=True)
 
     def _find_sources(self, model, background):
