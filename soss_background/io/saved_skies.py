@@ -8,24 +8,24 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
-from soss_background.io.checks import check_file
-from soss_background.io.exposures import find_window
+from soss_background.io.exposures import find_window, read_header
 from soss_background.io.files import explain_fault, save_whole
 from soss_background.io.templates import read_flat
 
 __all__ = ["export_sky", "is_fielded", "open_saved_sky"]
 
+_NO_SKY = "not a sky that SkyflatSubtractStep saved"
+
 
 @contextmanager
 def open_saved_sky(path):
     """Open a saved sky as a context; raise SkyflatError if it is none."""
-    with explain_fault(path):
-        check_file(Path(path))
-        with datamodels.ImageModel(path) as saved:
-            done = saved.meta.cal_step.bkg_subtract == "COMPLETE"
-            if not done or saved.data is None or saved.err is None or saved.data.ndim != 2:
-                raise SkyflatError(f"{path}: not a sky that SkyflatSubtractStep saved")
-            yield saved
+    if read_header(path).get("meta.model_type") != datamodels.ImageModel.__name__:
+        raise SkyflatError(f"{path}: {_NO_SKY}")
+    with explain_fault(path), datamodels.ImageModel(path) as saved:
+        if saved.meta.cal_step.bkg_subtract != "COMPLETE" or not saved.hasattr("err"):
+            raise SkyflatError(f"{path}: {_NO_SKY}")
+        yield saved
 
 
 def is_fielded(model):
@@ -61,10 +61,4 @@ def export_sky(sky, output, flat=None):
             raise SkyflatError(f"{sky}: not flat-fielded, give its flat (--flat FILE)")
         divisor = 1 if fielded else read_flat(flat, find_window(saved))
         array = np.asarray(saved.data / divisor, dtype=float)
-    save_whole(partial(_write, array), Path(output))
-
-
-def _write(array, path):
-    """Write an array; `numpy.save` would add an extension to the name of a temporary file."""
-    with Path(path).open("wb") as file:
-        np.save(file, array)
+    save_whole(partial(np.save, arr=array), Path(output))

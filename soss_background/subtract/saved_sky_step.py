@@ -110,15 +110,14 @@ class SavedSkyStep(SkyflatStep):
 
     def _find_scales(self, model, saved, number):
         """Return the level of the sky in each integration."""
-        fit = getattr(saved.meta, "skyflat_subtract", None) or {}
-        if fit.get("scale_mode") != "integration":
+        fit = getattr(saved.meta, "skyflat_subtract", None)
+        if getattr(fit, "scale_mode", None) != "integration":
             return np.ones(number)
-        if len(fit["scales"]) != number:
-            raise SkyflatError(
-                f"{model.meta.filename}: {number} integrations, but {self.sky} has the levels of "
-                f"{len(fit['scales'])} (scale_mode=integration)"
-            )
-        return np.array(fit["scales"])
+        scales = np.array(list(fit.scales))
+        if len(scales) != number:
+            fault = f"{self.sky} has a level for each of {len(scales)} integrations"
+            raise SkyflatError(f"{model.meta.filename}: {number} integrations, but {fault}")
+        return scales
 
 
 def _group_times(model):
