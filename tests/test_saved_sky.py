@@ -19,8 +19,15 @@ from soss_background.simulate import Simulation, simulate_time_series
 from soss_background.sky.traces import expected_trace
 from soss_background.subtract.saved_sky import group_times
 
+# The read noise is low, as in longer ramps.
 SETTINGS = Simulation(
-    seed=6, window=SUBSTRIP96, n_integrations=8, exposure_time=8 * 13.3, star_density=0, stripes=0.2
+    seed=6,
+    window=SUBSTRIP96,
+    n_integrations=8,
+    exposure_time=8 * 13.3,
+    star_density=0,
+    stripes=0.2,
+    read_noise=0.01,
 )
 
 
