@@ -76,7 +76,7 @@ def add_stripes(series, simulation, rms):
 def find_scene(series):
     """Return the pixels that the step of this package uses, and the mean of the integrations."""
     frames = read_frames(series)
-    return FlickerNoiseStep()._describe(series, frames, frames.mean)
+    return FlickerNoiseStep()._describe(series, frames, frames.average())
 
 
 def scaled(series, average):

@@ -1,9 +1,10 @@
 """
 Subtract a library of skies with jwst's own step, beside a single template.
 
-Three BKG reference files are made: of one sky like that of commissioning, of twelve skyflats of
-which none has the sky of the exposure, and of that sky itself, which shows the errors that are not
-the library's. The time series and the families of the skies are those of subtract.py.
+Four BKG reference files are made: of one sky like that of commissioning, of twelve skyflats of
+which none has the sky of the exposure, of twelve templates that represent the sky model of these
+skyflats, and of that sky itself, which shows the errors that are not the library's. The time series
+and the families of the skies are those of subtract.py.
 
     python reference.py [--seeds N]
 """
@@ -16,9 +17,9 @@ import numpy as np
 from scenes import draw_sky, make_scene
 from subtract import remove_with_jwst
 
-from soss_background import SkyflatModel
+from soss_background import SkyflatModel, make_sky_model
 from soss_background.detector import SUBSTRIP96, SUBSTRIP256
-from soss_background.reference import make_reference, write_reference
+from soss_background.reference import make_model_reference, make_reference, write_reference
 from soss_background.simulate.dispersed_sky import sky_image
 from soss_background.simulate.visit import true_sky
 from soss_background.sky.match import bin_sky, cross_residuals
@@ -45,11 +46,21 @@ def make_skyflat(sky, rng):
     return skyflat
 
 
-def measure(scene, skies, rng, folder):
+def make_library(skies, rng):
+    """Return the reference file of skyflats of these skies."""
+    skyflats = [make_skyflat(sky, rng) for sky in skies]
+    return make_reference(skyflats, pedigree="SIMULATION")[0]
+
+
+def make_represented(skies, rng):
+    """Return the reference file of the sky model of skyflats of these skies."""
+    model = make_sky_model([make_skyflat(sky, rng) for sky in skies])
+    return make_model_reference(model, number=len(skies))[0]
+
+
+def measure(scene, reference, folder):
     """Return the rms that is left in per cent of the sky, in all and without errors of levels."""
     path = folder / "bkg.fits"
-    skyflats = [make_skyflat(sky, rng) for sky in skies]
-    reference, _ = make_reference(skyflats, pedigree="SIMULATION")
     write_reference(reference, path)
     removed = remove_with_jwst(scene, str(path))
     if not removed.any():
@@ -65,9 +76,14 @@ def compare(n_seeds):
     print("rms of what jwst's step leaves of the sky, per cent of its median, over", n_seeds)
     print("exposures: median, mean, and how often it found no template (100 per cent then); shape:")
     print("median of what is left if its levels on both sides of the step are set right")
-    print(f"{'':50}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
+    print(f"{'':52}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
     for number, (window, magnitude, has_stars) in enumerate(CASES):
-        results = {"one template": [], f"{N_TEMPLATES} skyflats": [], "the sky itself": []}
+        results = {
+            "one template": [],
+            f"{N_TEMPLATES} skyflats": [],
+            f"{N_TEMPLATES} of their model": [],
+            "the sky itself": [],
+        }
         for seed in range(1, n_seeds + 1):
             scene = make_scene(window, magnitude, 100 * number + seed, has_stars=has_stars)
             rng = np.random.default_rng(5000 + 100 * number + seed)
@@ -77,14 +93,19 @@ def compare(n_seeds):
             itself = sky_image(SUBSTRIP256, structure=0)
             first = window.y0 - SUBSTRIP256.y0
             itself[first : first + window.ny] = scene.sky
-            libraries = ([sky_image(SUBSTRIP256, structure=0)], library, [itself])
+            references = (
+                make_library([sky_image(SUBSTRIP256, structure=0)], rng),
+                make_library(library, rng),
+                make_represented(library, rng),
+                make_library([itself], rng),
+            )
             with tempfile.TemporaryDirectory() as folder:
-                for name, skies in zip(results, libraries, strict=True):
-                    results[name].append(measure(scene, skies, rng, Path(folder)))
+                for name, reference in zip(results, references, strict=True):
+                    results[name].append(measure(scene, reference, Path(folder)))
         name = f"{window.name}, J = {magnitude}" + (", field stars" if has_stars else "")
         for library, values in results.items():
             rms, shape = np.transpose(values)
-            print(f"{name:34}{library:16}{np.median(rms):8.2f}{np.mean(rms):8.2f}", end="")
+            print(f"{name:34}{library:18}{np.median(rms):8.2f}{np.mean(rms):8.2f}", end="")
             print(f"{np.sum(rms == 100):8d}{np.nanmedian(shape):8.2f}", flush=True)
             name = ""
 

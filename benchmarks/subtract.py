@@ -262,7 +262,7 @@ def _summarize(values):
     """Return median and largest absolute value."""
     values = np.abs(values)
     return " ".join(
-        f"{value:.{0 if value >= 100 else 2}f}" for value in (np.median(values), values.max())
+        f"{value:.{0 if value >= 99.995 else 2}f}" for value in (np.median(values), values.max())
     )
 
 

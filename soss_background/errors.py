@@ -4,6 +4,9 @@ from stpipe.exceptions import StpipeExitException
 
 __all__ = ["SkyflatError", "one_line"]
 
+# Characters of a message of another package; those of asdf can fill pages.
+_LONGEST_LINE = 500
+
 
 class SkyflatError(StpipeExitException, ValueError):
     """
@@ -30,5 +33,6 @@ class SkyflatError(StpipeExitException, ValueError):
 
 
 def one_line(message):
-    """Collapse the whitespace of a string or exception, so that it fits on one line."""
-    return " ".join(str(message).split())
+    """Return a string or exception on one line: collapse its whitespace, and shorten it."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}..."

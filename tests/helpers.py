@@ -33,6 +33,10 @@ NOTHING_BUT_SKY = {
 }
 
 
+# Planes of a segment of a time series.
+SEGMENT_PLANES = ("data", "err", "dq", "var_poisson", "var_rnoise")
+
+
 def strun(*arguments):
     """Run ``strun`` in this process; return the step."""
     with few_collections():
@@ -72,6 +76,25 @@ def edit_file(path, edit):
     with datamodels.open(path) as model:
         edit(model)
         model.save(path)
+
+
+def cut_series(path, folder, lengths):
+    """Cut a time series into segments of some lengths, as the archive does; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, last = [], 0
+    for number, length in enumerate(lengths, 1):
+        first, last = last, last + length
+        with datamodels.open(path) as series:
+            planes = {name: getattr(series, name)[first:last] for name in SEGMENT_PLANES}
+            segment = datamodels.CubeModel(**planes)
+            segment.update(series, extra_fits=True)
+            segment.int_times = series.int_times[first:last]
+        exposure = segment.meta.exposure
+        exposure.segment_number, exposure.segment_total = number, len(lengths)
+        exposure.integration_start, exposure.integration_end = first + 1, last
+        paths.append(folder / path.name.replace("-seg001", f"-seg{number:03d}"))
+        segment.save(paths[-1])
+    return paths
 
 
 def checksums(paths):

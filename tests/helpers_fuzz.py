@@ -12,6 +12,8 @@ from astropy.io import fits
 from hypothesis import strategies as st
 from numpy.lib import recfunctions as rfn
 
+from soss_background.io.opening import is_fits
+
 # Numbers of extensions and entries, counted modulo those that there are.
 NUMBER = st.integers(0, 40)
 # Values that a keyword or an entry of an association should not have.
@@ -357,7 +359,7 @@ def faults(files, options):
     if options:
         kinds.append(st.sampled_from(options).flatmap(_option_faults))
     if files:
-        kinds += _file_faults(files) + _fits_faults([f for f in files if f.endswith(".fits")])
+        kinds += _file_faults(files) + _fits_faults([f for f in files if is_fits(f)])
     if tables := [file for file in files if file.endswith(".json")]:
         how = st.sampled_from(("set", "set", "set", "remove", "repeat", "flood"))
         kinds.append(

@@ -400,6 +400,39 @@ def test_background_of_a_science_exposure(files, tmp_path, caplog):
     assert left_out(caplog) == {science.name: f"the same exposure as {science}, which is taken"}
 
 
+@pytest.mark.parametrize("with_background", [True, False])
+def test_segments_are_members_of_one_product(with_background, files, tmp_path, capsys):
+    """In order of time, whatever the order of the files; another exposure has its own."""
+    other, *background = files
+    segments = []
+    for number in (2, 1, 3):
+        segments.append(other.with_name(f"jw01366001001_04101_00001-seg00{number}_nis_rate.fits"))
+        shutil.copy(other, segments[-1])
+        fits.setval(segments[-1], "FILENAME", value=segments[-1].name)
+        put(
+            segments[-1],
+            observation__program_number="01366",
+            exposure__segment_number=number,
+            exposure__segment_total=3,
+        )
+    names = [str(path) for path in (other, *segments)]
+    options = ["--background", *map(str, background)] if with_background else ["--time-series"]
+    assert main(["asn", *names, *options, "-o", str(tmp_path / "asn")]) == 0
+    paths = sorted((tmp_path / "asn").iterdir())
+    assert [path.name for path in paths] == [
+        "jw01366001001_04101_00001_nis_spec2_asn.json",
+        "jw04479001001_03101_00001_nis_spec2_asn.json",
+    ]
+    (product,) = json.loads(paths[0].read_text())["products"]
+    assert product["name"] == "jw01366001001_04101_00001_nis"
+    found = {"science": [], "background": []}
+    for member in product["members"]:
+        found[member["exptype"]].append(Path(member["expname"]).name)
+    assert found["science"] == sorted(path.name for path in segments)
+    assert found["background"] == [path.name for path in background if with_background]
+    assert "3" in capsys.readouterr().out.splitlines()[2].split()
+
+
 def test_subarrays_of_backgrounds(files, tmp_path):
     science, *background = files
     for path in (science, background[0]):

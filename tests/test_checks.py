@@ -4,7 +4,9 @@ import bz2
 import gzip
 import logging
 import lzma
+import re
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_model
 from soss_background.io.exposures import open_libraries, read_header
+from soss_background.io.files import save_datamodel
 from soss_background.io.library import as_image
 from soss_background.io.skyflats import open_skyflat
 from soss_background.io.templates import read_flat, read_templates
@@ -237,6 +240,69 @@ def test_a_lost_extension_is_named(skyflat, exposure):
         edit_fits(path, lambda hdus, name=name: hdus.pop(name))
         with pytest.raises(SkyflatError, match=f"damaged, extension {name} is missing"):
             read_header(path)
+
+
+@pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatCombineStep, TraceFitStep])
+def test_a_damaged_tree_of_an_exposure(step, exposure):
+    """asdf finds it when it validates the tree, not when it reads the metadata."""
+    edit_fits(exposure, partial(replace_in_tree, b"byteorder: ", b"byteorder: {a: 1}"))
+    with pytest.raises(
+        SkyflatError, match=f"{exposure.name}: cannot be read .ERROR loading"
+    ) as err:
+        step.call(exposure)
+    assert "\n" not in str(err.value)
+
+
+def test_a_damaged_block_of_an_asdf_file(skyflat, exposure, tmp_path, monkeypatch):
+    """Data models read it late; it is found before work."""
+    path = tmp_path / "a_skyflat.asdf"
+    with SkyflatModel(skyflat) as model:
+        model.save(path)
+    content = path.read_bytes()
+    place = content.rindex(b"\xd3BLK")
+    path.write_bytes(content[: place + 10] + b"garbage" + content[place + 10 :])
+    monkeypatch.setattr(SkyflatQualityStep, "process", lambda step, init: step.open_skyflat(init))
+    monkeypatch.setattr(SkyflatSubtractStep, "_subtract", lambda *_: pytest.fail())
+    with pytest.raises(SkyflatError, match="a_skyflat.asdf: cannot be read"):
+        SkyflatQualityStep.call(path)
+    with pytest.raises(SkyflatError, match="a_skyflat.asdf: cannot be read"):
+        SkyflatSubtractStep.call(exposure, skyflat=path)
+
+
+def test_metadata_that_the_schema_refuses(tmp_path):
+    """jwst finds it when it saves: then no exposure is saved."""
+    paths = write_small_exposures(tmp_path)
+    edit_fits(paths[-1], partial(replace_in_tree, b"groups: ", b"groups: abc"))
+    with pytest.raises(SkyflatError, match="00002_nis_rate.fits: cannot be saved .'abc") as caught:
+        SkyflatMaskStep.call(paths, save_results=True)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.glob("*.fits")) == paths
+
+
+def replace_in_tree(old, new, hdus):
+    """Replace what follows some bytes up to the next separator in the ASDF tree of a file."""
+    tree = hdus["ASDF"].data["ASDF_METADATA"].tobytes()
+    place = tree.index(old)
+    end = place + re.search(rb"[,\n}]", tree[place:]).start()
+    tree = tree[:place] + new + tree[end:]
+    data = np.frombuffer(tree, [("ASDF_METADATA", "u1", len(tree))])
+    hdus["ASDF"] = fits.BinTableHDU(data, name="ASDF")
+
+
+def test_nan_in_metadata_cannot_be_saved(skyflat):
+    with SkyflatModel(skyflat) as model:
+        model.meta.exposure.exposure_time = np.nan
+        with pytest.raises(SkyflatError, match="b.fits: cannot be written .Floating point nan"):
+            save_datamodel(model, skyflat.with_name("b.fits"))
+    assert not skyflat.with_name("b.fits").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of asdf
+def test_a_damaged_history(skyflat):
+    """Of a version of asdf that does not match its form."""
+    edit_fits(skyflat, partial(replace_in_tree, b"#ASDF_STANDARD", b"#ASDF_STANDARD x"))
+    with pytest.raises(SkyflatError, match="small_skyflat.fits: its history is damaged"):
+        SkyflatDenoiseStep.call(skyflat)
 
 
 def test_a_cut_flat_is_called_truncated(exposure, tmp_path):

@@ -25,7 +25,7 @@ OPTIONS = {
     "asn": "--output-dir --gap-days --by-pwcpos --product-name --background".split(),
     "batch": "--output-dir --workers --scheduler --overwrite".split(),
     "model": ["--output", "--plot", "--author", "--description"],
-    "reference": "--output --subarray --plane --flat --max-templates --merge-below --max-residual "
+    "reference": "--model -n --output --subarray --plane --flat --merge-below --max-residual "
     "--useafter --author --pedigree --description".split(),
     "report": ["--output"],
     "characterize": ["--output-dir"],

@@ -1,6 +1,8 @@
 """With CRDS and without: no correction is left out in silence, no run ends in a traceback."""
 
+import os
 import shutil
+import signal
 import socket
 import time
 from dataclasses import replace
@@ -14,10 +16,18 @@ from crds.core import utils
 from crds_cache import CONTEXT, make_cache
 from helpers import run_program, strun
 from numpy.testing import assert_allclose
+from stpipe import crds_client
 
-from soss_background import SkyflatMaskStep, SkyflatModel, SkyflatPipeline
+from soss_background import (
+    SkyflatMaskStep,
+    SkyflatModel,
+    SkyflatPipeline,
+    SkyflatSpec2Pipeline,
+    SossStarePipeline,
+)
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
+from soss_background.io.signals import StoppedError
 from soss_background.simulate import simulate_visit
 from soss_background.steps import crds_access
 
@@ -208,6 +218,39 @@ def test_cache_that_lost_its_file(visit, tmp_path):
         file.unlink()
     with pytest.raises(SkyflatError, match="No flat reference file: CRDS gives none"):
         SkyflatPipeline.call(visit)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (SkyflatPipeline, "No flat reference file: CRDS gives none"),
+        (SkyflatSpec2Pipeline, "No reference files: CRDS gives none"),
+        (SossStarePipeline, "No bkg reference file: CRDS gives none"),
+        (SkyflatPipeline.step_defs["flat_field"], "No flat reference file: CRDS gives none"),
+    ],
+)
+def test_crds_does_not_end_the_program(kind, message, exposures, monkeypatch):
+    """Only the user does, also while CRDS is asked."""
+    monkeypatch.setattr(crds_access, "_crds_reachable", lambda *_: True)
+    monkeypatch.setattr(kind, "get_config_from_reference", lambda *_, **__: {})
+    monkeypatch.setattr(crds_client, "get_multiple_reference_paths", exit_like_crds)
+    with pytest.raises(SkyflatError, match=message) as caught:
+        kind().run(str(exposures[0]))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(crds_client, "get_multiple_reference_paths", interrupt)
+    with pytest.raises(StoppedError):
+        kind().run(str(exposures[0]))
+
+
+def exit_like_crds(*_):
+    """End the program."""
+    raise SystemExit(-1)
+
+
+def interrupt(*_):
+    """Stop the program as Ctrl-C does."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
 
 
 def test_exported_parameters_are_valid(tmp_path):

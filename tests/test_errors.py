@@ -33,3 +33,8 @@ def test_an_exposure_without_sky_survives_pickling():
 
 def test_a_message_is_brought_to_one_line():
     assert one_line(ValueError("two\n  lines")) == "two lines"
+
+
+def test_a_message_is_shortened():
+    assert one_line(500 * "a") == 500 * "a"
+    assert one_line(501 * "a") == 500 * "a" + "..."

@@ -17,7 +17,7 @@ from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, SUPERSTRIPES
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_window
 from soss_background.io.files import save_datamodel
-from soss_background.io.templates import find_sources, is_flat_fielded, read_templates
+from soss_background.io.templates import find_sources, inspect_sky, read_templates
 from soss_background.simulate import Simulation, sky_image, write_exposure
 
 STEP = "soss_background.SkyflatSubtractStep"
@@ -109,7 +109,7 @@ def test_values_of_an_array():
     array[100, 300], array[:3] = np.nan, 0
     (template,) = read_templates(array, SUBSTRIP256)
     assert template.flat_fielded
-    assert is_flat_fielded(array)
+    assert inspect_sky(array).flat_fielded
     assert_allclose(template.sky[100, 300], truth[100, 300], rtol=0.02)
     assert_allclose(template.sky[1], truth[1], rtol=0.1)
     assert_allclose(template.noise[50, 300] / array[50, 300], 0.02, rtol=0.03)
@@ -132,7 +132,7 @@ def test_values_of_an_older_skyflat(trimmed):
     assert_allclose(noise[1904, 500], 0.02 / np.sqrt(2), rtol=1e-3)  # the mean of two
     assert template.flat_fielded
     fits.setval(trimmed, "FLATCORR", value=False)
-    assert not is_flat_fielded(trimmed)
+    assert not inspect_sky(trimmed).flat_fielded
     fits.setval(trimmed, "FLATCORR", value=True)
 
 

@@ -5,6 +5,7 @@ The suite draws a few faults; ``make fuzz`` draws FUZZ_EXAMPLES of them.
 
 import contextlib
 import gc
+import gzip
 import io
 import json
 import logging
@@ -32,7 +33,7 @@ from stdatamodels.jwst import datamodels
 import soss_background
 from soss_background import SkyflatModel, batch
 from soss_background.cli import main
-from soss_background.detector import SUBSTRIP96, Window
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError, one_line
 from soss_background.fluxcal.psf import Psf
 from soss_background.simulate import (
@@ -41,24 +42,36 @@ from soss_background.simulate import (
     simulate_star,
     simulate_time_series,
     simulate_visit,
+    sky_image,
 )
 
 SAVE_FIGURE = Figure.savefig
 # The longest run is one of a few seconds.
 LONGEST = 60
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
-WINDOW = Window("FULL", 1840, 640, 64, 128)
+# Large enough for some sky without light of the target.
+WINDOW = Window("FULL", 1792, 640, 128, 128)
 VISIT = Simulation(window=WINDOW, n_exposures=3, n_integrations=2, star_density=0)
 
 FLAT = "--steps.flat_field.override_flat=flat.fits"
 STEPS = {
     "SkyflatMaskStep": "visit_asn.json",
+    "SkyflatMaskStep of compressed files": "4_rateints.fits.gz 2_rateints.fits",
     "SkyflatCombineStep": "1_rateints.fits 2_rateints.fits --bad_pixels=bad.csv",
     "SkyflatPipeline": f"visit_asn.json {FLAT} --steps.skyflat_combine.bad_pixels=bad.fits "
     "--steps.skyflat_quality.ranges=ranges.yaml",
     "SkyflatDenoiseStep": "1_skyflat.fits",
     "SkyflatQualityStep": "1_skyflat.fits --ranges=ranges.yaml",
+    "SkyflatQualityStep of an ASDF file": "4_skyflat.asdf",
     "SkyflatSubtractStep": "series_rateints.fits --skyflat=1_skyflat.fits "
+    "--override_flat=flat.fits",
+    "SkyflatSubtractStep of several": "series_rateints.fits --override_flat=flat.fits "
+    "--skyflat=4_skyflat.asdf,5_skyflat.fits.gz",
+    "SkyflatSubtractStep of a sky model": "series_rateints.fits --skyflat=sky_model.fits "
+    "--override_flat=flat.fits",
+    "SkyflatSubtractStep of an array": "series_rateints.fits --skyflat=template.npy "
+    "--override_flat=flat.fits",
+    "SkyflatSubtractStep of a reference file": "series_rateints.fits --override_bkg=bkg.fits "
     "--override_flat=flat.fits",
     "InterOrderBackgroundStep": "series_rateints.fits --skip=false --distance=2",
     "TraceFitStep": "series_rateints.fits",
@@ -79,7 +92,9 @@ COMMANDS = {
     "2_rateints.fits -o out",
     "reference": "reference 1_strip_skyflat.fits 2_strip_skyflat.fits --subarray SUBSTRIP96 "
     "-o out/library.fits",
-    "report": "report 1_skyflat.fits -o out/report.html",
+    "model": "model 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out/model.fits "
+    "--plot out/model.png --denoise --output-dir out/denoised",
+    "report": "report 1_skyflat.fits 4_skyflat.asdf -o out/report.html",
     "characterize": "characterize 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out",
     "fluxcal mean": "fluxcal mean 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/mean.ecsv "
     "--plot out/mean.png",
@@ -92,7 +107,7 @@ OPTIONS = {
     "simulate": "seed exposure-time sky-level step-contrast star-density stripes pwcpos",
     "query": "programs",
     "asn": "gap-days by-pwcpos",
-    "reference": "max-templates merge-below max-residual",
+    "reference": "merge-below max-residual",
     "fluxcal total": "radii clearp",
     "fluxcal expected": "area gain",
 }
@@ -101,6 +116,7 @@ TEXT_OPTIONS = {
     "query": "after before product",
     "asn": "product-name",
     "reference": "plane flat useafter author pedigree description",
+    "model": "author description output-dir",
     "report": "output",
     "fluxcal total": "psf plot",
 }
@@ -140,20 +156,41 @@ def seeds(tmp_path_factory):
         with SkyflatModel("1_skyflat.fits") as skyflat:
             for number in (2, 3):
                 skyflat.bkgdn[:, 64:] *= 1.02
+                skyflat.meta.observation.observation_number = f"00{number}"
                 skyflat.save(f"{number}_skyflat.fits")
+            skyflat.save("4_skyflat.asdf")
+        compress("1_rateints.fits", "4_rateints.fits.gz")
+        compress("3_skyflat.fits", "5_skyflat.fits.gz")
         strun("soss_background.TraceFitStep", "series_rateints.fits", "--output_file=series.fits")
         for number in (1, 2):
             make_skyflat(number, SUBSTRIP96).save(f"{number}_strip_skyflat.fits")
+        write_templates()
         write_tables()
         for path in (association, Path("time_series_flat.fits"), Path("time_series_truth.fits")):
             path.unlink()
     return folder
 
 
+def compress(name, compressed):
+    """Write a compressed copy of a file."""
+    Path(compressed).write_bytes(gzip.compress(Path(name).read_bytes()))
+
+
+def write_templates():
+    """Write a sky model, a template of another program, and a BKG reference file."""
+    main("model 1_skyflat.fits 2_skyflat.fits -o sky_model.fits".split())
+    template = sky_image(SUBSTRIP256).astype("f4")
+    np.save("template.npy", template)
+    planes = {"data": template, "err": 0.01 * template, "dq": np.zeros_like(template, dtype="u4")}
+    reference = datamodels.SossBkgModel(**{key: plane[None] for key, plane in planes.items()})
+    reference.meta.reftype = "BKG"
+    reference.save("bkg.fits")
+
+
 def write_tables():
     """Write tables, the image of a star, and its curves of growth."""
     Path("bad.csv").write_text("x,y\n3,4\n5,6\n")
-    fits.PrimaryHDU(np.eye(64, 128, dtype="u1")).writeto("bad.fits")
+    fits.PrimaryHDU(np.eye(*WINDOW.shape, dtype="u1")).writeto("bad.fits")
     Path("ranges.yaml").write_text("excess: [0, 20]\n")
     Path("stare_ranges.yaml").write_text("orders: [1, 3]\n")
     names = "\n".join(f"{n}_rateints.fits,4479,FULL,CLEAR,2023-11-16T0{n}:00:00" for n in (1, 2, 3))
@@ -180,7 +217,7 @@ def write_tables():
 
 def read_files(words, folder):
     """List the files of a run: those that its arguments name, and their members."""
-    named = [word.split("=")[-1] for word in words]
+    named = [name for word in words for name in word.split("=")[-1].split(",")]
     named = [name for name in named if (folder / name).exists()]
     files = [name for name in named if (folder / name).is_file()]
     return files + [file for name in named for file in UNNAMED.get(name, [])]
@@ -202,16 +239,23 @@ def step_options(name):
     return found
 
 
+def words_of(name):
+    """Return the words of a run without faults."""
+    if name in COMMANDS:
+        return COMMANDS[name].split()
+    step = name.partition(" ")[0]
+    return [f"soss_background.{step}", *STEPS[name].split(), "--output_dir=out"]
+
+
 def draw_case(data, folder):
     """Draw a run and its faults; return the words of the run, and the faults."""
     name = data.draw(st.sampled_from([*STEPS, *COMMANDS]))
     if name in STEPS:
-        words = [f"soss_background.{name}", *STEPS[name].split(), "--output_dir=out"]
-        options = step_options(name)
+        options = step_options(name.partition(" ")[0])
     else:
-        words = COMMANDS[name].split()
         options = [(f"--{option}", NUMBERS) for option in OPTIONS.get(name, "").split()]
         options += [(f"--{option}", TEXTS) for option in TEXT_OPTIONS.get(name, "").split()]
+    words = words_of(name)
     return words, data.draw(faults(read_files(words, folder), options))
 
 
@@ -336,6 +380,32 @@ def save_small(figure, *args, **settings):
     SAVE_FIGURE(figure, *args, **settings | {"dpi": 20})
 
 
+@contextlib.contextmanager
+def working_in(folder):
+    """Work in a new folder, which is removed; keep neither log records nor large figures."""
+    folder.mkdir()
+    # The log records that pytest keeps would keep the exposures of runs alive.
+    without_records = patch.object(logging.getLogger(), "handlers", [])
+    small_figures = patch.object(Figure, "savefig", save_small)
+    try:
+        with contextlib.chdir(folder), warnings.catch_warnings(), without_records, small_figures:
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# The suite runs those that an unsuitable scene stops early.
+SOUND = ("SkyflatPipeline", "SkyflatSubtractStep of several", "SossStarePipeline", "batch")
+
+
+@pytest.mark.parametrize("name", [*STEPS, *COMMANDS] if "FUZZ_EXAMPLES" in os.environ else SOUND)
+def test_no_fault_ends_in_a_product(name, seeds, tmp_path):
+    folder = tmp_path / "run"
+    with working_in(folder):
+        assert check(words_of(name), [], seeds, folder) is None
+
+
 def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
     found, number = {}, iter(range(10**9))
 
@@ -349,20 +419,13 @@ def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
     def search(data):
         words, faulty = draw_case(data, seeds)
         folder = tmp_path / str(next(number))
-        folder.mkdir()
         try:
-            with contextlib.chdir(folder), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with working_in(folder):
                 check(words, faulty, seeds, folder)
         except UnsatisfiedAssumption:
             raise
         except Exception as err:  # noqa: BLE001 - any is a fault
             found.setdefault(describe(err), f"{' '.join(words)} with {faulty}")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
-    # The log records that pytest keeps would keep the exposures of runs alive.
-    without_records = patch.object(logging.getLogger(), "handlers", [])
-    with without_records, patch.object(Figure, "savefig", save_small):
-        search()
+    search()
     assert not found, "\n".join(f"{where}\n    {case}" for where, case in found.items())

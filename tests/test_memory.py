@@ -25,12 +25,13 @@ IMAGES = 100
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """Simulate a time series of many small integrations; return its file."""
-    settings = Simulation(window=WINDOW, n_integrations=32, star_density=0.0)
+    settings = Simulation(window=WINDOW, n_integrations=64, star_density=0.0)
     return simulate_time_series(tmp_path_factory.mktemp("series"), settings, target_flux=200.0)
 
 
 def measure_peak(function, *arguments):
-    """Return the most memory that a function allocates, bytes."""
+    """Return the most memory that a function allocates once its imports are done, bytes."""
+    function(*arguments)
     tracemalloc.start()
     function(*arguments)
     peak = tracemalloc.get_traced_memory()[1]
@@ -62,19 +63,26 @@ def test_a_step_of_a_pipeline_does_not_copy_its_model(series, tmp_path):
     parameters = {"skyflat": "a_skyflat.fits"}
     parameters["override_flat"] = series.parent / "time_series_flat.fits"
     pipeline = SkyflatSpec2Pipeline(steps={"bkg_subtract": parameters})
+
+    def subtract(cube):
+        assert pipeline.bkg_subtract.run(cube).meta.cal_step.bkg_subtract == "COMPLETE"
+        cube.meta.cal_step.bkg_subtract = None
+
     with datamodels.open(series) as cube:
         planes = [cube.data, cube.err, cube.dq, cube.var_poisson, cube.var_rnoise]
-        peak = measure_peak(pipeline.bkg_subtract.run, cube)
-        assert cube.meta.cal_step.bkg_subtract == "COMPLETE"
+        peak = measure_peak(subtract, cube)
     assert peak < 0.8 * sum(plane.nbytes for plane in planes)
 
 
 def test_a_cube_is_written_as_by_its_model(series, tmp_path):
+    def write(cube):
+        (tmp_path / "same" / "a.fits").unlink(missing_ok=True)
+        write_cube(cube, tmp_path / "same" / "a.fits")
+
     with datamodels.open(series) as cube:
         cube.save(tmp_path / "a.fits")
         (tmp_path / "same").mkdir()
-        write_cube(cube, tmp_path / "same" / "warm.fits")
-        peak = measure_peak(write_cube, cube, tmp_path / "same" / "a.fits")
+        peak = measure_peak(write, cube)
         assert peak < cube.dq.nbytes / 2
     left_out = {"ignore_keywords": ["DATE"], "ignore_hdus": ["ASDF"]}
     assert fits.FITSDiff(tmp_path / "a.fits", tmp_path / "same" / "a.fits", **left_out).identical

@@ -9,6 +9,7 @@ from soss_background import (
     OptimalExtractStep,
     SkyflatCombineStep,
     SkyflatPipeline,
+    SkyflatSpec2Pipeline,
     SkyflatSubtractStep,
     SossStarePipeline,
     SurfaceBrightnessStep,
@@ -56,6 +57,9 @@ REFUSED = [
     (OptimalExtractStep, {"standard": FLAT}, "none.fits: no such file"),
     (EncircledEnergyStep, {"psf": FLAT}, "none.fits: no such file"),
     (SkyflatPipeline, {"steps": {"flat_field": {"override_flat": FLAT}}}, "none.fits: no such"),
+    # Those of jwst's own steps.
+    (SkyflatSpec2Pipeline, {"steps": {"assign_wcs": {"override_specwcs": 5}}}, "specwcs.*5"),
+    (SkyflatSpec2Pipeline, {"steps": {"flat_field": {"user_supplied_flat": 5}}}, "flat.*5"),
     (SossStarePipeline, {"ranges": FLAT, "output_dir": Path()}, "none.fits: no such file"),
 ]
 
@@ -83,3 +87,22 @@ def test_what_is_converted(way, monkeypatch):
     with pytest.raises(SkyflatError, match="that is all"):
         way(EncircledEnergyStep, n_sigma="4", radii=None)
     assert found == {"radii": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15], "n_sigma": 4.0}
+
+
+def test_paths_of_the_steps_of_jwst(monkeypatch):
+    """They become strings, which these steps expect."""
+    found = {}
+
+    def note(pipeline, _):
+        found.update(vars(pipeline.flat_field))
+        raise SkyflatError("that is all")
+
+    monkeypatch.setattr(SkyflatSpec2Pipeline, "process", note)
+    monkeypatch.setattr(SkyflatSpec2Pipeline, "prefetch_references", False)
+    pipeline = SkyflatSpec2Pipeline()
+    for name in ("override_flat", "user_supplied_flat"):
+        Path("a.fits").touch()
+        setattr(pipeline.flat_field, name, Path("a.fits"))
+    with pytest.raises(SkyflatError, match="that is all"):
+        pipeline.run("in.fits")
+    assert found["override_flat"] == found["user_supplied_flat"] == "a.fits"

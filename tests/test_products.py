@@ -110,26 +110,51 @@ def test_a_product_that_is_not_there_or_empty(tmp_path):
     assert find_change(tmp_path / "a.fits", [], {}, "") == "the product is empty"
 
 
-def test_no_file_moves_if_one_may_not(skyflat, tmp_path):
+def test_files_move_unless_they_would_replace_others(skyflat, tmp_path):
     new, old = tmp_path / "new", tmp_path / "old"
     new.mkdir()
     old.mkdir()
-    (old / "a_rate.fits").write_text("an exposure")
     (new / ".hidden").touch()
     (new / "table.ecsv").touch()
+    (old / "a_rate.fits").write_text("an exposure")
     for name, message in (("a_skyflat.fits", "exists with"), ("a_rate.fits", "is an input")):
         shutil.copy(skyflat, new / name)
         shutil.copy(skyflat, old / "a_skyflat.fits")
         edit_file(old / "a_skyflat.fits", set_another_program)
-        before = checksums(sorted(old.iterdir()))
+        before = checksums([old / name])
         with protect_inputs(), pytest.raises(SkyflatError, match=f"{name}.* {message}"):
             note_inputs(old / "a_rate.fits")
             move_products(new, old)
-        assert checksums(sorted(old.iterdir())) == before
+        assert checksums([old / name]) == before
+        assert (old / "table.ecsv").exists()
         (new / name).unlink()
+    assert [path.name for path in new.iterdir()] == [".hidden"]
+
+
+def test_results_of_an_exposure_move_onto_older_ones_alone(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    new.mkdir()
+    old.mkdir()
+    mine, other = write_small_exposures(new, 2)
+    edit_file(other, set_another_date)
+    shutil.copy(mine, old)
+    (old / other.name).write_text("mine")
+    version = checksums([mine])
+    for content in ("text", "another exposure"):
+        with pytest.raises(SkyflatError, match=f"{other.name} exists and is not of the same"):
+            move_products(new, old)
+        assert checksums([old / mine.name]) == version, content
+        assert [path.name for path in new.iterdir()] == [other.name]
+        shutil.copy(old / mine.name, old / other.name)
+    assert checksums([old / other.name]) == version
+    shutil.copy(other, old)
     move_products(new, old)
-    assert sorted(path.name for path in new.iterdir()) == [".hidden"]
-    assert (old / "table.ecsv").exists()
+    assert not list(new.iterdir())
+
+
+def set_another_date(model):
+    """Let an exposure begin on another day."""
+    model.meta.observation.date_beg = "2024-02-03T00:00:00"
 
 
 def set_another_program(model):

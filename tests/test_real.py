@@ -179,7 +179,7 @@ def test_response_to_added_sky(real_star):
     rise = fit(added=0.5).sky - fit().sky
     left, right = np.s_[4:-4, 10:670], np.s_[4:-4, 760:2000]
     assert_allclose(np.median(rise[left] / (0.5 * template[left])), 1, atol=0.02)
-    assert_allclose(np.median(rise[right] / (0.5 * template[right])), 1, atol=0.12)
+    assert_allclose(np.median(rise[right] / (0.5 * template[right])), 1, atol=0.1)
 
 
 def test_fewer_rows_of_a_real_star_show_the_same_sky(real_star):
@@ -190,7 +190,9 @@ def test_fewer_rows_of_a_real_star_show_the_same_sky(real_star):
         levels = [getattr(each, f"level_{side}") for each in (whole, cut)]
         errors = [getattr(each, f"level_{side}_err") for each in (whole, cut)]
         assert abs(levels[1] - levels[0]) < np.hypot(*errors)
-        assert errors[1] > errors[0]
+        assert abs(levels[1] / levels[0] - 1) < 0.035
+        # The template does not describe the rows beyond SUBSTRIP96, which raises their errors.
+        assert errors[1] / max(cut.misfit, 1) > errors[0] / max(whole.misfit, 1)
 
 
 def test_spectra_of_a_real_star(tmp_path):

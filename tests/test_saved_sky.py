@@ -1,5 +1,6 @@
 """A saved sky, subtracted from count rates and ramps and added back, and its export."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +52,7 @@ def series(tmp_path_factory):
     template = folder / "template.npy"
     np.save(template, fits.getdata(truth, "SKY"))
     arguments = (f"--skyflat={template}", f"--override_flat={flat}", f"--output_dir={folder}")
-    options = ("--save_background=true", "--scale_mode=integration")
-    strun("soss_background.SkyflatSubtractStep", rates, *arguments, *options)
+    strun("soss_background.SkyflatSubtractStep", rates, *arguments, "--save_background=true")
     (sky,) = folder.glob("*_skyflatbackground.fits")
     (subtracted,) = folder.glob("*_skyflatsubtract.fits")
     (ramps,) = folder.glob("*_ramp.fits")
@@ -105,20 +105,13 @@ def test_ramps(series):
         assert_array_equal(model.data, before)
         time = model.meta.exposure.group_time
     sky = fits.getdata(series.sky)
-    scales = np.array(result_scales(series))
     for integration in (0, 7):
         for group in (0, 5):
-            expected = scales[integration] * (group + 1) * time * sky
+            expected = (group + 1) * time * sky
             removed = before[integration, group] - result.data[integration, group]
             assert_allclose(removed, expected, atol=2e-3)
     back = SavedSkyStep.call(result, sky=str(series.sky), add=True)
     assert_allclose(back.data, before, atol=4e-3)
-
-
-def result_scales(series):
-    """Return the level of the sky in each integration."""
-    with datamodels.open(series.subtracted) as model:
-        return list(model.meta.skyflat_subtract.scales)
 
 
 def fit_slopes(ramps):
@@ -204,10 +197,6 @@ def break_times(model):
     model.meta.exposure.group_time = None
 
 
-def break_number(model):
-    model.data, model.groupdq = model.data[:3], model.groupdq[:3]
-
-
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -216,7 +205,6 @@ def break_number(model):
         (break_status, "its sky has been subtracted already"),
         (break_linearity, r"its ramps are not linear \(S_LINEAR is not COMPLETE\)"),
         (break_times, "TGROUP is missing"),
-        (break_number, "3 integrations, but .* has a level for each of 8 integrations"),
     ],
 )
 def test_skies_that_do_not_fit(series, edit, message):
@@ -239,15 +227,12 @@ def test_what_cannot_be_done(series, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_one_level_for_all(series, tmp_path):
-    """A sky with one level fits any number of integrations."""
-    flat = str(series.flat)
-    settings = {"skyflat": [fits.getdata(series.truth, "SKY")], "save_background": True}
-    SkyflatSubtractStep.call(str(series.rates), override_flat=flat, **settings)
-    (sky,) = tmp_path.glob("*_skyflatbackground.fits")
-    with datamodels.open(series.ramps) as model:
-        part = model.copy()
-    break_number(part)
-    result = SavedSkyStep.call(part, sky=str(sky))
-    time = part.meta.exposure.group_time
-    assert_allclose((part.data - result.data)[2, 0], time * fits.getdata(sky), atol=2e-3)
+def test_levels_of_integrations(series):
+    """A sky with a level per integration is not one sky."""
+    settings = {"skyflat": [fits.getdata(series.truth, "SKY")], "scale_mode": "integration"}
+    step = SkyflatSubtractStep(save_background=True, **settings)
+    step.override_flat = str(series.flat)
+    step.run(str(series.rates))
+    (sky,) = Path().glob("*_skyflatbackground.fits")
+    with pytest.raises(SkyflatError, match="one level per integration: save it with one for all"):
+        SavedSkyStep.call(str(series.rates), sky=str(sky))

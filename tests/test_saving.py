@@ -90,6 +90,36 @@ def test_no_step_writes_to_its_parameter_file(tmp_path):
     assert checksums(["keep_skyflatdenoise.asdf"]) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("in.fits", "in.fits exists and is not a parameter file: give another name"),
+        ("in.asdf", "in.asdf exists and is not a parameter file"),
+        ("notes.txt", "notes.txt exists and is not a parameter file"),
+        ("pars.asdf", "pars.asdf is an input"),
+        ("folder", "folder: a folder has this name"),
+        ("notes.txt/pars.asdf", "notes.txt: not a folder"),
+    ],
+)
+def test_parameters_replace_older_parameters_alone(name, message, tmp_path, caplog):
+    SkyflatDenoiseStep().export_config("pars.asdf")
+    SkyflatModel(bkg=np.ones((4, 4), "f4")).save("in.fits")
+    SkyflatModel(bkg=np.ones((4, 4), "f4")).save("in.asdf")
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "folder").mkdir()
+    files = [path for path in sorted(tmp_path.iterdir()) if path.is_file()]
+    before = checksums(files)
+    with pytest.raises(SkyflatError, match=message):
+        strun("pars.asdf", "in.fits", f"--save-parameters={name}")
+    assert message in [each.message for each in caplog.records if each.levelname == "ERROR"][0]
+    assert checksums(files) == before
+    SkyflatDenoiseStep().export_config("other.asdf")
+    (tmp_path / "empty.asdf").touch()
+    for known in ("other.asdf", "empty.asdf"):
+        SkyflatDenoiseStep(skip=True).export_config(known)
+        assert SkyflatDenoiseStep.from_config_file(known).skip
+
+
 # Subcommands whose output is the file keep, which they read too.
 SUBCOMMANDS = {
     "query --index {keep} -o {keep}": query,
@@ -313,6 +343,24 @@ def test_an_impossible_folder_of_output_file(step, skyflat, tmp_path, caplog):
     with pytest.raises(SkyflatError, match="taken.*: cannot be written"):
         strun(step, skyflat, "--output_file=taken/below/a.fits")
     assert [each.levelname for each in caplog.records].count("ERROR") == 1
+
+
+@pytest.mark.parametrize("folder", ["new", "/proc", "/dev/null"])
+def test_a_folder_of_output_file_that_stpipe_ignores(folder, skyflat, tmp_path):
+    given, before = f"--output_file={folder}/a.fits", list(tmp_path.rglob("*.fits"))
+    with pytest.raises(SkyflatError, match="a.fits names a folder: give it by output_dir instead"):
+        strun("soss_background.SkyflatQualityStep", skyflat, given)
+    assert list(tmp_path.rglob("*.fits")) == before
+
+
+def test_a_folder_of_output_file_that_output_dir_names_too(skyflat, tmp_path):
+    strun(
+        "soss_background.SkyflatQualityStep",
+        skyflat,
+        "--output_file=new/b.fits",
+        "--output_dir=new",
+    )
+    assert (tmp_path / "new/b_skyflatquality.fits").is_file()
 
 
 def test_a_missing_output_folder_is_created(skyflat, tmp_path):

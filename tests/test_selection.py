@@ -1,7 +1,5 @@
 """Compare skies with each other, choose those of a library, average those that are the same."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -153,32 +151,6 @@ def test_what_is_no_outlier():
     assert len(select([0, 6, 12, 20]).groups) == 4
     assert len(select([0, 50]).groups) == 2
     assert select([0]).groups == [[0]]
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("number", [1, 2, 3, 5])
-def test_subset(seed, number):
-    """The subset is as good as the best of all, or nearly so: exchanges end somewhere."""
-    points = np.random.default_rng(seed).standard_normal((11, 3))
-    residuals = np.linalg.norm(points[:, None] - points, axis=-1) / 100
-    exposures = [{index} for index in range(11)]
-    selection = select_skies(residuals, exposures, max_residual=0.5, max_templates=number)
-    chosen = [index for (index,) in selection.groups]
-
-    def cost(columns):
-        return np.mean(residuals[:, list(columns)].min(axis=1) ** 2)
-
-    assert len(chosen) == number
-    assert chosen == sorted(chosen)
-    assert cost(chosen) <= 1.02 * min(map(cost, combinations(range(11), number)))
-    left_out = sorted(set(range(11)) - set(chosen))
-    for index in left_out:
-        left = residuals[index, chosen].min()
-        assert selection.reasons[index] == f"others stand for it: {100 * left:.1f} % left"
-
-
-def test_more_templates_than_skies():
-    assert len(select([0, 1, 2], max_templates=9).groups) == 3
 
 
 def observe(sky, noise, seed):

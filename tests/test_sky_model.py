@@ -269,6 +269,41 @@ def test_windows_of_a_model_and_a_flat():
     assert_array_equal(divided.deviations, prior.deviations)
 
 
+def test_a_poor_sky_counts_less():
+    """It counts by its uncertainty on large scales, which its noise does not tell."""
+    sky = sky_image(SMALL, seed=1)
+    bend = 1 + 0.1 * np.linspace(-1, 1, SMALL.ny)[:, np.newaxis] ** 2
+    good, poor = as_sky(sky, SMALL, name="good"), as_sky(sky * bend, SMALL, name="poor")
+    errors = []
+    for smooth_error in (0.0, 0.1):
+        prior = build_prior([good, poor._replace(smooth_error=smooth_error)], SMALL)
+        ratio = prior.sky / sky
+        errors.append(np.std(ratio / ratio.mean()))
+    assert errors[1] < 0.1 * errors[0]
+
+
+def test_skies_of_a_visit_count_as_one():
+    skies = [as_sky(sky_image(SMALL, seed=seed), SMALL) for seed in (1, 2)]
+    alone = build_prior(skies, SMALL).sky
+    same, apart = (
+        build_prior([*(skies[0]._replace(visit=visit) for visit in visits), skies[1]], SMALL).sky
+        for visits in ([1] * 5, range(5))
+    )
+    # Those of a visit have less noise together.
+    assert np.std(same - alone) < 0.3 * np.std(apart - alone)
+
+
+def test_the_edge_of_templates_follows_the_pupil_wheel():
+    base = sky_image(SMALL)
+    pwcpos = 245.65 + 0.02 * np.arange(10)
+    skies = [
+        as_sky(shift_columns(base, 100 * (each - 245.75)), SMALL)._replace(pwcpos=each)
+        for each in pwcpos
+    ]
+    edges = [find_edge(build_prior(skies, SMALL, pwcpos=each).sky, 600) for each in pwcpos]
+    assert_allclose(np.diff(edges), 2, atol=0.2)
+
+
 def test_a_window_without_edge():
     skies = [as_sky(sky_image(PLAIN, seed=seed), PLAIN) for seed in (1, 2, 3)]
     prior = build_prior(skies, PLAIN)

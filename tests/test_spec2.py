@@ -1,15 +1,17 @@
 """calwebb_spec2 from end to end, with the subtraction of the sky."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from bottleneck import nanmedian
 from crds_cache import crds_at, make_cache
-from helpers import run_program, strun
+from helpers import cut_series, run_program, strun
 from jwst.pipeline import Spec2Pipeline
 from numpy.testing import assert_allclose
 from spec2_references import make_references
@@ -18,6 +20,7 @@ from stdatamodels.jwst import datamodels
 from soss_background import (
     OptimalExtractStep,
     SkyflatModel,
+    SkyflatPipeline,
     SkyflatSpec2Pipeline,
     SkyflatSubtractStep,
 )
@@ -334,15 +337,36 @@ def test_other_modes_in_a_mixture(series, skyflat, tmp_path, caplog):
     pipeline = SkyflatSpec2Pipeline()
     step = pipeline.bkg_subtract
     step.skyflat, step.override_flat = skyflat, str(series.flat_path)
-    products = [{"members": [{"expname": str(path), "exptype": "science"}]} for path in
-                (series.path, other)]  # fmt: skip
-    pipeline._check(products)
+    (mine,), (others,) = (pipeline.open_segments(path) for path in (series.path, other))
+    pipeline._check([mine, others])
     with pytest.raises(SkyflatError, match="FILTER is F277W"):
-        pipeline._check(products[1:])
-    with background_skyflats(step, other, []):
+        pipeline._check([others])
+    with background_skyflats(step, others, {}):
         assert step.skip
     assert not step.skip
-    assert f"{other}: sky not subtracted, FILTER is F277W, not CLEAR" in caplog.text
+    assert f"{other.name}: sky not subtracted, FILTER is F277W, not CLEAR" in caplog.text
+
+
+@pytest.mark.usefixtures("crds")
+@pytest.mark.parametrize("form", ["files", "association"])
+def test_segments(form, series, skyflat, subtracted, tmp_path):
+    """They get the sky of the whole exposure, each under its own name."""
+    paths = cut_series(series.path, tmp_path / "cut", (1, 3))
+    given = paths[::-1]
+    if form == "association":
+        members = [{"expname": path.name, "exptype": "science"} for path in given]
+        content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none"}
+        content["products"] = [{"name": "a_series", "members": members}]
+        given = [tmp_path / "cut" / "a_asn.json"]
+        given[0].write_text(json.dumps(content))
+    strun(PIPELINE, *given, f"--steps.bkg_subtract.skyflat={skyflat}", NO_SPECTRUM)
+    found = [tmp_path / path.name.replace("rateints", "calints") for path in paths]
+    assert sorted(tmp_path.glob("*.fits")) == found
+    for keyword in ("SKYLEFT", "SKYSEGS"):
+        assert len({fits.getval(path, keyword) for path in found}) == 1
+    assert_allclose(
+        np.concatenate([data(path) for path in found]), data(subtracted.calints), atol=1e-4
+    )
 
 
 # jwst warns of associations whose members are elsewhere.
@@ -360,6 +384,35 @@ def test_background_members(series, background, tmp_path):
         assert template.startswith("nis_clear_gr700xd_LON")
         residual = np.nanmedian(model.data[:, :-4, 4:-4] - series.target[:, :-4, 4:-4])
     assert abs(residual) < 0.01 * np.median(series.sky)
+
+
+@pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
+@pytest.mark.usefixtures("crds")
+def test_the_skyflat_of_background_members_is_saved_and_used_again(
+    series, background, tmp_path, caplog
+):
+    """Once for all segments, with its report; the next run finds it by its name."""
+    paths = cut_series(series.path, tmp_path / "cut", (2, 2))
+    (row,) = make_background_associations(paths, background, tmp_path / "asn")
+    assert (row["segments"], row["n"]) == (2, 3)
+    option, process = "--steps.bkg_subtract.save_combined_background=true", SkyflatPipeline.process
+    with mock.patch.object(SkyflatPipeline, "process", autospec=True) as make:
+        make.side_effect = process
+        for _ in range(2):
+            strun(PIPELINE, row["association"], NO_SPECTRUM, option)
+    assert make.call_count == 1
+    (skyflat,) = tmp_path.glob("nis_clear_gr700xd_*_skyflat.fits")
+    assert skyflat.with_suffix(".html").is_file() or list(tmp_path.glob("*.html"))
+    assert (
+        f"{skyflat.name} is used again: the same exposures, parameters and version" in caplog.text
+    )
+    for path in tmp_path.glob("*_calints.fits"):
+        with datamodels.open(path) as model:
+            assert model.meta.skyflat_subtract.instance["templates"] == [skyflat.name]
+    with pytest.raises(SkyflatError, match="save_combined_background is set, but no background"):
+        SkyflatSpec2Pipeline.call(
+            str(series.path), steps={"bkg_subtract": {"save_combined_background": True}}
+        )
 
 
 @pytest.mark.usefixtures("crds")

@@ -36,9 +36,10 @@ from soss_background.simulate.traces import get_trace
 from soss_background.sky.traces import ORDERS
 
 PIPELINE = "soss_background.SossStarePipeline"
-# Functions that a run calls once, or once per order; the exposure is averaged before the flat, too.
+# Functions that a run calls once, or once per order.
 ONCE = {
-    "soss_background.extract.frames.average_usable": 2,
+    "soss_background.extract.frames.average_usable": 1,
+    "soss_background.subtract.skyflat_subtract_step.average_segments": 1,
     "soss_background.extract.optimal_extract_step.merge_orders": 1,
     "soss_background.extract.orders.cut_band": len(ORDERS),
 }

@@ -1,13 +1,14 @@
 """Subtract the sky from science exposures."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from crds_cache import crds_at, make_cache
-from helpers import as_sky, checksums, strun
+from helpers import as_sky, checksums, make_skyflat, strun
 from numpy.testing import assert_allclose
 from stdatamodels.jwst import datamodels
 
@@ -20,11 +21,14 @@ from soss_background import (
 from soss_background.associations import make_background_associations
 from soss_background.detector import FULL, SUBSTRIP96, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
+from soss_background.io import templates
 from soss_background.io.priors import read_sky
+from soss_background.io.segments import Segments
 from soss_background.io.skyflats import find_files
-from soss_background.io.templates import read_templates
+from soss_background.io.templates import inspect_sky, read_templates
 from soss_background.pipeline import background
 from soss_background.pipeline.background import find_skyflats
+from soss_background.quality.metrics import METRICS
 from soss_background.simulate import (
     PointSpread,
     Simulation,
@@ -38,6 +42,8 @@ from soss_background.simulate.scene import Stars
 from soss_background.sky.edge import shift_columns
 from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
+from soss_background.steps.metric_ranges import flag_metrics
+from soss_background.subtract import skyflat_subtract_step
 from soss_background.subtract.light import FaintLight
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
@@ -225,6 +231,18 @@ def test_a_sky_without_stars(single_prior):
         assert found.wings.max() < 0.01 * np.median(sky)
 
 
+def test_a_sky_beyond_its_prior(single_prior):
+    """Its errors grow, since its prior describes neither its shape nor its level."""
+    fits = [
+        fit(*observe(make_sky() * smooth_deviation(rms, seed=3)), single_prior)
+        for rms in (0.015, 0.15)
+    ]
+    near, far = (found.level_left_err / found.level_left for found in fits)
+    assert fits[0].misfit < 2
+    assert fits[1].misfit > 5
+    assert far > 3 * near
+
+
 @pytest.mark.parametrize(("first", "last"), [(685, 2048), (0, 730), (560, 850)])
 def test_columns_without_sky(single_prior, first, last):
     """A side that nothing shows has the uncertainty of the ratio; the edge stays where it is."""
@@ -286,10 +304,14 @@ def test_scales():
     truth = 1 + 0.02 * np.linspace(-1, 1, 12) + 0.01 * (np.arange(12) % 2 - 0.5)
     light = rng.exponential(3.0, sky.shape)
     data = truth[:, None, None] * sky + light + 0.1 * rng.standard_normal((12, *sky.shape))
-    scales = measure_scales(data, truth.mean() * sky, np.ones(sky.shape, dtype=bool))
-    assert_allclose(scales.mean(), 1)
-    assert_allclose(scales, truth / truth.mean(), atol=0.002)
-    assert np.all(measure_scales(data[:1], sky, sky > 0) == 1)
+    data[3, ::2], data[5] = np.nan, np.nan
+    exposure = np.nanmean(data, axis=0), truth.mean() * sky, np.ones(sky.shape, dtype=bool)
+    scales = measure_scales(data, *exposure)
+    known = np.arange(12) != 5
+    assert_allclose(scales[known], truth[known] / truth.mean(), atol=0.002)
+    assert scales[5] == 1
+    np.testing.assert_array_equal(measure_scales(data[:3], *exposure), scales[:3])
+    assert np.all(measure_scales(data[:1], data[0], *exposure[1:]) == 1)
 
 
 # --- files -------------------------------------------------------------------------------
@@ -374,6 +396,21 @@ def test_standalone(series, skyflat, tmp_path):
         fitted = result.meta.skyflat_subtract.instance
         assert fitted["templates"] == [skyflat.name]
         assert fitted["scales"] == [1.0] * 4
+
+
+def test_poor_templates_are_warned_about(series, tmp_path, caplog):
+    """Whether their own quality says so, or the exposure."""
+    path, flat, _ = series
+    bend = 1 + 0.3 * np.linspace(-1, 1, SUBSTRIP256.nx) ** 2
+    poor = make_skyflat(sky=sky_image(SUBSTRIP256) * bend, flat=flat.name)
+    poor.qc = flag_metrics(
+        {"jackknife": 1.46}, METRICS, {"jackknife": (0, 1)}, poor.get_dtype("qc")
+    )
+    poor.save(tmp_path / "poor_skyflat.fits")
+    result = call(path, flat, skyflat=["poor_skyflat.fits"])
+    assert "poor_skyflat.fits: its quality is poor: jackknife is 1.46, not 0 to 1" in caplog.text
+    assert f"{path.name}: its sky differs" in caplog.text
+    assert result.meta.skyflat_subtract.skymisft > 3
 
 
 def test_inputs_and_their_headers_are_kept(series, skyflat):
@@ -600,6 +637,45 @@ def test_a_skyflat_in_any_form(kind, skyflat):
         assert step.get_pars()["skyflat"] == [expected]
 
 
+def test_each_template_is_inspected_once(series, skyflat, tmp_path, monkeypatch):
+    """By the checks of the pipeline, the step, and the fit together; again if it has changed."""
+
+    def count(place, name):
+        original, given = getattr(place, name), []
+
+        def note(*args):
+            given.append(args[0])
+            return original(*args)
+
+        monkeypatch.setattr(place, name, note)
+        return given
+
+    monkeypatch.setattr(skyflat_subtract_step, "fit_sky", stop_fit)
+    found, checks = count(templates, "find_kind"), count(SkyflatSubtractStep, "check")
+    folder = tmp_path / "library"
+    folder.mkdir()
+    for name in ("a_skyflat.fits", "b_skyflat.fits"):
+        shutil.copy(skyflat, folder / name)
+    pipeline = SossStarePipeline()
+    pipeline.skyflat_subtract.skyflat = folder
+    pipeline.flat_field.override_flat = series[1]
+    for number in (1, 2):
+        with pytest.raises(SkyflatError, match="sky not subtracted, no fit"):
+            pipeline.run(series[0])
+        assert len(checks) == number
+    assert sorted(path.name for path in found) == ["a_skyflat.fits", "b_skyflat.fits"]
+    assert inspect_sky(folder / "a_skyflat.fits").flat_fielded
+    with SkyflatModel(skyflat) as model:
+        model.meta.skyflat.flat_correction = "SKIPPED"
+        model.save(folder / "a_skyflat.fits")
+    assert not inspect_sky(folder / "a_skyflat.fits").flat_fielded
+
+
+def stop_fit(*_):
+    """Fit no sky."""
+    raise NoSkyError("no fit")
+
+
 def test_skyflat_and_flat_in_memory(series, skyflat):
     """Models give what their files give, and are recorded by name."""
     path, flat, _ = series
@@ -618,7 +694,8 @@ def test_a_single_image(series, skyflat, tmp_path):
         image.update(cube)
         settings = {"scale_mode": "integration", "save_residual": True}
         result = call(image, flat, skyflat=[str(skyflat)], **settings)
-        expected = result.data / np.where(image.err > 0, image.err, np.nan)
+        usable = (image.err > 0) & (image.dq & 1 == 0)
+        expected = result.data / np.where(usable, image.err, np.nan)
     assert result.data.shape == SUBSTRIP256.shape
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
     assert abs(np.nanmedian(result.data[210:250, 100:600])) < 0.05
@@ -680,11 +757,12 @@ def test_a_time_series_makes_no_skyflat(series, caplog):
     assert qc["target_trace"]["value"] > 1
 
 
-def test_one_exposure_at_a_time(series, skyflat):
-    with pytest.raises(SkyflatError, match="products, run them one by one"):
+def test_files_that_do_not_belong_together(series, skyflat):
+    """A wildcard that also matches files of other kinds, and an exposure that is given twice."""
+    with pytest.raises(SkyflatError, match="time_series_truth.fits: cannot be read"):
         strun(STEP, f"{series[0].parent}/*.fits", f"--skyflat={skyflat}")
     for others in ([series[0]], [series[0], series[0]]):
-        with pytest.raises(SkyflatError, match="run them one by one"):
+        with pytest.raises(SkyflatError, match="the same exposure as"):
             strun(STEP, series[0], *others, f"--skyflat={skyflat}")
 
 
@@ -707,14 +785,11 @@ def test_inputs_that_are_no_exposures(series, skyflat, tmp_path):
     broken.write_bytes(skyflat.read_bytes()[:9_000_000])
     with pytest.raises(SkyflatError, match="broken_skyflat.fits: truncated in extension"):
         call(series[0], series[1], skyflat=[str(broken)])
-    content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none", "products": []}
-    for members in ([], [["science"], ["science"]]):
-        content["products"] = [{"name": "x", "members": [
-            {"expname": "a_rateints.fits", "exptype": kind[0]} for kind in members
-        ]}]  # fmt: skip
-        (tmp_path / "two_asn.json").write_text(json.dumps(content))
-        with pytest.raises(SkyflatError, match=f"two_asn.json: {len(members)} science members"):
-            SkyflatSubtractStep.call(tmp_path / "two_asn.json", skyflat=[str(skyflat)])
+    content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none"}
+    content["products"] = [{"name": "x", "members": []}]
+    (tmp_path / "none_asn.json").write_text(json.dumps(content))
+    with pytest.raises(SkyflatError, match="none_asn.json: product x has no science member"):
+        SkyflatSubtractStep.call(tmp_path / "none_asn.json", skyflat=[str(skyflat)])
 
 
 def test_templates_with_and_without_an_edge(series, tmp_path):
@@ -740,14 +815,14 @@ def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
     """The next run of the same pipeline has background exposures of its own."""
     step, found = SkyflatSubtractStep(), iter([["first"], ["second"]])
     monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
-    monkeypatch.setattr(background, "header_of", lambda _: {})
     monkeypatch.setattr(background, "find_fault", lambda _: None)
-    with background.background_skyflats(step, "a.fits", ["b.fits"]):
+    segments = Segments(["a.fits"], [{}], None, ["b.fits"])
+    with background.background_skyflats(step, segments, {}):
         assert step.skyflat == ["first"]
     assert step.skyflat is None
     with (
         pytest.raises(OSError, match="broken"),
-        background.background_skyflats(step, "a.fits", ["b.fits"]),
+        background.background_skyflats(step, segments, {}),
     ):
         raise OSError("broken")
     assert step.skyflat is None

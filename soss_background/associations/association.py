@@ -22,7 +22,7 @@ from soss_background.datamodels.names import (
 )
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
-from soss_background.io.associations import save_association, save_background_association
+from soss_background.io.associations import save_association, save_exposure_association
 from soss_background.io.dates import parse_date
 from soss_background.io.exposures import (
     REQUIRED,
@@ -32,6 +32,7 @@ from soss_background.io.exposures import (
     root_name,
 )
 from soss_background.io.files import check_folder, real_path
+from soss_background.io.segments import exposure_name, group_headers
 
 __all__ = ["make_associations", "make_background_associations"]
 
@@ -115,12 +116,12 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     return table
 
 
-def make_background_associations(science, background, directory="."):
+def make_background_associations(science, background=(), directory="."):
     """
     Write level-2 associations of science exposures and the background that was observed with them.
 
-    Only headers are read. Files that are not exposures in CLEAR and GR700XD are ignored with a
-    warning.
+    The segments of a time series are members of one product. Only headers are read. Files that are
+    not exposures in CLEAR and GR700XD are ignored with a warning.
 
     Parameters
     ----------
@@ -135,8 +136,8 @@ def make_background_associations(science, background, directory="."):
     Returns
     -------
     table : `~astropy.table.Table`
-        A row for each association: the ``science`` exposure, number ``n`` of background exposures
-        and path of the ``association``.
+        A row for each association: the ``science`` exposure, number of its ``segments``, number
+        ``n`` of background exposures and path of the ``association``.
 
     Raises
     ------
@@ -147,19 +148,20 @@ def make_background_associations(science, background, directory="."):
     directory = Path(directory)
     check_folder(directory)
     sciences = _collect(science, _read_rate)
-    backgrounds = _collect(background, _read_rate, besides=sciences)
-    for header in sciences:
+    backgrounds = _collect(background, _read_rate, besides=sciences) if background else []
+    for header in sciences if backgrounds else []:
         _check_subarrays(header, backgrounds)
-    paths = [directory / f"{root_name(header['path'])}_spec2_asn.json" for header in sciences]
+    exposures = [[sciences[index] for index in group] for group in group_headers(sciences)]
+    names = [exposure_name([header["path"].name for header in each]) for each in exposures]
+    paths = [directory / f"{root_name(name)}_spec2_asn.json" for name in names]
     for path, number in Counter(paths).items():
         if number > 1:
             raise SkyflatError(f"{path}: the association of {number} science exposures")
     rows = []
-    for path, header in zip(paths, sciences, strict=True):
-        save_background_association(path, header, backgrounds)
-        rows.append(
-            {"science": header["path"].name, "n": len(backgrounds), "association": str(path)}
-        )
+    for path, name, segments in zip(paths, names, exposures, strict=True):
+        save_exposure_association(path, segments, backgrounds)
+        counts = {"segments": len(segments), "n": len(backgrounds)}
+        rows.append({"science": name, **counts, "association": str(path)})
     return Table(rows=rows)
 
 

@@ -39,7 +39,12 @@ def add_parser(commands):
         nargs="+",
         metavar="FILE",
         help="write a level-2 association for each of the exposures instead, with these exposures "
-        "of blank sky as its background",
+        "of blank sky as its background; segments of a time series are one exposure",
+    )
+    parser.add_argument(
+        "--time-series",
+        action="store_true",
+        help="write a level-2 association for each of the exposures instead, with all its segments",
     )
     parser.set_defaults(run=run)
 
@@ -47,12 +52,14 @@ def add_parser(commands):
 def run(options):
     """Write associations; print a table of them."""
     settings = given(options, "gap_days", "by_pwcpos", "product_name")
-    if options.background and settings:
-        raise ValueError(f"--background groups nothing, and takes no {', '.join(settings)}")
+    by_exposure = "--background" if options.background else "--time-series"
+    if (options.background or options.time_series) and settings:
+        raise ValueError(f"{by_exposure} groups nothing, and takes no {', '.join(settings)}")
     from soss_background.associations import make_associations, make_background_associations
 
-    if options.background:
-        table = make_background_associations(options.files, options.background, options.output_dir)
+    if options.background or options.time_series:
+        background = options.background or ()
+        table = make_background_associations(options.files, background, options.output_dir)
     else:
         table = make_associations(options.files, options.output_dir, **settings)
     print_table(table)

@@ -2,7 +2,6 @@
 
 from soss_background.cli.console import print_table
 from soss_background.cli.options import (
-    add_skyflats,
     file_type,
     finite_number,
     given,
@@ -16,11 +15,19 @@ def add_parser(commands):
     parser = commands.add_parser(
         "reference",
         help="write the BKG reference file of jwst's bkg_subtract",
-        description="Write a library of skyflats that jwst's own bkg_subtract reads. Identical "
-        "skies are merged and outliers are omitted; a table lists how well the best of the other "
-        "skies fits each sky.",
+        description="Write a library of skies that jwst's own bkg_subtract reads: skyflats, or the "
+        "skies that represent a sky model best. Identical skyflats are merged and outliers are "
+        "omitted; a table lists how well the best of the other skies fits each sky.",
     )
-    add_skyflats(parser)
+    parser.add_argument("skyflats", nargs="*", metavar="SKYFLAT", help="skyflats")
+    parser.add_argument("--model", metavar="FILE", help="a sky model, instead of skyflats")
+    parser.add_argument(
+        "-n",
+        dest="number",
+        type=positive_integer,
+        metavar="N",
+        help="number of templates that represent the sky model (default: 12)",
+    )
     parser.add_argument(
         "-o", "--output", type=file_type(".fits"), required=True, metavar="FILE", help="output file"
     )
@@ -34,11 +41,12 @@ def add_parser(commands):
     parser.add_argument(
         "--plane",
         choices=["BKGDN", "BKG"],
-        default="BKGDN",
-        help="the denoised sky or the plain one (default: %(default)s)",
+        help="the denoised sky or the plain one (default: BKGDN)",
     )
     parser.add_argument(
-        "--flat", metavar="FILE", help="multiply by this flat (default: the flat of each skyflat)"
+        "--flat",
+        metavar="FILE",
+        help="multiply by this flat (default: the flat of each skyflat, or of the sky model)",
     )
     _add_selection(parser)
     _add_keywords(parser)
@@ -47,12 +55,6 @@ def add_parser(commands):
 
 def _add_selection(parser):
     """Add the options that select the skies of the library."""
-    parser.add_argument(
-        "--max-templates",
-        type=positive_integer,
-        metavar="N",
-        help="use the N skies that together fit all of them best",
-    )
     parser.add_argument(
         "--merge-below",
         type=finite_number,
@@ -86,7 +88,7 @@ def _add_keywords(parser):
         "--pedigree",
         metavar="TEXT",
         help="origin of the data, in the keyword PEDIGREE (default: INFLIGHT with the first and "
-        "the last day of the exposures)",
+        "the last day of the exposures, MODEL for a sky model)",
     )
     parser.add_argument(
         "--description",
@@ -96,17 +98,39 @@ def _add_keywords(parser):
 
 
 def run(options):
-    """Write a reference file; print the residuals of its skies."""
+    """Write a reference file; print a table of its skies."""
+    if bool(options.skyflats) == bool(options.model):
+        raise ValueError("give either skyflats or a sky model (--model FILE)")
+    settings = given(options, "flat", "useafter", "author", "pedigree", "description")
+    write = _write_model if options.model else _write_skyflats
+    reference, table, source = write(options, settings)
+    print_table(table)
+    print(f"{len(reference.data)} templates of {source}, see {options.output}")
+
+
+def _write_model(options, settings):
+    """Write the skies that represent a sky model."""
+    from soss_background.reference import make_model_reference, write_reference
+
+    others = given(options, "plane", "merge_below", "max_residual")
+    if others:
+        raise ValueError(f"--model has no skyflats to choose by {', '.join(others)}")
+    settings |= given(options, "number")
+    reference, table = make_model_reference(options.model, options.subarray, **settings)
+    write_reference(reference, options.output)
+    return reference, table, options.model
+
+
+def _write_skyflats(options, settings):
+    """Write skyflats."""
     from soss_background.io.skyflats import find_files
     from soss_background.reference import make_reference, write_reference
 
-    settings = given(
-        options, "flat", "max_templates", "merge_below", "max_residual", "useafter", "author",
-        "pedigree", "description",
-    )  # fmt: skip
+    if options.number:
+        raise ValueError("-n is the number of templates of a sky model (--model FILE)")
+    settings |= given(options, "plane", "merge_below", "max_residual")
     skyflats = find_files(options.skyflats)
-    reference, table = make_reference(skyflats, options.subarray, plane=options.plane, **settings)
+    reference, table = make_reference(skyflats, options.subarray, **settings)
     write_reference(reference, options.output)
     table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
-    print_table(table)
-    print(f"{len(reference.data)} templates of {len(table)} skyflats, see {options.output}")
+    return reference, table, f"{len(table)} skyflats"

@@ -108,6 +108,7 @@ def combine_exposures(
     hot_sigma=6.0,
     mad_threshold=0.05,
     excluded=(),
+    gap_rows=8.0,
 ):
     """
     Average exposures at a common level, free of faint stars, stripes and outliers.
@@ -143,6 +144,8 @@ def combine_exposures(
         `soss_background.combine.vetting.vet_exposures`.
     excluded : collection of int
         Exposures that are left out in any case.
+    gap_rows : float
+        Standard deviation along columns of the first Gaussian that fills gaps, pixels.
 
     Returns
     -------
@@ -176,7 +179,7 @@ def combine_exposures(
 
     err = np.sqrt(variance + levels.common_stripe_variance + (flat_error * sky) ** 2)
     err[~np.isfinite(sky)] = np.max(excess * sigma)
-    sky, dq = _complete(sky, err, flags, reference, hot_sigma)
+    sky, dq = _complete(sky, err, flags, reference, hot_sigma, gap_rows)
     sky[reference] = err[reference] = 0
     unused = 1 - counts / sky.size
     scale, offset, scatter, unused = _expand(used, levels.scale, levels.offset, excess, unused)
@@ -205,10 +208,10 @@ def _model_stars(means, noise, covered, vetted, bands):
     return light
 
 
-def _complete(sky, err, flags, reference, hot_sigma):
+def _complete(sky, err, flags, reference, hot_sigma, gap_rows):
     """Fill the gaps of a sky; return it and its flags."""
     known = np.isfinite(sky)
-    filled = fill_gaps(sky, known, needless=reference)
+    filled = fill_gaps(sky, known, needless=reference, sigma=(gap_rows, 1.0))
     dq = _common_flags(flags, known)
     return filled, dq | _flag_outlying_pixels(filled, err, known, hot_sigma)
 

@@ -15,6 +15,7 @@ from soss_background.datamodels import exposure_table as metadata
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import (
+    borrow,
     describe_members,
     describe_products,
     header_window,
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 
 # Parameters of the step that are passed to the algorithm.
 _PARAMETERS = ("n_sigma", "hot_sigma", "mad_threshold")
+
+# Standard deviations along columns of the Gaussian that fills gaps: those of stars, and those of a
+# target, which are hundreds of rows high and must not blur the edge across them, pixels.
+_STAR_ROWS, _TARGET_ROWS = 8.0, 64.0
 
 
 class SkyflatCombineStep(SkyflatStep):
@@ -123,6 +128,7 @@ class SkyflatCombineStep(SkyflatStep):
                 bad=self._read_bad_pixels(window),
                 flat_error=_flat_error(library),
                 excluded=excluded,
+                gap_rows=_TARGET_ROWS if _target_reach(headers) else _STAR_ROWS,
                 **parameters,
             )
         except NothingToCombineError as err:
@@ -153,13 +159,14 @@ class SkyflatCombineStep(SkyflatStep):
     def _describe(self, skyflat, table, summary, library, headers):
         """Write the keywords, the name and the table of exposures."""
         with library:
-            first = library.borrow(0)
+            first = borrow(library, 0)
             skyflat.update(first, only="PRIMARY")
             library.shelve(first, 0, modify=False)
         meta = skyflat.meta
         for key, value in summary.items():
             setattr(meta.skyflat, key, value)
         meta.skyflat.members = describe_members(library)
+        meta.skyflat.target_reach = _target_reach(headers) or None
         meta.skyflat.n_samples = int(table["used"].sum())
         meta.author = self.author
         meta.skyflat.software_version = __version__
@@ -191,10 +198,15 @@ class _Exposures:
             yield image.data, image.err, image.dq, None if image.mask is None else image.mask == 0
 
 
+def _target_reach(headers):
+    """Return the largest distance from the traces of a target that is masked, 0 for none."""
+    return max(header.get("meta.skyflat.target_reach") or 0 for header in headers)
+
+
 def _flat_error(library):
     """Return the relative uncertainty of the flat field, which the first exposure records, or 0."""
     with library:
-        first = library.borrow(0)
+        first = borrow(library, 0)
         variance, data = first.var_flat, first.data
         library.shelve(first, 0, modify=False)
     if variance is None:

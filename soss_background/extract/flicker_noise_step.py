@@ -72,7 +72,7 @@ class FlickerNoiseStep(SkyflatStep):
             exposure.meta.cal_step.clean_flicker_noise = "SKIPPED"
             return exposure
         try:
-            scene = self._describe(exposure, frames, frames.mean if mean is None else mean)
+            scene = self._describe(exposure, frames, frames.average() if mean is None else mean)
         except ValueError as err:
             raise SkyflatError(f"{frames.name}: {err}") from err
         rms = [_clean(frames, scene, rows) for rows in frames.window.amplifiers()]

@@ -1,4 +1,4 @@
-"""Integrations of an exposure, which the steps of SossStarePipeline share."""
+"""Integrations of an exposure, and of all segments of a time series in the apertures."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,14 @@ from bottleneck import nanmean
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import split_cube, usable_pixels
+from soss_background.numerics.threads import split_rows
 
-__all__ = ["Frames", "average_usable", "read_frames"]
+__all__ = ["Apertures", "Frames", "average_usable", "read_frames"]
+
+# Integrations of an aperture that are read at a time.
+_BLOCK = 16
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,10 +33,6 @@ class Frames:
         JWST data quality flags.
     var_flat : ndarray of float, shape (nints, ny, nx), or None
         Variance of the flat, which all integrations share, (DN/s)^2.
-    mean : ndarray of float32, shape (ny, nx)
-        Mean of the usable pixels, DN/s; NaN where there is none.
-    count : ndarray of int, shape (ny, nx)
-        Number of integrations in which a pixel is usable.
     window : `~soss_background.detector.Window`
         Pixels of the detector.
     pwcpos : float
@@ -43,24 +44,31 @@ class Frames:
     err: np.ndarray
     dq: np.ndarray
     var_flat: np.ndarray | None
-    mean: np.ndarray
-    count: np.ndarray
     window: Window
     pwcpos: float
+
+    def average(self):
+        """Return the mean of the usable pixels, DN/s, NaN where there is none; raise if all are."""
+        mean = average_usable(self.data, self.err, self.dq)
+        if np.isnan(mean).all():
+            raise SkyflatError(f"{self.name}: no usable pixel")
+        return mean
 
     def image(self, number):
         """Return the usable pixels of an integration, shape (ny, nx), DN/s; NaN elsewhere."""
         planes = (plane[number] for plane in (self.data, self.err, self.dq))
         return np.where(usable_pixels(*planes), self.data[number], np.nan)
 
-    def take(self, band):
+    def take(self, band, integrations=slice(None)):
         """
-        Return the integrations of the pixels of an aperture.
+        Return integrations of the pixels of an aperture.
 
         Parameters
         ----------
         band : `~soss_background.extract.profile.Band`
             The aperture.
+        integrations : slice
+            The integrations; by default all.
 
         Returns
         -------
@@ -68,27 +76,100 @@ class Frames:
             Count rates, DN/s, and their variances without that of the flat, (DN/s)^2; NaN where
             there is no usable pixel.
         """
-        data, err = band.take(self.data), band.take(self.err)
-        good = usable_pixels(data, err, band.take(self.dq)) & band.inside
+        planes = (self.data, self.err, self.dq)
+        data, err, dq = (band.take(plane[integrations]) for plane in planes)
+        good = usable_pixels(data, err, dq) & band.inside
         variance = err**2
         if self.var_flat is not None:
-            scatter = variance - np.nan_to_num(band.take(self.var_flat))
+            scatter = variance - np.nan_to_num(band.take(self.var_flat[integrations]))
             variance = np.where(scatter > 0, scatter, variance)
         return np.where(good, data, np.nan), np.where(good, variance, np.nan)
 
 
 def read_frames(exposure):
-    """Return the `Frames` of an image or cube; raise SkyflatError if no pixel is usable."""
+    """Return the `Frames` of an image or cube."""
     name, window = exposure.meta.filename, find_window(exposure)
     flat = getattr(exposure, "var_flat", None)
     if flat is not None and flat.shape != exposure.err.shape:
         flat = None
     planes = (exposure.data, exposure.err, exposure.dq, flat)
     planes = [each if each is None else each.reshape(-1, *window.shape) for each in planes]
-    mean, count = average_usable(*planes[:3])
-    if not count.any():
-        raise SkyflatError(f"{name}: no usable pixel")
-    return Frames(name, *planes, mean, count, window, find_pwcpos(exposure))
+    return Frames(name, *planes, window, find_pwcpos(exposure))
+
+
+class Apertures:
+    """
+    The integrations of all segments of an exposure in the apertures of its orders.
+
+    Parameters
+    ----------
+    bands : dict
+        The `~soss_background.extract.profile.Band` of each order.
+    folder : `~pathlib.Path`, optional
+        Folder for hidden files of the pixels; by default they stay in memory.
+
+    Attributes
+    ----------
+    bands : dict
+        See the parameter.
+    headers : list of data models
+        The segments without their pixels.
+    total, bad : int
+        Number of pixels of all integrations, and of those that are unusable; without reference
+        pixels.
+    """
+
+    def __init__(self, bands, folder=None):
+        self.bands, self._folder = bands, folder
+        self.headers, self.total, self.bad = [], 0, 0
+        self._samples = {order: [] for order in bands}
+
+    def add(self, exposure):
+        """Add the integrations of the next segment."""
+        frames = read_frames(exposure)
+        science = ~frames.window.reference_pixels()
+        self.total += len(frames.data) * np.count_nonzero(science)
+        for planes in zip(frames.data, frames.err, frames.dq, strict=True):
+            self.bad += np.count_nonzero(science & ~usable_pixels(*planes))
+        for order, band in self.bands.items():
+            self._samples[order].append(self._store(frames, band))
+        self.headers.append(_strip(exposure))
+
+    def _store(self, frames, band):
+        """Return count rates and variances in an aperture as arrays or files."""
+        shape = (len(frames.data), *band.rows.shape)
+        arrays = [self._create(shape) for _ in range(2)]
+        for part in split_rows(len(frames.data), _BLOCK):
+            for array, plane in zip(arrays, frames.take(band, part), strict=True):
+                array[part] = plane
+        return arrays
+
+    def _create(self, shape):
+        """Create an array, in memory or in a file."""
+        if self._folder is None:
+            return np.empty(shape, np.float32)
+        return StoredArray(self._folder, shape, np.float32)
+
+    def take(self, order):
+        """Return count rates and variances of an order, see `Frames.take`, and forget them."""
+        parts = zip(*self._samples.pop(order), strict=True)
+        return [np.concatenate([stored[:] for stored in part]) for part in parts]
+
+    def slices(self):
+        """Return the integrations of each segment as a slice."""
+        lengths = [header.data.shape[0] if header.data.ndim == 3 else 1 for header in self.headers]
+        ends = np.cumsum(lengths)
+        return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+
+
+def _strip(exposure):
+    """Return a copy of an exposure whose pixels take no memory."""
+    header = type(exposure)(validate_on_assignment=False)
+    header.update(exposure, extra_fits=True)
+    header.data = np.broadcast_to(np.float32(0), exposure.data.shape)
+    if getattr(exposure, "int_times", None) is not None:
+        header.int_times = exposure.int_times.copy()
+    return header
 
 
 def average_usable(data, err, dq):
@@ -104,14 +185,12 @@ def average_usable(data, err, dq):
 
     Returns
     -------
-    mean, count : ndarray, shape (ny, nx)
-        Mean, DN/s, NaN where there is none, and number of the usable pixels.
+    mean : ndarray of float32, shape (ny, nx)
+        Mean of the usable pixels, DN/s; NaN where there is none.
     """
     mean = np.empty(data.shape[1:], dtype=np.float32)
-    count = np.empty(mean.shape, dtype=int)
     for rows in split_cube(data.shape):
         block = data[:, rows]
         good = usable_pixels(block, err[:, rows], dq[:, rows])
         mean[rows] = nanmean(np.where(good, block, np.nan), axis=0)
-        count[rows] = np.count_nonzero(good, axis=0)
-    return mean, count
+    return mean

@@ -1,7 +1,6 @@
 """The step that subtracts smooth light between the orders."""
 
 import logging
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -39,7 +38,7 @@ class InterOrderBackgroundStep(SkyflatStep):
     # The reference file is found when it is needed: there is a table instead.
     prefetch_references = False
 
-    def process(self, init):
+    def process(self, init, light=None):
         """
         Fit and subtract smooth light between the orders.
 
@@ -48,6 +47,9 @@ class InterOrderBackgroundStep(SkyflatStep):
         init : str, `~pathlib.Path` or data model
             The exposure without its sky; a model is left unchanged unless the step is part of a
             pipeline.
+        light : ndarray of float, shape (ny, nx), optional
+            The light of the exposure of which this is a segment, DN/s, see `fit`; by default it is
+            fitted to the mean of the integrations. Ignored if ``each_integration`` is set.
 
         Returns
         -------
@@ -61,24 +63,35 @@ class InterOrderBackgroundStep(SkyflatStep):
         """
         exposure = self.open_exposure(init, change=True)
         frames = read_frames(exposure)
+        free, medians = self._find_free(exposure, frames), []
+        if light is None and not self.each_integration:
+            light = self._fit(frames, frames.average(), free)
+        for number, integration in enumerate(frames.data):
+            if self.each_integration:
+                light = self._fit(frames, frames.image(number), free)
+            integration -= light
+            medians.append(np.median(light))
+        log.info(
+            "%s: subtracted %.3g DN/s between the orders (median)", frames.name, np.median(medians)
+        )
+        return exposure
+
+    def fit(self, exposure):
+        """Return the smooth light of the mean of the integrations, shape (ny, nx), DN/s."""
+        frames = read_frames(exposure)
+        return self._fit(frames, frames.average(), self._find_free(exposure, frames))
+
+    def _find_free(self, exposure, frames):
+        """Return True for pixels between the orders."""
         window = frames.window
         with open_pastasoss(self, exposure) as reference:
             rows = [expected_trace(order, window, frames.pwcpos, reference).row for order in ORDERS]
-        free = free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
+        return free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
+
+    def _fit(self, frames, image, free):
+        """Return the smooth light of an image; 0 in reference pixels."""
         try:
-            median = self._subtract_light(frames, free)
+            light = fit_light(image, free=free, degree=self.degree, smoothing=self.smoothing)
         except ValueError as err:
             raise SkyflatError(f"{frames.name}: {err}") from err
-        log.info("%s: subtracted %.3g DN/s between the orders (median)", frames.name, median)
-        return exposure
-
-    def _subtract_light(self, frames, free):
-        """Subtract the light from all integrations in place; return its median."""
-        fit = partial(fit_light, free=free, degree=self.degree, smoothing=self.smoothing)
-        common = None if self.each_integration else fit(frames.mean)
-        reference, medians = frames.window.reference_pixels(), []
-        for number, integration in enumerate(frames.data):
-            light = fit(frames.image(number)) if common is None else common
-            integration -= np.where(reference, 0, light)
-            medians.append(np.median(light))
-        return np.median(medians)
+        return np.where(frames.window.reference_pixels(), 0, light)

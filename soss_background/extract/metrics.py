@@ -46,18 +46,32 @@ def measure_steps(exposure):
     return {"sky_subtracted": int(sky), "flat_fielded": int(flat)}
 
 
-def measure_frame(frames, rows):
-    """Return counts of bad pixels, and mean and sum between the orders (DN/s), by metric."""
-    reference = frames.window.reference_pixels()
-    total = len(frames.data) * np.count_nonzero(~reference)
-    bad = total - int(frames.count[~reference].sum())
-    free = free_pixels(reference.shape, rows, _FREE) & np.isfinite(frames.mean) & ~reference
-    between = frames.mean[free]
-    mean = np.mean(between) if between.size else np.nan
+def measure_frame(mean, apertures, rows):
+    """
+    Measure bad pixels, and the light between the orders.
+
+    Parameters
+    ----------
+    mean : ndarray of float, shape (ny, nx)
+        Mean of the integrations without sky, DN/s; NaN in reference pixels, and where there is no
+        measurement.
+    apertures : `~soss_background.extract.frames.Apertures`
+        The integrations, counted.
+    rows : list of ndarray, each of shape (nx,)
+        Row of the trace of each order in each column; NaN beyond it.
+
+    Returns
+    -------
+    values : dict
+        Count and fraction of bad pixels of all integrations, and mean and sum between the orders
+        (DN/s), by metric.
+    """
+    free = free_pixels(mean.shape, rows, _FREE) & np.isfinite(mean)
+    between = mean[free]
     return {
-        "bad_pixels": bad,
-        "bad_fraction": bad / total,
-        "inter_order_mean": mean,
+        "bad_pixels": apertures.bad,
+        "bad_fraction": apertures.bad / apertures.total,
+        "inter_order_mean": np.mean(between) if between.size else np.nan,
         "inter_order_sum": np.sum(between),
     }
 

@@ -8,6 +8,7 @@ from scipy.ndimage import maximum_filter1d, median_filter
 from tqdm import tqdm
 
 from soss_background.extract.profile import Band, fit_profile
+from soss_background.numerics.threads import split_rows
 
 __all__ = ["Extraction", "Order", "extract_order", "photon_variance"]
 
@@ -24,6 +25,8 @@ _BRIGHT = 0.3
 _NOISIER = 2.0
 # Columns of the running median that a hot pixel is compared with.
 _NEAR = 9
+# Pixels of all integrations together that are averaged at a time.
+_PIXELS = 2_000_000
 # Rounds of cosmic-ray rejection in an integration.
 _ROUNDS = 2
 
@@ -59,6 +62,11 @@ class Extraction(NamedTuple):
     number: np.ndarray
     seen: np.ndarray
     response: np.ndarray
+
+    def cut(self, integrations):
+        """Return the spectra of some integrations, given by a slice."""
+        names = ("flux", "error", "box_flux", "box_error", "number", "seen")
+        return self._replace(**{name: getattr(self, name)[integrations] for name in names})
 
 
 class Order(NamedTuple):
@@ -148,7 +156,7 @@ def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None,
     """
     good = np.isfinite(light)
     average = nanmedian if len(light) >= _FEW else nanmean
-    mean, variance = average(light, axis=0), average(variances, axis=0)
+    mean, variance = (_by_columns(average, plane) for plane in (light, variances))
     known = np.isfinite(mean) & (variance > 0)
     mean, variance = np.where(known, mean, 0), np.where(known, variance, 1)
     other, slope = photon_variance(mean, variance, known)
@@ -189,13 +197,28 @@ def _compare(variance, typical):
     return np.where(ratio > _NOISIER * whole, ratio, whole)
 
 
+def _by_columns(average, planes):
+    """Average arrays, shape (nints, n, m), over the integrations, in blocks of columns."""
+    blocks = _split_columns(planes)
+    return np.concatenate([average(planes[:, columns], axis=0) for columns in blocks])
+
+
+def _split_columns(planes):
+    """Return slices that split the columns of arrays, shape (nints, n, m), into small blocks."""
+    number, columns, rows = planes.shape
+    return split_rows(columns, max(_PIXELS // (number * rows), 1))
+
+
 def _expect(light, good, profile, band):
     """Return the fraction of a column's flux on each pixel in a typical integration, (n, m)."""
-    filled = np.where(good, light, 0)
-    seen = np.sum(np.where(good, band.weight * profile, 0), axis=2)
-    flux = np.sum(band.weight * filled, axis=2) / np.where(seen > 0, seen, np.inf)
-    flux = np.where(flux > 0, flux, np.nan)[..., np.newaxis]
-    expected = nanmedian(light / flux, axis=0)
+    weight, expected = band.weight, np.empty_like(profile)
+    for columns in _split_columns(light):
+        part, seen, own = light[:, columns], good[:, columns], weight[columns]
+        filled = np.where(seen, part, 0)
+        share = np.sum(np.where(seen, own * profile[columns], 0), axis=2)
+        flux = np.sum(own * filled, axis=2) / np.where(share > 0, share, np.inf)
+        flux = np.where(flux > 0, flux, np.nan)[..., np.newaxis]
+        expected[columns] = nanmedian(part / flux, axis=0)
     return np.where(np.isfinite(expected), expected, profile)
 
 

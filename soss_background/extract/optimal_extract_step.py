@@ -15,10 +15,10 @@ from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.traces import SossTracesModel
 from soss_background.detector import GAIN
 from soss_background.errors import SkyflatError
-from soss_background.extract.frames import read_frames
-from soss_background.extract.orders import extract_orders
+from soss_background.extract.frames import Apertures, read_frames
+from soss_background.extract.orders import cut_bands, extract_orders
 from soss_background.extract.response import measure_response, read_standard
-from soss_background.extract.spectra import make_spectra, merge_orders
+from soss_background.extract.spectra import join_spectra, make_spectra, merge_orders
 from soss_background.extract.trace_fit_step import TraceFitStep
 from soss_background.io.exposures import read_header
 from soss_background.io.files import explain_fault
@@ -37,6 +37,8 @@ class Extracted:
 
     Attributes
     ----------
+    apertures : `~soss_background.extract.frames.Apertures`
+        The integrations of all segments.
     orders : dict
         The `~soss_background.extract.optimal.Order` of each order.
     merged : `~astropy.table.Table`
@@ -45,9 +47,22 @@ class Extracted:
         Of a standard star, see `~soss_background.extract.response.measure_response`.
     """
 
+    apertures: Apertures
     orders: dict
     merged: Table
     response: Table | None
+
+    def make_spectra(self, max_contamination, **kwargs):
+        """Return the spectra of each segment, see `~soss_background.extract.spectra`."""
+        spectra = []
+        segments = zip(self.apertures.headers, self.apertures.slices(), strict=True)
+        for header, integrations in segments:
+            orders = {
+                order: each._replace(extraction=each.extraction.cut(integrations))
+                for order, each in self.orders.items()
+            }
+            spectra.append(make_spectra(header, orders, max_contamination, **kwargs))
+        return spectra
 
 
 class OptimalExtractStep(SkyflatStep):
@@ -72,25 +87,27 @@ class OptimalExtractStep(SkyflatStep):
     suffix = string(default='x1dints')  # Default suffix for output files
     """  # noqa: E501
 
-    def process(self, init, traces=None, frames=None, keep=None):
+    def process(self, init, traces=None, segments=None, keep=None):
         """
         Extract the spectra of an exposure, order by order and integration by integration.
 
         Parameters
         ----------
         init : str, `~pathlib.Path` or data model
-            The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
+            The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged. The
+            mean of the integrations if ``segments`` are given.
         traces : str, `~pathlib.Path` or `~soss_background.SossTracesModel`, optional
             Its traces, which are fitted by default.
-        frames : `~soss_background.extract.frames.Frames`, optional
-            Its integrations; by default they are read from the exposure.
+        segments : `~soss_background.io.segments.SegmentLibrary`, optional
+            Its segments; by default the exposure is the only one.
         keep : callable, optional
             Called with the result of `extract`.
 
         Returns
         -------
-        `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-            The spectra of optimal extraction, DN/s.
+        list of `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
+            The spectra of optimal extraction of each segment, DN/s; the model alone without
+            ``segments``.
 
         Raises
         ------
@@ -98,17 +115,19 @@ class OptimalExtractStep(SkyflatStep):
             If a file cannot be read, or no pixel can be used.
         """
         exposure = self.open_exposure(init)
-        extracted = self.extract(exposure, traces, frames)
+        extracted = self.extract(exposure, traces, segments)
         if keep is not None:
             keep(extracted)
         if self.save_box:
-            box = make_spectra(exposure, extracted.orders, self.max_contamination, box=True)
+            box = extracted.make_spectra(self.max_contamination, box=True)
+            box = join_spectra(box, exposure.meta.filename)
             self.save_model(box, suffix="x1dboxints", force=True)
         if self.save_merged:
             self._save_table(extracted.merged, exposure, "spectrum")
         if extracted.response is not None:
             self._save_table(extracted.response, exposure, "response")
-        return make_spectra(exposure, extracted.orders, self.max_contamination)
+        spectra = extracted.make_spectra(self.max_contamination)
+        return spectra[0] if segments is None else spectra
 
     def check(self):
         """Raise unless the files that the user names can be read."""
@@ -117,7 +136,7 @@ class OptimalExtractStep(SkyflatStep):
         if self.traces:
             open_traces(self.traces)
 
-    def extract(self, init, traces=None, frames=None):
+    def extract(self, init, traces=None, segments=None):
         """Extract an exposure without saving anything; for parameters and errors see `process`."""
         standard = read_standard(self.standard) if self.standard else None
         exposure = self.open_exposure(init)
@@ -126,13 +145,18 @@ class OptimalExtractStep(SkyflatStep):
             log.warning("%s: its sky is not subtracted", name)
         if done.flat_field != "COMPLETE":
             log.warning("%s: not flat-fielded", name)
-        frames = frames or read_frames(exposure)
-        traces = self._find_traces(exposure, frames, traces or self.traces)
+        mean = read_frames(exposure).average()
+        traces = self._find_traces(exposure, traces or self.traces)
         _check_subarray(exposure, traces)
-        settings = {key: getattr(self, key) for key in ("half_width", "degree", "n_sigma")}
-        orders = extract_orders(frames, traces, **settings)
-        if not orders:
+        bands = cut_bands(traces, mean, self.half_width)
+        if not bands:
             raise SkyflatError(f"{name}: no order has a usable pixel")
+        apertures = Apertures(bands, None if segments is None else self.scratch())
+        if segments is None:
+            apertures.add(exposure)
+        else:
+            segments.visit(apertures.add, "Reading apertures")
+        orders = extract_orders(apertures, traces, mean, degree=self.degree, n_sigma=self.n_sigma)
         self._report(name, orders)
         limit = self.max_contamination
         response = None
@@ -141,7 +165,7 @@ class OptimalExtractStep(SkyflatStep):
             response = measure_response(orders, standard, max_contamination=limit, **settings)
             if not np.isfinite(response["response"]).any():
                 raise SkyflatError(f"{self.standard}: has no flux at the wavelengths of {name}")
-        return Extracted(orders, merge_orders(orders, limit), response)
+        return Extracted(apertures, orders, merge_orders(orders, limit), response)
 
     def _report(self, name, orders):
         """Log signal-to-noise ratios and contamination."""
@@ -153,10 +177,10 @@ class OptimalExtractStep(SkyflatStep):
                 name, order, snr, 100 * share,
             )  # fmt: skip
 
-    def _find_traces(self, exposure, frames, traces):
+    def _find_traces(self, exposure, traces):
         """Return the given traces, or fit them."""
         if traces is None:
-            return TraceFitStep().run(exposure, frames)
+            return TraceFitStep().run(exposure)
         return open_traces(traces)
 
     def _save_table(self, table, exposure, suffix):

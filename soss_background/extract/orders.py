@@ -10,7 +10,7 @@ from soss_background.extract.optimal import Order, extract_order
 from soss_background.extract.profile import cut_band
 from soss_background.sky.traces import ORDERS
 
-__all__ = ["extract_orders"]
+__all__ = ["cut_bands", "extract_orders"]
 
 log = logging.getLogger(__name__)
 
@@ -18,22 +18,62 @@ log = logging.getLogger(__name__)
 _NEAR, _BRIGHT_NEAR = 18, 40
 
 
-def extract_orders(frames, traces, *, half_width, degree, n_sigma):
-    """Return the `~soss_background.extract.optimal.Order` of each order with a usable pixel."""
-    shape = frames.mean.shape
-    places = {order: traces.rows(order, shape[1]) for order in ORDERS}
+def cut_bands(traces, mean, half_width):
+    """
+    Cut the aperture of each order.
+
+    Parameters
+    ----------
+    traces : `~soss_background.SossTracesModel`
+        The traces.
+    mean : ndarray of float, shape (ny, nx)
+        Mean of the integrations, DN/s; NaN where there is no measurement.
+    half_width : float
+        Half of the width of the aperture, pixels.
+
+    Returns
+    -------
+    bands : dict
+        The `~soss_background.extract.profile.Band` of each order that has a measurement.
+    """
     bands = {}
-    for order, (row, _) in places.items():
-        band = cut_band(row, shape, half_width)
-        if np.any((band.take(frames.count) > 0) & (band.weight > 0)):
+    for order in ORDERS:
+        band = cut_band(traces.rows(order, mean.shape[1])[0], mean.shape, half_width)
+        if np.any(np.isfinite(band.take(mean)) & (band.weight > 0)):
             bands[order] = band
-    rows = {order: places[order][0] for order in bands}
+    return bands
+
+
+def extract_orders(apertures, traces, mean, *, degree, n_sigma):
+    """
+    Extract the spectra of all orders.
+
+    Parameters
+    ----------
+    apertures : `~soss_background.extract.frames.Apertures`
+        The integrations of all segments.
+    traces : `~soss_background.SossTracesModel`
+        The traces.
+    mean : ndarray of float, shape (ny, nx)
+        Mean of the integrations, DN/s; NaN where there is no measurement.
+    degree, n_sigma : int, float
+        See `~soss_background.extract.optimal.extract_order`.
+
+    Returns
+    -------
+    orders : dict
+        The `~soss_background.extract.optimal.Order` of each order.
+    """
+    places = {order: traces.rows(order, mean.shape[1]) for order in apertures.bands}
+    rows = {order: row for order, (row, _) in places.items()}
     extractions = {}
-    for order, band in bands.items():
+    for order, band in apertures.bands.items():
         settings = {"degree": degree, "n_sigma": n_sigma, "progress": f"Order {order}"}
         free = _find_free(order, band, rows)
-        extractions[order] = extract_order(*frames.take(band), band, profile_mask=free, **settings)
-    contamination = _find_contamination(frames, rows, extractions) if rows else {}
+        extractions[order] = extract_order(
+            *apertures.take(order), band, profile_mask=free, **settings
+        )
+    contamination = _find_contamination(mean, rows, extractions) if rows else {}
     orders = {}
     for order, extraction in extractions.items():
         row, wavelength = places[order]
@@ -52,14 +92,14 @@ def _find_free(order, band, rows):
     return free
 
 
-def _find_contamination(frames, rows, extractions):
+def _find_contamination(mean, rows, extractions):
     """Estimate the fraction of the flux of other orders; NaN where it is unknown."""
     first = min(rows)
-    flux = np.full(frames.mean.shape[1], np.nan)
+    flux = np.full(mean.shape[1], np.nan)
     flux[extractions[first].band.columns] = nanmedian(extractions[first].flux, axis=0)
     others = [row for order, row in rows.items() if order != first]
-    wings = measure_wings(frames.mean, rows[first], others, flux)
+    wings = measure_wings(mean, rows[first], others, flux)
     if wings is None:
-        log.warning("%s: contamination unknown: no column shows an order alone", frames.name)
+        log.warning("Contamination unknown: no column shows an order alone")
         return {key: np.full(len(each.band.columns), np.nan) for key, each in extractions.items()}
     return estimate_contamination(rows, extractions, wings)

@@ -5,10 +5,11 @@ from astropy.table import Table, vstack
 from bottleneck import nanmedian
 from jwst.datamodels.utils.tso_multispec import make_tso_specmodel
 from jwst.extract_1d.extract import populate_time_keywords
+from jwst.model_blender.blender import ModelBlender
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
-__all__ = ["make_spectra", "merge_orders"]
+__all__ = ["join_spectra", "make_spectra", "merge_orders"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 # Flag of columns above ``max_contamination``: jwst has none for contamination.
@@ -16,7 +17,26 @@ _CONTAMINATED = dqflags.pixel["OTHER_BAD_PIXEL"]
 
 
 def make_spectra(exposure, orders, max_contamination, *, box=False):
-    """Return the spectra (DN/s) of all orders, a row per integration, sorted by wavelength."""
+    """
+    Return the spectra of all orders, a row per integration, sorted by wavelength.
+
+    Parameters
+    ----------
+    exposure : `~stdatamodels.jwst.datamodels.CubeModel` or ``ImageModel``
+        The exposure, or one of its segments; only its metadata and the shape of its data are used.
+    orders : dict
+        The `~soss_background.extract.optimal.Order` of each order, with its integrations.
+    max_contamination : float
+        Largest fraction of the flux that other orders may contribute to a column without a flag.
+    box : bool
+        Whether to return the spectra of the box.
+
+    Returns
+    -------
+    spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
+        The spectra, DN/s.
+    """
+    first = exposure.meta.exposure.integration_start or 1
     spectra = datamodels.TSOMultiSpecModel()
     spectra.update(exposure, only="PRIMARY", extra_fits=True)
     for order, (_, wavelength, extraction, contamination) in orders.items():
@@ -27,11 +47,11 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         flags = np.where(np.isfinite(flux), 0, _DO_NOT_USE)
         flags |= np.where(contamination <= max_contamination, 0, _CONTAMINATED)
         planes = {"FLUX": flux, "FLUX_ERROR": error, "DQ": flags, "NPIXELS": extraction.number}
-        first = _spectrum(order, wavelength[rising])
-        series = make_tso_specmodel([first], segment=exposure.meta.exposure.segment_number)
+        empty = _spectrum(order, wavelength[rising])
+        series = make_tso_specmodel([empty], segment=exposure.meta.exposure.segment_number)
         units = {column.name: column.unit for column in series.spec_table.columns}
         table = np.repeat(np.asarray(series.spec_table), len(flux))
-        table["INT_NUM"] = np.arange(len(flux)) + 1
+        table["INT_NUM"] = first + np.arange(len(flux))
         for key, values in planes.items():
             table[key] = np.asarray(values)[:, rising]
         series.spec_table = table
@@ -42,6 +62,37 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         populate_time_keywords(exposure, spectra)
         spectra.int_times = exposure.int_times.copy()
     spectra.meta.cal_step.extract_1d = "COMPLETE"
+    return spectra
+
+
+def join_spectra(segments, name):
+    """
+    Return the spectra of all segments of an exposure as one product, as calwebb_tso3 does.
+
+    Parameters
+    ----------
+    segments : list of `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
+        The spectra of each segment, in order of time.
+    name : str
+        File name of the exposure.
+
+    Returns
+    -------
+    spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
+        A spectrum of each order and segment; a single segment as it is.
+    """
+    if len(segments) == 1:
+        return segments[0]
+    spectra, blender = datamodels.TSOMultiSpecModel(), ModelBlender()
+    spectra.update(segments[0], only="PRIMARY", extra_fits=True)
+    for segment in segments:
+        spectra.spec.extend(segment.spec)
+        blender.accumulate(segment)
+    blender.finalize_model(spectra)
+    times = [each.int_times for each in segments if getattr(each, "int_times", None) is not None]
+    if times:
+        spectra.int_times = np.concatenate(times)
+    spectra.meta.filename = name
     return spectra
 
 

@@ -44,7 +44,7 @@ class TraceFitStep(SkyflatStep):
     # The reference file is found when it is needed: there is a table instead.
     prefetch_references = False
 
-    def process(self, init, frames=None):
+    def process(self, init):
         """
         Find the traces of orders 1 and 2, and of order 3 where it is bright enough.
 
@@ -52,8 +52,6 @@ class TraceFitStep(SkyflatStep):
         ----------
         init : str, `~pathlib.Path` or data model
             The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
-        frames : `~soss_background.extract.frames.Frames`, optional
-            Its integrations; by default they are read from the exposure.
 
         Returns
         -------
@@ -61,8 +59,9 @@ class TraceFitStep(SkyflatStep):
             The traces; for an order that is too faint, the expected trace.
         """
         exposure = self.open_exposure(init)
-        frames = frames or read_frames(exposure)
+        frames = read_frames(exposure)
         name, window, pwcpos = frames.name, frames.window, frames.pwcpos
+        mean = frames.average()
         model = SossTracesModel()
         model.update(exposure)
         with open_pastasoss(self, exposure) as reference:
@@ -73,7 +72,7 @@ class TraceFitStep(SkyflatStep):
         expected = {key: trace for key, trace in expected.items() if np.isfinite(trace.row).any()}
         traces, slices = [], []
         for order, trace in expected.items():
-            mine, deviation = self._fit(frames.mean, trace.row, _find_crowded(order, everywhere))
+            mine, deviation = self._fit(mean, trace.row, _find_crowded(order, everywhere))
             _report(name, order, mine)
             traces.append(_tabulate(order, trace, deviation))
             mine["order"] = order

@@ -1,6 +1,7 @@
 """Association files."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 from jwst.associations.asn_from_list import asn_from_list
@@ -12,11 +13,13 @@ from soss_background.errors import SkyflatError
 from soss_background.io.files import allow_member_paths, explain_fault, real_path, save_whole
 
 __all__ = [
+    "background_exposures",
     "first_exposure",
+    "group_members",
     "is_association",
     "read_association",
     "save_association",
-    "save_background_association",
+    "save_exposure_association",
     "science_exposures",
 ]
 
@@ -55,12 +58,25 @@ def _check_names(product):
         check_product_name(product["file_name"])
 
 
+def group_members(product):
+    """Return the names of a product's members by exptype, an empty list for one that it lacks."""
+    members = defaultdict(list)
+    for member in product["members"]:
+        members[member["exptype"].lower()].append(member["expname"])
+    return members
+
+
 def science_exposures(path, product):
     """Return the paths of the science exposures of a product of an association file."""
-    members = [each for each in product["members"] if each["exptype"].lower() == "science"]
-    if not members:
+    names = group_members(product)["science"]
+    if not names:
         raise SkyflatError(f"{path}: product {show(product.get('name'))} has no science member")
-    return [path.absolute().parent / each["expname"] for each in members]
+    return [path.absolute().parent / name for name in names]
+
+
+def background_exposures(path, product):
+    """Return the paths of the background exposures of a product of an association file."""
+    return [path.absolute().parent / name for name in group_members(product)["background"]]
 
 
 def first_exposure(path):
@@ -90,19 +106,21 @@ def save_association(path, exposures, name, *, program, target, observation, **p
     _write(path, association)
 
 
-def save_background_association(path, science, backgrounds):
-    """Write the association of a science exposure and its background exposures."""
-    association = asn_from_list([_member_name(science["path"], path.parent)], rule=DMSLevel2bBase)
+def save_exposure_association(path, segments, backgrounds):
+    """Write the association of an exposure: headers of its segments and background exposures."""
+    names = [_member_name(header["path"], path.parent) for header in (*segments, *backgrounds)]
+    association = asn_from_list(names[:1], rule=DMSLevel2bBase)
     association.data |= {
         "asn_type": "spec2",
-        "program": science.get("meta.observation.program_number", "noprogram"),
+        "program": segments[0].get("meta.observation.program_number", "noprogram"),
     }
-    product = association["products"][0]
-    product["name"] = path.name.removesuffix("_spec2_asn.json")
-    product["members"] += [
-        {"expname": _member_name(header["path"], path.parent), "exptype": "background"}
-        for header in backgrounds
-    ]
+    kinds = ["science"] * len(segments) + ["background"] * len(backgrounds)
+    association["products"][0] |= {
+        "name": path.name.removesuffix("_spec2_asn.json"),
+        "members": [
+            {"expname": name, "exptype": kind} for name, kind in zip(names, kinds, strict=True)
+        ],
+    }
     _write(path, association)
 
 

@@ -5,18 +5,24 @@ import gzip
 import lzma
 import math
 import re
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import asdf
+import numpy as np
+from asdf import treeutil
+from asdf.tags.core import NDArrayType
 from astropy.io import fits
+from stdatamodels.exceptions import ValidationWarning
 
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, one_line
 from soss_background.io.dates import parse_date
 from soss_background.io.files import ignore_file_warnings
 
-__all__ = ["check_file", "check_model", "find_bad_value"]
+__all__ = ["check_file", "check_metadata", "check_model", "find_bad_value"]
 
 
 class _Number(NamedTuple):
@@ -148,8 +154,10 @@ def find_bad_value(header):
 
 
 def check_file(path):
-    """Raise SkyflatError if a FITS file is truncated, or its planes do not fit each other."""
+    """Raise SkyflatError if a FITS or ASDF file is truncated, or planes do not fit each other."""
     start, size = _measure_file(path)
+    if start == b"#ASDF ":
+        _read_blocks(path)
     if start != b"SIMPLE":
         return
     with ignore_file_warnings(), fits.open(path) as hdus:
@@ -174,6 +182,14 @@ def _measure_file(path):
         raise SkyflatError(f"{path}: truncated") from err
 
 
+def _read_blocks(path):
+    """Read the arrays of an ASDF file, whose data models read them late; let faults propagate."""
+    with asdf.open(path) as file:
+        for node in treeutil.iter_tree(file.tree):
+            if isinstance(node, NDArrayType):
+                np.asarray(node)
+
+
 def _check_whole(hdus, path, size):
     """Raise unless a file ends where its last extension ends."""
     for number, hdu in enumerate(hdus):
@@ -194,6 +210,16 @@ def _check_references(hdus, path):
     for name, version in re.findall(r"source: .?fits:(\w+),(\d+)", tree):
         if (name, int(version)) not in hdus:
             raise SkyflatError(f"{path}: truncated or damaged, extension {name} is missing")
+
+
+def check_metadata(model):
+    """Raise SkyflatError if the schema of a model refuses its metadata, so that it is not saved."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ValidationWarning)
+        model.validate()
+    for warning in found:
+        fault = one_line(str(warning.message).partition("occurred:")[2])
+        raise SkyflatError(f"{model.meta.filename}: cannot be saved ({fault})")
 
 
 def check_model(model, name):

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +33,11 @@ from soss_background.io.skyflats import find_files
 
 __all__ = [
     "Description",
+    "IDENTITY",
     "REQUIRED",
+    "borrow",
     "borrow_image",
+    "check_repetition",
     "describe_members",
     "describe_products",
     "find_exposures",
@@ -44,6 +48,7 @@ __all__ = [
     "header_of",
     "header_window",
     "identities",
+    "is_dithered",
     "iterate_images",
     "member_paths",
     "open_libraries",
@@ -63,7 +68,7 @@ REQUIRED = {
     "meta.subarray.name": ("SUBARRAY", None),
 }
 
-_IDENTITY = [
+IDENTITY = [
     f"meta.observation.{key}"
     for key in (
         "program_number",
@@ -298,7 +303,7 @@ def identities(header):
     name = header.get("meta.filename")
     if name is not None:
         yield root_name(name)
-    numbers = [header.get(key) for key in _IDENTITY]
+    numbers = [header.get(key) for key in IDENTITY]
     if None not in numbers:
         more = ("exposure.segment_number", "exposure.start_time", "subarray.name")
         yield (*numbers, *(header.get(f"meta.{key}") for key in more))
@@ -320,14 +325,27 @@ def iterate_images(library, *, modify=False):
 
 def borrow_image(library, index):
     """Borrow an exposure of an open library; return its model, and the model as an image."""
-    name = library.asn["products"][0]["members"][index]["expname"]
-    try:
-        model = library.borrow(index)
+    model = borrow(library, index)
+    with _explain_member(library, index):
         return model, as_image(model)
+
+
+def borrow(library, index):
+    """Borrow an exposure of an open library; raise SkyflatError if it cannot be read."""
+    with _explain_member(library, index):
+        return library.borrow(index)
+
+
+@contextmanager
+def _explain_member(library, index):
+    """Raise SkyflatError with the file of an exposure and the fault if reading it fails."""
+    try:
+        yield
     except SkyflatError:
         raise
-    except (LookupError, OSError, TypeError, ValueError) as err:
-        raise SkyflatError(f"{Path(name).name}: cannot be read ({one_line(err)})") from err
+    except Exception as err:  # astropy and asdf raise many kinds
+        name = Path(library.asn["products"][0]["members"][index]["expname"]).name
+        raise SkyflatError(f"{name}: cannot be read ({one_line(err)})") from err
 
 
 def _own_copy(item):
@@ -394,13 +412,19 @@ def _check(headers):
     _warn_of_mixture(headers)
     _warn_of_series(headers)
     subarray = first["meta.subarray.name"]
-    seen = {}
     for header in headers:
         if header["meta.subarray.name"] != subarray:
             raise SkyflatError(
                 f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
                 f"{subarray} in {first['name']}: subarrays cannot be mixed"
             )
+    check_repetition(headers)
+
+
+def check_repetition(headers):
+    """Raise if two headers are those of the same exposure, or of the same segment."""
+    seen = {}
+    for header in headers:
         for identity in identities(header):
             if identity in seen:
                 raise SkyflatError(f"{header['name']}: the same exposure as {seen[identity]}")
@@ -409,7 +433,7 @@ def _check(headers):
 
 def _warn_of_series(headers):
     """Warn if the headers are those of a science time series instead of dithered blank sky."""
-    if len({_pointing(header) for header in headers}) > 1:
+    if is_dithered(headers):
         return
     is_series = any(header.get("meta.visit.tsovisit") for header in headers)
     signs = ["TSOVISIT is true"] if is_series else []
@@ -421,6 +445,11 @@ def _warn_of_series(headers):
             "blank sky",
             headers[0]["name"], " and ".join(signs),
         )  # fmt: skip
+
+
+def is_dithered(headers):
+    """Return whether exposures have different pointings."""
+    return len({_pointing(header) for header in headers}) > 1
 
 
 def _pointing(header):

@@ -20,6 +20,7 @@ from soss_background.errors import SkyflatError, one_line
 from soss_background.io.quiet import ignore_warnings
 
 __all__ = [
+    "add_history",
     "allow_member_paths",
     "check_folder",
     "check_output",
@@ -162,6 +163,14 @@ def _is_alive(pid):
     return True
 
 
+def add_history(model, line):
+    """Add a line to the history of a data model; raise SkyflatError if the history is damaged."""
+    try:
+        model.add_history_entry(line)
+    except Exception as err:  # asdf raises many kinds
+        raise SkyflatError(f"{model.meta.filename}: its history is damaged ({err})") from err
+
+
 def save_datamodel(model, path, save=None):
     """Write a data model as `save_whole` does; strings of FITS headers are transliterated."""
     context = contextlib.nullcontext() if path.suffix == ".asdf" else ascii_headers(model)
@@ -201,7 +210,9 @@ def explain_write_fault(path):
     """Raise a SkyflatError with path and cause if writing fails."""
     try:
         yield
-    except (OSError, ValidationError) as err:
+    except SkyflatError:
+        raise
+    except (OSError, ValidationError, ValueError) as err:  # astropy refuses NaN in headers
         cause = one_line(getattr(err, "strerror", None) or getattr(err, "message", err))
         raise SkyflatError(f"{Path(path).absolute()}: cannot be written ({cause})") from err
 

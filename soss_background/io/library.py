@@ -20,7 +20,7 @@ from soss_background.numerics.integrations import (
 )
 from soss_background.numerics.threads import map_parallel
 
-__all__ = ["ExposureLibrary", "as_image"]
+__all__ = ["ExposureLibrary", "as_image", "check_exposure", "exposure_planes", "find_pixel_fault"]
 
 # Models whose pixels are mapped to memory instead of being read.
 _KINDS = (datamodels.ImageModel, datamodels.CubeModel)
@@ -115,23 +115,29 @@ class ExposureLibrary(ModelLibrary):
 
 def as_image(model):
     """Return an image as it is, a cube as the mean of its integrations; raise if unusable."""
-    _check(model)
-    return _average(model) if isinstance(model, datamodels.CubeModel) else model
+    check_exposure(model)
+    if fault := find_pixel_fault(model):
+        raise SkyflatError(f"{model.meta.filename}: {fault}")
+    if not isinstance(model, datamodels.CubeModel):
+        return model
+    planes = average_integrations(*exposure_planes(model))
+    image = datamodels.ImageModel(**planes, validate_on_assignment=False)
+    image.update(model)
+    return image
 
 
-def _check(model):
-    """Raise unless a model is an exposure with a usable pixel."""
+def check_exposure(model):
+    """Raise unless a model is an image or a cube of count rates."""
     name = model.meta.filename
     if not isinstance(model, _KINDS) or model.data is None or model.data.ndim not in (2, 3):
         raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
     if model.meta.bunit_data not in (None, "DN/s"):
         raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
     check_model(model, name)
-    _check_pixels(model, name)
 
 
-def _check_pixels(model, name):
-    """Raise unless a model has usable pixels of different values, which are sought in few rows."""
+def find_pixel_fault(model):
+    """Return why no pixel of an exposure can be used, None if one can; few rows are searched."""
     planes, lowest, highest = (model.data, model.err, model.dq), np.inf, -np.inf
     for rows in split_cube(model.data.shape):
         data, err, dq = (plane[..., rows, :] for plane in planes)
@@ -139,20 +145,17 @@ def _check_pixels(model, name):
         lowest = min(lowest, values.min(initial=np.inf))
         highest = max(highest, values.max(initial=-np.inf))
         if lowest < highest:
-            return
-    fault = f"all usable pixels have the same value, {lowest:g}"
+            return None
     if lowest > highest:
-        fault = "no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
-    raise SkyflatError(f"{name}: {fault}")
+        return "no usable pixel (all are NaN, flagged DO_NOT_USE, or of zero or NaN error)"
+    return f"all usable pixels have the same value, {lowest:g}"
 
 
-def _average(cube):
-    """Return the mean of a cube's integrations as an image."""
+def exposure_planes(model):
+    """Return data, err, dq and both variances of an image or cube, each (nints, ny, nx)."""
     variances = [
-        np.broadcast_to(np.float32(0), cube.err.shape) if variance is None else variance
-        for variance in (cube.var_poisson, cube.var_rnoise)
+        np.broadcast_to(np.float32(0), model.err.shape) if variance is None else variance
+        for variance in (model.var_poisson, model.var_rnoise)
     ]
-    averages = average_integrations(cube.data, cube.err, cube.dq, *variances)
-    image = datamodels.ImageModel(**averages, validate_on_assignment=False)
-    image.update(cube)
-    return image
+    shape = (-1, *model.data.shape[-2:])
+    return [plane.reshape(shape) for plane in (model.data, model.err, model.dq, *variances)]

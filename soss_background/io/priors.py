@@ -5,20 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from stdatamodels.jwst.datamodels import JwstDataModel
 
 from soss_background.datamodels.sky_model import SkyModel
 from soss_background.errors import SkyflatError
-from soss_background.io.files import explain_fault
-from soss_background.io.foreign_templates import is_array, is_trimmed
 from soss_background.io.sky_models import (
     find_cover,
     name_sky_model,
     open_sky_model,
     read_statistics,
 )
-from soss_background.io.skyflats import find_kind
-from soss_background.io.templates import read_templates
+from soss_background.io.templates import inspect_sky, read_templates
 from soss_background.sky.sky_prior import build_prior, cut_prior
 
 __all__ = ["SkySource", "check_alone", "read_sky"]
@@ -50,18 +46,10 @@ class SkySource:
 
 def check_alone(sources):
     """Raise if a sky model is given together with other skies."""
-    for source in filter(_is_sky_model, sources if len(sources) > 1 else ()):
-        name = name_sky_model(source, source) if isinstance(source, SkyModel) else source
-        raise SkyflatError(f"{name}: a sky model is used alone, not with other skies")
-
-
-def _is_sky_model(source):
-    """Return whether a file, a model or an array is a sky model."""
-    if isinstance(source, JwstDataModel | np.ndarray):
-        return isinstance(source, SkyModel)
-    with explain_fault(source):
-        others = is_array(source) or is_trimmed(source)
-        return not others and find_kind(source) is SkyModel
+    for source in sources if len(sources) > 1 else ():
+        if inspect_sky(source).kind is SkyModel:
+            name = name_sky_model(source, source) if isinstance(source, SkyModel) else source
+            raise SkyflatError(f"{name}: a sky model is used alone, not with other skies")
 
 
 def read_sky(sources, window, pwcpos):
@@ -87,7 +75,7 @@ def read_sky(sources, window, pwcpos):
     SkyflatError
         If one cannot be read, or lacks these pixels.
     """
-    if _is_sky_model(sources[0]):
+    if inspect_sky(sources[0]).kind is SkyModel:
         return _from_model(sources[0], window, pwcpos)
     templates = [template for each in sources for template in read_templates(each, window)]
     return SkySource(

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 
-from soss_background.datamodels.names import describe_identity, identify, show
+from soss_background.datamodels.names import OBSERVATION, describe_identity, identify, show
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.files import check_output, ignore_file_warnings
@@ -18,6 +18,9 @@ _PIPELINE = "soss_background.SkyflatPipeline"
 
 # Number of names that a reason lists.
 _LISTED = 3
+
+# Metadata that results of a step for one exposure share.
+_OF_EXPOSURE = (*OBSERVATION, "meta.model_type", "meta.observation.date_beg")
 
 
 def check_replaceable(path, identity):
@@ -36,24 +39,59 @@ def check_replaceable(path, identity):
 
 def _read_identity(path):
     """Return what tells skyflats of one name apart; None if a file is not a readable skyflat."""
-    try:
-        # Not by `read_header`: an older product is no input of the run, which may replace it.
-        with ignore_file_warnings():
-            header = read_metadata(path)
-    except Exception:  # astropy and asdf raise many kinds
-        return None
+    header = _read_metadata(path)
     return identify(header) if header.get("meta.model_type") == SkyflatModel.__name__ else None
 
 
+def _read_metadata(path):
+    """Return the metadata of a file, none if it is not a readable data model."""
+    try:
+        # Not by `read_header`: an older product is no input of the run, which may replace it.
+        with ignore_file_warnings():
+            return read_metadata(path)
+    except Exception:  # astropy and asdf raise many kinds
+        return {}
+
+
 def move_products(source, target):
-    """Move the files of a folder, hidden ones excepted; raise before if one may not be replaced."""
-    moves = {path: target / path.name for path in source.glob("[!.]*")}
-    for path, new in moves.items():
-        check_output(new)
-        if identity := _read_identity(path):
-            check_replaceable(new, identity)
-    for path, new in moves.items():
-        path.replace(new)
+    """
+    Move the files of a folder, except hidden ones.
+
+    Parameters
+    ----------
+    source, target : `~pathlib.Path`
+        The folder of the files, and the one to which they move.
+
+    Raises
+    ------
+    SkyflatError
+        If one would replace an input of the run, or a file that is not an older version of it. It
+        stays where it is, and the others move.
+    """
+    faults = []
+    for path in sorted(source.glob("[!.]*")):
+        try:
+            _check_move(path, target / path.name)
+            path.replace(target / path.name)
+        except SkyflatError as err:
+            faults.append(err)
+    if faults:
+        raise faults[0]
+
+
+def _check_move(path, new):
+    """Raise SkyflatError if a file may not be moved to a new name."""
+    check_output(new)
+    if identity := _read_identity(path):
+        check_replaceable(new, identity)
+    elif new.exists() and not _is_same_exposure(path, new):
+        raise SkyflatError(f"{new} exists and is not of the same exposure: move it")
+
+
+def _is_same_exposure(path, other):
+    """Return whether two files are results of one step for one exposure."""
+    one, two = ([_read_metadata(each).get(key) for key in _OF_EXPOSURE] for each in (path, other))
+    return None not in one and one == two
 
 
 @contextlib.contextmanager

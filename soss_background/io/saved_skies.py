@@ -23,7 +23,9 @@ def open_saved_sky(path):
     if read_header(path).get("meta.model_type") != datamodels.ImageModel.__name__:
         raise SkyflatError(f"{path}: {_NO_SKY}")
     with explain_fault(path), datamodels.ImageModel(path) as saved:
-        if saved.meta.cal_step.bkg_subtract != "COMPLETE" or not saved.hasattr("err"):
+        # An exposure without its sky is COMPLETE; other images lack the record of the fit.
+        subtracted = saved.meta.cal_step.bkg_subtract == "COMPLETE"
+        if subtracted or not hasattr(saved.meta, "skyflat_subtract") or saved.err is None:
             raise SkyflatError(f"{path}: {_NO_SKY}")
         yield saved
 

@@ -81,11 +81,11 @@ def name_skyflat(skyflat, model):
 
 def find_kind(path):
     """Return the class of a file of a sky: SkyflatModel, SossBkgModel, SkyModel, or None."""
+    check_file(path)
     if not is_fits(path):
         name = read_metadata(path).get("meta.model_type")
         return {kind.__name__: kind for kind in _SKIES}.get(name)
     # Reference files need not be whole data models.
-    check_file(path)
     with fits.open(path) as hdus:
         if hdus[0].header.get("REFTYPE") == "BKG":
             return datamodels.SossBkgModel

@@ -4,6 +4,7 @@ import functools
 import logging
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from stdatamodels.jwst import datamodels
@@ -43,7 +44,7 @@ __all__ = [
     "denoised_noise",
     "find_sources",
     "from_skyflat",
-    "is_flat_fielded",
+    "inspect_sky",
     "read_flat",
     "read_templates",
 ]
@@ -90,25 +91,67 @@ def _is_data(path):
 
 def _is_template(path):
     """Return whether a file holds templates."""
-    with explain_fault(path):
-        if is_array(path):
+    if is_array(path):
+        with explain_fault(path):
             return find_array_shape(path) is not None
-        return is_trimmed(path) or find_kind(path) is not None
+    return _inspect_file(path).kind is not None
 
 
-def is_flat_fielded(source):
-    """Return whether the sky of a file, a model or an array is flat-fielded."""
+class Inspection(NamedTuple):
+    """
+    Kind and flat state of a sky: a file, a model or an array.
+
+    Attributes
+    ----------
+    kind : type or None
+        SkyflatModel, SossBkgModel, SkyModel or ndarray; None for a file of another kind.
+    flat_fielded : bool
+        Whether the sky is flat-fielded.
+    trimmed : bool
+        Whether it is a skyflat without reference pixels, of the older scripts.
+    """
+
+    kind: type | None
+    flat_fielded: bool
+    trimmed: bool = False
+
+
+# Arrays are flat-fielded, see `skyflats_of_array`.
+_ARRAY = Inspection(np.ndarray, flat_fielded=True)
+
+
+def inspect_sky(source):
+    """Return the `Inspection` of a model, an array or a file; raise if the file is no sky."""
     if isinstance(source, np.ndarray):
-        return True  # see `skyflats_of_array`
+        return _ARRAY
     if isinstance(source, JwstDataModel):
-        return source.to_flat_dict(include_arrays=False).get(_FLAT_STATE) == "COMPLETE"
-    with explain_fault(source):
-        if is_array(source):
-            return True
-        if is_trimmed(source):
-            return is_trimmed_fielded(source)
-        is_reference = _find_kind(source) is datamodels.SossBkgModel
-        return not is_reference and read_metadata(source).get(_FLAT_STATE) == "COMPLETE"
+        header = source.to_flat_dict(include_arrays=False)
+        return Inspection(type(source), header.get(_FLAT_STATE) == "COMPLETE")
+    found = _inspect_file(source)
+    if found.kind is None:
+        raise SkyflatError(f"{source}: {_NO_SKY}")
+    return found
+
+
+def _inspect_file(path):
+    """Return the `Inspection` of a file, which is opened once unless it changes."""
+    with explain_fault(path):
+        status = Path(path).stat()
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return _inspect_once(Path(path), state)
+
+
+@functools.cache
+def _inspect_once(path, _):
+    """Return the `Inspection` of a file in the given state."""
+    if is_array(path):
+        return _ARRAY
+    if is_trimmed(path):
+        return Inspection(SkyflatModel, is_trimmed_fielded(path), trimmed=True)
+    kind = find_kind(path)
+    if kind in (None, datamodels.SossBkgModel):
+        return Inspection(kind, flat_fielded=False)
+    return Inspection(kind, read_metadata(path).get(_FLAT_STATE) == "COMPLETE")
 
 
 def read_templates(source, window):
@@ -127,22 +170,15 @@ def _open_models(source):
         yield skyflats_of_array(source, "array")
         return
     name = Path(source).name
+    found = inspect_sky(source)
     with explain_fault(source):
-        if is_array(source):
+        if found is _ARRAY:
             yield skyflats_of_array(open_array(source), name)
-        elif is_trimmed(source):
+        elif found.trimmed:
             yield [(name, read_trimmed(source))]
         else:
-            with _find_kind(source)(source) as model:
+            with found.kind(source) as model:
                 yield [(name, model)]
-
-
-def _find_kind(path):
-    """Return the class of a file of templates; raise if it is none."""
-    kind = find_kind(path)
-    if kind is None:
-        raise SkyflatError(f"{path}: {_NO_SKY}")
-    return kind
 
 
 def _read_model(model, window, name):

@@ -7,9 +7,10 @@ from tqdm import tqdm
 
 from soss_background.detector import PWCPOS
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import header_window, iterate_images, read_headers
+from soss_background.io.exposures import header_window, is_dithered, iterate_images, read_headers
 from soss_background.io.library import ExposureLibrary
 from soss_background.mask.source_mask import find_sources
+from soss_background.mask.target import target_reach
 from soss_background.numerics.cells import CELL, cell_bands, expand_cells
 from soss_background.numerics.summaries import ExposureSummaries
 from soss_background.sky.commissioning import commissioning_profile
@@ -78,16 +79,22 @@ class SkyflatMaskStep(SkyflatStep):
         for image in tqdm(iterate_images(library), desc="Reading exposures", **progress):
             summaries.add(image.data, image.err, image.dq)
         means, noise = summaries.cells()
-        window = header_window(read_headers(library)[0])
-        _warn_of_target(means, window)
-        sources = find_sources(
-            means,
+        headers = read_headers(library)
+        window = header_window(headers[0])
+        distance = _cell_distance(window, means.shape[1:])
+        _warn_of_target(means, distance)
+        reaches = np.array([target_reach(plane, distance, self.min_fraction) for plane in means])
+        target = distance < reaches[:, np.newaxis, np.newaxis]
+        sources = target | find_sources(
+            np.where(target, np.nan, means),
             noise,
             profile=_sky_profile(window, means.shape[-1]),
             n_sigma=self.n_sigma,
             min_fraction=self.min_fraction,
             grow=self.grow,
             bands=cell_bands(window.amplifiers()),
+            # All exposures show a target at the same place, and stars too.
+            dithered=not target.any() or is_dithered(headers),
         )
         if sources.all(axis=(1, 2)).any():
             log.warning("An exposure has too few usable pixels to find its stars: all are masked")
@@ -97,17 +104,27 @@ class SkyflatMaskStep(SkyflatStep):
             image.mask = (summaries.usable(index) & ~stars).astype(np.uint32)
             image.meta.cal_step.skyflat_mask = "COMPLETE"
             log.info("%s: %.1f %% masked as sources", image.meta.filename, 100 * stars.mean())
+            if reaches[index]:
+                image.meta.skyflat = {"target_reach": reaches[index]}
+                log.warning(
+                    "%s: the target is masked up to %.0f pixels from its traces",
+                    image.meta.filename, reaches[index],
+                )  # fmt: skip
         if isinstance(library, ExposureLibrary):  # which forgets them when an exposure is changed
             library.summaries = summaries
 
 
-def _warn_of_target(means, window):
-    """Warn if the cells of the exposures show the trace of a target."""
+def _cell_distance(window, shape):
+    """Return the distance of cells from the traces of a target, pixels."""
     rows, columns = (
-        np.arange(n) * size + size // 2 for n, size in zip(means.shape[1:], CELL, strict=True)
+        np.arange(number) * size + size // 2 for number, size in zip(shape, CELL, strict=True)
     )
     distance = trace_distance(window, PWCPOS)
-    distance = distance[np.ix_(np.minimum(rows, window.ny - 1), np.minimum(columns, window.nx - 1))]
+    return distance[np.ix_(np.minimum(rows, window.ny - 1), np.minimum(columns, window.nx - 1))]
+
+
+def _warn_of_target(means, distance):
+    """Warn if the cells of the exposures show the trace of a target."""
     excess = np.array([trace_excess(plane, distance) for plane in means])
     if np.any(excess > BRIGHT_TRACE):
         log.warning(

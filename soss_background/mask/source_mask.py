@@ -42,6 +42,7 @@ def find_sources(
     grow=1,
     max_rounds=3,
     bands=None,
+    dithered=True,
 ):
     """
     Mask star light in exposures of one sky.
@@ -67,6 +68,8 @@ def find_sources(
         Largest number of rounds of sky and masks.
     bands : list of slice, optional
         Rows of cells of each amplifier; by default there is one.
+    dithered : bool
+        Whether stars move from exposure to exposure, which are compared if they do.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def find_sources(
     cells = cells[known]
     noise = np.array([_scatter(*pair) for pair in zip(cells, noise[known], strict=True)])
     known, alike = np.flatnonzero(known), find_same_level(cells)
-    if np.count_nonzero(alike) > 1:
+    if dithered and np.count_nonzero(alike) > 1:
         options = (n_sigma, min_fraction, grow, max_rounds, bands)
         sources[known[alike]] = _compare_exposures(cells[alike], noise[alike], *options)
     else:
@@ -124,15 +127,25 @@ def _scatter(image, noise):
 def _column_sky(image, noise):
     """Return the lower quartile of each column in bands of rows, corrected for its noise bias."""
     my, mx = image.shape
-    centres, profiles = [], []
-    for rows in np.array_split(np.arange(my), max(1, my // _BAND)):
-        known = np.isfinite(image[rows]).any(axis=0)
+    bands = np.array_split(np.arange(my), max(1, my // _BAND))
+    centres = np.array([rows.mean() for rows in bands])
+    quartiles = np.array([_lower_quartile(image[rows]) for rows in bands])
+    sky = np.full((my, mx), np.nan)
+    for column, quartile in enumerate(quartiles.T):
+        known = np.isfinite(quartile)
         if known.any():
-            quartile = np.nanpercentile(image[rows][:, known], 25, axis=0)
-            profiles.append(np.interp(np.arange(mx), np.flatnonzero(known), quartile))
-            centres.append(rows.mean())
-    columns = [np.interp(np.arange(my), centres, column) for column in np.array(profiles).T]
-    return np.array(columns).T - ndtri(0.25) * np.nanmean(noise)
+            sky[:, column] = np.interp(np.arange(my), centres[known], quartile[known])
+    known = np.isfinite(sky[0])
+    for row in sky:
+        row[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), row[known])
+    return sky - ndtri(0.25) * np.nanmean(noise)
+
+
+def _lower_quartile(rows):
+    """Return the lower quartile of each column; NaN where nothing is known."""
+    quartile, known = np.full(rows.shape[1], np.nan), np.isfinite(rows).any(axis=0)
+    quartile[known] = np.nanpercentile(rows[:, known], 25, axis=0)
+    return quartile
 
 
 def _brightest_sky(sky, profile):

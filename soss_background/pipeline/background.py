@@ -2,11 +2,23 @@
 
 import logging
 from contextlib import contextmanager
+from pathlib import Path
 
-from soss_background.io.exposures import find_fault, header_of
+from soss_background import __version__
+from soss_background.errors import SkyflatError
+from soss_background.io.exposures import (
+    describe_members,
+    describe_products,
+    find_fault,
+    open_libraries,
+)
+from soss_background.io.files import unrecorded_inputs
+from soss_background.io.products import find_change
 from soss_background.pipeline.skyflat import SkyflatPipeline
+from soss_background.report.skyflat import write_reports
 from soss_background.steps.crds_access import crds_reachable
-from soss_background.steps.parameters import name_item
+from soss_background.steps.parameters import name_item, settle_parameters
+from soss_background.steps.provenance import list_parameters
 from soss_background.subtract.skyflat_subtract_step import IGNORED
 
 __all__ = ["background_skyflats", "find_skyflats"]
@@ -15,16 +27,30 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def background_skyflats(step, science, background):
-    """Give a step the skyflat of background exposures while it runs; skip other than SOSS."""
-    given, skip = step.skyflat, step.skip
-    fault = find_fault(header_of(science))
+def background_skyflats(step, segments, made):
+    """
+    Give a step the skyflat of background exposures while it runs; skip exposures other than SOSS.
+
+    Parameters
+    ----------
+    step : `~soss_background.SkyflatSubtractStep`
+        The step of a pipeline.
+    segments : `~soss_background.io.segments.Segments`
+        The science exposure.
+    made : dict
+        The skyflats that the run has made so far, which other exposures use too.
+    """
+    given, skip, background = step.skyflat, step.skip, segments.background
+    fault = find_fault(segments.headers[0])
     if fault and not skip:
-        log.warning("%s: sky not subtracted, %s", name_item(science), fault)
+        log.warning("%s: sky not subtracted, %s", segments.name, fault)
     if background and (given or step.get_ref_override("bkg")):
-        log.warning("%s: %s", name_item(science), IGNORED)
+        log.warning("%s: %s", segments.name, IGNORED)
     step.skip = skip or bool(fault)
-    step.skyflat = find_skyflats(step, background)
+    if not step.skip:
+        key = tuple(map(name_item, background))
+        made[key] = made.get(key) or find_skyflats(step, background)
+        step.skyflat = made[key]
     try:
         yield
     finally:
@@ -33,12 +59,40 @@ def background_skyflats(step, science, background):
 
 def find_skyflats(step, background):
     """Return the user's skyflats, or else that of the background exposures, or None."""
-    if step.skip or step.skyflat or step.get_ref_override("bkg") or not background:
+    unused = step.skip or step.skyflat or step.get_ref_override("bkg") or not background
+    if unused and step.save_combined_background:
+        raise SkyflatError(
+            "save_combined_background is set, but no background exposures are combined: there are "
+            "none, or another sky is given"
+        )
+    if unused:
         return step.skyflat
     pipeline = SkyflatPipeline()
     pipeline.output_dir = step.search_attr("output_dir")
     flat = step.given_flat() or (None if crds_reachable() else "N/A")
     pipeline.flat_field.override_flat, pipeline.flat_field.skip = flat, flat == "N/A"
+    if step.save_combined_background:
+        return [_save_skyflat(pipeline, background)]
     skyflat = pipeline.run(list(background))
     skyflat.images = skyflat.masks = skyflat.meta.bunit_images = None  # not needed any more
     return [skyflat]
+
+
+def _save_skyflat(pipeline, background):
+    """Return the path of the skyflat of exposures, which is made unless it is there."""
+    settle_parameters(pipeline)
+    (library,) = open_libraries(list(background))
+    (described,) = describe_products([library])
+    path = Path(pipeline.make_output_path(described.name)).with_name(described.name)
+    with unrecorded_inputs():
+        members = describe_members(library)
+        change = find_change(path, members, list_parameters(pipeline), __version__)
+    if not change:
+        log.info("%s is used again: the same exposures, parameters and version", path)
+        return str(path)
+    log.info("%s is made: %s", path, change)
+    pipeline.save_results = True
+    pipeline.run(list(background))
+    write_reports([path], path.with_suffix(".html"))
+    log.info("Saved its report in %s", path.with_suffix(".html"))
+    return str(path)

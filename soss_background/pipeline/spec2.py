@@ -1,18 +1,24 @@
 """The pipeline calwebb_spec2 with this package's step in place of bkg_subtract."""
 
 import logging
-from contextlib import ExitStack
+from contextlib import contextmanager
+from pathlib import Path
 from types import MethodType
 from typing import ClassVar
 
+from crds.core.exceptions import CrdsError
 from jwst.pipeline import Spec2Pipeline
 
-from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_fault, header_of
+from soss_background.datamodels.names import show
+from soss_background.errors import SkyflatError, one_line
+from soss_background.io.associations import group_members
+from soss_background.io.exposures import find_fault, root_name
 from soss_background.io.files import note_inputs
+from soss_background.io.segments import group_segments
 from soss_background.pipeline.background import background_skyflats
 from soss_background.steps.base import SkyflatMixin
-from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, group_members
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable
+from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
 __all__ = ["SkyflatSpec2Pipeline"]
 
@@ -21,10 +27,10 @@ log = logging.getLogger(__name__)
 
 class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
     """
-    Calibrate a SOSS exposure: jwst's Spec2Pipeline, whose ``bkg_subtract`` is SkyflatSubtractStep.
+    Calibrate SOSS exposures: jwst's Spec2Pipeline, whose ``bkg_subtract`` is SkyflatSubtractStep.
 
     The pipeline combines background members of an association, which jwst ignores for SOSS, into a
-    skyflat for this step.
+    skyflat for this step. The segments of an exposure get one sky, and are calibrated one by one.
 
     Parameters
     ----------
@@ -51,44 +57,64 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         """Use the parameter reference files of jwst's own pipeline."""
         return Spec2Pipeline.get_config_reftype()
 
-    def process(self, data):
+    def _precache_references(self, input_file):
+        """Raise SkyflatError, before any work is done, if CRDS fails; jwst ends the program."""
+        try:
+            with catch_crds_exit():
+                super()._precache_references(input_file)
+        except CrdsError as err:
+            reason = f"gives none ({one_line(err)})" if crds_reachable() else "cannot be reached"
+            remedy = "set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS"
+            raise SkyflatError(f"No reference files: CRDS {reason}, {remedy}") from err
+
+    def process(self, *inputs):
         """
-        Calibrate the exposures of an association.
+        Calibrate exposures.
 
         Parameters
         ----------
-        data : str, `~pathlib.Path`, level-2 association or data model
-            An exposure, several (a folder or wildcard), or an association.
+        *inputs : str, `~pathlib.Path`, level-2 association, data model, or list of these
+            Exposures, segments of time series in any order (also by a folder or wildcard), or
+            associations of them.
 
         Returns
         -------
         list of `~stdatamodels.jwst.datamodels.JwstDataModel`
-            The calibrated exposures.
+            The calibrated exposures and segments.
 
         Raises
         ------
         SkyflatError
             If a sky that the user names cannot be subtracted.
         """
-        self._check(self.load_as_level2_asn(data)["products"])
-        self._faults = []
-        results = super().process(data)
+        association = self._associate(inputs)
+        members = map(_as_member, association["products"])
+        self._exposures = group_segments(list(members), self.open_whole)
+        self._check(self._exposures)
+        self._faults, self._fits, self._made = [], {}, {}
+        results = super().process(association)
         if self._faults and self.fail_on_exception:
             raise self._faults[0]
         return results
 
-    def _check(self, products):
+    def _associate(self, inputs):
+        """Return an association with a product for each segment."""
+        items = [each for item in inputs for each in (item if isinstance(item, list) else [item])]
+        first, *others = [self.load_as_level2_asn(item) for item in items]
+        products = [product for each in (first, *others) for product in each["products"]]
+        first["products"] = [part for product in products for part in _split(product)]
+        return first
+
+    def _check(self, exposures):
         """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
-        if self.bkg_subtract.skip:
-            return
-        for members in map(group_members, products):
-            for science in members["science"][:1]:
-                if len(products) == 1 or not find_fault(header_of(science)):
-                    self.bkg_subtract.check(science, members["background"])
+        for segments in () if self.bkg_subtract.skip else exposures:
+            note_inputs([segments.sources, segments.background])
+            if len(exposures) == 1 or not find_fault(segments.headers[0]):
+                self.bkg_subtract.check(segments)
 
     def process_exposure_product(self, exp_product, *args, **kwargs):
         """
-        Calibrate an exposure.
+        Calibrate an exposure or a segment.
 
         Parameters
         ----------
@@ -102,13 +128,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         `~stdatamodels.jwst.datamodels.JwstDataModel`
             The calibrated exposure.
         """
-        members = group_members(exp_product)
-        note_inputs([name for names in members.values() for name in names])
         try:
-            with ExitStack() as stack:
-                for science in members["science"][:1]:
-                    given = (self.bkg_subtract, science, members["background"])
-                    stack.enter_context(background_skyflats(*given))
+            with self._fitted_sky(exp_product):
                 result = super().process_exposure_product(exp_product, *args, **kwargs)
         except SkyflatError as err:
             # jwst would print a traceback, and its loop passes nothing on: `process` raises it.
@@ -118,3 +139,46 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         if result is not None and result.meta.cal_step.bkg_subtract is None:
             result.meta.cal_step.bkg_subtract = "SKIPPED"
         return result
+
+    @contextmanager
+    def _fitted_sky(self, product):
+        """Give bkg_subtract the sky of the exposure of a segment; skip it if there is none."""
+        step, (source, _) = self.bkg_subtract, _as_member(product)
+        (segments,) = (each for each in self._exposures if source in each.sources)
+        skip = step.skip
+        if segments.name not in self._fits:
+            with background_skyflats(step, segments, self._made):
+                self._fits[segments.name] = None if step.skip else self._fit(segments)
+        step.fitted = self._fits[segments.name]
+        step.skip = skip or step.fitted is None
+        try:
+            yield
+        finally:
+            step.skip, step.fitted = skip, None
+
+    def _fit(self, segments):
+        """Fit the sky of an exposure; keep no segment in memory."""
+        fit = self.bkg_subtract.fit(segments)
+        segments.release()
+        return fit
+
+
+def _as_member(product):
+    """Return the science exposure of a product, and its background exposures."""
+    members = group_members(product)
+    (science,) = members["science"]
+    return Path(science) if isinstance(science, str) else science, members["background"]
+
+
+def _split(product):
+    """Return a product for each segment of a product."""
+    science = group_members(product)["science"]
+    if len(science) == 1:
+        return [product]
+    if not science:
+        raise SkyflatError(f"product {show(product['name'])} has no science member")
+    others = [each for each in product["members"] if each["exptype"].lower() != "science"]
+    return [
+        {"name": root_name(name), "members": [{"expname": name, "exptype": "science"}, *others]}
+        for name in science
+    ]

@@ -1,17 +1,17 @@
 """The pipeline from a SOSS exposure to vetted quick-look spectra."""
 
 import logging
+from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from astropy.table import Table
-from stdatamodels.jwst.datamodels import JwstDataModel
+from jwst.datamodels import ModelContainer
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.extract.flicker_noise_step import FlickerNoiseStep
-from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
 from soss_background.extract.metrics import (
     METRICS,
@@ -21,8 +21,10 @@ from soss_background.extract.metrics import (
     measure_traces,
 )
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
+from soss_background.extract.spectra import join_spectra
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.io.exposures import header_of
+from soss_background.io.exposures import find_window
+from soss_background.io.segments import average_segments
 from soss_background.pipeline.background import background_skyflats
 from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
@@ -31,7 +33,7 @@ from soss_background.steps.jwst_steps import FlatFieldStep, PhotomStep
 from soss_background.steps.metric_ranges import flag_metrics, log_metrics, read_ranges
 from soss_background.steps.parameters import name_item
 from soss_background.steps.provenance import name_log_files, wrap_command
-from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, sort_members
+from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
 __all__ = ["SossStarePipeline"]
 
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 
 class SossStarePipeline(SkyflatPipelineBase):
     """
-    Extract vetted quick-look spectra of a SOSS exposure.
+    Extract vetted quick-look spectra of SOSS exposures.
 
     The steps are skyflat_subtract, clean_flicker_noise, flat_field, inter_order_background (off by
     default), trace_fit, optimal_extract and photom.
@@ -69,30 +71,31 @@ class SossStarePipeline(SkyflatPipelineBase):
     # Each step finds its own reference files.
     prefetch_references = False
 
-    # No temporary files.
-    in_memory = True
-
     named_files: ClassVar = ("ranges",)
 
-    def process(self, init):
+    def process(self, *inputs):
         """
-        Run all steps on an exposure.
+        Run all steps on each exposure.
+
+        The segments of an exposure share the sky, the traces and the profiles.
 
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            A SOSS exposure, ``_rate``, ``_rateints`` or ``_calints``, or an association of one with
-            background exposures; a model is left unchanged.
+        *inputs : str, `~pathlib.Path`, data model, association, or list of these
+            SOSS exposures, ``_rate``, ``_rateints`` or ``_calints``, and segments of time series
+            in any order, or an association of these with background exposures; models are left
+            unchanged.
 
         Returns
         -------
         `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-            The spectra of optimal extraction; DN/s, or MJy if there is a photom reference file.
+            The spectra of optimal extraction of all segments; DN/s, or MJy if there is a photom
+            reference file. A `~jwst.datamodels.ModelContainer` of these for several exposures.
 
         Raises
         ------
         SkyflatError
-            If the exposure cannot be used, or a metric is out of its range and ``fail_on_qc`` is
+            If an exposure cannot be used, or a metric is out of its range and ``fail_on_qc`` is
             set.
         """
         if self.trace_fit.skip or self.optimal_extract.skip:
@@ -100,45 +103,67 @@ class SossStarePipeline(SkyflatPipelineBase):
         # Find faults before any work is done.
         ranges = read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
-        exposure, images = self._subtract_sky(init)
-        exposure = self.clean_flicker_noise.run(exposure)
+        exposures = self.open_segments(*inputs)
+        for segments in exposures:
+            if not self.skyflat_subtract.skip:
+                self.skyflat_subtract.check(segments)
+            self.flat_field.check(segments.headers[0])
+            self.check_outputs(segments.name, *segments.names)
+        made = {}
+        results = [self._extract(segments, made, ranges) for segments in exposures]
+        return results[0] if len(results) == 1 else ModelContainer(results)
+
+    def _extract(self, segments, made, ranges):
+        """Return the spectra of an exposure; save those of its segments."""
+        library, mean, images = self._subtract_sky(segments, made)
+        # Segments are compared with the mean of all of them.
+        whole = mean.data.copy() if len(library) > 1 else None
+        library = library.then(partial(self._clean_noise, whole)).then(self._flat_field)
+        with _unsaved(self.flat_field):
+            mean = self._flat_field(mean)
+        if not self.inter_order_background.skip:
+            light = self.inter_order_background.fit(mean)
+            library = library.then(partial(self._subtract_light, light))
+            mean.data -= light
+        traces = self.optimal_extract.traces or self.trace_fit.run(mean)
+        kept = []
+        spectra = self.optimal_extract.run(mean, traces, library, kept.append)
+        spectra = [self._calibrate(self.photom, "photom", each) for each in spectra]
+        if len(spectra) > 1:
+            for each in spectra:
+                self.finalize_result(each, [])
+                self.save_model(each)
+        self._judge(mean, images, open_traces(traces), *kept, ranges)
+        return join_spectra(spectra, segments.name)
+
+    def _subtract_sky(self, segments, made):
+        """Subtract the sky; return the segments, their mean, and images by their captions."""
+        step, images = self.skyflat_subtract, {}
+        with background_skyflats(step, segments, made):
+            library = segments.library() if step.skip else step.run(segments)
+        if library.fit is None:
+            mean, _ = average_segments(segments)
+        else:
+            images["The exposure, mean of the integrations"] = library.fit.mean.data.copy()
+            images["The sky"] = library.fit.sky
+            mean = step.remove(library.fit, library.fit.mean)
+        return library, mean, images
+
+    def _clean_noise(self, mean, exposure):
+        """Subtract the 1/f noise of the integrations."""
+        return self.clean_flicker_noise.run(exposure, mean)
+
+    def _flat_field(self, exposure):
+        """Flat-field an exposure that is not; drop what no later step needs."""
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
-        exposure = self.inter_order_background.run(exposure)
         # Flat-fielding is the last step that needs the parts of the variance.
         exposure.var_poisson = exposure.var_rnoise = None
-        frames = read_frames(exposure)
-        if self.optimal_extract.traces:
-            traces = open_traces(self.optimal_extract.traces)
-        else:
-            traces = self.trace_fit.run(exposure, frames)
-        kept = []
-        spectra = self.optimal_extract.run(exposure, traces, frames, kept.append)
-        spectra = self._calibrate(self.photom, "photom", spectra)
-        self._judge(exposure, images, frames, traces, *kept, ranges)
-        return spectra
+        return exposure
 
-    def _subtract_sky(self, init):
-        """Subtract the sky; return the exposure, and images for the report by their captions."""
-        if isinstance(init, JwstDataModel):
-            init = init.copy()
-        step, images = self.skyflat_subtract, {}
-        members = sort_members(self.load_as_level2_asn(init), init)
-        (science,) = members["science"]
-        if not step.skip:
-            step.check(science, members["background"])
-        self.flat_field.check(header_of(science))
-        self.check_outputs(name_item(science))
-
-        def keep(subtraction):
-            images["The exposure, mean of the integrations"] = subtraction.image
-            images["The sky"] = subtraction.sky
-
-        with background_skyflats(step, science, members["background"]):
-            exposure = step.run(science, [], keep)
-        if not isinstance(exposure, JwstDataModel):
-            exposure = self.trace_fit.open_exposure(exposure)
-        return exposure, images
+    def _subtract_light(self, light, exposure):
+        """Subtract the light between the orders."""
+        return self.inter_order_background.run(exposure, light)
 
     def default_suffix(self):
         """Return the suffix of products."""
@@ -156,13 +181,14 @@ class SossStarePipeline(SkyflatPipelineBase):
             raise SkyflatError(f"{name}: {name_item(given)} was not applied, does it fit?")
         return model
 
-    def _judge(self, exposure, images, frames, traces, extracted, ranges):
+    def _judge(self, mean, images, traces, extracted, ranges):
         """Measure the quality, log it, and write the report."""
-        name, orders, response = exposure.meta.filename, extracted.orders, extracted.response
-        reference = frames.window.reference_pixels()
+        name, orders, response = mean.meta.filename, extracted.orders, extracted.response
+        reference = find_window(mean).reference_pixels()
+        image = np.where(reference, np.nan, mean.data)
         rows = [each.row for each in orders.values()]
-        values = measure_steps(exposure)
-        values |= measure_frame(frames, rows)
+        values = measure_steps(mean)
+        values |= measure_frame(image, extracted.apertures, rows)
         values |= measure_traces(traces.slices, traces.traces)
         # Columns without a fit are contaminated by other orders.
         known = None if response is None else np.isfinite(response["fit"])
@@ -173,7 +199,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         run = self.describe_run()
         if self.save_results and self.save_report:
             caption = "The exposure without its sky" if images else "The exposure"
-            images[f"{caption}, and the traces"] = np.where(reference, np.nan, frames.mean)
+            images[f"{caption}, and the traces"] = image
             report = report_spectra(name, images, traces, orders, extracted.merged, qc, run)
             self.save_product(report.save_html, name, "stare", "html")
             as_text = partial(Table(qc).write, format="ascii.ecsv")
@@ -183,3 +209,13 @@ class SossStarePipeline(SkyflatPipelineBase):
             log.info("The log is kept in %s", path)
         for line in ("To repeat it:", *wrap_command(run["command"])):
             log.info("%s", line)
+
+
+@contextmanager
+def _unsaved(step):
+    """Save no result of a step, which runs on the mean of the integrations."""
+    given, step.save_results = step.save_results, False
+    try:
+        yield
+    finally:
+        step.save_results = given

@@ -1,6 +1,5 @@
 """Write skyflats as the BKG reference file that jwst's ``bkg_subtract`` reads."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,20 @@ from stdatamodels.jwst import datamodels
 from soss_background import __version__
 from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
-from soss_background.io.dates import parse_date
 from soss_background.io.files import save_datamodel
 from soss_background.io.templates import PLANE_KEYWORD
-from soss_background.reference.candidates import MATCH, Candidates
+from soss_background.reference.candidates import Candidates
+from soss_background.reference.keywords import (
+    USEAFTER,
+    check_pedigree,
+    check_useafter,
+    describe,
+)
 from soss_background.reference.merging import average_skies
 from soss_background.reference.selection import select_skies
 from soss_background.sky.match import cross_residuals
 
 __all__ = ["make_reference", "write_reference"]
-
-# A date before the first SOSS exposure: the library is valid at any time.
-_USEAFTER = "2022-01-01T00:00:00"
-
-# Values of PEDIGREE that CRDS accepts, by their number of words.
-_PEDIGREES = {1: ("GROUND", "MODEL", "DUMMY", "SIMULATION"), 3: ("INFLIGHT", "MODEL")}
 
 # Largest value of a residual parameter, as a fraction of the sky.
 _MOST = 0.5
@@ -42,8 +40,7 @@ def make_reference(
     flat=None,
     merge_below=0.0025,
     max_residual=0.05,
-    max_templates=None,
-    useafter=_USEAFTER,
+    useafter=USEAFTER,
     author=None,
     pedigree=None,
     description=None,
@@ -69,8 +66,6 @@ def make_reference(
     max_residual : float
         A sky is omitted if its rms residual with every other sky exceeds this fraction of the sky,
         and three times the smallest residual of a typical sky.
-    max_templates : int, optional
-        Largest number of templates, see `soss_background.reference.selection.select_skies`.
     useafter, author, pedigree, description : str, optional
         Values of keywords. By default a date before all SOSS exposures, the authors of the
         skyflats, INFLIGHT with the dates of their exposures, and the number of skies.
@@ -92,21 +87,17 @@ def make_reference(
         If a parameter is not valid, a skyflat cannot be read or lacks these pixels, a flat is
         unknown or not available, or only some skyflats are flat-fielded and no flat is given.
     """
-    _check_choices(subarray, plane, max_templates)
+    _check_choices(subarray, plane)
     _check_fractions(merge_below=merge_below, max_residual=max_residual)
     texts = {
-        "useafter": _check_useafter(useafter),
+        "useafter": check_useafter(useafter),
         "author": author,
-        "pedigree": _check_pedigree(pedigree),
+        "pedigree": check_pedigree(pedigree),
         "description": description,
     }
     skyflats = Candidates(skyflats, SUBARRAYS[subarray], flat)
     skies = skyflats.survey()
-    settings = {
-        "merge_below": merge_below,
-        "max_residual": max_residual,
-        "max_templates": max_templates,
-    }
+    settings = {"merge_below": merge_below, "max_residual": max_residual}
     selection = select_skies(
         cross_residuals([sky.binned for sky in skies]),
         [sky.exposures for sky in skies],
@@ -118,9 +109,9 @@ def make_reference(
     if texts["description"] is None:
         texts["description"] = f"{len(selection.groups)} empirical skies of SOSS, {subarray}"
     reference = _build(skyflats, skies, selection.groups, plane)
-    _describe(reference, SUBARRAYS[subarray], plane)
-    for key, text in texts.items():
-        setattr(reference.meta, key, text)
+    describe(reference, SUBARRAYS[subarray], texts)
+    card = [PLANE_KEYWORD, plane, "plane of the skyflats that SCI contains"]
+    reference.extra_fits.PRIMARY = {"header": [card]}
     _add_history(reference, skies, selection, {"plane": plane, **settings})
     return reference, _tabulate(skies, selection)
 
@@ -147,14 +138,12 @@ def write_reference(reference, path):
     save_datamodel(reference, path)
 
 
-def _check_choices(subarray, plane, max_templates):
+def _check_choices(subarray, plane):
     """Raise unless the parameters are valid."""
     if subarray not in SUBARRAYS:
         raise SkyflatError(f"{subarray} is none of the subarrays {', '.join(SUBARRAYS)}")
     if plane not in ("BKGDN", "BKG"):
         raise SkyflatError(f"{plane} is not BKGDN or BKG")
-    if max_templates is not None and max_templates < 1:
-        raise SkyflatError("A library has one template at least")
 
 
 def _check_fractions(**thresholds):
@@ -164,31 +153,6 @@ def _check_fractions(**thresholds):
             raise SkyflatError(
                 f"{name} is {value}, not a fraction of the sky from 0 to {_MOST} (0.05 is 5 %)"
             )
-
-
-def _check_useafter(text):
-    """Return a date in the format of CRDS."""
-    try:
-        return parse_date(text).isoformat(timespec="seconds")
-    except ValueError as err:
-        raise SkyflatError(f"{text} is no date for USEAFTER, such as {_USEAFTER}") from err
-
-
-def _check_pedigree(text):
-    """Return a pedigree; raise unless CRDS accepts it."""
-    if text is None:
-        return None
-    kind, *dates = text.split() or [""]
-    try:
-        dates = [time.strptime(day, "%Y-%m-%d") for day in dates]
-        good = kind in _PEDIGREES.get(1 + len(dates), ()) and dates == sorted(dates)
-    except ValueError:
-        good = False
-    if not good:
-        raise SkyflatError(
-            f"{text} is no PEDIGREE, such as DUMMY or INFLIGHT 2023-01-31 2024-06-30"
-        )
-    return text
 
 
 def _tabulate(skies, selection):
@@ -233,21 +197,6 @@ def _tabulate_rows(rows):
     for column, unit in _UNITS.items():
         table[column].unit = unit
     return table
-
-
-def _describe(reference, window, plane):
-    """Set the keywords that CRDS and jwst match, and those of the pixels."""
-    meta = reference.meta
-    meta.reftype, meta.telescope = "BKG", "JWST"
-    for key, (_, value) in MATCH.items():
-        reference[key] = value
-    meta.subarray.name = window.name
-    meta.subarray.xstart, meta.subarray.ystart = window.x0 + 1, window.y0 + 1
-    meta.subarray.xsize, meta.subarray.ysize = window.nx, window.ny
-    meta.subarray.fastaxis, meta.subarray.slowaxis = -2, -1
-    meta.bunit_data = meta.bunit_err = "DN/s"
-    card = [PLANE_KEYWORD, plane, "plane of the skyflats that SCI contains"]
-    reference.extra_fits.PRIMARY = {"header": [card]}
 
 
 def _date_pedigree(skies):

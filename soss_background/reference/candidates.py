@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import REQUIRED, find_fault, root_name
+from soss_background.io.exposures import find_fault, root_name
 from soss_background.io.skyflats import (
     describe_skyflat,
     find_files,
@@ -24,16 +24,13 @@ from soss_background.io.skyflats import (
 )
 from soss_background.io.templates import cut_planes, denoised_noise, from_skyflat, read_flat
 from soss_background.numerics.smoothing import fill_gaps
+from soss_background.reference.keywords import MATCH
 from soss_background.sky.match import BinnedSky, bin_sky
 from soss_background.steps.crds_access import crds_reachable
 
-__all__ = ["MATCH", "Candidate", "Candidates"]
+__all__ = ["Candidate", "Candidates", "find_flat", "locate_flat"]
 
 log = logging.getLogger(__name__)
-
-# Keywords that CRDS and jwst match: metadata path, keyword and value.
-MATCH = {key: pair for key, pair in REQUIRED.items() if pair[1] is not None}
-MATCH["meta.instrument.detector"] = ("DETECTOR", "NIS")
 
 
 @dataclass
@@ -102,8 +99,8 @@ class Candidates:
             if planes[0] is None:
                 raise SkyflatError(f"{name}: no {plane} in it, see --plane")
             sky, err, dq = cut_planes(skyflat, planes, self._window, name)
-            flat = self._flat_of(skyflat, name)
-            factor = self._read_flat(_locate_flat(flat, name)) if flat else 1
+            flat = find_flat(skyflat, name, self._given_flat)
+            factor = self._read_flat(locate_flat(flat, name)) if flat else 1
             if not np.isfinite(sky).any():
                 raise SkyflatError(f"{name}: {plane} has no value")
             sky, dq = _fill(sky, dq, self._window.reference_pixels())
@@ -120,12 +117,12 @@ class Candidates:
             if fault:
                 raise SkyflatError(f"{name}: {fault}")
             template = self._read_template(skyflat, name)
-            flat = self._flat_of(skyflat, name)
+            flat = find_flat(skyflat, name, self._given_flat)
             # Skies are compared without the flat.
             fielded = template.flat_fielded or not self._given_flat
             divisor = 1 if fielded else self._read_flat(Path(self._given_flat))
             if flat:
-                _locate_flat(flat, name)
+                locate_flat(flat, name)
             exposures, times = _read_exposures(skyflat)
             science = ~self._window.reference_pixels()
             return Candidate(
@@ -148,19 +145,6 @@ class Candidates:
             hint = f"or --subarray {place.name}, a library for exposures of that subarray"
             raise SkyflatError(f"{err}, {hint}") from err
 
-    def _flat_of(self, skyflat, name):
-        """Return the flat to multiply a skyflat by, None if it is not flat-fielded."""
-        state, own = skyflat.meta.skyflat.flat_correction, skyflat.meta.ref_file.flat.name
-        if state == "SKIPPED":
-            return None
-        if state != "COMPLETE":
-            raise SkyflatError(
-                f"{name}: FLATCORR is {state}, which does not say whether it is flat-fielded"
-            )
-        if self._given_flat is None and own in (None, "N/A"):
-            raise SkyflatError(f"{name}: R_FLAT does not record its flat, give it (--flat FILE)")
-        return str(self._given_flat or own)
-
 
 def _read_exposures(skyflat):
     """Return name and time of the exposures of a skyflat, and the first and last time (MJD)."""
@@ -174,8 +158,22 @@ def _read_exposures(skyflat):
     return frozenset(zip(names, times, strict=True)), ends
 
 
-def _locate_flat(flat, name):
-    """Return the path of the flat of a skyflat."""
+def find_flat(model, name, given=None):
+    """Return the flat to multiply a skyflat or a sky model by, None if it is not flat-fielded."""
+    state, own = model.meta.skyflat.flat_correction, model.meta.ref_file.flat.name
+    if state == "SKIPPED":
+        return None
+    if state != "COMPLETE":
+        raise SkyflatError(
+            f"{name}: FLATCORR is {state}, which does not say whether it is flat-fielded"
+        )
+    if given is None and own in (None, "N/A"):
+        raise SkyflatError(f"{name}: R_FLAT does not record its flat, give it (--flat FILE)")
+    return str(given or own)
+
+
+def locate_flat(flat, name):
+    """Return the path of the flat of a skyflat or a sky model."""
     path = Path(flat)
     if flat.startswith("crds://"):
         if not crds_reachable():

@@ -34,15 +34,12 @@ class Selection(NamedTuple):
     left: np.ndarray
 
 
-def select_skies(
-    residuals, exposures, *, merge_below=0.0025, max_residual=0.05, max_templates=None
-):
+def select_skies(residuals, exposures, *, merge_below=0.0025, max_residual=0.05):
     """
     Select the skies of a library.
 
     Of identical skies that share exposures, one is kept. Outliers are omitted and identical skies
-    are merged. If too many remain, the set that fits all skies best is searched: greedily from
-    every start, then by exchanges as long as they help [1]_.
+    are merged.
 
     Parameters
     ----------
@@ -55,17 +52,11 @@ def select_skies(
     max_residual : float
         A sky is an outlier if its smallest residual exceeds this fraction of the sky, and three
         times that of a typical sky.
-    max_templates : int, optional
-        Largest number of templates.
 
     Returns
     -------
     selection : Selection
         The skies of each template, in order.
-
-    References
-    ----------
-    .. [1] L. Kaufman and P. J. Rousseeuw, Finding Groups in Data, chapter 2, Wiley 1990.
     """
     same = np.maximum(residuals, residuals.T) <= merge_below
     repeated = same & [[bool(one & other) for other in exposures] for one in exposures]
@@ -80,8 +71,6 @@ def select_skies(
     for first, *more in groups:
         for index in more:
             reasons[index] = f"merged with sky {first + 1}"
-    if max_templates is not None and max_templates < len(groups):
-        groups = _take_best(residuals, groups, max_templates, reasons)
     return Selection(groups, reasons, others.argmin(axis=1), others.min(axis=1))
 
 
@@ -112,17 +101,6 @@ def _drop_outliers(kept, others, max_residual, reasons):
     return kept
 
 
-def _take_best(residuals, groups, number, reasons):
-    """Keep the groups that together fit all skies best."""
-    skies, firsts = np.concatenate(groups), [group[0] for group in groups]
-    chosen = _span(residuals[np.ix_(skies, firsts)], number)
-    for left_out in set(range(len(groups))) - set(chosen):
-        for index in groups[left_out]:
-            left = min(residuals[index, firsts[other]] for other in chosen)
-            reasons[index] = f"others stand for it: {100 * left:.1f} % left"
-    return [groups[index] for index in sorted(chosen)]
-
-
 def _group_alike(residuals, indices, merge_below):
     """Group skies that are pairwise identical."""
     if len(indices) == 1 or merge_below <= 0:
@@ -134,38 +112,3 @@ def _group_alike(residuals, indices, merge_below):
     for index, label in zip(indices, labels, strict=True):
         groups.setdefault(label, []).append(index)
     return list(groups.values())
-
-
-def _span(residuals, number):
-    """Choose columns that minimize the mean of the smallest value of each row."""
-    squares = residuals**2
-    # The result depends on the start.
-    choices = (_improve(squares, [first], number) for first in range(squares.shape[1]))
-    return min(choices, key=lambda columns: _cost(squares, columns))
-
-
-def _improve(squares, chosen, number):
-    """Add the best columns to the chosen ones, then exchange them one by one."""
-    while len(chosen) < number:
-        chosen = _with_best(squares, chosen)
-    while True:
-        exchanged = [
-            _with_best(squares, chosen[:place] + chosen[place + 1 :]) for place in range(number)
-        ]
-        best = min(exchanged, key=lambda columns: _cost(squares, columns))
-        if _cost(squares, best) >= _cost(squares, chosen):
-            return chosen
-        chosen = best
-
-
-def _with_best(squares, chosen):
-    """Add the column that lowers the cost most."""
-    least = squares[:, chosen].min(axis=1, initial=np.inf)
-    costs = np.minimum(squares, least[:, np.newaxis]).mean(axis=0)
-    costs[chosen] = np.inf
-    return [*chosen, int(costs.argmin())]
-
-
-def _cost(squares, chosen):
-    """Return the mean of the least square of each row."""
-    return squares[:, chosen].min(axis=1).mean()

@@ -4,12 +4,13 @@ import logging
 import math
 import os
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from crds.core.exceptions import CrdsError
+from jwst.associations import Association
 from jwst.associations.asn_from_list import asn_from_list
 from jwst.associations.lib.rules_level2_base import DMSLevel2bBase
 from jwst.datamodels import ModelContainer, ModelLibrary
@@ -19,8 +20,14 @@ from stdatamodels.jwst import datamodels
 from soss_background.datamodels.names import identify
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.associations import first_exposure, is_association, read_association
-from soss_background.io.checks import check_model
+from soss_background.io.associations import (
+    background_exposures,
+    first_exposure,
+    is_association,
+    read_association,
+    science_exposures,
+)
+from soss_background.io.checks import check_metadata, check_model
 from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import (
     find_exposures,
@@ -30,18 +37,26 @@ from soss_background.io.exposures import (
     root_name,
 )
 from soss_background.io.files import (
+    add_history,
     check_folder,
     check_output,
     explain_fault,
     ignore_file_warnings,
     note_inputs,
     protect_inputs,
+    real_path,
     save_datamodel,
     save_whole,
 )
 from soss_background.io.products import check_replaceable
+from soss_background.io.segments import SegmentLibrary, Segments, group_segments, progress
 from soss_background.io.signals import stop_in_one_line
-from soss_background.steps.crds_access import check_reference, crds_reachable, no_reference_error
+from soss_background.steps.crds_access import (
+    catch_crds_exit,
+    check_reference,
+    crds_reachable,
+    no_reference_error,
+)
 from soss_background.steps.parameters import (
     check_named,
     explain_parameters,
@@ -50,6 +65,7 @@ from soss_background.steps.parameters import (
     settle_parameters,
 )
 from soss_background.steps.provenance import (
+    check_parameter_file,
     complete_parameters,
     describe_command,
     list_parameters,
@@ -68,6 +84,17 @@ log = logging.getLogger(__name__)
 
 # Extensions of data models.
 _EXTENSIONS = ("fits", "asdf")
+
+
+@contextmanager
+def _log_fault(*, wanted=True):
+    """Log a fault that the user can fix in one line: ``strun`` itself ends without a message."""
+    try:
+        yield
+    except SkyflatError as err:
+        if wanted:
+            log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
+        raise
 
 
 class SkyflatMixin:
@@ -119,13 +146,8 @@ class SkyflatMixin:
     @classmethod
     def from_config_section(cls, config, parent=None, **kwargs):
         """Create a step; log parameters that its spec refuses in one line, without the help."""
-        try:
-            with explain_parameters(cls):
-                return super().from_config_section(name_paths(config), parent=parent, **kwargs)
-        except SkyflatError as err:
-            if parent is None:
-                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
-            raise
+        with _log_fault(wanted=parent is None), explain_parameters(cls):
+            return super().from_config_section(name_paths(config), parent=parent, **kwargs)
 
     def get_pars(self, *args, **kwargs):
         """Return the parameters, models and paths by name, which can be saved."""
@@ -142,20 +164,20 @@ class SkyflatMixin:
             super(SkyflatMixin, self).export_config(path, include_metadata)
             complete_parameters(path, self)
 
-        save_whole(save, Path(filename))
+        path = Path(filename)
+        with _log_fault(), protect_inputs():
+            note_inputs(self.config_file)
+            check_parameter_file(path)
+            save_whole(save, path)
 
     def run(self, *args):
         """Run the step; log a fault that the user can fix in one line."""
         limits = limit_resources() if self.parent is None else nullcontext()
-        try:
-            with protect_inputs(), stop_in_one_line(log.error), limits:
-                if not isinstance(self.parent, SkyflatMixin):
-                    self._prepare(args)
-                return super().run(*args)
-        except SkyflatError as err:
-            if not isinstance(self.parent, SkyflatPipelineBase):
-                log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
-            raise
+        wanted = not isinstance(self.parent, SkyflatPipelineBase)
+        with _log_fault(wanted=wanted), protect_inputs(), stop_in_one_line(log.error), limits:
+            if not isinstance(self.parent, SkyflatMixin):
+                self._prepare(args)
+            return super().run(*args)
 
     def _prepare(self, args):
         """Describe the run; raise if parameters are not valid or products cannot be written."""
@@ -180,7 +202,16 @@ class SkyflatMixin:
             if step.output_file:
                 # `run` sets the suffix later.
                 suffix = step.suffix or step.default_suffix()
-                check_output(Path(step.make_output_path(step.output_file, suffix=suffix)))
+                path = Path(step.make_output_path(step.output_file, suffix=suffix))
+                check_output(path)
+                self._check_folder_of_name(step.output_file, path.parent)
+
+    def _check_folder_of_name(self, name, folder):
+        """Raise if ``output_file`` names another folder than that of the product."""
+        # stpipe ignores it. Before a name it puts the current folder, or a parameter file's.
+        known = (folder, Path(), Path(self.config_file or "").parent)
+        if real_path(Path(name).parent) not in map(real_path, known):
+            raise SkyflatError(f"output_file {name} names a folder: give it by output_dir instead")
 
     def check_outputs(self, *names):
         """Raise, before any work is done, unless products named after these can be written."""
@@ -192,7 +223,7 @@ class SkyflatMixin:
         if self.parent is None and isinstance(result, datamodels.JwstDataModel):
             run = self.describe_run()
             for line in wrap_command(run["command"]):
-                result.add_history_entry(line)
+                add_history(result, line)
             if isinstance(result, SkyflatModel):
                 result.meta.skyflat.runs.append(run)
         if crds_reachable():
@@ -245,8 +276,63 @@ class SkyflatMixin:
         note_inputs([inputs, *(member_paths(library) for library in libraries)])
         return libraries
 
+    def open_segments(self, *inputs):
+        """
+        Find the exposures among the step's inputs.
+
+        Parameters
+        ----------
+        *inputs : str, `~pathlib.Path`, data model, Segments, or list of these
+            Files, wildcards, folders, associations and models.
+
+        Returns
+        -------
+        exposures : list of `~soss_background.io.segments.Segments`
+            The exposures in order of time.
+
+        Raises
+        ------
+        SkyflatError
+            If an input is of another kind, cannot be read, or is given twice.
+        """
+        members, exposures = [], []
+        for item in inputs:
+            if isinstance(item, Segments):
+                exposures.append(item)
+            elif isinstance(item, list | tuple | ModelContainer):
+                members += [member for each in item for member in self._list_members(each)]
+            else:
+                members += self._list_members(item)
+        exposures += group_segments(members, self.open_whole)
+        for segments in exposures:
+            note_inputs([segments.sources, segments.background])
+        return exposures
+
+    def _list_members(self, item):
+        """List the exposures of an input, each with its background exposures."""
+        if isinstance(item, datamodels.JwstDataModel):
+            return [(item, [])]
+        if not isinstance(item, str | Path):
+            raise SkyflatError(f"{item!r} is neither a file nor a data model")
+        members = []
+        for path in map(Path, find_exposures([self.make_input_path(str(item))])):
+            if not is_association(path):
+                members.append((path, []))
+                continue
+            for product in read_association(path)["products"]:
+                background = background_exposures(path, product)
+                members += [(each, background) for each in science_exposures(path, product)]
+        return members
+
+    def open_whole(self, init, **kwargs):
+        """Open a file or model as stpipe does; explain the fault of a file."""
+        with explain_fault(init) if isinstance(init, str | Path) else nullcontext():
+            return self.prepare_output(init, **kwargs)
+
     def load_as_level2_asn(self, obj):
         """Load an association; other files, wildcards and folders get a product per exposure."""
+        if isinstance(obj, Association):
+            return obj
         if isinstance(obj, datamodels.JwstDataModel):
             # By its name: members of jwst's associations hold copies of the models.
             association = _associate([self.output_file or obj.meta.filename or "model"])
@@ -259,6 +345,9 @@ class SkyflatMixin:
             read_association(paths[0])
             return super().load_as_level2_asn(str(paths[0]))
         return _associate(paths)
+
+    # Whether to keep exposures in memory: a parameter of some steps.
+    in_memory = False
 
     def scratch(self):
         """
@@ -318,14 +407,20 @@ class SkyflatMixin:
         log.info("Saved %s in %s", suffix, path)
 
     def _save_library(self, library, suffix, idx, output_file, force, components):
-        """Save the models of a library; number those that share a given name."""
+        """Save the models of a library, all or none; number those that share a given name."""
         paths = []
         with library:
-            for index, model in enumerate(library):
+            if not isinstance(library, SegmentLibrary):  # segments are checked when they are read
+                for index, model in enumerate(library):
+                    check_metadata(model)
+                    library.shelve(model, index, modify=False)
+            for index in progress(range(len(library)), "Saving"):
+                model = library.borrow(index)
                 if len(library) > 1:
                     components["exposure"] = index
                 paths.append(self.save_model(model, suffix, idx, output_file, force, **components))
                 library.shelve(model, index, modify=False)
+                del model  # before the next one is read
         return paths
 
 
@@ -387,11 +482,6 @@ class SkyflatStep(SkyflatMixin, Step):
             self._check_product(skyflat.meta.filename, _identify_model(skyflat))
         return skyflat
 
-    def open_whole(self, init, **kwargs):
-        """Open a file or model as stpipe does; explain the fault of a file."""
-        with explain_fault(init) if isinstance(init, str | Path) else nullcontext():
-            return self.prepare_output(init, **kwargs)
-
     def _look_into(self, init):
         """Return an input, its name and the kind of its model."""
         if isinstance(init, datamodels.JwstDataModel):
@@ -415,6 +505,7 @@ class SkyflatPipelineBase(SkyflatMixin, Pipeline):
         if None not in overrides.values():
             return
         try:
-            super()._precache_references(input_file)
-        except (SystemExit, CrdsError) as err:
+            with catch_crds_exit():
+                super()._precache_references(input_file)
+        except CrdsError as err:
             raise no_reference_error("flat", f"CRDS gives none ({err})") from err

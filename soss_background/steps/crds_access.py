@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,16 @@ from stdatamodels.jwst import datamodels
 from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_file
 from soss_background.io.files import explain_fault
+from soss_background.io.signals import StoppedError
 from soss_background.steps.parameters import name_item
 
-__all__ = ["crds_reachable", "open_pastasoss"]
+__all__ = [
+    "check_reference",
+    "catch_crds_exit",
+    "crds_reachable",
+    "no_reference_error",
+    "open_pastasoss",
+]
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +55,25 @@ def _crds_reachable(cache, server):
     return True
 
 
+@contextmanager
+def catch_crds_exit():
+    """Raise CrdsError instead of SystemExit, with which CRDS ends programs; a user still can."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except SystemExit as err:
+        raise CrdsError(str(err)) from err
+
+
 def open_pastasoss(step, exposure):
     """Open the PASTASOSS file of an exposure as a context; None if CRDS has none or is offline."""
     if step.get_ref_override("pastasoss") is None and not crds_reachable():
         return nullcontext()
     try:
-        path = step.get_reference_file(exposure, "pastasoss")
-    except (CrdsError, SystemExit) as err:
+        with catch_crds_exit():
+            path = step.get_reference_file(exposure, "pastasoss")
+    except CrdsError as err:
         log.info("%s: no PASTASOSS reference file (%s)", exposure.meta.filename, err)
         return nullcontext()
     if path == "N/A":
@@ -66,12 +85,12 @@ def open_pastasoss(step, exposure):
         return model
 
 
-def no_reference_error(kind, reason):
+def no_reference_error(kind, reason, step="flat_field"):
     """Return the error for a reference file that is needed and not available."""
     return SkyflatError(
         f"No {kind} reference file: {reason}. Give one with "
-        f"--steps.flat_field.override_{kind}=FILE, leave the correction out with "
-        "--steps.flat_field.skip=true, or set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS."
+        f"--steps.{step}.override_{kind}=FILE, leave the correction out with "
+        f"--steps.{step}.skip=true, or set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS."
     )
 
 

@@ -4,6 +4,7 @@ import logging
 from typing import ClassVar
 
 import numpy as np
+from crds.core.exceptions import CrdsError
 from jwst.flatfield import FlatFieldStep as JwstFlatFieldStep
 from jwst.photom import PhotomStep as JwstPhotomStep
 from stdatamodels.jwst import datamodels
@@ -11,7 +12,7 @@ from stdatamodels.jwst import datamodels
 from soss_background.errors import SkyflatError, one_line
 from soss_background.numerics.threads import split_rows
 from soss_background.steps.base import SkyflatMixin
-from soss_background.steps.crds_access import crds_reachable, no_reference_error
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, no_reference_error
 from soss_background.steps.parameters import check_flat, name_item
 
 __all__ = ["FlatFieldStep", "PhotomStep"]
@@ -19,7 +20,7 @@ __all__ = ["FlatFieldStep", "PhotomStep"]
 log = logging.getLogger(__name__)
 
 # Number of blocks that a cube is flat-fielded in, and fewest integrations of a block.
-_BLOCKS, _FEWEST = 8, 8
+_BLOCKS, _FEWEST = 32, 4
 _EXPOSURES = (datamodels.ImageModel, datamodels.CubeModel)
 
 # Planes that flat-fielding changes, and the one that it adds.
@@ -50,7 +51,7 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         """Return the flat, or raise an error that lists the alternatives."""
         if self.get_ref_override(reference_file_type) is None and not crds_reachable():
             raise no_reference_error(reference_file_type, "CRDS cannot be reached")
-        return super().get_reference_file(input_file, reference_file_type)
+        return _ask_crds(super().get_reference_file, input_file, reference_file_type, "flat_field")
 
     def check(self, header):
         """Raise if the user names a flat, and an exposure is divided by another one."""
@@ -118,4 +119,13 @@ class PhotomStep(SkyflatMixin, JwstPhotomStep):
         """Return a reference file; spectra need none of the pixel areas."""
         if reference_file_type == "area":
             return "N/A"
-        return super().get_reference_file(input_file, reference_file_type)
+        return _ask_crds(super().get_reference_file, input_file, reference_file_type, "photom")
+
+
+def _ask_crds(ask, exposure, kind, step):
+    """Return a reference file for a step, or raise an error that lists the alternatives."""
+    try:
+        with catch_crds_exit():
+            return ask(exposure, kind)
+    except CrdsError as err:
+        raise no_reference_error(kind, f"CRDS gives none ({one_line(err)})", step) from err

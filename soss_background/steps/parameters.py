@@ -91,16 +91,18 @@ def name_paths(parameters):
 
 def settle_parameters(step):
     """Convert the parameters of a step and its sub-steps to their types; None is the default."""
+    for name, value in list(vars(step).items()):
+        if isinstance(value, Path) and not name.startswith("_"):
+            setattr(step, name, str(value))
+    _check_names(find_overrides(step), _NAMES)
     with explain_parameters(type(step)):
         defaults = config_parser.config_from_dict({}, config_parser.get_merged_spec_file(step))
         values = Step.get_pars(step)
-    for name, value in values.items():
-        setattr(step, name, defaults[name] if value is None else value)
-    _check_names(find_overrides(step), _NAMES)
+    if hasattr(step, "named_files"):  # not one of jwst's own
+        for name, value in values.items():
+            setattr(step, name, defaults[name] if value is None else value)
     for name in getattr(step, "step_defs", ()):
-        part = getattr(step, name)
-        if hasattr(part, "named_files"):  # not one of jwst's own
-            settle_parameters(part)
+        settle_parameters(getattr(step, name))
 
 
 def find_overrides(step):

@@ -8,9 +8,11 @@ from pathlib import Path
 import asdf
 from stpipe import config_parser
 
+from soss_background.errors import SkyflatError
 from soss_background.steps.parameters import find_overrides, name_item
 
 __all__ = [
+    "check_parameter_file",
     "complete_parameters",
     "describe_command",
     "list_parameters",
@@ -61,6 +63,19 @@ def list_parameters(step, prefix="", *, default=False):
     for name in getattr(step, "step_defs", {}):
         found |= list_parameters(getattr(step, name), f"{prefix}steps.{name}.", default=default)
     return found
+
+
+def check_parameter_file(path):
+    """Raise SkyflatError if a file of parameters would replace a file of another kind."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with asdf.open(path) as file:
+            is_known = {"class", "parameters"} <= set(file.tree)
+    except Exception:  # asdf raises many kinds  # noqa: BLE001
+        is_known = False
+    if not is_known:
+        raise SkyflatError(f"{path} exists and is not a parameter file: give another name")
 
 
 def complete_parameters(path, step):

@@ -26,7 +26,7 @@ def group_times(number, *, group_time, frame_time, n_frames):
     return np.arange(number) * group_time + (n_frames + 1) / 2 * frame_time
 
 
-def change_ramps(ramps, sky, scales, times):
+def change_ramps(ramps, sky, times):
     """
     Add a sky to ramps in place.
 
@@ -36,17 +36,15 @@ def change_ramps(ramps, sky, scales, times):
         Counts, DN.
     sky : ndarray of float, shape (ny, nx)
         The sky, DN/s; negative to subtract it.
-    scales : ndarray of float, shape (nints,)
-        Level of the sky in each integration.
     times : ndarray of float, shape (ngroups,)
         Times of the groups, s, see `group_times`.
     """
-    for ramp, scale in zip(ramps, scales, strict=True):
+    for ramp in ramps:
         for group, time in zip(ramp, times, strict=True):
-            group += (scale * time * sky).astype(np.float32)
+            group += (time * sky).astype(np.float32)
 
 
-def change_rates(cube, errors, sky, variance, scales):
+def change_rates(cube, errors, sky, variance):
     """
     Add a sky to count rates, and a variance to their errors, in place.
 
@@ -58,9 +56,7 @@ def change_rates(cube, errors, sky, variance, scales):
         The sky, DN/s; negative to subtract it.
     variance : ndarray of float, shape (ny, nx)
         Variance of the sky, (DN/s)^2; negative to remove it from the errors again.
-    scales : ndarray of float, shape (nints,)
-        Level of the sky in each integration.
     """
-    for integration, error, scale in zip(cube, errors, scales, strict=True):
-        integration += (scale * sky).astype(np.float32)
+    for integration, error in zip(cube, errors, strict=True):
+        integration += sky.astype(np.float32)
         error[:] = np.sqrt(np.maximum(error**2 + variance, 0))

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
@@ -77,6 +76,8 @@ class SavedSkyStep(SkyflatStep):
     def _check(self, model, saved):
         """Raise unless the sky can be subtracted from the exposure, or added back."""
         name = model.meta.filename
+        if saved.meta.skyflat_subtract.scale_mode != "exposure":
+            raise SkyflatError(f"{self.sky}: one level per integration: save it with one for all")
         for one, other, keyword in (
             (model.meta.subarray.name, saved.meta.subarray.name, "SUBARRAY"),
             (model.data.shape[-2:], saved.data.shape, "shape"),
@@ -100,24 +101,10 @@ class SavedSkyStep(SkyflatStep):
         """Subtract the sky, or add it back, in place."""
         sky = saved.data if self.add else -saved.data
         if isinstance(model, datamodels.RampModel):
-            scales = self._find_scales(model, saved, len(model.data))
-            change_ramps(model.data, sky, scales, _group_times(model))
+            change_ramps(model.data, sky, _group_times(model))
             return
         cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
-        scales = self._find_scales(model, saved, len(cube))
-        variance = saved.err**2 * (-1 if self.add else 1)
-        change_rates(cube, errors, sky, variance, scales)
-
-    def _find_scales(self, model, saved, number):
-        """Return the level of the sky in each integration."""
-        fit = getattr(saved.meta, "skyflat_subtract", None)
-        if getattr(fit, "scale_mode", None) != "integration":
-            return np.ones(number)
-        scales = np.array(list(fit.scales))
-        if len(scales) != number:
-            fault = f"{self.sky} has a level for each of {len(scales)} integrations"
-            raise SkyflatError(f"{model.meta.filename}: {number} integrations, but {fault}")
-        return scales
+        change_rates(cube, errors, sky, saved.err**2 * (-1 if self.add else 1))
 
 
 def _group_times(model):

@@ -11,28 +11,34 @@ __all__ = ["measure_scales"]
 _OUTLIER = 4.0
 
 
-def measure_scales(data, sky, used):
-    """Return the level of the sky in each integration relative to their mean, shape (nints,)."""
-    # Stars and their wings do not change, and cancel in the difference from the mean.
-    weight = sky[used] / np.sum(sky[used] ** 2)
-    mean = _mean_sample(data, used)
+def measure_scales(data, mean, sky, used):
+    """
+    Measure the level of the sky in each integration, relative to that of the mean.
+
+    Parameters
+    ----------
+    data : ndarray of float, shape (nints, ny, nx)
+        Integrations, DN/s.
+    mean, sky : ndarray of float, shape (ny, nx)
+        Mean of all integrations of the exposure, and its sky, DN/s.
+    used : ndarray of bool, shape (ny, nx)
+        True for pixels used in the fit.
+
+    Returns
+    -------
+    scales : ndarray of float, shape (nints,)
+        The levels; 1 for an integration without a measurement.
+    """
+    mean, sky = mean[used], sky[used]
 
     def measure(integration):
-        difference = np.nan_to_num(integration[used] - mean)
+        # Stars and their wings do not change, and cancel in the difference from the mean.
+        difference = integration[used] - mean
+        known = np.isfinite(difference)
+        if not known.any():
+            return 1.0
+        difference, template = difference[known], sky[known]
         limit = _OUTLIER * MAD_TO_SIGMA * np.median(np.abs(difference))
-        return np.sum(weight * np.clip(difference, -limit, limit))
+        return 1 + np.sum(template * np.clip(difference, -limit, limit)) / np.sum(template**2)
 
-    scales = np.array(map_parallel(measure, data))
-    return 1 + scales - scales.mean()
-
-
-def _mean_sample(data, used):
-    """Return the mean of the integrations in the pixels used, one integration at a time."""
-    total = np.zeros(np.count_nonzero(used))
-    number = np.zeros(total.shape, dtype=int)
-    for integration in data:
-        sample = integration[used]
-        known = np.isfinite(sample)
-        total[known] += sample[known]
-        number += known
-    return total / np.maximum(number, 1)
+    return np.array(map_parallel(measure, data))

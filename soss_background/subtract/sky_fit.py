@@ -64,11 +64,10 @@ _GLOW = (2.0, 6.0)
 # Brightest wings of used cells, in units of the sky.
 _BRIGHTEST_WINGS = 20.0
 
-# Uncertainty of a level in units of the mean faint light, and factor of all errors, since errors of
-# the model are neither normal nor independent. Tuned on 20 simulated exposures of SUBSTRIP256,
-# whose levels scatter as stated: 57 % within one and 85 % within two errors; with half the values
-# these are 20 and 45 %.
-_FAINT_ERROR, _ERROR_FACTOR = 2.0, 2.0
+# Uncertainty of a level in units of the mean faint light, since smooth light looks like the sky,
+# and factor of all errors, since errors of the model are neither normal nor independent. Tuned on
+# 48 simulated exposures with random families, whose levels scatter as docs/subtract.txt says.
+_FAINT_ERROR, _ERROR_FACTOR = 4.0, 2.0
 
 
 class NoSkyError(ValueError):
@@ -96,6 +95,8 @@ class SkyFit:
     chi2 : float
         Reduced chi-square of the cells used, including faint light; below one if the prior is
         better than assumed.
+    misfit : float
+        Rms of the deviations of the sky in units of those that the prior expects.
     """
 
     sky: np.ndarray
@@ -108,6 +109,7 @@ class SkyFit:
     level_right_err: float
     shift: float
     chi2: float
+    misfit: float
 
 
 def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
@@ -300,7 +302,8 @@ def _describe(state, prior, usable):
     """Return the fit of a state."""
     shape = prior.sky.shape
     sky = _expand(state, prior)
-    levels, errors, fractions = _find_levels(state, prior, sky)
+    misfit = _find_misfit(state, prior)
+    levels, errors, fractions = _find_levels(state, prior, sky, max(misfit, 1))
     err = np.hypot(fractions * sky, levels[0] * prior.noise)
     return SkyFit(
         sky=sky.astype(np.float32),
@@ -313,6 +316,7 @@ def _describe(state, prior, usable):
         level_right_err=errors[1],
         shift=state.shift,
         chi2=state.posterior.chi2,
+        misfit=misfit,
     )
 
 
@@ -327,11 +331,24 @@ def _expand(state, prior):
     return plain * expand_smoothly(factor.astype(np.float32), prior.sky.shape)
 
 
-def _find_levels(state, prior, sky):
-    """Return levels and errors of both sides, DN/s, and the relative error of each pixel."""
+def _find_misfit(state, prior):
+    """Return the rms of the deviations, relative to the rms that their prior expects."""
+    number = state.components.n_sky
+    part = slice(number - len(prior.deviations), number)
+    expected = 1 - np.diag(state.posterior.covariance)[part]
+    squares = np.sum(state.posterior.amplitudes[part] ** 2)
+    return float(np.sqrt(squares / max(np.sum(np.maximum(expected, 0)), 1)))
+
+
+def _find_levels(state, prior, sky, factor):
+    """
+    Return levels and errors of both sides, DN/s, and the relative error of each pixel.
+
+    The factor of the errors is that of Birge (1932) for a sky outside its prior.
+    """
     number = state.components.n_sky
     images = state.components.images[:number] / state.sky
-    covariance = _ERROR_FACTOR**2 * state.posterior.covariance[:number, :number]
+    covariance = (factor * _ERROR_FACTOR) ** 2 * state.posterior.covariance[:number, :number]
     variance = np.einsum("iyx,ij,jyx->yx", images, covariance, images, optimize=True)
     mean = shift_columns(prior.sky, state.shift)
     # A side without cells is known by the prior of the ratio of both.

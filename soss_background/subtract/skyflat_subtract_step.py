@@ -1,8 +1,8 @@
-"""The step that subtracts the sky from a science exposure."""
+"""The step that subtracts the sky from science exposures."""
 
 import logging
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,15 +12,21 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
-from soss_background.io.files import note_inputs
-from soss_background.io.library import as_image
+from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window
+from soss_background.io.files import add_history
 from soss_background.io.priors import check_alone, read_sky
-from soss_background.io.templates import find_sources, is_flat_fielded, read_flat
+from soss_background.io.segments import (
+    SegmentLibrary,
+    Segments,
+    average_segments,
+    describe_numbers,
+    segment_number,
+)
+from soss_background.io.templates import find_sources, inspect_sky, read_flat
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import trace_distance
-from soss_background.steps.base import SkyflatStep
-from soss_background.steps.crds_access import crds_reachable, open_pastasoss
+from soss_background.steps.base import SkyflatMixin, SkyflatStep
+from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
@@ -29,34 +35,54 @@ __all__ = ["SkyflatSubtractStep"]
 
 log = logging.getLogger(__name__)
 
+# Deviations of a sky, in units of those of its prior, above which templates do not describe it.
+_LARGEST_MISFIT = 3.0
+
 # Warning for background exposures of an association for which the user gives a sky.
 IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
 
+# Why background exposures are not combined.
+_COMBINED = (
+    "this step does not combine background exposures. Run SkyflatSpec2Pipeline or "
+    "SossStarePipeline, which do"
+)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Subtraction:
     """
     The sky of an exposure, in the flat state of the exposure.
 
     Attributes
     ----------
-    image, err : ndarray of float, shape (ny, nx)
-        Mean of the integrations with the sky, and its 1-sigma uncertainty, DN/s.
+    mean : `~stdatamodels.jwst.datamodels.ImageModel`
+        Mean of the integrations of all segments, with the sky.
     sky, sky_err : ndarray of float, shape (ny, nx)
         The sky of that mean and its 1-sigma uncertainty, DN/s.
     used : ndarray of bool, shape (ny, nx)
         True for pixels used in the fit.
+    flags : ndarray of uint32, shape (ny, nx)
+        JWST data quality flags of the sky.
+    cards : list of list
+        Keyword, value and comment of each result of the fit.
+    templates : list of str
+        Names of the sky model or of the templates.
+    segments : list of str
+        File names of the segments that the fit was made of.
     """
 
-    image: np.ndarray
-    err: np.ndarray
+    mean: datamodels.ImageModel
     sky: np.ndarray
     sky_err: np.ndarray
     used: np.ndarray
+    flags: np.ndarray
+    cards: list
+    templates: list
+    segments: list
 
 
 class SkyflatSubtractStep(SkyflatStep):
-    """Subtract the dispersed sky from a SOSS exposure."""
+    """Subtract the dispersed sky from SOSS exposures."""
 
     class_alias = "skyflat_subtract"
 
@@ -64,6 +90,7 @@ class SkyflatSubtractStep(SkyflatStep):
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
+    save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, and use it again if it is there
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
     save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
@@ -79,73 +106,66 @@ class SkyflatSubtractStep(SkyflatStep):
     # The step looks for reference files when it needs them.
     prefetch_references = False
 
-    def process(self, step_input, background=(), keep=None):
+    # The sky of the exposure to which a segment belongs, if a pipeline has fitted it before.
+    fitted = None
+
+    def process(self, *inputs):
         """
         Subtract the sky.
 
+        The segments of an exposure get one sky, that of the mean of all their integrations.
+
         Parameters
         ----------
-        step_input : str, `~pathlib.Path`, data model or level-2 association
-            The exposure, ``_rate`` or ``_rateints``; a model is left unchanged unless the step is
-            part of a pipeline.
-        background : list of str or data models, optional
-            Exposures of blank sky, as jwst's pipeline passes them; by default the background
-            members of the association. Only the pipelines of this package combine them.
-        keep : callable, optional
-            Called with the `Subtraction`, if the sky is subtracted.
+        *inputs : str, `~pathlib.Path`, data model, association, or list of these
+            Exposures, ``_rate`` or ``_rateints``, and segments of time series in any order; models
+            are left unchanged unless the step is part of a pipeline. A second argument that is a
+            list holds exposures of blank sky, as jwst's pipeline passes them; by default they are
+            the background members of the association. Only the pipelines of this package combine
+            them.
 
         Returns
         -------
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
-            The exposure without its sky. If there is nothing to subtract, the exposure as it was,
-            with a status of SKIPPED.
+            A single exposure without its sky. If there is nothing to subtract, the exposure as it
+            was, with a status of SKIPPED. Several exposures or segments are a
+            `~soss_background.io.segments.SegmentLibrary` of these, which reads and changes one at
+            a time.
 
         Raises
         ------
         SkyflatError
-            If several exposures are given, a file cannot be read, or there is no sky.
+            If a file cannot be read, a segment is given twice, or there is no sky.
         """
-        if isinstance(background, str | Path):
-            raise SkyflatError("Several exposures are given: run them one by one")
-        members = sort_members(self.load_as_level2_asn(step_input), step_input)
-        (science,) = members["science"]
-        background = background or members["background"]
-        self.check(science, background)
-        model = self.open_whole(science)
-        if isinstance(model, datamodels.ReferenceFileModel):
-            raise SkyflatError(f"{name_item(science)}: a reference file, not an exposure")
-        self.check_outputs(model.meta.filename)
-        if model.meta.cal_step.bkg_subtract == "COMPLETE":
-            log.warning("%s: its sky has been subtracted already", model.meta.filename)
-            return model
-        try:
-            subtraction = self._subtract(model, background)
-        except _NotSubtractedError as reason:
-            fault = f"{model.meta.filename}: sky not subtracted, {reason}"
-            if self._names_sky(background):
-                raise SkyflatError(fault) from reason
-            log.warning("%s", fault)
-            model.meta.cal_step.bkg_subtract = "SKIPPED"
-            return model
-        self._save_extras(model, subtraction)
-        if keep:
-            keep(subtraction)
+        background = []
+        if len(inputs) == 2 and isinstance(inputs[1], list):
+            inputs, background = inputs[:1], inputs[1]
+        if self.save_combined_background and self.parent is None:
+            raise SkyflatError(f"save_combined_background is set, but {_COMBINED}")
+        exposures = self.open_segments(*inputs)
+        for segments in exposures:
+            segments.background = background or segments.background
+            if not isinstance(self.parent, SkyflatMixin):  # pipelines check before their first step
+                self.check(segments)
+            self.check_outputs(*segments.names)
+        results = [self._subtract(segments) for segments in exposures]
+        library = reduce(SegmentLibrary.joined, results)
+        if len(library) > 1 or isinstance(inputs[0], Segments):
+            return library
+        (model,) = library.visit(lambda model: model, "Subtracting")
         return model
 
-    def check(self, science, background):
+    def check(self, segments):
         """
         Raise, before any work, if what the user names cannot be applied to an exposure.
 
         Parameters
         ----------
-        science : str, `~pathlib.Path` or data model
+        segments : `~soss_background.io.segments.Segments`
             The exposure.
-        background : list of str or data models
-            Exposures of blank sky.
         """
-        note_inputs(science)
-        header, name = header_of(science), name_item(science)
-        named = self._names_sky(background)
+        header, name = segments.headers[0], name_item(segments.sources[0])
+        named = self._names_sky(segments.background)
         is_subtracted = header.get("meta.cal_step.bkg_subtract") == "COMPLETE"
         fault = find_sky_fault(header)
         if fault and (named or (is_subtracted and self.parent is None)):
@@ -155,11 +175,11 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         check_alone(sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
-        states += [(name_item(each), is_flat_fielded(each)) for each in sources]
+        states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
         if len(states) > 1 and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
-        if conflict and self._flat_path(science) is None:
+        if conflict and self._flat_path(segments.sources[0]) is None:
             raise SkyflatError(self._describe_conflict(conflict))
 
     def _names_sky(self, background):
@@ -173,18 +193,61 @@ class SkyflatSubtractStep(SkyflatStep):
         """Return the models, arrays and files of skies that the user names."""
         return find_sources(self.skyflat or [self.get_ref_override("bkg")])
 
-    def _subtract(self, model, background):
-        """Fit the sky of an exposure and subtract it in place."""
+    def _subtract(self, segments):
+        """Return a library of the segments of an exposure without their sky."""
+        subtraction = self.fitted or self.fit(segments)
+        if subtraction is None:
+            return segments.library().then(_mark_skipped)
+        return segments.library().then(partial(self.remove, subtraction), subtraction)
+
+    def fit(self, segments):
+        """
+        Fit the sky of an exposure, and save what is asked for about it.
+
+        Parameters
+        ----------
+        segments : `~soss_background.io.segments.Segments`
+            The exposure.
+
+        Returns
+        -------
+        Subtraction or None
+            The sky; None, with a warning, if there is nothing to subtract.
+
+        Raises
+        ------
+        SkyflatError
+            If a sky that the user names cannot be subtracted.
+        """
+        if segments.headers[0].get("meta.cal_step.bkg_subtract") == "COMPLETE":
+            log.warning("%s: its sky has been subtracted already", segments.name)
+            return None
         try:
-            image, window = as_image(model), find_window(model)
+            subtraction = self._fit(segments)
+        except _NotSubtractedError as reason:
+            fault = f"{segments.name}: sky not subtracted, {reason}"
+            if self._names_sky(segments.background):
+                raise SkyflatError(fault) from reason
+            log.warning("%s", fault)
+            return None
+        self._save_extras(subtraction)
+        return subtraction
+
+    def _fit(self, segments):
+        """Fit the sky of an exposure; raise _NotSubtractedError if there is nothing to subtract."""
+        if isinstance(segments.read(0), datamodels.ReferenceFileModel):
+            raise SkyflatError(f"{segments.name}: a reference file, not an exposure")
+        try:
+            image, members = average_segments(segments)
+            window = find_window(image)
         except SkyflatError as err:
-            fault = str(err).removeprefix(f"{model.meta.filename}: ")
+            fault = str(err).removeprefix(f"{segments.name}: ")
             raise _NotSubtractedError(fault) from err
-        pwcpos = find_pwcpos(model)
-        source = read_sky(self._find_sources(model, background), window, pwcpos)
-        flat = self._find_flat(model, window, source.states)
+        pwcpos = find_pwcpos(image)
+        source = read_sky(self._find_sources(image, segments.background), window, pwcpos)
+        flat = self._find_flat(image, window, source.states)
         # The fit needs a flat-fielded exposure.
-        fielded = model.meta.cal_step.flat_field == "COMPLETE"
+        fielded = image.meta.cal_step.flat_field == "COMPLETE"
         divisor = 1 if flat is None or fielded else flat
         reference = window.reference_pixels()
         usable = usable_pixels(image.data, image.err, image.dq) & ~reference
@@ -194,51 +257,80 @@ class SkyflatSubtractStep(SkyflatStep):
                 image.err / divisor,
                 usable,
                 source.make_prior(flat),
-                self._trace_distance(model, window, pwcpos),
+                self._trace_distance(image, window, pwcpos),
                 self.n_sigma,
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
-        sky, sky_err = (np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err))
-        # An image is its own mean.
-        before = [np.array(plane) for plane in (image.data, image.err)]
-        scales = self._remove(model, sky, sky_err, fit.used)
-        model.dq |= source.flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"])  # gaps are filled
-        model.meta.cal_step.bkg_subtract = "COMPLETE"
+        numbers = describe_numbers(segment_number(segments.headers[index]) for index in members)
         fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
-        _report(model, fit, fraction, source, {"scale_mode": self.scale_mode, "scales": scales})
-        return Subtraction(*before, sky, sky_err, fit.used)
+        subtraction = Subtraction(
+            image,
+            *(np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err)),
+            fit.used,
+            source.flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"]),  # gaps are filled
+            _list_cards(fit, fraction, source.number, numbers),
+            [name for name, _ in source.states],
+            [segments.names[index] for index in members],
+        )
+        log.info("%s: %s", segments.name, _describe_cards(subtraction.cards))
+        log.info("Templates: %s", ", ".join(subtraction.templates))
+        if fit.misfit > _LARGEST_MISFIT:
+            log.warning(
+                "%s: its sky differs %.1f times as much from its templates as their prior expects",
+                segments.name,
+                fit.misfit,
+            )
+        return subtraction
 
-    def _remove(self, model, sky, sky_err, used):
-        """Subtract a sky from all integrations in place; return their scales."""
+    def remove(self, subtraction, model):
+        """
+        Subtract the sky of an exposure from one of its segments, or from their mean, in place.
+
+        Parameters
+        ----------
+        subtraction : Subtraction
+            The sky, see `fit`.
+        model : `~stdatamodels.jwst.datamodels.CubeModel` or ``ImageModel``
+            The segment, or ``subtraction.mean``.
+
+        Returns
+        -------
+        model : `~stdatamodels.jwst.datamodels.CubeModel` or ``ImageModel``
+            The same model.
+        """
+        sky, sky_err = subtraction.sky, subtraction.sky_err
         cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
         scales = np.ones(len(cube))
         if self.scale_mode == "integration":
-            scales = measure_scales(cube, sky, used)
+            scales = measure_scales(cube, subtraction.mean.data, sky, subtraction.used)
         for integration, error, scale in zip(cube, errors, scales, strict=True):
             integration -= (scale * sky).astype(np.float32)
             np.hypot(error, sky_err, out=error)
-        return scales
+        model.dq |= subtraction.flags
+        model.meta.cal_step.bkg_subtract = "COMPLETE"
+        _record(model, subtraction, self.scale_mode, scales)
+        return model
 
     def _trace_distance(self, model, window, pwcpos):
         """Return the distance of pixels from the target's first two orders."""
         with open_pastasoss(self, model) as reference:
             return trace_distance(window, pwcpos, reference)
 
-    def _save_extras(self, model, subtraction):
+    def _save_extras(self, subtraction):
         """Save sky, residual and mask if requested."""
-        sky, extras = subtraction.sky, {}
+        mean, sky, extras = subtraction.mean, subtraction.sky, {}
         if self.save_background:
             extras["skyflatbackground"] = {"data": sky, "err": subtraction.sky_err}
         if self.save_residual:
-            err = np.where(subtraction.err > 0, subtraction.err, np.nan)
-            extras["skyflatresidual"] = {"data": (subtraction.image - sky) / err}
+            err = np.where(mean.err > 0, mean.err, np.nan)
+            extras["skyflatresidual"] = {"data": (mean.data - sky) / err}
         if self.save_mask:
             extras["skyflatused"] = {"mask": subtraction.used}
         for suffix, planes in extras.items():
             extra = datamodels.ImageModel(**planes)
-            extra.update(model, extra_fits=True)
-            extra.meta.skyflat_subtract = model.meta.skyflat_subtract
+            extra.update(mean)
+            _record(extra, subtraction, self.scale_mode)
             self.save_model(extra, suffix=suffix, force=True)
 
     def _find_sources(self, model, background):
@@ -246,9 +338,8 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         if background and not sources:
             raise SkyflatError(
-                f"{model.meta.filename}: this step does not combine background exposures. Run "
-                "SkyflatSpec2Pipeline or SossStarePipeline, which do, or run SkyflatPipeline on "
-                f"them and give its skyflat ({self._place()}skyflat=FILE)"
+                f"{model.meta.filename}: {_COMBINED}, or run SkyflatPipeline on them and give its "
+                f"skyflat ({self._place()}skyflat=FILE)"
             )
         if background and self.parent is None:
             log.warning("%s: %s", model.meta.filename, IGNORED)
@@ -305,8 +396,9 @@ class SkyflatSubtractStep(SkyflatStep):
         return Path(path)
 
     def save_model(self, model, *args, **kwargs):
-        """Save the exposure, unless its sky is not subtracted."""
-        if model.meta.cal_step.bkg_subtract == "SKIPPED":
+        """Save a segment or a library of them, except those whose sky is not subtracted."""
+        is_model = isinstance(model, datamodels.JwstDataModel)
+        if is_model and model.meta.cal_step.bkg_subtract == "SKIPPED":
             log.warning("%s: nothing is saved, its sky is not subtracted", model.meta.filename)
             return None
         return super().save_model(model, *args, **kwargs)
@@ -325,8 +417,9 @@ class SkyflatSubtractStep(SkyflatStep):
     def _ask_crds(self, model, kind):
         """Get a reference file, or raise an error with the reason in one line."""
         try:
-            return self.get_reference_file(model, kind)
-        except (SystemExit, CrdsError) as err:
+            with catch_crds_exit():
+                return self.get_reference_file(model, kind)
+        except CrdsError as err:
             raise SkyflatError(
                 f"No {kind} reference file: CRDS gives none ({err}), give {self._option(kind)}"
             ) from err
@@ -336,22 +429,11 @@ class _NotSubtractedError(Exception):
     """Raised when there is nothing to subtract."""
 
 
-def sort_members(association, name):
-    """Return the members of an association by exptype; raise unless one of them is science."""
-    if len(association["products"]) != 1:
-        raise SkyflatError(f"{name}: {len(association['products'])} products, run them one by one")
-    members = group_members(association["products"][0])
-    if len(members["science"]) != 1:
-        raise SkyflatError(f"{name}: {len(members['science'])} science members, not one")
-    return members
-
-
-def group_members(product):
-    """Return the members of a product by exptype, an empty list for one that it lacks."""
-    members = defaultdict(list)
-    for member in product["members"]:
-        members[member["exptype"].lower()].append(member["expname"])
-    return members
+def _mark_skipped(model):
+    """Record that there was nothing to subtract from a segment; return it."""
+    if model.meta.cal_step.bkg_subtract != "COMPLETE":
+        model.meta.cal_step.bkg_subtract = "SKIPPED"
+    return model
 
 
 def _find_conflict(states):
@@ -360,9 +442,8 @@ def _find_conflict(states):
     return (names[True], names[False]) if len(names) == 2 else None
 
 
-def _report(model, fit, fraction, source, settings):
-    """Record the fit in the log, the header, and the tree of the data model."""
-    names = [name for name, _ in source.states]
+def _list_cards(fit, fraction, number, segments):
+    """Return keyword, value and comment of each result of a fit."""
     cards = [
         ["SKYLEFT", fit.level_left, "[DN/s] scale of the prior, left of the edge"],
         ["SKYLERR", fit.level_left_err, "[DN/s] its uncertainty"],
@@ -370,21 +451,32 @@ def _report(model, fit, fraction, source, settings):
         ["SKYRERR", fit.level_right_err, "[DN/s] its uncertainty"],
         ["SKYSHIFT", fit.shift, "[pixel] shift of the edge from the prior"],
         ["SKYCHI2", fit.chi2, "reduced chi-square of the fit"],
+        ["SKYMISFT", fit.misfit, "rms deviation from the prior, in its sigmas"],
         ["SKYFRAC", fraction, "fraction of the pixels used"],
-        ["SKYNTEMP", source.number, "number of templates, or skyflats of the model"],
+        ["SKYNTEMP", number, "number of templates, or skyflats of the model"],
     ]
     cards = [[key, round(value, 6), comment] for key, value, comment in cards]
-    _add_cards(model, cards)
-    model.meta.skyflat_subtract = {key.lower(): value for key, value, _ in cards} | {
-        "scale_mode": settings["scale_mode"],
-        "templates": names,
-        "scales": [round(float(scale), 6) for scale in settings["scales"]],
+    return [*cards, ["SKYSEGS", segments, "segments (EXSEGNUM) of the fit"]]
+
+
+def _describe_cards(cards):
+    """Return the results of a fit as a string."""
+    return ", ".join(
+        f"{key} = {value if isinstance(value, str) else f'{value:.5g}'}" for key, value, _ in cards
+    )
+
+
+def _record(model, subtraction, scale_mode, scales=()):
+    """Record a subtraction in the header, the history, and the tree of a data model."""
+    _add_cards(model, subtraction.cards)
+    model.meta.skyflat_subtract = {key.lower(): value for key, value, _ in subtraction.cards} | {
+        "scale_mode": scale_mode,
+        "templates": subtraction.templates,
+        "segments": subtraction.segments,
+        "scales": [round(float(scale), 6) for scale in scales],
     }
-    text = ", ".join(f"{key} = {value:.5g}" for key, value, _ in cards)
-    text += f", scale_mode = {settings['scale_mode']}"
-    log.info("%s: %s", model.meta.filename, text)
-    log.info("Templates: %s", ", ".join(names))
-    model.add_history_entry(f"soss_background subtracted the sky: {text}")
+    text = f"{_describe_cards(subtraction.cards)}, scale_mode = {scale_mode}"
+    add_history(model, f"soss_background subtracted the sky: {text}")
 
 
 def _add_cards(model, cards):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from scipy import linalg
 from scipy.signal import fftconvolve
 
 from soss_background.numerics.cells import CELL
@@ -21,10 +22,11 @@ __all__ = ["Wings"]
 _NODES = np.array([16.0, 25.0, 40.0, 63.0, 100.0, 160.0, 250.0, 400.0])
 _SLOPES = np.array([-2.4, -2.4, -2.4, -2.4, -2.5, -2.7, -3.0])
 
-# 1 sigma of a slope that is steeper and of one that is shallower than its prior, and of the change
-# of slope at a node. Steep ones and changes are distributed with the tails of a Student
-# distribution. Half and twice these values change simulated levels by less than their errors.
-_STEEPER, _SHALLOWER, _CHANGE = 0.8, 0.4, 0.6
+# 1 sigma of a slope that is steeper and of one that is shallower than its prior, of an offset that
+# all slopes share, and of the change of slope at a node. Steep ones and changes have the tails of a
+# Student distribution. Half and twice these values change simulated levels by less than their
+# errors.
+_STEEPER, _SHALLOWER, _SHARED, _CHANGE = 0.8, 0.4, 0.3, 0.6
 
 # 1 sigma of the logarithm of the profile at the second node.
 _HEIGHT = 1.0
@@ -104,15 +106,14 @@ class Wings:
         height = np.eye(len(_NODES))[[1]]
         rows = np.vstack([height, slope, change])
         values = np.hstack([self.logarithm[1] - Wings.guess().logarithm[1], deviations, changes])
-        shallow = deviations > 0
-        precisions = np.hstack(
-            [
-                _HEIGHT**-2,
-                np.where(shallow, _SHALLOWER**-2, _student_precision(deviations, _STEEPER)),
-                _student_precision(changes, _CHANGE),
-            ]
+        steep = _student_precision(deviations, _STEEPER)
+        slopes = np.where(deviations > 0, _SHALLOWER**-2, steep)
+        precision = linalg.block_diag(
+            _HEIGHT**-2,
+            np.linalg.inv(np.diag(1 / slopes) + _SHARED**2),
+            np.diag(_student_precision(changes, _CHANGE)),
         )
-        return rows.T @ (precisions[:, np.newaxis] * rows), -rows.T @ (precisions * values)
+        return rows.T @ precision @ rows, -rows.T @ precision @ values
 
     def changed(self, change):
         """Return the wings with another logarithm."""
