@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from bottleneck import nanmean
+from helpers import cut_series
 from stdatamodels.jwst import datamodels
 
 from soss_background import FlickerNoiseStep, OptimalExtractStep, SossStarePipeline
@@ -187,6 +188,24 @@ def test_segments(series):
             setattr(segment, name, getattr(exposure, name)[part].copy())
         left = FlickerNoiseStep().run(segment, mean).data - plain.data[part]
         assert np.nanstd(left - whole[part]) < 0.02
+
+
+def test_segments_in_the_pipeline(series, tmp_path):
+    """Light curves have no step where segments meet."""
+    path, exposure, curve, _ = series
+    whole = tmp_path / path.name
+    exposure.copy().save(whole)
+    paths = cut_series(whole, tmp_path / "segments", (5, 7))
+    steps = {"skyflat_subtract": {"skip": True}, "flat_field": {"skip": True}}
+    curves = []
+    for files in (whole, paths):
+        spectra = SossStarePipeline.call(files, steps=steps)
+        assert spectra.meta.cal_step.clean_flicker_noise == "COMPLETE"
+        first = [spec.spec_table["FLUX"] for spec in spectra.spec if spec.spectral_order == 1]
+        curves.append(np.nansum(np.concatenate(first), axis=1) / curve)
+    difference = (curves[1] - curves[0]) / curves[0].mean()
+    step = difference[5:].mean() - difference[:5].mean()
+    assert abs(step) < 0.3 * np.std(curves[0]) / np.mean(curves[0])
 
 
 def test_product(series, tmp_path):
