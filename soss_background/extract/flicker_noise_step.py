@@ -53,31 +53,35 @@ class FlickerNoiseStep(SkyflatStep):
         Returns
         -------
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
-            The time series without the noise. In a pipeline, a single integration as it was, with a
-            status of SKIPPED.
+            The time series without the noise. In a pipeline, the time series as it was, with a
+            status of SKIPPED, if the noise cannot be measured.
 
         Raises
         ------
         SkyflatError
-            If a file cannot be read, there are too few pixels between the orders, or the step runs
-            alone on a single integration.
+            If a file cannot be read. If the step runs alone, also if there is a single integration,
+            or too few pixels are between the orders.
         """
         exposure = self.open_exposure(init, change=True)
         frames = read_frames(exposure)
         if mean is None and len(frames.data) < 2:
-            fault = f"{frames.name}: one integration, whose 1/f noise has nothing to be compared to"
-            if self.parent is None:
-                raise SkyflatError(fault)
-            log.info("%s", fault)
-            exposure.meta.cal_step.clean_flicker_noise = "SKIPPED"
-            return exposure
+            return self._skip(exposure, "one integration, which cannot be compared with others")
         try:
             scene = self._describe(exposure, frames, frames.average() if mean is None else mean)
         except ValueError as err:
-            raise SkyflatError(f"{frames.name}: {err}") from err
+            return self._skip(exposure, err)
         rms = [_clean(frames, scene, rows) for rows in frames.window.amplifiers()]
         exposure.meta.cal_step.clean_flicker_noise = "COMPLETE"
         log.info("%s: subtracted 1/f noise of %.3g DN/s rms", frames.name, max(rms))
+        return exposure
+
+    def _skip(self, exposure, reason):
+        """Return the exposure as it is; raise SkyflatError if the step runs alone."""
+        fault = f"{exposure.meta.filename}: 1/f noise not subtracted, {reason}"
+        if self.parent is None:
+            raise SkyflatError(fault)
+        log.warning("%s", fault)
+        exposure.meta.cal_step.clean_flicker_noise = "SKIPPED"
         return exposure
 
     def _describe(self, exposure, frames, mean):

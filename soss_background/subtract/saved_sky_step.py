@@ -49,7 +49,7 @@ class SavedSkyStep(SkyflatStep):
         Returns
         -------
         `~stdatamodels.jwst.datamodels.JwstDataModel`
-            The exposure without the sky, or with it. S_BKDSUB tells which.
+            The exposure without the sky, or with it; S_BKDSUB records which.
 
         Raises
         ------
@@ -77,7 +77,10 @@ class SavedSkyStep(SkyflatStep):
         """Raise unless the sky can be subtracted from the exposure, or added back."""
         name = model.meta.filename
         if saved.meta.skyflat_subtract.scale_mode != "exposure":
-            raise SkyflatError(f"{self.sky}: one level per integration: save it with one for all")
+            raise SkyflatError(
+                f"{self.sky}: its level differs from integration to integration: save it with "
+                "scale_mode=exposure"
+            )
         for one, other, keyword in (
             (model.meta.subarray.name, saved.meta.subarray.name, "SUBARRAY"),
             (model.data.shape[-2:], saved.data.shape, "shape"),
