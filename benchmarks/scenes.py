@@ -20,11 +20,11 @@ from soss_background.simulate import (
     simulate_visit,
 )
 
-__all__ = ["DEPTH", "Scene", "draw_sky", "make_scene", "make_skyflats", "read_skyflat"]
+__all__ = ["DEPTH", "FLUX", "Scene", "draw_sky", "make_scene", "make_skyflats", "read_skyflat"]
 
 # Peak of the first order at 1.25 micron, DN/s, of a star like that of a real frame of program 1512
 # (J = 9.6, 800 DN/s there) at other magnitudes.
-_FLUX = {9: 1400.0, 11: 220.0, 13: 35.0, None: 1e-3}
+FLUX = {9: 1400.0, 11: 220.0, 13: 35.0, None: 1e-3}
 
 # Depth of the transit, and integrations of a time series.
 DEPTH, _INTEGRATIONS, _INTEGRATION_TIME = 0.01, 8, 250.0
@@ -133,7 +133,7 @@ def make_scene(window, magnitude, seed, *, has_stars=True, **families):
     simulation = replace(simulation, flat_pixel_rms=0.0, flat_large_rms=0.0)
     if not has_stars:
         simulation = replace(simulation, star_density=0.0)
-    target = {"target_flux": _FLUX[magnitude], "transit_depth": DEPTH}
+    target = {"target_flux": FLUX[magnitude], "transit_depth": DEPTH}
     with tempfile.TemporaryDirectory() as folder:
         path = simulate_time_series(folder, simulation, **target)
         with fits.open(path.parent / "time_series_truth.fits") as truth:

@@ -6,8 +6,10 @@ from importlib import import_module
 # (seconds): names are loaded when they are first used.
 _MODULES = {
     "EncircledEnergyStep": "fluxcal.encircled_energy_step",
+    "FlickerNoiseStep": "extract.flicker_noise_step",
     "InterOrderBackgroundStep": "extract.inter_order_background_step",
     "OptimalExtractStep": "extract.optimal_extract_step",
+    "SavedSkyStep": "subtract.saved_sky_step",
     "SkyModel": "datamodels.sky_model",
     "SkyflatCombineStep": "combine.skyflat_combine_step",
     "SkyflatDenoiseStep": "denoise.skyflat_denoise_step",

@@ -15,6 +15,8 @@ def get_steps():
         ("soss_background.SkyflatDenoiseStep", "skyflat_denoise", False),
         ("soss_background.SkyflatQualityStep", "skyflat_quality", False),
         ("soss_background.SkyflatSubtractStep", "skyflat_subtract", False),
+        ("soss_background.SavedSkyStep", "saved_sky", False),
+        ("soss_background.FlickerNoiseStep", "flicker_noise", False),
         ("soss_background.InterOrderBackgroundStep", "inter_order_background", False),
         ("soss_background.TraceFitStep", "trace_fit", False),
         ("soss_background.OptimalExtractStep", "optimal_extract", False),

@@ -73,6 +73,8 @@ STEPS = {
     "--override_flat=flat.fits",
     "SkyflatSubtractStep of a reference file": "series_rateints.fits --override_bkg=bkg.fits "
     "--override_flat=flat.fits",
+    "SavedSkyStep": "series_rateints.fits --sky=series_skyflatbackground.fits",
+    "FlickerNoiseStep": "series_rateints.fits",
     "InterOrderBackgroundStep": "series_rateints.fits --skip=false --distance=2",
     "TraceFitStep": "series_rateints.fits",
     "OptimalExtractStep": "series_rateints.fits --traces=series_sosstraces.fits "
@@ -94,6 +96,7 @@ COMMANDS = {
     "-o out/library.fits",
     "model": "model 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out/model.fits "
     "--plot out/model.png --denoise --output-dir out/denoised",
+    "export": "export series_skyflatbackground.fits --flat flat.fits -o out/sky.npy",
     "report": "report 1_skyflat.fits 4_skyflat.asdf -o out/report.html",
     "characterize": "characterize 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out",
     "fluxcal mean": "fluxcal mean 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/mean.ecsv "
@@ -162,6 +165,9 @@ def seeds(tmp_path_factory):
         compress("1_rateints.fits", "4_rateints.fits.gz")
         compress("3_skyflat.fits", "5_skyflat.fits.gz")
         strun("soss_background.TraceFitStep", "series_rateints.fits", "--output_file=series.fits")
+        options = "--skyflat=1_skyflat.fits --override_flat=flat.fits --save_background=true"
+        named = ("series_rateints.fits", *options.split(), "--output_file=series.fits")
+        strun("soss_background.SkyflatSubtractStep", *named)
         for number in (1, 2):
             make_skyflat(number, SUBSTRIP96).save(f"{number}_strip_skyflat.fits")
         write_templates()

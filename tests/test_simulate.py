@@ -299,6 +299,33 @@ def test_saturation():
     assert_array_equal(dq, [[0, PIXEL["SATURATED"], PIXEL["SATURATED"] | PIXEL["DO_NOT_USE"]]])
 
 
+def test_slopes_of_ramps_have_the_noise_of_the_settings(tmp_path):
+    """Fitted by least squares, read noise and stripes are those of count rates."""
+    window = Window("FULL", 1900, 600, 32, 512)
+    quiet = Simulation(window=window, n_integrations=2, exposure_time=200.0, **NOTHING_BUT_SKY)
+    quiet = replace(quiet, flat_pixel_rms=0.0, flat_large_rms=0.0)
+    for setting, noise in (("read_noise", 0.08), ("stripes", 0.5)):
+        settings = replace(quiet, **{setting: noise})
+        path = simulate_time_series(tmp_path / setting, settings, target_flux=1e-6, ramps=True)
+        with datamodels.open(path.with_name(path.name.replace("rateints", "ramp"))) as ramps:
+            assert isinstance(ramps, datamodels.RampModel)
+            assert ramps.data.shape == (2, settings.groups, *window.shape)
+            times = np.arange(settings.groups) * ramps.meta.exposure.group_time
+            data = ramps.data.copy()
+        times -= times.mean()
+        slopes = np.tensordot(times, data, axes=(0, 1)) / np.sum(times**2)
+        sky = fits.getdata(path.parent / "time_series_truth.fits", "SKY")
+        residual = slopes - sky
+        columns = residual.mean(axis=1, keepdims=True)
+        within = np.std(residual - columns)
+        if setting == "read_noise":
+            assert abs(residual.mean()) < 0.01
+            assert within == pytest.approx(settings.slope_noise, rel=0.05)
+        else:
+            assert within < 0.02
+            assert np.std(columns) == pytest.approx(noise, rel=0.4)
+
+
 def test_read_noise_falls_with_time():
     assert_allclose(Simulation().slope_noise, 0.08)
     assert_allclose(Simulation(exposure_time=1200.0).slope_noise, 0.01)

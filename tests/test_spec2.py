@@ -244,6 +244,20 @@ def test_hook_of_the_plain_pipeline(subtracted, series, skyflat):
 
 
 @pytest.mark.usefixtures("crds")
+def test_flicker_noise_as_a_hook(subtracted, series, skyflat, tmp_path):
+    """The 1/f noise of the integrations, 0.05 DN/s, is subtracted between sky and flat field."""
+    hook = "--steps.bkg_subtract.post_hooks=soss_background.FlickerNoiseStep,"
+    option = f"--steps.bkg_subtract.skyflat={skyflat}"
+    strun(PIPELINE, series.path, option, hook, NO_SPECTRUM)
+    (path,) = tmp_path.glob("*_calints.fits")
+    assert fits.getheader(path)["S_CLNFNS"] == "COMPLETE"
+    noise = (data(subtracted.calints) - data(path)) * series.flat
+    assert np.nanstd(noise) == pytest.approx(0.05 * np.sqrt(3 / 4), rel=0.3)
+    # What is subtracted does not depend on the row, apart from a slope.
+    assert np.nanmax(np.nanstd(np.diff(noise, n=2, axis=1)[:, :, 10:-10], axis=1)) < 1e-3
+
+
+@pytest.mark.usefixtures("crds")
 def test_before_the_plain_pipeline(subtracted, series, skyflat, tmp_path):
     """The step alone, and then jwst's pipeline without its own, do the same."""
     flat = f"--override_flat={series.flat_path}"

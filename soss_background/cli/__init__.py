@@ -14,6 +14,7 @@ from soss_background.cli import (
     characterize,
     compare,
     download,
+    export,
     fluxcal,
     model,
     query,
@@ -27,8 +28,8 @@ __all__ = ["main"]
 
 # In the order of the help text.
 _COMMANDS = (
-    simulate, compare, query, download, asn, batch, model, reference, report, characterize,
-    fluxcal,
+    simulate, compare, query, download, asn, batch, model, reference, export, report,
+    characterize, fluxcal,
 )  # fmt: skip
 
 

@@ -42,6 +42,9 @@ def add_parser(commands):
         "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
     )
     parser.add_argument(
+        "--ramps", action="store_true", help="with --time-series, write the groups (_ramp), too"
+    )
+    parser.add_argument(
         "--family",
         action="append",
         default=[],
@@ -57,8 +60,12 @@ def run(options):
     from soss_background.simulate import simulate_time_series, simulate_visit
 
     simulation = choose_simulation(options)
-    simulate = simulate_time_series if options.time_series else simulate_visit
-    print(simulate(options.directory, simulation))
+    if options.time_series:
+        print(simulate_time_series(options.directory, simulation, ramps=options.ramps))
+    elif options.ramps:
+        raise ValueError("--ramps needs --time-series")
+    else:
+        print(simulate_visit(options.directory, simulation))
 
 
 def choose_simulation(options):

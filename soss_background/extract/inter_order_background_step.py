@@ -22,7 +22,7 @@ class InterOrderBackgroundStep(SkyflatStep):
 
     class_alias = "inter_order_background"
 
-    input_suffixes: ClassVar = ("skyflatsubtract",)
+    input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise")
 
     spec = """
     degree = integer(default=3, min=1, max=5)  # Degree of the smoothing B-spline

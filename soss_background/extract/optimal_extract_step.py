@@ -70,7 +70,7 @@ class OptimalExtractStep(SkyflatStep):
 
     class_alias = "optimal_extract"
 
-    input_suffixes: ClassVar = ("skyflatsubtract", "interorder", "sosstraces")
+    input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder", "sosstraces")
     named_files: ClassVar = ("traces", "standard")
 
     spec = f"""

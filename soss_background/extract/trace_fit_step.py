@@ -27,7 +27,7 @@ class TraceFitStep(SkyflatStep):
 
     class_alias = "trace_fit"
 
-    input_suffixes: ClassVar = ("skyflatsubtract", "interorder")
+    input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder")
 
     spec = """
     n_slices = integer(default=100, min=1)  # Slices of each order along the dispersion

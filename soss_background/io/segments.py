@@ -6,6 +6,7 @@ import logging
 import re
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 
 from jwst.datamodels import ModelLibrary
 from stdatamodels.jwst import datamodels
@@ -73,10 +74,7 @@ class Segments:
     def __init__(self, sources, headers, open_model, background=()):
         self.sources, self.headers, self._open = sources, headers, open_model
         self.background = list(background)
-        self.names = [
-            header.get("meta.filename") or getattr(source, "name", "model.fits")
-            for source, header in zip(sources, headers, strict=True)
-        ]
+        self.names = [_name(*each) for each in zip(sources, headers, strict=True)]
         self.name = exposure_name(self.names)
         self._last = (None, None)
 
@@ -118,6 +116,13 @@ class Segments:
     def library(self):
         """Return the unchanged segments as a `SegmentLibrary`."""
         return SegmentLibrary(self.names, [partial(self.take, i) for i in range(len(self))])
+
+
+def _name(source, header):
+    """Return the name of a file, which may have been renamed, or the file name of a model."""
+    if isinstance(source, str | Path):
+        return Path(source).name
+    return header.get("meta.filename") or "model.fits"
 
 
 class SegmentLibrary(ModelLibrary):

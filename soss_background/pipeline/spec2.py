@@ -40,7 +40,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
 
     class_alias = "skyflat_spec2"
 
-    input_suffixes: ClassVar = ("skyflatsubtract",)
+    input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise")
 
     step_defs = Spec2Pipeline.step_defs | {"bkg_subtract": SkyflatSubtractStep}
 

@@ -11,6 +11,7 @@ from jwst.datamodels import ModelContainer
 
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.extract.flicker_noise_step import FlickerNoiseStep
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
 from soss_background.extract.metrics import (
     METRICS,
@@ -43,13 +44,13 @@ class SossStarePipeline(SkyflatPipelineBase):
     """
     Extract vetted quick-look spectra of SOSS exposures.
 
-    The steps are skyflat_subtract, flat_field, inter_order_background (off by default), trace_fit,
-    optimal_extract and photom.
+    The steps are skyflat_subtract, clean_flicker_noise, flat_field, inter_order_background (off by
+    default), trace_fit, optimal_extract and photom.
     """
 
     class_alias = "soss_stare"
 
-    input_suffixes: ClassVar = ("skyflatsubtract", "interorder")
+    input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder")
 
     spec = """
     save_report = boolean(default=True)  # With the products, save a report on them, and the metrics as a table
@@ -59,6 +60,7 @@ class SossStarePipeline(SkyflatPipelineBase):
 
     step_defs: ClassVar = {
         "skyflat_subtract": SkyflatSubtractStep,
+        "clean_flicker_noise": FlickerNoiseStep,
         "flat_field": FlatFieldStep,
         "inter_order_background": InterOrderBackgroundStep,
         "trace_fit": TraceFitStep,
@@ -116,7 +118,9 @@ class SossStarePipeline(SkyflatPipelineBase):
     def _extract(self, segments, made, ranges):
         """Return the spectra of an exposure; save those of its segments."""
         library, mean, images = self._subtract_sky(segments, made)
-        library = library.then(self._flat_field)
+        # Segments are compared with the mean of all of them.
+        whole = mean.data.copy() if len(library) > 1 else None
+        library = library.then(partial(self._clean_noise, whole)).then(self._flat_field)
         with _unsaved(self.flat_field):
             mean = self._flat_field(mean)
         if not self.inter_order_background.skip:
@@ -147,6 +151,10 @@ class SossStarePipeline(SkyflatPipelineBase):
             images["The sky"] = library.fit.sky
             mean = step.remove(library.fit, library.fit.mean.copy())
         return library, mean, images
+
+    def _clean_noise(self, mean, exposure):
+        """Subtract the 1/f noise of the integrations."""
+        return self.clean_flicker_noise.run(exposure, mean)
 
     def _flat_field(self, exposure):
         """Flat-field an exposure that is not; drop what no later step needs."""

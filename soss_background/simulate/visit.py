@@ -22,6 +22,7 @@ from soss_background.simulate.detector_effects import (
 from soss_background.simulate.dispersed_sky import sky_image
 from soss_background.simulate.exposures import write_association, write_exposure, write_flat
 from soss_background.simulate.headers import exposure_name
+from soss_background.simulate.ramps import read_groups, write_ramps
 from soss_background.simulate.scene import Stars, dither_offsets, draw_stars, star_image
 from soss_background.simulate.settings import Simulation
 from soss_background.simulate.streams import random_stream
@@ -174,7 +175,9 @@ def _star_light(simulation, stars, dither=(0.0, 0.0)):
     )
 
 
-def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_depth=0.01):
+def simulate_time_series(
+    directory, simulation, *, target_flux=500.0, transit_depth=0.01, ramps=False
+):
     """
     Simulate one undithered exposure of a star with a transit.
 
@@ -188,6 +191,8 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
         Peak across the target's first order at 1.25 micron, DN/s.
     transit_depth : float, optional
         Fraction of the target's flux that is lost in mid-transit, at all wavelengths.
+    ramps : bool, optional
+        Whether to write the groups of the integrations, too, as a ``_ramp`` file.
 
     Returns
     -------
@@ -203,10 +208,13 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
     target = _star_light(simulation, star)
     steady = true_sky(simulation) + light
     curve = transit_curve(simulation.n_integrations, transit_depth)
-    rates = (steady + np.float32(brightness) * target for brightness in curve)
-    exposure = observe(rates, defects, simulation, 0)
+    exposure = observe(_transit(steady, target, curve), defects, simulation, 0)
     path = directory / exposure_name(simulation, 1, time_series=True)
     write_exposure(path, *exposure, simulation=simulation, time_series=True)
+    if ramps:
+        rates = enumerate(_transit(steady, target, curve))
+        groups = [read_groups(rate, defects, simulation, number) for number, rate in rates]
+        write_ramps(path, np.array(groups), defects.dq, simulation)
     flat = directory / "time_series_flat.fits"
     write_flat(flat, defects.reference_flat, defects.flat_dq, simulation)
     truth = _truth_images(simulation, defects, light[np.newaxis])
@@ -215,6 +223,12 @@ def simulate_time_series(directory, simulation, *, target_flux=500.0, transit_de
     truth.append(fits.BinTableHDU(table, name="TRANSIT"))
     save_whole(truth.writeto, directory / "time_series_truth.fits")
     return path
+
+
+def _transit(steady, target, curve):
+    """Yield the count rate of each integration, float32 (ny, nx), DN/s."""
+    for brightness in curve:
+        yield steady + np.float32(brightness) * target
 
 
 def transit_curve(number, depth):

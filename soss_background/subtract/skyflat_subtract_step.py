@@ -91,7 +91,7 @@ class SkyflatSubtractStep(SkyflatStep):
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, and use it again if it is there
-    save_background = boolean(default=False)  # Save the subtracted sky
+    save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
     save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
     suffix = string(default='skyflatsubtract')  # Default suffix for output files

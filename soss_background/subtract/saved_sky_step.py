@@ -1,0 +1,121 @@
+"""The step that subtracts a saved sky, or adds it back."""
+
+import logging
+from pathlib import Path
+from typing import ClassVar
+
+from stdatamodels.jwst import datamodels
+
+from soss_background.errors import SkyflatError
+from soss_background.io.saved_skies import is_fielded, open_saved_sky
+from soss_background.steps.base import SkyflatStep
+from soss_background.subtract.saved_sky import change_ramps, change_rates, group_times
+
+__all__ = ["SavedSkyStep"]
+
+log = logging.getLogger(__name__)
+
+_KINDS = (datamodels.ImageModel, datamodels.CubeModel, datamodels.RampModel)
+
+# Keywords that ramps need.
+_TIMES = {"group_time": "TGROUP", "frame_time": "TFRAME", "nframes": "NFRAMES"}
+
+
+class SavedSkyStep(SkyflatStep):
+    """Subtract the sky that SkyflatSubtractStep saved from ramps or count rates, or add it back."""
+
+    class_alias = "saved_sky"
+
+    input_suffixes: ClassVar = ("flickernoise",)
+
+    spec = """
+    sky = string(default=None)  # Sky of the exposure, as SkyflatSubtractStep saves it with save_background
+    add = boolean(default=False)  # Add the sky back instead of subtracting it
+    suffix = string(default='savedsky')  # Default suffix for output files
+    """  # noqa: E501
+
+    named_files: ClassVar = ("sky",)
+
+    def process(self, init):
+        """
+        Subtract a saved sky, or add it back.
+
+        Parameters
+        ----------
+        init : str, `~pathlib.Path` or data model
+            The exposure, count rates (DN/s) or linear ramps (DN); a model is left unchanged unless
+            the step is part of a pipeline.
+
+        Returns
+        -------
+        `~stdatamodels.jwst.datamodels.JwstDataModel`
+            The exposure without the sky, or with it; S_BKDSUB records which.
+
+        Raises
+        ------
+        SkyflatError
+            If no sky is given, a file cannot be read, the sky is not of the exposure's pixels or
+            its flat state, or it has been subtracted, or added back, already.
+        """
+        if not self.sky:
+            raise SkyflatError("sky is missing: give what SkyflatSubtractStep saves (sky=FILE)")
+        init, name, _ = self._look_into(init)
+        model = self.open_whole(init)
+        if not isinstance(model, _KINDS):
+            raise SkyflatError(f"{name}: {type(model).__name__} is neither ramps nor count rates")
+        self.check_outputs(model.meta.filename)
+        with open_saved_sky(self.sky) as saved:
+            self._check(model, saved)
+            self._change(model, saved)
+        verb = "added back" if self.add else "subtracted"
+        model.meta.cal_step.bkg_subtract = None if self.add else "COMPLETE"
+        model.add_history_entry(f"soss_background {verb} the sky of {Path(self.sky).name}")
+        log.info("%s: %s the sky of %s", model.meta.filename, verb, self.sky)
+        return model
+
+    def _check(self, model, saved):
+        """Raise unless the sky can be subtracted from the exposure, or added back."""
+        name = model.meta.filename
+        if saved.meta.skyflat_subtract.scale_mode != "exposure":
+            raise SkyflatError(
+                f"{self.sky}: its level differs from integration to integration: save it with "
+                "scale_mode=exposure"
+            )
+        for one, other, keyword in (
+            (model.meta.subarray.name, saved.meta.subarray.name, "SUBARRAY"),
+            (model.data.shape[-2:], saved.data.shape, "shape"),
+            (is_fielded(model), is_fielded(saved), "flat-fielded (S_FLAT is COMPLETE)"),
+        ):
+            if one != other:
+                raise SkyflatError(f"{name}: {keyword}: {one}, that of {self.sky}: {other}")
+        subtracted = model.meta.cal_step.bkg_subtract == "COMPLETE"
+        if subtracted and not self.add:
+            raise SkyflatError(f"{name}: its sky has been subtracted already")
+        if self.add and not subtracted:
+            raise SkyflatError(f"{name}: its sky is not subtracted, and cannot be added back")
+        if isinstance(model, datamodels.RampModel):
+            if model.meta.cal_step.linearity != "COMPLETE":
+                raise SkyflatError(f"{name}: its ramps are not linear (S_LINEAR is not COMPLETE)")
+            for key, keyword in _TIMES.items():
+                if not getattr(model.meta.exposure, key):
+                    raise SkyflatError(f"{name}: {keyword} is missing")
+
+    def _change(self, model, saved):
+        """Subtract the sky, or add it back, in place."""
+        sky = saved.data if self.add else -saved.data
+        if isinstance(model, datamodels.RampModel):
+            change_ramps(model.data, sky, _group_times(model))
+            return
+        cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
+        change_rates(cube, errors, sky, saved.err**2 * (-1 if self.add else 1))
+
+
+def _group_times(model):
+    """Return the time of each group of ramps, s."""
+    exposure = model.meta.exposure
+    return group_times(
+        model.data.shape[1],
+        group_time=exposure.group_time,
+        frame_time=exposure.frame_time,
+        n_frames=exposure.nframes,
+    )
