@@ -360,11 +360,12 @@ def test_no_step_at_a_boundary(strip, tmp_path):
 
 def test_levels_and_light_between_the_orders_are_those_of_all_segments(strip, whole):
     sky = {"skyflat": [str(strip / "a_skyflat.fits")], "scale_mode": "integration"}
+    levels = stare(strip, segments(strip, 2), steps={"skyflat_subtract": sky})
+    ratio = join(levels, "FLUX")[:, 400:1900] / join(whole, "FLUX")[:, 400:1900]
+    assert abs(np.nanmedian(ratio) - 1) < 0.002
     steps = {"inter_order_background": {"skip": False}, "skyflat_subtract": sky}
     one, four = (stare(strip, segments(strip, number), steps=steps) for number in (1, 4))
     assert_allclose(join(four, "FLUX"), join(one, "FLUX"), rtol=1e-6)
-    ratio = join(one, "FLUX")[:, 400:1900] / join(whole, "FLUX")[:, 400:1900]
-    assert abs(np.nanmedian(ratio) - 1) < 0.01
 
 
 def test_spectra_of_two_exposures(strip, tmp_path):
