@@ -23,7 +23,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import FlickerNoiseStep, OptimalExtractStep, TraceFitStep
 from soss_background.detector import GAIN, PWCPOS, SUBARRAYS
-from soss_background.extract.frames import read_frames
+from soss_background.io.library import as_image
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.simulate import Simulation, simulate_time_series
 from soss_background.simulate.streams import random_stream
@@ -75,8 +75,7 @@ def add_stripes(series, simulation, rms):
 
 def find_scene(series):
     """Return the pixels that the step of this package uses, and the mean of the integrations."""
-    frames = read_frames(series)
-    return FlickerNoiseStep()._describe(series, frames, frames.average())
+    return FlickerNoiseStep()._describe(as_image(series))
 
 
 def scaled(series, average):
@@ -108,7 +107,7 @@ def clean_scaled(series):
     difference = series.data - scaled(series, scene.mean)
     good = scene.free & usable_pixels(series.data, series.err, series.dq)
     middle = nanmedian(np.where(good, difference, np.nan), axis=1)[:, np.newaxis]
-    good &= np.abs(difference - middle) < 5 * np.sqrt(scene.variance)
+    good &= np.abs(difference - middle) < 5 * np.sqrt(len(series.data) * scene.variance)
     weight = np.where(good, 1 / scene.variance, 0)
     total = weight.sum(axis=1, keepdims=True)
     stripes = np.sum(weight * np.where(good, difference, 0), axis=1, keepdims=True)

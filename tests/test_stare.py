@@ -38,7 +38,7 @@ from soss_background.sky.traces import ORDERS
 PIPELINE = "soss_background.SossStarePipeline"
 # Functions that a run calls once, or once per order.
 ONCE = {
-    "soss_background.extract.flicker_noise_step.fit_stripes": 1,
+    "soss_background.extract.flicker_noise_step.find_stripes": 1,
     "soss_background.subtract.skyflat_subtract_step.average_segments": 1,
     "soss_background.extract.optimal_extract_step.merge_orders": 1,
     "soss_background.extract.orders.cut_band": len(ORDERS),

@@ -11,12 +11,15 @@ import numpy as np
 from bottleneck import nanmedian
 from scipy import fft
 
+from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.threads import map_parallel
 
-__all__ = ["Scene", "Stripes", "fit_stripes"]
+__all__ = ["Columns", "Scene", "Stripes", "find_stripes", "measure_columns"]
 
 # Pixels that deviate by more standard deviations are rejected.
 _OUTLIER = 5.0
+# Significance in the mean of the pixels of the traces that give a first change of the flux.
+_BRIGHT = 20.0
 # Tolerated error of the mean times the flux of an integration (the trace moves by hundredths of a
 # pixel), as a fraction of the flux of a pixel.
 _MOTION = 0.02
@@ -34,8 +37,8 @@ class Scene(NamedTuple):
     Attributes
     ----------
     mean, variance : ndarray of float, shape (ny, nx)
-        Mean of the integrations without sky, DN/s, and variance of one of them, (DN/s)^2; NaN where
-        there is no usable pixel.
+        Mean of the integrations without sky, DN/s, and its variance, (DN/s)^2; NaN where there is
+        no usable pixel.
     core : ndarray of bool, shape (ny, nx)
         True for the pixels of the traces.
     free : ndarray of bool, shape (ny, nx)
@@ -70,11 +73,18 @@ class Stripes(NamedTuple):
         return (levels + _rows(self.number)[:, np.newaxis] * slopes).astype(np.float32)
 
 
-class _Columns(NamedTuple):
+class Columns(NamedTuple):
     """
-    Fit of the columns of one integration, arrays of shape (nx,); NaN without enough pixels.
+    Measured columns of integrations; NaN without enough pixels.
 
-    The level is ``level - lever * slope`` if the slope is known from elsewhere.
+    Attributes
+    ----------
+    level, lever : ndarray of float, shape (nints, nx)
+        The level in the middle row, DN/s, is ``level - lever * slope`` for any slope.
+    slope : ndarray of float, shape (nints, nx)
+        Measured slope, DN/s.
+    level_variance, slope_variance : ndarray of float, shape (nints, nx)
+        Variances of the level, for a known slope, and of the slope, (DN/s)^2.
     """
 
     level: np.ndarray
@@ -84,19 +94,15 @@ class _Columns(NamedTuple):
     slope_variance: np.ndarray
 
 
-def fit_stripes(take_image, number, scene):
+def measure_columns(take_image, number, scene):
     """
-    Fit the stripes of all integrations of a time series.
+    Measure the columns of some integrations of a time series.
 
     The difference of an integration from the mean has three terms in each column: the mean times
     the change of the target's flux, a level, and a slope along the column. Pixels of the traces
     constrain the first and those outside of them the others, so that a transit leaves no trace in
     the stripes at any wavelength. This is the difference from the scaled mean of the literature
     (Radica et al. 2023, MNRAS 524, 835), with one scale for each column.
-
-    The measured levels and slopes contain white noise, and the stripes have power at low
-    frequencies. A Wiener filter along the columns weighs both: without stripes, nothing is
-    subtracted.
 
     Parameters
     ----------
@@ -106,19 +112,44 @@ def fit_stripes(take_image, number, scene):
     number : int
         Number of integrations.
     scene : `Scene`
-        What they share.
+        What they share with all others of the time series.
 
     Returns
     -------
-    stripes : `Stripes`
-        The stripes.
+    columns : `Columns`
+        Measured levels and slopes.
     """
     planes = _Planes.of_scene(scene)
     fits = map_parallel(lambda index: _fit_columns(take_image(index), planes), range(number))
-    fit = _Columns(*map(np.array, zip(*fits, strict=True)))
-    slope = _filter_columns(fit.slope, fit.slope_variance)
-    level = _filter_columns(fit.level - fit.lever * slope, fit.level_variance)
-    return Stripes(level, slope, len(scene.mean))
+    return Columns(*map(np.array, zip(*fits, strict=True)))
+
+
+def find_stripes(columns, number):
+    """
+    Find the stripes of all integrations of a time series.
+
+    The measured levels and slopes contain white noise, and the stripes have power at low
+    frequencies. A Wiener filter along the columns weighs both: without stripes, nothing is
+    subtracted.
+
+    Parameters
+    ----------
+    columns : list of `Columns`
+        Measured levels and slopes, segment by segment.
+    number : int
+        Number of rows.
+
+    Returns
+    -------
+    stripes : list of `Stripes`
+        The stripes of each segment.
+    """
+    joined = Columns(*map(np.concatenate, zip(*columns, strict=True)))
+    slope = _filter_columns(joined.slope, joined.slope_variance)
+    level = _filter_columns(joined.level - joined.lever * slope, joined.level_variance)
+    ends = np.cumsum([len(each.level) for each in columns])[:-1]
+    parts = zip(np.split(level, ends), np.split(slope, ends), strict=True)
+    return [Stripes(*each, number) for each in parts]
 
 
 class _Planes(NamedTuple):
@@ -128,15 +159,15 @@ class _Planes(NamedTuple):
     weight: np.ndarray
     core: np.ndarray
     free: np.ndarray
-    limit: np.ndarray
+    error: np.ndarray
 
     @classmethod
     def of_scene(cls, scene):
         """Return the planes of a scene; pixels without a mean have no weight."""
         known = np.isfinite(scene.mean) & (scene.variance > 0)
         mean, variance = np.where(known, scene.mean, 0), np.where(known, scene.variance, 1)
-        limit = _OUTLIER * np.sqrt(variance + (_MOTION * mean) ** 2)
-        planes = (mean, known / variance, scene.core, scene.free & ~scene.core, limit)
+        free = scene.free & ~scene.core
+        planes = (mean, known / variance, scene.core, free, np.sqrt(variance))
         return cls(*(plane.astype(np.float32) for plane in planes))
 
 
@@ -150,14 +181,16 @@ def _fit_columns(image, planes):
     difference = image - planes.mean
     usable = np.isfinite(difference)
     difference[~usable] = 0
-    usable &= np.abs(_subtract_medians(difference, usable, planes)) < planes.limit
+    rest = _subtract_medians(difference, usable, planes)
+    limit = _find_limit(rest, usable, planes)
+    usable &= np.abs(rest) < limit
     fit, residual = _solve(difference, np.where(usable, planes.weight, 0), planes)
-    usable &= np.abs(residual) < planes.limit
+    usable &= np.abs(residual) < limit
     weight = np.where(usable, planes.weight, 0)
     fit, residual = _solve(difference, weight, planes)
     weight *= planes.free
     count = max(np.count_nonzero(weight), 1)
-    # Errors may be misstated, and the mean shares some of the noise.
+    # The errors are those of the mean, which shares some of the noise.
     noise = np.sum(weight * residual**2) / count
     return fit._replace(
         level_variance=noise * fit.level_variance, slope_variance=noise * fit.slope_variance
@@ -166,11 +199,20 @@ def _fit_columns(image, planes):
 
 def _subtract_medians(difference, usable, planes):
     """Subtract medians of the change of the target's flux and of columns, which ignore outliers."""
-    bright = usable & (planes.core > 0) & (planes.mean > planes.limit)
+    bright = usable & (planes.core > 0) & (planes.mean > _BRIGHT * planes.error)
     scale = np.median(difference[bright] / planes.mean[bright]) if bright.any() else 0
     rest = difference - scale * planes.mean
     free = usable & (planes.free > 0)
     return rest - np.nan_to_num(nanmedian(np.where(free, rest, np.nan), axis=0))
+
+
+def _find_limit(rest, usable, planes):
+    """Return the limit of residuals beyond which a pixel is an outlier, shape (ny, nx), DN/s."""
+    free = usable & (planes.free > 0) & (planes.weight > 0)
+    scatter = np.median(np.abs(rest[free]) / planes.error[free]) if free.any() else 0
+    # An integration has more noise than the mean of several.
+    noise = max(MAD_TO_SIGMA * scatter, 1) * planes.error
+    return _OUTLIER * np.hypot(noise, _MOTION * planes.mean)
 
 
 def _solve(difference, weight, planes):
@@ -195,7 +237,7 @@ def _solve(difference, weight, planes):
         np.where(known, each, np.nan) for each in (a, a * d - b * c, spread, total)
     )
     slope = (a * q - c * p) / determinant
-    fit = _Columns(p / a, b / a, slope, 1 / total, total / spread)
+    fit = Columns(p / a, b / a, slope, 1 / total, total / spread)
     level, slope = map(np.nan_to_num, (fit.level - fit.lever * slope, slope))
     scale = core_value - core_level * level - core_slope * slope
     return fit, difference - scale * planes.mean - level - rows[:, np.newaxis] * slope

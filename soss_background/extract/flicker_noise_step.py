@@ -1,15 +1,18 @@
 """The step that subtracts the 1/f noise of single integrations."""
 
 import logging
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from soss_background.errors import SkyflatError
 from soss_background.extract.field_sources import find_sources
-from soss_background.extract.flicker_noise import Scene, fit_stripes
+from soss_background.extract.flicker_noise import Scene, find_stripes, measure_columns
 from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order import free_pixels
+from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.io.library import as_image
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
@@ -37,7 +40,7 @@ class FlickerNoiseStep(SkyflatStep):
     # The reference file is found when it is needed: there is a table instead.
     prefetch_references = False
 
-    def process(self, init, mean=None):
+    def process(self, init, stripes=None):
         """
         Subtract the 1/f noise of each integration that differs from that of their mean.
 
@@ -46,9 +49,9 @@ class FlickerNoiseStep(SkyflatStep):
         init : str, `~pathlib.Path` or data model
             The time series without its sky, before it is flat-fielded; a model is left unchanged
             unless the step is part of a pipeline.
-        mean : ndarray of float, shape (ny, nx), optional
-            Mean of all integrations of the exposure of which this is a segment, DN/s, without sky;
-            NaN where it is unknown. By default that of the integrations given.
+        stripes : dict, optional
+            The noise of the exposure of which this is a segment, see `fit`; by default it is
+            measured.
 
         Returns
         -------
@@ -63,59 +66,98 @@ class FlickerNoiseStep(SkyflatStep):
             or too few pixels are between the orders.
         """
         exposure = self.open_exposure(init, change=True)
-        frames = read_frames(exposure)
-        if mean is None and len(frames.data) < 2:
-            return self._skip(exposure, "one integration, which cannot be compared with others")
+        if stripes is None:
+            stripes = self.fit(as_image(exposure), lambda measure: [measure(exposure)])
+        status = "SKIPPED"
+        if stripes:
+            _subtract(exposure, stripes[exposure.meta.filename])
+            status = "COMPLETE"
+        exposure.meta.cal_step.clean_flicker_noise = status
+        return exposure
+
+    def fit(self, mean, visit):
+        """
+        Measure the 1/f noise of an exposure, which may have several segments.
+
+        Parameters
+        ----------
+        mean : `~stdatamodels.jwst.datamodels.ImageModel`
+            Mean of all integrations, without sky.
+        visit : callable
+            Calls a function with each segment, and returns the list of results.
+
+        Returns
+        -------
+        stripes : dict
+            By the file name of each segment, the
+            `~soss_background.extract.flicker_noise.Stripes` of each amplifier. Empty if the noise
+            cannot be measured in a pipeline.
+        """
         try:
-            scene = self._describe(exposure, frames, frames.average() if mean is None else mean)
+            scene = self._describe(mean)
+            measured = visit(partial(_measure, scene))
+            _check_number(sum(number for _, number, _ in measured))
         except ValueError as err:
-            return self._skip(exposure, err)
-        rms = [_clean(frames, scene, rows) for rows in frames.window.amplifiers()]
-        exposure.meta.cal_step.clean_flicker_noise = "COMPLETE"
-        log.info("%s: subtracted 1/f noise of %.3g DN/s rms", frames.name, max(rms))
-        return exposure
+            fault = f"{mean.meta.filename}: 1/f noise not subtracted, {err}"
+            if self.parent is None:
+                raise SkyflatError(fault) from err
+            log.warning("%s", fault)
+            return {}
+        names, _, columns = zip(*measured, strict=True)
+        amplifiers = find_window(mean).amplifiers()
+        found = [
+            find_stripes(parts, rows.stop - rows.start)
+            for parts, rows in zip(zip(*columns, strict=True), amplifiers, strict=True)
+        ]
+        rms = max(_rms(segments) for segments in found)
+        log.info("%s: 1/f noise of %.3g DN/s rms", mean.meta.filename, rms)
+        return dict(zip(names, zip(*found, strict=True), strict=True))
 
-    def _skip(self, exposure, reason):
-        """Return the exposure as it is; raise SkyflatError if the step runs alone."""
-        fault = f"{exposure.meta.filename}: 1/f noise not subtracted, {reason}"
-        if self.parent is None:
-            raise SkyflatError(fault)
-        log.warning("%s", fault)
-        exposure.meta.cal_step.clean_flicker_noise = "SKIPPED"
-        return exposure
-
-    def _describe(self, exposure, frames, mean):
+    def _describe(self, mean):
         """Return what the integrations share; raise ValueError if no pixel is free."""
-        window, (variance, count) = frames.window, _average_variance(frames)
-        with open_pastasoss(self, exposure) as reference:
-            rows = [expected_trace(order, window, frames.pwcpos, reference).row for order in ORDERS]
+        window, pwcpos = find_window(mean), find_pwcpos(mean)
+        with open_pastasoss(self, mean) as reference:
+            rows = [expected_trace(order, window, pwcpos, reference).row for order in ORDERS]
         outside = free_pixels(window.shape, rows, self.half_width)
         free = outside & ~window.reference_pixels()
-        error = np.sqrt(variance / np.maximum(count, 1))
+        image = np.where(usable_pixels(mean.data, mean.err, mean.dq), mean.data, np.nan)
         settings = {"half_width": self.half_width, "free": free, "amplifiers": window.amplifiers()}
-        free &= ~find_sources(mean, error, rows, **settings)
-        return Scene(mean, variance, ~outside, free)
+        free &= ~find_sources(image, mean.err, rows, **settings)
+        return Scene(image, mean.err**2, ~outside, free)
 
 
-def _average_variance(frames):
-    """Return the mean variance of one integration, (DN/s)^2, and the number of usable pixels."""
-    shape = frames.window.shape
-    total, count = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=int)
-    for planes in zip(frames.data, frames.err, frames.dq, strict=True):
-        usable = usable_pixels(*planes)
-        total[usable] += planes[1][usable] ** 2
-        count += usable
-    return total / np.where(count > 0, count, np.nan), count
+def _check_number(number):
+    """Raise ValueError unless there are several integrations."""
+    if number < 2:
+        raise ValueError("one integration, which cannot be compared with others")
 
 
-def _clean(frames, scene, rows):
-    """Subtract the stripes of an amplifier in place; return their rms, DN/s."""
-    stripes = fit_stripes(
-        lambda number: frames.image(number)[rows],
-        len(frames.data),
-        Scene(*(plane[rows] for plane in scene)),
+def _measure(scene, exposure):
+    """Return the name, the number of integrations, and the columns of each amplifier."""
+    frames = read_frames(exposure)
+    number, columns = len(frames.data), []
+    for rows in frames.window.amplifiers():
+        part = Scene(*(plane[rows] for plane in scene))
+        columns.append(measure_columns(partial(_take, frames, rows), number, part))
+    return frames.name, number, columns
+
+
+def _take(frames, rows, number):
+    """Return some rows of the usable pixels of an integration."""
+    return frames.image(number)[rows]
+
+
+def _subtract(exposure, stripes):
+    """Subtract the stripes of each amplifier in place."""
+    frames = read_frames(exposure)
+    reference = frames.window.reference_pixels()
+    for rows, each in zip(frames.window.amplifiers(), stripes, strict=True):
+        for number, integration in enumerate(frames.data):
+            integration[rows] -= np.where(reference[rows], 0, each.image(number))
+
+
+def _rms(segments):
+    """Return the rms of the stripes of an amplifier in all segments, DN/s."""
+    return np.sqrt(
+        np.mean(np.concatenate([each.level**2 + each.slope**2 / 3 for each in segments]))
     )
-    reference = frames.window.reference_pixels()[rows]
-    for number, integration in enumerate(frames.data):
-        integration[rows] -= np.where(reference, 0, stripes.image(number))
-    return np.sqrt(np.mean(stripes.level**2 + stripes.slope**2 / 3))

@@ -118,9 +118,10 @@ class SossStarePipeline(SkyflatPipelineBase):
     def _extract(self, segments, made, ranges):
         """Return the spectra of an exposure; save those of its segments."""
         library, mean, images = self._subtract_sky(segments, made)
-        # Segments are compared with the mean of all of them.
-        whole = mean.data.copy() if len(library) > 1 else None
-        library = library.then(partial(self._clean_noise, whole)).then(self._flat_field)
+        if not self.clean_flicker_noise.skip:
+            stripes = self.clean_flicker_noise.fit(mean, partial(library.visit, label="1/f noise"))
+            library = library.then(partial(self._clean_noise, stripes))
+        library = library.then(self._flat_field)
         with _unsaved(self.flat_field):
             mean = self._flat_field(mean)
         if not self.inter_order_background.skip:
@@ -152,9 +153,9 @@ class SossStarePipeline(SkyflatPipelineBase):
             mean = step.remove(library.fit, library.fit.mean.copy())
         return library, mean, images
 
-    def _clean_noise(self, mean, exposure):
+    def _clean_noise(self, stripes, exposure):
         """Subtract the 1/f noise of the integrations."""
-        return self.clean_flicker_noise.run(exposure, mean)
+        return self.clean_flicker_noise.run(exposure, stripes)
 
     def _flat_field(self, exposure):
         """Flat-field an exposure that is not; drop what no later step needs."""
