@@ -147,7 +147,7 @@ def test_command_line(model, capsys):
         ([], "give either skyflats or a sky model (--model FILE)"),
         (["a_skyflat.fits", "--model", "m.fits"], "give either skyflats or a sky model"),
         (["a_skyflat.fits", "-n", "3"], "-n is the number of templates of a sky model"),
-        (["--model", "m.fits", "--plane", "BKG"], "no skyflats to choose by plane"),
+        (["--model", "m.fits", "--plane", "BKG"], "--plane applies to skyflats only"),
         (["--model", "m.fits"], "m.fits: no such file"),
         (["--model", "{model}"], "its SUBSTRIP96 has not the pixels of SUBSTRIP256"),
         (["--model", "{model}", "--pedigree", "GUESS"], "GUESS is no PEDIGREE"),

@@ -1,6 +1,7 @@
 """A time series is one exposure, however many files it comes in."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from test_memory import measure_peak
 from soss_background import SkyflatSubtractStep, SossStarePipeline
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
-from soss_background.io.segments import describe_numbers, exposure_name
+from soss_background.io.segments import Segments, describe_numbers, exposure_name
 from soss_background.numerics.integrations import IntegrationMean, average_integrations
 from soss_background.simulate import Simulation, simulate_time_series
 
@@ -181,6 +182,36 @@ def test_missing_segments(folder, names, caplog):
     assert "segments 2, 4 of 4 are missing" in caplog.text
     numbers = visit(library, lambda model: model.meta.skyflat_subtract.skysegs)
     assert numbers == ["1, 3"] * 2
+
+
+@pytest.mark.parametrize("pipeline", [SkyflatSubtractStep, SossStarePipeline])
+def test_two_exposures_of_one_file_name(pipeline, folder, tmp_path):
+    """Their products would replace each other."""
+    (path,) = segments(folder, 1)
+    renamed = [tmp_path / name / "sci_rateints.fits" for name in "ab"]
+    for number, each in enumerate(renamed, 1):
+        each.parent.mkdir()
+        shutil.copy(path, each)
+        fits.setval(each, "FILENAME", value=f"exposure{number}_rateints.fits")
+        fits.setval(each, "OBSERVTN", value=f"00{number}")
+        fits.setval(each, "EXPSTART", value=60000.0 + number)
+    with pytest.raises(SkyflatError, match="2 exposures .* have the file name sci_rateints.fits"):
+        pipeline.call(renamed)
+    assert sorted(tmp_path.rglob("*.fits")) == renamed
+
+
+def test_models_without_a_name_are_no_segments():
+    models = [datamodels.CubeModel((2, 96, 2048)) for _ in range(2)]
+    with pytest.raises(SkyflatError, match="2 exposures or segments have the file name model.fits"):
+        SkyflatSubtractStep.call(models)
+
+
+@pytest.mark.parametrize("known", [[None, None, None], [1, 1, 1], [2, None, 3]])
+def test_segments_without_numbers_are_numbered_in_their_order(known):
+    headers = [{"meta.exposure.segment_number": number} for number in known]
+    assert Segments(["a.fits", "b.fits", "c.fits"], headers, None).numbers == [1, 2, 3]
+    headers = [{"meta.exposure.segment_number": number} for number in (2, 3, 5)]
+    assert Segments(["a.fits", "b.fits", "c.fits"], headers, None).numbers == [2, 3, 5]
 
 
 def test_exposures_are_fitted_one_by_one(folder, names, tmp_path):

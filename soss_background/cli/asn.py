@@ -54,7 +54,8 @@ def run(options):
     settings = given(options, "gap_days", "by_pwcpos", "product_name")
     by_exposure = "--background" if options.background else "--time-series"
     if (options.background or options.time_series) and settings:
-        raise ValueError(f"{by_exposure} groups nothing, and takes no {', '.join(settings)}")
+        others = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+        raise ValueError(f"{by_exposure} cannot be combined with {others}")
     from soss_background.associations import make_associations, make_background_associations
 
     if options.background or options.time_series:

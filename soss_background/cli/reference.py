@@ -114,7 +114,8 @@ def _write_model(options, settings):
 
     others = given(options, "plane", "merge_below", "max_residual")
     if others:
-        raise ValueError(f"--model has no skyflats to choose by {', '.join(others)}")
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise ValueError(f"{named} applies to skyflats only, not to --model")
     settings |= given(options, "number")
     reference, table = make_model_reference(options.model, options.subarray, **settings)
     write_reference(reference, options.output)

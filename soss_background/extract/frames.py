@@ -48,7 +48,7 @@ class Frames:
     pwcpos: float
 
     def average(self):
-        """Return the mean of the usable pixels, DN/s, NaN where there is none; raise if all are."""
+        """Return the mean of the usable pixels, DN/s, NaN elsewhere; raise if there is none."""
         mean = average_usable(self.data, self.err, self.dq)
         if np.isnan(mean).all():
             raise SkyflatError(f"{self.name}: no usable pixel")

@@ -4,7 +4,7 @@ import gc
 import itertools
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,6 @@ __all__ = [
     "group_headers",
     "group_segments",
     "progress",
-    "segment_number",
 ]
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ _SHARED = {
 
 class Segments:
     """
-    The segments of an exposure in order of time, of which one at a time is in memory.
+    The segments of an exposure in order of time; one at a time is in memory.
 
     Parameters
     ----------
@@ -69,6 +68,8 @@ class Segments:
     name : str
         File name of the exposure, see `exposure_name`: that of its only segment, or that of the
         first without the number of the segment.
+    numbers : list of int
+        Numbers of the segments in the exposure (EXSEGNUM); their order if these are not known.
     """
 
     def __init__(self, sources, headers, open_model, background=()):
@@ -76,6 +77,7 @@ class Segments:
         self.background = list(background)
         self.names = [_name(*each) for each in zip(sources, headers, strict=True)]
         self.name = exposure_name(self.names)
+        self.numbers = _number_segments(headers)
         self._last = (None, None)
 
     def __len__(self):
@@ -116,6 +118,13 @@ class Segments:
     def library(self):
         """Return the unchanged segments as a `SegmentLibrary`."""
         return SegmentLibrary(self.names, [partial(self.take, i) for i in range(len(self))])
+
+
+def _number_segments(headers):
+    """Return the numbers of segments, or their order if one is missing or repeated."""
+    numbers = [header.get("meta.exposure.segment_number") for header in headers]
+    known = None not in numbers and len(set(numbers)) == len(numbers)
+    return numbers if known else list(range(1, len(numbers) + 1))
 
 
 def _name(source, header):
@@ -210,8 +219,9 @@ def group_segments(members, open_model):
     """
     Group segments by exposure.
 
-    Segments of one exposure have the same program, observation, visit and exposure number, or,
-    without these keywords, the same name but for the number of the segment.
+    Segments of one exposure have the same program, observation, visit, visit group, sequence,
+    activity and exposure number, or, without these keywords, the same name but for the number of
+    the segment.
 
     Parameters
     ----------
@@ -229,7 +239,8 @@ def group_segments(members, open_model):
     Raises
     ------
     SkyflatError
-        If a file cannot be read, a segment is given twice, or the segments of an exposure differ.
+        If a file cannot be read, a segment is given twice, two of them have one file name, or the
+        segments of an exposure differ.
     """
     headers, sources, backgrounds = [], [], []
     for source, background in members:
@@ -247,6 +258,12 @@ def group_segments(members, open_model):
         _check_shared(segments)
         _warn_of_missing(segments)
         exposures.append(segments)
+    for name, number in Counter(name for each in exposures for name in each.names).items():
+        if number > 1:
+            raise SkyflatError(
+                f"{number} exposures or segments have the file name {name}: their products would "
+                "have one name too"
+            )
     return exposures
 
 
@@ -308,11 +325,6 @@ def _check_shared(segments):
                 )
 
 
-def segment_number(header):
-    """Return the number of a segment in its exposure; 1 if its header has none."""
-    return header.get("meta.exposure.segment_number") or 1
-
-
 def describe_numbers(numbers):
     """Return numbers as a string with ranges, such as "1-3, 5"."""
     ranges = []
@@ -327,7 +339,7 @@ def describe_numbers(numbers):
 def _warn_of_missing(segments):
     """Warn if segments of an exposure are missing."""
     total = max(header.get("meta.exposure.segment_total") or 1 for header in segments.headers)
-    missing = set(range(1, total + 1)) - set(map(segment_number, segments.headers))
+    missing = set(range(1, total + 1)) - set(segments.numbers)
     if missing:
         log.warning(
             "%s: segments %s of %d are missing (EXSEGNUM, EXSEGTOT)",

@@ -49,7 +49,7 @@ __all__ = [
     "read_templates",
 ]
 
-# Keyword of a BKG reference file: the plane of the skyflats that its templates are.
+# Keyword of a BKG reference file: the plane (BKG or BKGDN) of its skyflats.
 PLANE_KEYWORD = "SKYPLANE"
 
 _FLAT_STATE = "meta.skyflat.flat_correction"
@@ -82,7 +82,7 @@ def _list_templates(folder):
 
 @functools.lru_cache
 def _warn_of_ignored(folder, names):
-    """Warn, once however often a run lists the folder, of files that are no templates."""
+    """Warn once of files of a folder that are no templates: a run lists the folder several times."""
     log.warning("%s: ignored, since they are no templates: %s", folder, names)
 
 

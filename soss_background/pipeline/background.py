@@ -17,11 +17,11 @@ from soss_background.io.products import find_change
 from soss_background.pipeline.skyflat import SkyflatPipeline
 from soss_background.report.skyflat import write_reports
 from soss_background.steps.crds_access import crds_reachable
-from soss_background.steps.parameters import name_item, settle_parameters
+from soss_background.steps.parameters import settle_parameters
 from soss_background.steps.provenance import list_parameters
 from soss_background.subtract.skyflat_subtract_step import IGNORED
 
-__all__ = ["background_skyflats", "find_skyflats"]
+__all__ = ["background_skyflats", "check_combined", "find_skyflats"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def background_skyflats(step, segments, made):
         log.warning("%s: %s", segments.name, IGNORED)
     step.skip = skip or bool(fault)
     if not step.skip:
-        key = tuple(map(name_item, background))
+        key = tuple(each if isinstance(each, str | Path) else id(each) for each in background)
         made[key] = made.get(key) or find_skyflats(step, background)
         step.skyflat = made[key]
     try:
@@ -57,15 +57,24 @@ def background_skyflats(step, segments, made):
         step.skyflat, step.skip = given, skip
 
 
-def find_skyflats(step, background):
-    """Return the user's skyflats, or else that of the background exposures, or None."""
-    unused = step.skip or step.skyflat or step.get_ref_override("bkg") or not background
-    if unused and step.save_combined_background:
+def check_combined(step, segments):
+    """Raise if the user saves the skyflat of background exposures, and none is made."""
+    if step.save_combined_background and not _combines(step, segments.background):
         raise SkyflatError(
             "save_combined_background is set, but no background exposures are combined: there are "
             "none, or another sky is given"
         )
-    if unused:
+
+
+def _combines(step, background):
+    """Return whether a skyflat is made of background exposures."""
+    named = step.skyflat or step.get_ref_override("bkg")
+    return bool(background) and not step.skip and not named
+
+
+def find_skyflats(step, background):
+    """Return the user's skyflats, or else that of the background exposures, or None."""
+    if not _combines(step, background):
         return step.skyflat
     pipeline = SkyflatPipeline()
     pipeline.output_dir = step.search_attr("output_dir")
@@ -88,9 +97,9 @@ def _save_skyflat(pipeline, background):
         members = describe_members(library)
         change = find_change(path, members, list_parameters(pipeline), __version__)
     if not change:
-        log.info("%s is used again: the same exposures, parameters and version", path)
+        log.info("Reusing %s: its exposures, parameters and version are the same", path)
         return str(path)
-    log.info("%s is made: %s", path, change)
+    log.info("Creating %s: %s", path, change)
     pipeline.save_results = True
     pipeline.run(list(background))
     write_reports([path], path.with_suffix(".html"))

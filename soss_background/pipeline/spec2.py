@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from types import MethodType
 from typing import ClassVar
@@ -15,8 +16,8 @@ from soss_background.io.associations import group_members
 from soss_background.io.exposures import find_fault, root_name
 from soss_background.io.files import note_inputs
 from soss_background.io.segments import group_segments
-from soss_background.pipeline.background import background_skyflats
-from soss_background.steps.base import SkyflatMixin
+from soss_background.pipeline.background import background_skyflats, check_combined
+from soss_background.steps.base import SkyflatMixin, is_list
 from soss_background.steps.crds_access import catch_crds_exit, crds_reachable
 from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 
@@ -99,11 +100,16 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
 
     def _associate(self, inputs):
         """Return an association with a product for each segment."""
-        items = [each for item in inputs for each in (item if isinstance(item, list) else [item])]
-        first, *others = [self.load_as_level2_asn(item) for item in items]
-        products = [product for each in (first, *others) for product in each["products"]]
-        first["products"] = [part for product in products for part in _split(product)]
-        return first
+        items = [each for item in inputs for each in (item if is_list(item) else [item])]
+        if not items:
+            raise SkyflatError("No exposures are given")
+        associations = [self.load_as_level2_asn(item) for item in items]
+        products = [product for each in associations for product in each["products"]]
+        joined = copy(associations[0])  # a given association stays as it is
+        joined.data = joined.data | {
+            "products": [part for each in products for part in _split(each)]
+        }
+        return joined
 
     def _check(self, exposures):
         """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
@@ -111,6 +117,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             note_inputs([segments.sources, segments.background])
             if len(exposures) == 1 or not find_fault(segments.headers[0]):
                 self.bkg_subtract.check(segments)
+                check_combined(self.bkg_subtract, segments)
 
     def process_exposure_product(self, exp_product, *args, **kwargs):
         """
@@ -128,8 +135,12 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         `~stdatamodels.jwst.datamodels.JwstDataModel`
             The calibrated exposure.
         """
+        source, _ = _as_member(exp_product)
+        (segments,) = (each for each in self._exposures if source in each.sources)
+        if isinstance(self._fits.get(segments), SkyflatError):
+            return None  # as for an earlier segment
         try:
-            with self._fitted_sky(exp_product):
+            with self._fitted_sky(segments):
                 result = super().process_exposure_product(exp_product, *args, **kwargs)
         except SkyflatError as err:
             # jwst would print a traceback, and its loop passes nothing on: `process` raises it.
@@ -141,15 +152,17 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         return result
 
     @contextmanager
-    def _fitted_sky(self, product):
-        """Give bkg_subtract the sky of the exposure of a segment; skip it if there is none."""
-        step, (source, _) = self.bkg_subtract, _as_member(product)
-        (segments,) = (each for each in self._exposures if source in each.sources)
-        skip = step.skip
-        if segments.name not in self._fits:
-            with background_skyflats(step, segments, self._made):
-                self._fits[segments.name] = None if step.skip else self._fit(segments)
-        step.fitted = self._fits[segments.name]
+    def _fitted_sky(self, segments):
+        """Give bkg_subtract the sky of an exposure; skip it if there is none."""
+        step, skip = self.bkg_subtract, self.bkg_subtract.skip
+        if segments not in self._fits:
+            try:
+                with background_skyflats(step, segments, self._made):
+                    self._fits[segments] = None if step.skip else self._fit(segments)
+            except SkyflatError as err:
+                self._fits[segments] = err
+                raise
+        step.fitted = self._fits[segments]
         step.skip = skip or step.fitted is None
         try:
             yield

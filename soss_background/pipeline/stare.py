@@ -25,7 +25,7 @@ from soss_background.extract.spectra import join_spectra
 from soss_background.extract.trace_fit_step import TraceFitStep
 from soss_background.io.exposures import find_window
 from soss_background.io.segments import average_segments
-from soss_background.pipeline.background import background_skyflats
+from soss_background.pipeline.background import background_skyflats, check_combined
 from soss_background.report.stare import report_spectra
 from soss_background.steps.base import SkyflatPipelineBase
 from soss_background.steps.crds_access import crds_reachable
@@ -109,6 +109,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         for segments in exposures:
             if not self.skyflat_subtract.skip:
                 self.skyflat_subtract.check(segments)
+            check_combined(self.skyflat_subtract, segments)
             self.flat_field.check(segments.headers[0])
             self.check_outputs(segments.name, *segments.names)
         made = {}
@@ -133,9 +134,8 @@ class SossStarePipeline(SkyflatPipelineBase):
         spectra = self.optimal_extract.run(mean, traces, library, kept.append)
         spectra = [self._calibrate(self.photom, "photom", each) for each in spectra]
         if len(spectra) > 1:
-            for each in spectra:
+            for number, each in zip(segments.numbers, spectra, strict=True):
                 self.finalize_result(each, [])
-                number = each.meta.exposure.segment_number or 1
                 self.save_model(each, segment=f"seg{number:03d}")
         self._judge(mean, images, open_traces(traces), *kept, ranges)
         return join_spectra(spectra, segments.name)

@@ -299,7 +299,7 @@ class SkyflatMixin:
         for item in inputs:
             if isinstance(item, Segments):
                 exposures.append(item)
-            elif isinstance(item, list | tuple | ModelContainer):
+            elif is_list(item):
                 members += [member for each in item for member in self._list_members(each)]
             else:
                 members += self._list_members(item)
@@ -424,6 +424,11 @@ class SkyflatMixin:
                 library.shelve(model, index, modify=False)
                 del model  # before the next one is read
         return paths
+
+
+def is_list(item):
+    """Return whether an input is a list of exposures."""
+    return isinstance(item, list | tuple | ModelContainer)
 
 
 def _associate(paths):

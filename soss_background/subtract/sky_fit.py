@@ -344,7 +344,7 @@ def _find_levels(state, prior, sky, factor):
     """
     Return levels and errors of both sides, DN/s, and the relative error of each pixel.
 
-    The factor of the errors is that of Birge (1932) for a sky outside its prior.
+    Errors grow by ``factor`` for a sky outside its prior (Birge 1932, Phys. Rev. 40, 207).
     """
     number = state.components.n_sky
     images = state.components.images[:number] / state.sky

@@ -20,7 +20,6 @@ from soss_background.io.segments import (
     Segments,
     average_segments,
     describe_numbers,
-    segment_number,
 )
 from soss_background.io.templates import find_sources, inspect_sky, read_flat
 from soss_background.numerics.integrations import usable_pixels
@@ -260,7 +259,7 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
-        numbers = describe_numbers(segment_number(segments.headers[index]) for index in members)
+        numbers = describe_numbers(segments.numbers[index] for index in members)
         fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
         subtraction = Subtraction(
             image,
