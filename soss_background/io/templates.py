@@ -82,7 +82,7 @@ def _list_templates(folder):
 
 @functools.lru_cache
 def _warn_of_ignored(folder, names):
-    """Warn once of files of a folder that are no templates: a run lists the folder several times."""
+    """Warn once of files of a folder that are no templates; a run lists it several times."""
     log.warning("%s: ignored, since they are no templates: %s", folder, names)
 
 
