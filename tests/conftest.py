@@ -1,12 +1,15 @@
 """Fixtures: simulated visits, and a machine without CRDS unless a test makes one."""
 
+import functools
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 # Before NumPy is imported: the threads of BLAS of several test processes wait for each other.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import asdf.schema
 import hypothesis
 import pytest
 
@@ -40,6 +43,20 @@ def pytest_collection_modifyitems(items):
     """Start the files that take longest first."""
     order = [f"test_{name}" for name in LONGEST]
     items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_once():
+    """Parse each schema once: asdf does so for each value, in a fifth of the time of the tests."""
+    load = asdf.schema.yaml.load
+    parsed = functools.cache(load)
+
+    def load_once(content, Loader):  # noqa: N803 - the name in yaml
+        return (parsed if isinstance(content, bytes | str) else load)(content, Loader)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asdf.schema, "yaml", SimpleNamespace(load=load_once))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,7 +5,9 @@ import io
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -42,11 +44,13 @@ class ReportFigure(NamedTuple):
     def encode(self):
         """Draw the figure and return it as the URL (str) of a PNG image."""
         with style.context(_STYLE):
-            figure = Figure(figsize=_SMALL_SIZE if self.small else _SIZE, layout="constrained")
+            size = _SMALL_SIZE if self.small else _SIZE
+            figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+            canvas, compressed = FigureCanvasAgg(figure), io.BytesIO()
             self.draw(figure.subplots(1, 2) if self.small else figure.subplots())
-            drawn, compressed = io.BytesIO(), io.BytesIO()
-            figure.savefig(drawn, format="png", dpi=_DPI)
-        _reduce_colours(Image.open(drawn).convert("RGB")).save(compressed, "PNG", optimize=True)
+            canvas.draw()
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        _reduce_colours(drawn).save(compressed, "PNG", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(compressed.getvalue()).decode()}"
 
 
