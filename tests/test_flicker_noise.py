@@ -195,6 +195,59 @@ def test_segments_in_the_pipeline(series, tmp_path):
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def segments(series, tmp_path_factory):
+    """Cut the time series into two segments; return them, and the cleaned data of each."""
+    folder = tmp_path_factory.mktemp("segments")
+    whole = folder / series[0].name.replace("rateints", "skyflatsubtract")
+    series[1].copy().save(whole)
+    cleaned = FlickerNoiseStep.call(str(whole)).data
+    return cut_series(whole, folder / "cut", (5, 7)), (cleaned[:5], cleaned[5:])
+
+
+def test_segments_alone(segments, tmp_path):
+    """They are compared with the mean of all, and each is saved under its own name."""
+    paths, expected = segments
+    wildcard = str(paths[0].parent / "*.fits")
+    FlickerNoiseStep.call(wildcard, save_results=True, output_dir=str(tmp_path))
+    for path, data in zip(paths, expected, strict=True):
+        saved = tmp_path / path.name.replace("skyflatsubtract", "flickernoise")
+        with datamodels.open(saved) as model:
+            np.testing.assert_allclose(model.data, data, atol=1e-4)
+            assert model.meta.cal_step.clean_flicker_noise == "COMPLETE"
+
+
+def test_segments_of_one_file_name(segments, tmp_path):
+    """They may differ in their folders only."""
+    paths, expected = segments
+    copies = [tmp_path / str(number) / "rateints.fits" for number in range(len(paths))]
+    for path, copy in zip(paths, copies, strict=True):
+        copy.parent.mkdir()
+        copy.write_bytes(path.read_bytes())
+    cleaned = FlickerNoiseStep.call(copies).visit(lambda model: model.data.copy(), "Reading")
+    for data, part in zip(cleaned, expected, strict=True):
+        np.testing.assert_allclose(data, part, atol=1e-4)
+
+
+def test_models_are_left_unchanged(segments):
+    paths, expected = segments
+    models = [datamodels.CubeModel(path) for path in paths]
+    before = [model.data.copy() for model in models]
+    cleaned = FlickerNoiseStep.call(models).visit(lambda model: model.data.copy(), "Reading")
+    for model, old, data, part in zip(models, before, cleaned, expected, strict=True):
+        np.testing.assert_allclose(data, part, atol=1e-4)
+        np.testing.assert_array_equal(model.data, old)
+        model.close()
+
+
+def test_one_segment_of_several(series, caplog):
+    """The others are missing from the mean: a warning."""
+    segment = series[1].copy()
+    segment.meta.exposure.segment_number, segment.meta.exposure.segment_total = 1, 3
+    FlickerNoiseStep.call(segment)
+    assert "segments 2-3 of 3 are missing (EXSEGNUM, EXSEGTOT)" in caplog.text
+
+
 def test_product(series, tmp_path):
     """The step runs alone on a product of SkyflatSubtractStep, and its product is a time series."""
     name = series[0].name.replace("rateints", "skyflatsubtract")
@@ -232,6 +285,29 @@ def test_single_integrations(series):
     steps = {"skyflat_subtract": {"skip": True}, "flat_field": {"skip": True}}
     spectra = SossStarePipeline.call(image, steps=steps)
     assert spectra.meta.cal_step.clean_flicker_noise == "SKIPPED"
+
+
+def test_sky_in_the_image(series, caplog):
+    """An error alone; a pipeline warns and goes on."""
+    sky = series[1].copy()
+    sky.data += 5
+    sky.meta.cal_step.bkg_subtract = None
+    fault = "1/f noise not subtracted, its sky is not subtracted"
+    with pytest.raises(SkyflatError, match=fault):
+        FlickerNoiseStep.call(sky)
+    steps = {"skyflat_subtract": {"skip": True}, "flat_field": {"skip": True}}
+    spectra = SossStarePipeline.call(sky, steps=steps)
+    assert fault in caplog.text
+    assert spectra.meta.cal_step.clean_flicker_noise == "SKIPPED"
+
+
+def test_flat_fielded_exposures(series, caplog):
+    """The noise is subtracted, with a warning."""
+    fielded = series[1].copy()
+    fielded.meta.cal_step.flat_field = "COMPLETE"
+    cleaned = FlickerNoiseStep.call(fielded)
+    assert "flat-fielded (S_FLAT is COMPLETE)" in caplog.text
+    np.testing.assert_array_equal(cleaned.data, FlickerNoiseStep.call(series[1]).data)
 
 
 def test_pipeline(series):

@@ -74,7 +74,7 @@ STEPS = {
     "SkyflatSubtractStep of a reference file": "series_rateints.fits --override_bkg=bkg.fits "
     "--override_flat=flat.fits",
     "SavedSkyStep": "series_rateints.fits --sky=series_skyflatbackground.fits",
-    "FlickerNoiseStep": "series_rateints.fits",
+    "FlickerNoiseStep": "series_skyflatsubtract.fits",
     "InterOrderBackgroundStep": "series_rateints.fits --skip=false --distance=2",
     "TraceFitStep": "series_rateints.fits",
     "OptimalExtractStep": "series_rateints.fits --traces=series_sosstraces.fits "

@@ -15,6 +15,7 @@ from soss_background import OptimalExtractStep, SavedSkyStep, SkyflatSubtractSte
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP96
 from soss_background.errors import SkyflatError
+from soss_background.io.saved_skies import open_saved_sky
 from soss_background.io.templates import read_templates
 from soss_background.simulate import Simulation, simulate_time_series
 from soss_background.sky.traces import expected_trace
@@ -85,6 +86,7 @@ def test_rates(series, tmp_path):
     with datamodels.open(path) as mine, datamodels.open(series.subtracted) as theirs:
         assert_allclose(mine.data, theirs.data, rtol=1e-6, atol=1e-5)
         assert_allclose(mine.err, theirs.err, rtol=1e-6)
+        assert_array_equal(mine.dq, theirs.dq)
         assert mine.meta.cal_step.bkg_subtract == "COMPLETE"
     strun(
         "soss_background.SavedSkyStep", path, f"--sky={series.sky}", "--add=true", "--suffix=back"
@@ -197,6 +199,14 @@ def break_times(model):
     model.meta.exposure.group_time = None
 
 
+def break_exposure(model):
+    model.meta.observation.exposure_number = "00007"
+
+
+def break_pixels(model):
+    model.pixeldq = None
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -205,6 +215,8 @@ def break_times(model):
         (break_status, "its sky has been subtracted already"),
         (break_linearity, r"its ramps are not linear \(S_LINEAR is not COMPLETE\)"),
         (break_times, "TGROUP is missing"),
+        (break_exposure, "exposure_number: 00007, that of .*: 0000"),
+        (break_pixels, "PIXELDQ is missing"),
     ],
 )
 def test_skies_that_do_not_fit(series, edit, message):
@@ -213,6 +225,58 @@ def test_skies_that_do_not_fit(series, edit, message):
     edit(broken)
     with pytest.raises(SkyflatError, match=message):
         SavedSkyStep.call(broken, sky=str(series.sky))
+
+
+def break_unit(model):
+    model.meta.bunit_data = "MJy/sr"
+
+
+def break_errors(model):
+    model.err = None
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [(break_unit, "BUNIT is MJy/sr, not DN/s"), (break_errors, "ERR is missing")],
+)
+def test_rates_that_do_not_fit(series, edit, message):
+    with datamodels.open(series.rates) as model:
+        broken = model.copy()
+    edit(broken)
+    with pytest.raises(SkyflatError, match=message):
+        SavedSkyStep.call(broken, sky=str(series.sky))
+
+
+def test_flags(series, tmp_path):
+    """The flags of the sky are those that SkyflatSubtractStep sets; others stay."""
+    hot, saturated = (datamodels.dqflags.pixel[key] for key in ("HOT", "SATURATED"))
+    flagged = tmp_path / "flagged.fits"
+    with datamodels.ImageModel(series.sky) as sky:
+        assert not (sky.dq & datamodels.dqflags.pixel["DO_NOT_USE"]).any()
+        sky.dq[40, 500] |= hot
+        sky.save(flagged)
+    for path, plane in ((series.rates, "dq"), (series.ramps, "pixeldq")):
+        with datamodels.open(path) as model:
+            getattr(model, plane)[..., 40, 500] = saturated
+            result = getattr(SavedSkyStep.call(model, sky=str(flagged)), plane)
+            assert (result[..., 40, 500] == hot | saturated).all()
+            assert (result[..., 41, 500] == getattr(model, plane)[..., 41, 500]).all()
+            assert (getattr(model, plane)[..., 40, 500] == saturated).all()
+
+
+def test_faults_of_the_exposure_are_not_those_of_the_sky(series):
+    with pytest.raises(ZeroDivisionError), open_saved_sky(series.sky) as sky:
+        assert sky.data.shape == SUBSTRIP96.shape
+        raise ZeroDivisionError
+
+
+def test_a_damaged_sky(series, tmp_path):
+    damaged = tmp_path / "damaged.fits"
+    with datamodels.ImageModel(series.sky) as sky:
+        sky.err = None
+        sky.save(damaged)
+    with pytest.raises(SkyflatError, match="damaged.fits: ERR is missing"):
+        SavedSkyStep.call(str(series.rates), sky=str(damaged))
 
 
 def test_what_cannot_be_done(series, tmp_path):

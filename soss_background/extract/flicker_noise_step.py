@@ -1,7 +1,7 @@
 """The step that subtracts the 1/f noise of single integrations."""
 
 import logging
-from functools import partial
+from functools import partial, reduce
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from soss_background.extract.flicker_noise import Scene, find_stripes, measure_c
 from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order import free_pixels
 from soss_background.io.exposures import find_pwcpos, find_window
-from soss_background.io.library import as_image
+from soss_background.io.segments import SegmentLibrary, average_segments
 from soss_background.numerics.integrations import usable_pixels
 from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
@@ -40,70 +40,94 @@ class FlickerNoiseStep(SkyflatStep):
     # The reference file is found when it is needed: there is a table instead.
     prefetch_references = False
 
-    def process(self, init, stripes=None):
+    def process(self, *inputs):
         """
         Subtract the 1/f noise of each integration that differs from that of their mean.
 
+        The segments of an exposure are compared with the mean of all their integrations.
+
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            The time series without its sky, before it is flat-fielded; a model is left unchanged
-            unless the step is part of a pipeline.
-        stripes : dict, optional
-            The noise of the exposure of which this is a segment, see `fit`; by default it is
-            measured.
+        *inputs : str, `~pathlib.Path`, data model, association, or list of these
+            Time series without their sky, before they are flat-fielded, and segments of them in
+            any order; models are left unchanged unless the step is part of a pipeline. A pipeline
+            may give the `~soss_background.io.segments.SegmentLibrary` of an exposure instead, and
+            the mean of all its integrations, an
+            `~stdatamodels.jwst.datamodels.ImageModel`.
 
         Returns
         -------
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
-            The time series without the noise. In a pipeline, the time series as it was, with a
-            status of SKIPPED, if the noise cannot be measured.
+            A single time series without the noise. In a pipeline, the time series as it was, with
+            a status of SKIPPED, if the noise cannot be measured. Several time series or segments
+            are a `~soss_background.io.segments.SegmentLibrary` of these, which reads and changes
+            one at a time.
 
         Raises
         ------
         SkyflatError
-            If a file cannot be read. If the step runs alone, also if there is a single integration,
-            or too few pixels are between the orders.
+            If a file cannot be read, or a segment is given twice. If the step runs alone, also if
+            the sky is not subtracted, there is a single integration, or too few pixels are between
+            the orders.
         """
-        exposure = self.open_exposure(init, change=True)
-        if stripes is None:
-            stripes = self.fit(as_image(exposure), lambda measure: [measure(exposure)])
-        status = "SKIPPED"
-        if stripes:
-            _subtract(exposure, stripes[exposure.meta.filename])
-            status = "COMPLETE"
-        exposure.meta.cal_step.clean_flicker_noise = status
-        return exposure
+        if isinstance(inputs[0], SegmentLibrary):
+            return self._clean(*inputs)
+        exposures = self.open_segments(*inputs)
+        for segments in exposures:
+            self.check_outputs(*segments.names)
+        results = [
+            self._clean(segments.library(), average_segments(segments)[0]) for segments in exposures
+        ]
+        library = reduce(SegmentLibrary.joined, results)
+        if len(library) > 1:
+            return library
+        (model,) = library.visit(lambda model: model, "Subtracting")
+        return model
 
-    def fit(self, mean, visit):
-        """
-        Measure the 1/f noise of an exposure, which may have several segments.
-
-        Parameters
-        ----------
-        mean : `~stdatamodels.jwst.datamodels.ImageModel`
-            Mean of all integrations, without sky.
-        visit : callable
-            Calls a function with each segment, and returns the list of results.
-
-        Returns
-        -------
-        stripes : dict
-            By the file name of each segment, the
-            `~soss_background.extract.flicker_noise.Stripes` of each amplifier. Empty if the noise
-            cannot be measured in a pipeline.
-        """
+    def _clean(self, library, mean):
+        """Return a library of the segments of an exposure without their noise."""
         try:
-            scene = self._describe(mean)
-            measured = visit(partial(_measure, scene))
-            _check_number(sum(number for _, number, _ in measured))
+            stripes = self._fit(library, mean)
+        except SkyflatError:
+            raise
         except ValueError as err:
             fault = f"{mean.meta.filename}: 1/f noise not subtracted, {err}"
             if self.parent is None:
                 raise SkyflatError(fault) from err
             log.warning("%s", fault)
-            return {}
-        names, _, columns = zip(*measured, strict=True)
+            return library.then(_mark_skipped)
+        loaders = [
+            partial(_load_clean, load, each)
+            for load, each in zip(library.loaders, stripes, strict=True)
+        ]
+        return SegmentLibrary(library.names, loaders)
+
+    def _fit(self, library, mean):
+        """
+        Measure the 1/f noise of an exposure.
+
+        Parameters
+        ----------
+        library : `~soss_background.io.segments.SegmentLibrary`
+            Its segments.
+        mean : `~stdatamodels.jwst.datamodels.ImageModel`
+            Mean of all integrations.
+
+        Returns
+        -------
+        stripes : list of tuple
+            For each segment, the `~soss_background.extract.flicker_noise.Stripes` of each
+            amplifier.
+
+        Raises
+        ------
+        ValueError
+            If the noise cannot be measured.
+        """
+        _check_status(mean)
+        measured = library.visit(partial(_measure, self._describe(mean)), "1/f noise")
+        numbers, columns = zip(*measured, strict=True)
+        _check_number(sum(numbers))
         amplifiers = find_window(mean).amplifiers()
         found = [
             find_stripes(parts, rows.stop - rows.start)
@@ -111,7 +135,7 @@ class FlickerNoiseStep(SkyflatStep):
         ]
         rms = max(_rms(segments) for segments in found)
         log.info("%s: 1/f noise of %.3g DN/s rms", mean.meta.filename, rms)
-        return dict(zip(names, zip(*found, strict=True), strict=True))
+        return list(zip(*found, strict=True))
 
     def _describe(self, mean):
         """Return what the integrations share; raise ValueError if no pixel is free."""
@@ -126,6 +150,19 @@ class FlickerNoiseStep(SkyflatStep):
         return Scene(image, mean.err**2, ~outside, free)
 
 
+def _check_status(mean):
+    """Raise ValueError unless the sky is subtracted; warn if the exposure is flat-fielded."""
+    done = mean.meta.cal_step
+    # The change of the flux scales the mean, and a sky in it would follow a transit.
+    if done.bkg_subtract != "COMPLETE":
+        raise ValueError("its sky is not subtracted (S_BKDSUB is not COMPLETE)")
+    if done.flat_field == "COMPLETE":
+        log.warning(
+            "%s: flat-fielded (S_FLAT is COMPLETE), so that its 1/f noise contains the flat",
+            mean.meta.filename,
+        )
+
+
 def _check_number(number):
     """Raise ValueError unless there are several integrations."""
     if number < 2:
@@ -133,13 +170,13 @@ def _check_number(number):
 
 
 def _measure(scene, exposure):
-    """Return the name, the number of integrations, and the columns of each amplifier."""
+    """Return the number of integrations, and the columns of each amplifier."""
     frames = read_frames(exposure)
     number, columns = len(frames.data), []
     for rows in frames.window.amplifiers():
         part = Scene(*(plane[rows] for plane in scene))
         columns.append(measure_columns(partial(_take, frames, rows), number, part))
-    return frames.name, number, columns
+    return number, columns
 
 
 def _take(frames, rows, number):
@@ -147,13 +184,22 @@ def _take(frames, rows, number):
     return frames.image(number)[rows]
 
 
-def _subtract(exposure, stripes):
-    """Subtract the stripes of each amplifier in place."""
+def _mark_skipped(exposure):
+    """Record that no noise was subtracted from a segment; return it."""
+    exposure.meta.cal_step.clean_flicker_noise = "SKIPPED"
+    return exposure
+
+
+def _load_clean(load, stripes):
+    """Load a segment and subtract the stripes of each amplifier; return it."""
+    exposure = load()
     frames = read_frames(exposure)
     reference = frames.window.reference_pixels()
     for rows, each in zip(frames.window.amplifiers(), stripes, strict=True):
         for number, integration in enumerate(frames.data):
             integration[rows] -= np.where(reference[rows], 0, each.image(number))
+    exposure.meta.cal_step.clean_flicker_noise = "COMPLETE"
+    return exposure
 
 
 def _rms(segments):

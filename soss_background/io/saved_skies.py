@@ -1,6 +1,6 @@
 """Skies that SkyflatSubtractStep saved with ``save_background``."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.checks import check_model
 from soss_background.io.exposures import find_window, read_header
 from soss_background.io.files import explain_fault, save_whole
 from soss_background.io.templates import read_flat
@@ -22,11 +23,15 @@ def open_saved_sky(path):
     """Open a saved sky as a context; raise SkyflatError if it is none."""
     if read_header(path).get("meta.model_type") != datamodels.ImageModel.__name__:
         raise SkyflatError(f"{path}: {_NO_SKY}")
-    with explain_fault(path), datamodels.ImageModel(path) as saved:
-        # An exposure without its sky is COMPLETE; other images lack the record of the fit.
-        subtracted = saved.meta.cal_step.bkg_subtract == "COMPLETE"
-        if subtracted or not hasattr(saved.meta, "skyflat_subtract") or saved.err is None:
-            raise SkyflatError(f"{path}: {_NO_SKY}")
+    with ExitStack() as stack:
+        with explain_fault(path):
+            saved = stack.enter_context(datamodels.ImageModel(path))
+            # An exposure without its sky is COMPLETE; other images lack the record of the fit.
+            subtracted = saved.meta.cal_step.bkg_subtract == "COMPLETE"
+            if subtracted or not hasattr(saved.meta, "skyflat_subtract"):
+                raise SkyflatError(f"{path}: {_NO_SKY}")
+            check_model(saved, path)
+        # Faults of what is done with the sky are not faults of its file.
         yield saved
 
 

@@ -120,8 +120,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         """Return the spectra of an exposure; save those of its segments."""
         library, mean, images = self._subtract_sky(segments, made)
         if not self.clean_flicker_noise.skip:
-            stripes = self.clean_flicker_noise.fit(mean, partial(library.visit, label="1/f noise"))
-            library = library.then(partial(self._clean_noise, stripes))
+            library = self.clean_flicker_noise.run(library, mean)
         library = library.then(self._flat_field)
         with _unsaved(self.flat_field):
             mean = self._flat_field(mean)
@@ -152,10 +151,6 @@ class SossStarePipeline(SkyflatPipelineBase):
             images["The sky"] = library.fit.sky
             mean = step.remove(library.fit, library.fit.mean.copy())
         return library, mean, images
-
-    def _clean_noise(self, stripes, exposure):
-        """Subtract the 1/f noise of the integrations."""
-        return self.clean_flicker_noise.run(exposure, stripes)
 
     def _flat_field(self, exposure):
         """Flat-field an exposure that is not; drop what no later step needs."""

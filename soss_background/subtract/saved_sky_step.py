@@ -7,6 +7,8 @@ from typing import ClassVar
 from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
+from soss_background.io.exposures import IDENTITY
+from soss_background.io.library import check_exposure
 from soss_background.io.saved_skies import is_fielded, open_saved_sky
 from soss_background.steps.base import SkyflatStep
 from soss_background.subtract.saved_sky import change_ramps, change_rates, group_times
@@ -19,6 +21,9 @@ _KINDS = (datamodels.ImageModel, datamodels.CubeModel, datamodels.RampModel)
 
 # Keywords that ramps need.
 _TIMES = {"group_time": "TGROUP", "frame_time": "TFRAME", "nframes": "NFRAMES"}
+
+# Planes of ramps that the step changes, and their extensions.
+_PLANES = {"data": "SCI", "pixeldq": "PIXELDQ"}
 
 
 class SavedSkyStep(SkyflatStep):
@@ -54,8 +59,8 @@ class SavedSkyStep(SkyflatStep):
         Raises
         ------
         SkyflatError
-            If no sky is given, a file cannot be read, the sky is not of the exposure's pixels or
-            its flat state, or it has been subtracted, or added back, already.
+            If no sky is given, a file cannot be read, the sky is that of another exposure, of other
+            pixels or another flat state, or it has been subtracted, or added back, already.
         """
         if not self.sky:
             raise SkyflatError("sky is missing: give what SkyflatSubtractStep saves (sky=FILE)")
@@ -75,39 +80,62 @@ class SavedSkyStep(SkyflatStep):
 
     def _check(self, model, saved):
         """Raise unless the sky can be subtracted from the exposure, or added back."""
+        if isinstance(model, datamodels.RampModel):
+            _check_ramps(model)
+        else:
+            check_exposure(model)
         name = model.meta.filename
         if saved.meta.skyflat_subtract.scale_mode != "exposure":
             raise SkyflatError(
                 f"{self.sky}: its level differs from integration to integration: save it with "
                 "scale_mode=exposure"
             )
-        for one, other, keyword in (
-            (model.meta.subarray.name, saved.meta.subarray.name, "SUBARRAY"),
-            (model.data.shape[-2:], saved.data.shape, "shape"),
-            (is_fielded(model), is_fielded(saved), "flat-fielded (S_FLAT is COMPLETE)"),
-        ):
-            if one != other:
-                raise SkyflatError(f"{name}: {keyword}: {one}, that of {self.sky}: {other}")
+        others = _describe(saved)
+        for keyword, value in _describe(model).items():
+            if value != others[keyword]:
+                raise SkyflatError(
+                    f"{name}: {keyword}: {value}, that of {self.sky}: {others[keyword]}"
+                )
         subtracted = model.meta.cal_step.bkg_subtract == "COMPLETE"
         if subtracted and not self.add:
             raise SkyflatError(f"{name}: its sky has been subtracted already")
         if self.add and not subtracted:
             raise SkyflatError(f"{name}: its sky is not subtracted, and cannot be added back")
-        if isinstance(model, datamodels.RampModel):
-            if model.meta.cal_step.linearity != "COMPLETE":
-                raise SkyflatError(f"{name}: its ramps are not linear (S_LINEAR is not COMPLETE)")
-            for key, keyword in _TIMES.items():
-                if not getattr(model.meta.exposure, key):
-                    raise SkyflatError(f"{name}: {keyword} is missing")
 
     def _change(self, model, saved):
         """Subtract the sky, or add it back, in place."""
         sky = saved.data if self.add else -saved.data
+        # Added back, the flags stay: some may be those of the exposure.
         if isinstance(model, datamodels.RampModel):
+            model.pixeldq |= saved.dq
             change_ramps(model.data, sky, _group_times(model))
             return
+        model.dq |= saved.dq
         cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
         change_rates(cube, errors, sky, saved.err**2 * (-1 if self.add else 1))
+
+
+def _describe(model):
+    """Return what an exposure and its sky share, by keyword."""
+    header = model.to_flat_dict(include_arrays=False)
+    return {key.rpartition(".")[2]: header.get(key) for key in IDENTITY} | {
+        "SUBARRAY": model.meta.subarray.name,
+        "shape": model.data.shape[-2:],
+        "flat-fielded (S_FLAT is COMPLETE)": is_fielded(model),
+    }
+
+
+def _check_ramps(model):
+    """Raise unless ramps are linear, and have the keywords and planes that the step needs."""
+    name = model.meta.filename
+    if model.meta.cal_step.linearity != "COMPLETE":
+        raise SkyflatError(f"{name}: its ramps are not linear (S_LINEAR is not COMPLETE)")
+    for key, keyword in _TIMES.items():
+        if not getattr(model.meta.exposure, key):
+            raise SkyflatError(f"{name}: {keyword} is missing")
+    for key, extension in _PLANES.items():
+        if getattr(model, key) is None:
+            raise SkyflatError(f"{name}: {extension} is missing")
 
 
 def _group_times(model):

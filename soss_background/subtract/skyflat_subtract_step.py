@@ -318,7 +318,8 @@ class SkyflatSubtractStep(SkyflatStep):
         """Save sky, residual and mask if requested."""
         mean, sky, extras = subtraction.mean, subtraction.sky, {}
         if self.save_background:
-            extras["skyflatbackground"] = {"data": sky, "err": subtraction.sky_err}
+            planes = {"data": sky, "err": subtraction.sky_err, "dq": subtraction.flags}
+            extras["skyflatbackground"] = planes
         if self.save_residual:
             err = np.where(mean.err > 0, mean.err, np.nan)
             extras["skyflatresidual"] = {"data": (mean.data - sky) / err}
