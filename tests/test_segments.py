@@ -179,7 +179,7 @@ def test_models_are_left_unchanged(folder, names):
 def test_missing_segments(folder, names, caplog):
     paths = segments(folder, 4)
     library = SkyflatSubtractStep.call([paths[0], paths[2]], **names)
-    assert "segments 2, 4 of 4 are missing" in caplog.text
+    assert "segments 2, 4 of 4 missing" in caplog.text
     numbers = visit(library, lambda model: model.meta.skyflat_subtract.skysegs)
     assert numbers == ["1, 3"] * 2
 

@@ -669,6 +669,7 @@ def test_what_may_be_left_out(series, traces, tmp_path):
     np.testing.assert_array_equal(found, np.sort(expected))
     qc = Table.read(next(tmp_path.glob("*_stareqc.ecsv")))
     assert list(qc["name"][qc["flag"] == "fail"]) == ["sky_subtracted"]
+    assert np.isnan(qc["value"][qc["name"] == "sky_misfit"])
     page = next(tmp_path.glob("*_stare.html"))
     assert "The exposure, and the traces" in page.read_text()
     for name in ("trace_fit", "optimal_extract"):

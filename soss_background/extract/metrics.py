@@ -13,6 +13,7 @@ _FREE = 30
 # The default ranges are wide: they find failures.
 METRICS = {
     "sky_subtracted": Metric("", (1, 1), "1 if the sky was subtracted"),
+    "sky_misfit": Metric("", (0, 3), "rms deviation of the sky from its prior, in its sigmas"),
     "flat_fielded": Metric("", (1, 1), "1 if the exposure was divided by the flat"),
     "bad_pixels": Metric("", None, "unusable pixels of all integrations"),
     "bad_fraction": Metric("", (0, 0.1), "fraction of all pixels that are unusable"),
@@ -40,10 +41,11 @@ METRICS = {
 
 
 def measure_steps(exposure):
-    """Return whether the sky was subtracted and the flat applied, 1 or 0, by metric."""
-    done = exposure.meta.cal_step
+    """Return whether the sky was subtracted, 1 or 0, its misfit, and the same of the flat."""
+    done, fit = exposure.meta.cal_step, getattr(exposure.meta, "skyflat_subtract", None)
     sky, flat = (state == "COMPLETE" for state in (done.bkg_subtract, done.flat_field))
-    return {"sky_subtracted": int(sky), "flat_fielded": int(flat)}
+    misfit = None if fit is None else fit.skymisft
+    return {"sky_subtracted": int(sky), "sky_misfit": misfit, "flat_fielded": int(flat)}
 
 
 def measure_frame(mean, apertures, rows):

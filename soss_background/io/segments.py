@@ -338,12 +338,14 @@ def describe_numbers(numbers):
 
 def _warn_of_missing(segments):
     """Warn if segments of an exposure are missing."""
-    total = max(header.get("meta.exposure.segment_total") or 1 for header in segments.headers)
+    totals = (header.get("meta.exposure.segment_total") or 1 for header in segments.headers)
+    total = max(*totals, *segments.numbers)
     missing = set(range(1, total + 1)) - set(segments.numbers)
     if missing:
         log.warning(
-            "%s: segments %s of %d are missing (EXSEGNUM, EXSEGTOT)",
-            segments.name, describe_numbers(missing), total,
+            "%s: %s %s of %d missing (EXSEGNUM, EXSEGTOT)",
+            segments.name, "segments" if len(missing) > 1 else "segment",
+            describe_numbers(missing), total,
         )  # fmt: skip
 
 
