@@ -37,7 +37,7 @@ COMPARED = 11
 INTEGRATION_TIME, SEED = 50.0, 31
 # Limits of the bands of the light curves, micron.
 BANDS = ((0.85, 1.2), (1.2, 1.6), (1.6, 2.0), (2.0, 2.5), (2.5, 2.85))
-# Half of the rows whose sum is the white light, as in jwst's step.
+# Half of the number of rows that are summed to the white light, as in jwst's step.
 WHITE_LIGHT = 7.5
 
 

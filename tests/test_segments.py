@@ -281,8 +281,9 @@ def test_one_segment_is_in_memory(names, tmp_path):
         SkyflatSubtractStep.call(paths, **names, save_results=True, scale_mode="integration")
 
     run(paths[:1])  # imports
-    peaks = [measure_peak(run, given) for given in (paths[:1], paths)]
-    assert peaks[1] < 1.05 * peaks[0]
+    # Temporary arrays of threads that happen to run at once raise a peak, and nothing lowers it.
+    one, four = (min(measure_peak(run, given) for _ in range(2)) for given in (paths[:1], paths))
+    assert four < 1.05 * one
 
 
 # --- spectra -----------------------------------------------------------------------------

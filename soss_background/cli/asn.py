@@ -1,7 +1,12 @@
 """The subcommand ``soss-background asn``."""
 
 from soss_background.cli.console import print_table
-from soss_background.cli.options import add_output_dir, finite_number, given
+from soss_background.cli.options import (
+    add_output_dir,
+    finite_number,
+    given,
+    name_options,
+)
 
 
 def add_parser(commands):
@@ -54,8 +59,7 @@ def run(options):
     settings = given(options, "gap_days", "by_pwcpos", "product_name")
     by_exposure = "--background" if options.background else "--time-series"
     if (options.background or options.time_series) and settings:
-        others = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
-        raise ValueError(f"{by_exposure} cannot be combined with {others}")
+        raise ValueError(f"{by_exposure} cannot be combined with {name_options(settings)}")
     from soss_background.associations import make_associations, make_background_associations
 
     if options.background or options.time_series:

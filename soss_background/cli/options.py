@@ -14,6 +14,7 @@ __all__ = [
     "finite_number",
     "given",
     "import_extra",
+    "name_options",
     "positive_integer",
 ]
 
@@ -78,6 +79,11 @@ def given(options, *names):
     """Return the options that are given; the defaults of a function apply to the others."""
     values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def name_options(names):
+    """Return the options of parameters as users write them, such as ``--gap-days``."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def import_extra(module, extra):

@@ -5,6 +5,7 @@ from soss_background.cli.options import (
     file_type,
     finite_number,
     given,
+    name_options,
     positive_integer,
 )
 from soss_background.detector import SUBARRAYS
@@ -114,8 +115,7 @@ def _write_model(options, settings):
 
     others = given(options, "plane", "merge_below", "max_residual")
     if others:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in others)
-        raise ValueError(f"{named} applies to skyflats only, not to --model")
+        raise ValueError(f"{name_options(others)} applies to skyflats only, not to --model")
     settings |= given(options, "number")
     reference, table = make_model_reference(options.model, options.subarray, **settings)
     write_reference(reference, options.output)

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from soss_background.cli.options import name_options
 from soss_background.detector import PWCPOS, SUBARRAYS
 
 # Options for `soss_background.simulate.Simulation`, their defaults and help texts. The class is
@@ -33,7 +34,7 @@ def add_parser(commands):
     )
     parser.add_argument("directory", type=Path, help="folder to write to")
     for name, (default, meaning) in SETTINGS.items():
-        option = f"--{name.replace('_', '-')}"
+        option = name_options([name])
         # Only what the user gives overrides a family.
         given = {"type": type(default), "default": argparse.SUPPRESS}
         parser.add_argument(option, help=f"{meaning} (default: {default})", **given)

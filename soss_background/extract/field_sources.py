@@ -41,7 +41,7 @@ def find_sources(image, err, rows, half_width, free, amplifiers):
     free : ndarray of bool, shape (ny, nx)
         True for pixels outside the traces.
     amplifiers : list of slice
-        Rows of each amplifier; what is left of the stripes of its columns is no source.
+        Rows of each amplifier; remaining stripes of its columns are not taken for sources.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def find_sources(image, err, rows, half_width, free, amplifiers):
 
 
 def _fit_wings(image, err, rows, half_width, free):
-    """Fit wings whose profile all orders and columns share, times the flux of each column."""
+    """Fit wings: one profile for all orders and columns, times the flux of each column."""
     hats = _wing_images(image, rows, half_width)
     cells, noise = bin_to_cells(image, err, np.isfinite(image) & free)
     parts = np.array([bin_smooth(np.where(free, hat, np.nan)) for hat in hats])

@@ -1,7 +1,7 @@
 """The step that subtracts the 1/f noise of single integrations."""
 
 import logging
-from functools import partial, reduce
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +14,8 @@ from soss_background.extract.inter_order import free_pixels
 from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.io.segments import SegmentLibrary, average_segments
 from soss_background.numerics.integrations import usable_pixels
-from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
-from soss_background.steps.crds_access import open_pastasoss
+from soss_background.steps.crds_access import expected_rows
 
 __all__ = ["FlickerNoiseStep"]
 
@@ -78,11 +77,7 @@ class FlickerNoiseStep(SkyflatStep):
         results = [
             self._clean(segments.library(), average_segments(segments)[0]) for segments in exposures
         ]
-        library = reduce(SegmentLibrary.joined, results)
-        if len(library) > 1:
-            return library
-        (model,) = library.visit(lambda model: model, "Subtracting")
-        return model
+        return SegmentLibrary.join(results).unpacked()
 
     def _clean(self, library, mean):
         """Return a library of the segments of an exposure without their noise."""
@@ -140,8 +135,7 @@ class FlickerNoiseStep(SkyflatStep):
     def _describe(self, mean):
         """Return what the integrations share; raise ValueError if no pixel is free."""
         window, pwcpos = find_window(mean), find_pwcpos(mean)
-        with open_pastasoss(self, mean) as reference:
-            rows = [expected_trace(order, window, pwcpos, reference).row for order in ORDERS]
+        rows = expected_rows(self, mean, window, pwcpos)
         outside = free_pixels(window.shape, rows, self.half_width)
         free = outside & ~window.reference_pixels()
         image = np.where(usable_pixels(mean.data, mean.err, mean.dq), mean.data, np.nan)

@@ -163,7 +163,7 @@ class Apertures:
 
 
 def _strip(exposure):
-    """Return a copy of an exposure whose pixels take no memory."""
+    """Return a copy of an exposure without its pixels, which take no memory."""
     header = type(exposure)(validate_on_assignment=False)
     header.update(exposure, extra_fits=True)
     header.data = np.broadcast_to(np.float32(0), exposure.data.shape)

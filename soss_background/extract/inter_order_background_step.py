@@ -8,9 +8,8 @@ import numpy as np
 from soss_background.errors import SkyflatError
 from soss_background.extract.frames import read_frames
 from soss_background.extract.inter_order import fit_light, free_pixels
-from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.base import SkyflatStep
-from soss_background.steps.crds_access import open_pastasoss
+from soss_background.steps.crds_access import expected_rows
 
 __all__ = ["InterOrderBackgroundStep"]
 
@@ -84,8 +83,7 @@ class InterOrderBackgroundStep(SkyflatStep):
     def _find_free(self, exposure, frames):
         """Return True for pixels between the orders."""
         window = frames.window
-        with open_pastasoss(self, exposure) as reference:
-            rows = [expected_trace(order, window, frames.pwcpos, reference).row for order in ORDERS]
+        rows = expected_rows(self, exposure, window, frames.pwcpos)
         return free_pixels(window.shape, rows, self.distance) & ~window.reference_pixels()
 
     def _fit(self, frames, image, free):

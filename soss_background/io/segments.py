@@ -166,9 +166,20 @@ class SegmentLibrary(ModelLibrary):
         """Return a library whose segments are also changed by ``change(model)``."""
         return SegmentLibrary(self.names, [_chain(load, change) for load in self.loaders], fit)
 
-    def joined(self, other):
-        """Return a library of the segments of both."""
-        return SegmentLibrary(self.names + other.names, self.loaders + other.loaders)
+    @classmethod
+    def join(cls, libraries):
+        """Return a library of the segments of several; a single one as it is."""
+        if len(libraries) == 1:
+            return libraries[0]
+        parts = ([getattr(each, key) for each in libraries] for key in ("names", "loaders"))
+        return cls(*(list(itertools.chain(*part)) for part in parts))
+
+    def unpacked(self):
+        """Return the model of a single segment, or the library of several."""
+        if len(self) > 1:
+            return self
+        (model,) = self.visit(lambda model: model, "Reading")
+        return model
 
     def visit(self, function, label):
         """Return what a function returns for each segment; a progress bar has a label."""

@@ -157,9 +157,9 @@ def find_stripes(skyflat):
 
 def find_smooth_error(skyflat):
     """Return the uncertainty of a sky on large scales, a fraction of it; 0 if it is unknown."""
-    metrics = {} if skyflat.qc is None else {read_text(row["name"]): row for row in skyflat.qc}
-    value = metrics["jackknife"]["value"] / 100 if "jackknife" in metrics else 0.0
-    return float(np.nan_to_num(value))
+    rows = () if skyflat.qc is None else skyflat.qc
+    values = (row["value"] / 100 for row in rows if read_text(row["name"]) == "jackknife")
+    return float(np.nan_to_num(next(values, 0.0)))
 
 
 def warn_of_failures(skyflat, name):

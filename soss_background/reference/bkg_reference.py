@@ -17,6 +17,7 @@ from soss_background.reference.candidates import Candidates
 from soss_background.reference.keywords import (
     USEAFTER,
     check_pedigree,
+    check_subarray,
     check_useafter,
     describe,
 )
@@ -140,8 +141,7 @@ def write_reference(reference, path):
 
 def _check_choices(subarray, plane):
     """Raise unless the parameters are valid."""
-    if subarray not in SUBARRAYS:
-        raise SkyflatError(f"{subarray} is none of the subarrays {', '.join(SUBARRAYS)}")
+    check_subarray(subarray)
     if plane not in ("BKGDN", "BKG"):
         raise SkyflatError(f"{plane} is not BKGDN or BKG")
 

@@ -2,11 +2,19 @@
 
 import time
 
+from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
 from soss_background.io.dates import parse_date
 from soss_background.io.exposures import REQUIRED
 
-__all__ = ["MATCH", "USEAFTER", "check_pedigree", "check_useafter", "describe"]
+__all__ = [
+    "MATCH",
+    "USEAFTER",
+    "check_pedigree",
+    "check_subarray",
+    "check_useafter",
+    "describe",
+]
 
 # Keywords that CRDS and jwst match: metadata path, keyword and value.
 MATCH = {key: pair for key, pair in REQUIRED.items() if pair[1] is not None}
@@ -17,6 +25,12 @@ USEAFTER = "2022-01-01T00:00:00"
 
 # Values of PEDIGREE that CRDS accepts, by their number of words.
 _PEDIGREES = {1: ("GROUND", "MODEL", "DUMMY", "SIMULATION"), 3: ("INFLIGHT", "MODEL")}
+
+
+def check_subarray(name):
+    """Raise unless there is a subarray of this name."""
+    if name not in SUBARRAYS:
+        raise SkyflatError(f"{name} is none of the subarrays {', '.join(SUBARRAYS)}")
 
 
 def check_useafter(text):

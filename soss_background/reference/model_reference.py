@@ -21,6 +21,7 @@ from soss_background.reference.candidates import find_flat, locate_flat
 from soss_background.reference.keywords import (
     USEAFTER,
     check_pedigree,
+    check_subarray,
     check_useafter,
     describe,
 )
@@ -77,8 +78,7 @@ def make_model_reference(
         If a parameter is not valid, the model cannot be read or lacks these pixels, or its flat is
         unknown or not available.
     """
-    if subarray not in SUBARRAYS:
-        raise SkyflatError(f"{subarray} is none of the subarrays {', '.join(SUBARRAYS)}")
+    check_subarray(subarray)
     if number < 1:
         raise SkyflatError("A library has one template at least")
     window = SUBARRAYS[subarray]

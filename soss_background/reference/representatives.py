@@ -11,9 +11,6 @@ __all__ = ["represent_prior"]
 # Skies that are drawn from the prior for each one that represents them, and the seed of the draws.
 _DRAWS, _SEED = 500, 1
 
-# Step of the derivative with the position of the edge, pixels.
-_STEP = 0.5
-
 
 def represent_prior(prior, number):
     """
@@ -43,7 +40,8 @@ def represent_prior(prior, number):
     ----------
     .. [1] B. Flury, Principal points, Biometrika 77, 33 (1990).
     """
-    images = np.array([prior.shift_rms * _edge_slope(prior), *prior.deviations])
+    moved = prior.shift_rms * prior.edge_slope(0.0) / bin_smooth(prior.sky)
+    images = np.array([moved, *prior.deviations])
     images = images.reshape(len(images), -1)
     # Distances of points are the rms of the differences of their skies.
     variances, axes = np.linalg.eigh(images @ images.T / images.shape[1])
@@ -56,12 +54,6 @@ def represent_prior(prior, number):
     means = [amplitudes[labels == label].mean(axis=0) for label in order]
     skies = np.array([_make_sky(prior, *np.split(mean, [1])) for mean in means])
     return skies, counts[order] / counts.sum(), prior.shift_rms * np.array(means)[:, 0]
-
-
-def _edge_slope(prior):
-    """Return the relative change of the sky with the position of the edge, per pixel."""
-    before, after = (bin_smooth(shift_columns(prior.sky, move)) for move in (-_STEP, _STEP))
-    return (after - before) / (2 * _STEP * bin_smooth(prior.sky))
 
 
 def _make_sky(prior, shift, amplitudes):

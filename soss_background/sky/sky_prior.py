@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from soss_background.numerics.cells import bin_smooth
 from soss_background.sky.edge import shift_columns
 from soss_background.sky.learning import learn_sky
 
@@ -49,6 +50,13 @@ class SkyPrior:
         """Return the sky left and right of the edge, shifted by pixels towards larger columns."""
         sky, right = shift_columns(self.sky, shift), shift_columns(self.right, shift)
         return sky * (1 - right), sky * right
+
+    def edge_slope(self, shift, step=0.5):
+        """Return the change of the sky with the position of the edge, per pixel, in cells."""
+        before, after = (
+            bin_smooth(shift_columns(self.sky, shift + move)) for move in (-step, step)
+        )
+        return (after - before) / (2 * step)
 
 
 def build_prior(skies, window, *, pwcpos=None):

@@ -16,12 +16,14 @@ from soss_background.errors import SkyflatError
 from soss_background.io.checks import check_file
 from soss_background.io.files import explain_fault
 from soss_background.io.signals import StoppedError
+from soss_background.sky.traces import ORDERS, expected_trace
 from soss_background.steps.parameters import name_item
 
 __all__ = [
     "check_reference",
     "catch_crds_exit",
     "crds_reachable",
+    "expected_rows",
     "no_reference_error",
     "open_pastasoss",
 ]
@@ -83,6 +85,12 @@ def open_pastasoss(step, exposure):
         if len(model.meta.pwcpos_bounds or ()) != 2 or not model.traces:
             raise SkyflatError(f"{name_item(path)}: not a PASTASOSS reference file")
         return model
+
+
+def expected_rows(step, exposure, window, pwcpos):
+    """Return the row of the expected trace of each order, shape (nx,), NaN beyond it."""
+    with open_pastasoss(step, exposure) as reference:
+        return [expected_trace(order, window, pwcpos, reference).row for order in ORDERS]
 
 
 def no_reference_error(kind, reason, step="flat_field"):

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from soss_background.numerics.cells import CELL, bin_smooth
-from soss_background.sky.edge import shift_columns
 
-__all__ = ["Components", "edge_slope", "find_components"]
+__all__ = ["Components", "find_components"]
 
 # Prior 1-sigma of the edge relative to the mean sky: its relative width in tenths of a pixel's
 # distance, and its lean and bend between the middle and the first and last row, pixels.
@@ -77,7 +76,8 @@ def find_components(prior, shift, level, slope, core, wings):
     shift, level : float
         Shift of the edge, pixels, and level of the sky, DN/s, so far.
     slope : ndarray of float, shape (my, mx)
-        Change of the sky with the position of the edge, see `edge_slope`.
+        Change of the sky with the position of the edge, see
+        `~soss_background.sky.sky_prior.SkyPrior.edge_slope`.
     core : ndarray of float, shape (my, mx)
         Flux of the bright sources that have wings, DN/s.
     wings : `~soss_background.subtract.wings.Wings`
@@ -101,12 +101,6 @@ def find_components(prior, shift, level, slope, core, wings):
     gradient[2] = -shift / prior.shift_rms**2
     images = np.array([*skies, *factors, *parts], dtype=np.float32)
     return Components(images, precision, gradient, total, len(skies), len(factors))
-
-
-def edge_slope(prior, shift, step=0.5):
-    """Return the change of the sky with the position of the edge, per pixel, shape (my, mx)."""
-    before, after = (bin_smooth(shift_columns(prior.sky, shift + move)) for move in (-step, step))
-    return (after - before) / (2 * step)
 
 
 def _sky_images(prior, shift, level, slope):

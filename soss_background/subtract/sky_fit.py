@@ -15,7 +15,7 @@ from soss_background.numerics.cells import (
 from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.sky.edge import shift_columns
 from soss_background.sky.sources import dark_scatter, detect_light
-from soss_background.subtract.components import Components, edge_slope, find_components
+from soss_background.subtract.components import Components, find_components
 from soss_background.subtract.light import FaintLight
 from soss_background.subtract.posterior import Cells, Posterior, find_posterior
 from soss_background.subtract.wings import Wings
@@ -186,7 +186,7 @@ class _State:
 
 def _improve(state, exposure, prior, round_):
     """Return the state after another round of mask, components and their posterior."""
-    slope = edge_slope(prior, state.shift)
+    slope = prior.edge_slope(state.shift)
     error = state.level * np.abs(slope)
     found = _detect(state, exposure, error * max(_EDGE * 0.5**round_, _LEAST_EDGE), round_)
     dim = exposure.known & (exposure.distance > _REACH)

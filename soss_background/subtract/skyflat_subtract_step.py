@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -147,12 +147,8 @@ class SkyflatSubtractStep(SkyflatStep):
             if not isinstance(self.parent, SkyflatMixin):  # pipelines check before their first step
                 self.check(segments)
             self.check_outputs(*segments.names)
-        results = [self._subtract(segments) for segments in exposures]
-        library = reduce(SegmentLibrary.joined, results)
-        if len(library) > 1 or isinstance(inputs[0], Segments):
-            return library
-        (model,) = library.visit(lambda model: model, "Subtracting")
-        return model
+        library = SegmentLibrary.join([self._subtract(segments) for segments in exposures])
+        return library if isinstance(inputs[0], Segments) else library.unpacked()
 
     def check(self, segments):
         """
