@@ -22,6 +22,12 @@ WINDOW = Window("FULL", 1800, 500, 128, 256)
 IMAGES = 100
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Each thread holds a block of pixels of its own, so that the peak would depend on the cores."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """Simulate a time series of many small integrations; return its file."""
