@@ -22,12 +22,6 @@ WINDOW = Window("FULL", 1800, 500, 128, 256)
 IMAGES = 100
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Each thread holds a block of pixels of its own, so that the peak would depend on the cores."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """Simulate a time series of many small integrations; return its file."""
@@ -36,12 +30,18 @@ def series(tmp_path_factory):
 
 
 def measure_peak(function, *arguments):
-    """Return the most memory that a function allocates once its imports are done, bytes."""
-    function(*arguments)
-    tracemalloc.start()
-    function(*arguments)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    """
+    Return the most memory that a function allocates once its imports are done, bytes.
+
+    It runs in one thread: each has a block of pixels of its own, and how many meet is chance.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        function(*arguments)
+        tracemalloc.start()
+        function(*arguments)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     return peak
 
 
