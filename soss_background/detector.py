@@ -95,6 +95,19 @@ class Window:
         ends = [(max(row, self.y0), min(row + AMPLIFIER_ROWS, last)) for row in first]
         return [slice(start - self.y0, stop - self.y0) for start, stop in ends]
 
+    def column_blocks(self):
+        """
+        List the slices of the columns that are read together, in the order of reading.
+
+        The blocks of a superstripe hold its science pixels. Each has a pedestal and a time of its
+        own. Other subarrays have one block.
+        """
+        width = _BLOCK_WIDTHS.get(self.name)
+        if width is None:
+            return [slice(0, self.nx)]
+        ends = range(self.nx - REFERENCE_BORDER, REFERENCE_BORDER, -width)
+        return [slice(end - width, end) for end in ends]
+
     def reference_pixels(self):
         """
         Find the reference pixels inside the window.
@@ -117,12 +130,16 @@ SUBSTRIP256 = Window("SUBSTRIP256", 1792, 0, 256, 2048)
 SUBSTRIP96 = Window("SUBSTRIP96", 1802, 0, 96, 2048)
 SUBARRAYS = {window.name: window for window in (FULL, SUBSTRIP256, SUBSTRIP96)}
 
-# Superstripes: SUBSTRIP256 read in stripes of 17 to 680 columns, each at a time of its own. The
-# stage calwebb_detector1 places them on the pixels of SUBSTRIP256, without reference columns.
-SUPERSTRIPES = {
-    name: replace(SUBSTRIP256, name=name)
-    for name in ("SUB17STRIPE_SOSS", "SUB60STRIPE_SOSS", "SUB204STRIPE_SOSS", "SUB680STRIPE_SOSS")
+# Superstripes: SUBSTRIP256 read in blocks of columns, which number 120, 34, 10 and 3, each at a time
+# of its own. The stage calwebb_detector1 places them on the pixels of SUBSTRIP256; only the four
+# reference columns at each end are missing (jwst, lib/stripe_utils.py: collate_superstripes).
+_BLOCK_WIDTHS = {
+    "SUB17STRIPE_SOSS": 17,
+    "SUB60STRIPE_SOSS": 60,
+    "SUB204STRIPE_SOSS": 204,
+    "SUB680STRIPE_SOSS": 680,
 }
+SUPERSTRIPES = {name: replace(SUBSTRIP256, name=name) for name in _BLOCK_WIDTHS}
 
 
 # In the order of their wavelengths.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from soss_background.cli.options import name_options
-from soss_background.detector import PWCPOS, SUBARRAYS
+from soss_background.detector import PWCPOS, SUBARRAYS, SUPERSTRIPES
 
 # Options for `soss_background.simulate.Simulation`, their defaults and help texts. The class is
 # slow to import; a test compares the defaults.
@@ -38,7 +38,9 @@ def add_parser(commands):
         # Only what the user gives overrides a family.
         given = {"type": type(default), "default": argparse.SUPPRESS}
         parser.add_argument(option, help=f"{meaning} (default: {default})", **given)
-    parser.add_argument("--subarray", default="FULL", help="pixels read out", choices=SUBARRAYS)
+    parser.add_argument(
+        "--subarray", default="FULL", help="pixels read out", choices=[*SUBARRAYS, *SUPERSTRIPES]
+    )
     parser.add_argument(
         "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
     )
@@ -75,7 +77,8 @@ def choose_simulation(options):
 
     given = {name: value for name, value in vars(options).items() if name in SETTINGS}
     settings = {name: default for name, (default, _) in SETTINGS.items()} | given
-    simulation = Simulation(window=SUBARRAYS[options.subarray], **settings)
+    window = (SUBARRAYS | SUPERSTRIPES)[options.subarray]
+    simulation = Simulation(window=window, **settings)
     families = dict(word.split("=", 1) for word in options.family if "=" in word)
     unknown = [word for word in options.family if "=" not in word and word != "random"]
     if unknown:

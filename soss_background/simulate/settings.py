@@ -4,14 +4,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from soss_background.detector import FULL, PWCPOS, Window
+from soss_background.detector import FULL, PWCPOS, SUBSTRIP256, SUPERSTRIPES, Window
 from soss_background.simulate.dispersed_sky import REFERENCE_SHAPE, SkyShape
 from soss_background.simulate.point_spread import REFERENCE_SPREAD, PointSpread
 
 __all__ = ["Simulation"]
 
 # Seconds between two groups, by subarray.
-GROUP_TIMES = {"FULL": 10.73677, "SUBSTRIP256": 5.49416, "SUBSTRIP96": 2.21424}
+GROUP_TIMES = {
+    "FULL": 10.73677,
+    "SUBSTRIP256": 5.49416,
+    "SUBSTRIP96": 2.21424,
+    "SUB17STRIPE_SOSS": 0.06164,
+    "SUB60STRIPE_SOSS": 0.17688,
+    "SUB204STRIPE_SOSS": 0.5628,
+    "SUB680STRIPE_SOSS": 1.83848,
+}
 # Integration time, s, for which `Simulation.read_noise` is given.
 READ_NOISE_TIME = 100.0
 
@@ -77,7 +85,8 @@ class Simulation:
     stripe_sharing : float
         Fraction of the stripes' variance that all amplifiers share; each has the rest of its own.
     pedestals : float
-        rms of the constant of each amplifier and integration, DN/s.
+        rms of the constant of each amplifier and integration, DN/s; in superstripes, of each block
+        of columns and integration.
     flagged_hot, unflagged_hot : float
         Fractions of pixels with a steady excess, with and without a DQ flag.
     dead : float
@@ -93,7 +102,8 @@ class Simulation:
     photon_noise : bool
         Whether to add photon noise.
     read_noise : float
-        rms of the read noise of an integration of 100 s, DN/s; scales as time ** -1.5.
+        rms of the read noise of an integration of 100 s, DN/s; scales as time ** -1.5, and for
+        superstripes with the square root of the time between groups relative to SUBSTRIP256.
     flat_pixel_rms, flat_large_rms : float
         rms of the flat field from pixel to pixel and on scales of 256 pixels, fractions; both 0
         for no flat field.
@@ -175,8 +185,8 @@ class Simulation:
 
     @property
     def integration_time(self):
-        """Time of one integration, s."""
-        return self.exposure_time / self.n_integrations
+        """Time of one integration, s; in superstripes, of one block of columns."""
+        return self.exposure_time / self.n_integrations / len(self.window.column_blocks())
 
     @property
     def groups(self):
@@ -186,4 +196,7 @@ class Simulation:
     @property
     def slope_noise(self):
         """Read noise of one integration of this length, DN/s."""
-        return self.read_noise * (self.integration_time / READ_NOISE_TIME) ** -1.5
+        noise = self.read_noise * (self.integration_time / READ_NOISE_TIME) ** -1.5
+        if self.window.name in SUPERSTRIPES:
+            noise *= (GROUP_TIMES[self.window.name] / GROUP_TIMES[SUBSTRIP256.name]) ** 0.5
+        return noise

@@ -17,6 +17,7 @@ from soss_background.simulate.detector_effects import (
     draw_defects,
     flag_saturation,
     integrate,
+    missing_columns,
     snowballs,
 )
 from soss_background.simulate.dispersed_sky import sky_image
@@ -207,12 +208,15 @@ def simulate_time_series(
     star = Stars(*(np.array([value]) for value in (0.0, 0.0, target_flux, TARGET_TEMPERATURE)))
     target = _star_light(simulation, star)
     steady = true_sky(simulation) + light
-    curve = transit_curve(simulation.n_integrations, transit_depth)
-    exposure = observe(_transit(steady, target, curve), defects, simulation, 0)
+    blocks = simulation.window.column_blocks()
+    curve = transit_curve(simulation.n_integrations * len(blocks), transit_depth)
+    if len(blocks) > 1:
+        curve = curve.reshape(-1, len(blocks))
+    exposure = observe(_transit(steady, target, curve, blocks), defects, simulation, 0)
     path = directory / exposure_name(simulation, 1, time_series=True)
     write_exposure(path, *exposure, simulation=simulation, time_series=True)
     if ramps:
-        rates = enumerate(_transit(steady, target, curve))
+        rates = enumerate(_transit(steady, target, curve, blocks))
         groups = [read_groups(rate, defects, simulation, number) for number, rate in rates]
         write_ramps(path, np.array(groups), defects.dq, simulation)
     flat = directory / "time_series_flat.fits"
@@ -225,10 +229,13 @@ def simulate_time_series(
     return path
 
 
-def _transit(steady, target, curve):
+def _transit(steady, target, curve, blocks):
     """Yield the count rate of each integration, float32 (ny, nx), DN/s."""
-    for brightness in curve:
-        yield steady + np.float32(brightness) * target
+    for row in curve:
+        brightness = np.ones(target.shape[1], dtype=np.float32)
+        for columns, value in zip(blocks, np.atleast_1d(row), strict=True):
+            brightness[columns] = value
+        yield steady + brightness * target
 
 
 def transit_curve(number, depth):
@@ -284,6 +291,7 @@ def _read_out(light, defects, simulation, exposure, integration):
     error *= np.float32(simulation.error_factor)
     reference = window.reference_pixels()
     slope[reference], error[reference], dq[reference] = 0, 0, defects.dq[reference]
+    error[:, missing_columns(window)] = simulation.slope_noise  # as from calwebb_detector1
     return slope, error, dq, stripes
 
 
