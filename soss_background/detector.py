@@ -130,7 +130,7 @@ SUBSTRIP256 = Window("SUBSTRIP256", 1792, 0, 256, 2048)
 SUBSTRIP96 = Window("SUBSTRIP96", 1802, 0, 96, 2048)
 SUBARRAYS = {window.name: window for window in (FULL, SUBSTRIP256, SUBSTRIP96)}
 
-# Superstripes: SUBSTRIP256 read in blocks of columns, which number 120, 34, 10 and 3, each at a time
+# Superstripes: SUBSTRIP256 read in blocks of columns, 120, 34, 10 or 3 of them, each at a time
 # of its own. The stage calwebb_detector1 places them on the pixels of SUBSTRIP256; only the four
 # reference columns at each end are missing (jwst, lib/stripe_utils.py: collate_superstripes).
 _BLOCK_WIDTHS = {

@@ -252,6 +252,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 source.make_prior(flat),
                 self._trace_distance(image, window, pwcpos),
                 self.n_sigma,
+                window.column_blocks(),
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
