@@ -3,15 +3,18 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from bottleneck import nanmedian
 
 from soss_background.numerics.cells import CELL
+from soss_background.numerics.threads import map_parallel
 
-__all__ = ["Pedestals"]
+__all__ = ["Pedestals", "expect_rms", "measure_offsets"]
 
-# First guess of the rms as a fraction of the sky's level.
-_FIRST_RMS = 0.05
+# Rms that is expected if no integrations are known, as a fraction of the sky's level.
+_UNKNOWN_RMS = 0.05
 
-_LEAST_FREEDOM = 0.5
+# Number of pedestals that an expected rms is worth: three pedestals hardly constrain their own.
+_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,29 @@ class Pedestals:
         one, whose pedestal no exposure shows.
     values : ndarray of float, shape (k,)
         The pedestals, DN/s.
-    rms : float
-        Their rms, DN/s.
+    rms, expected : float
+        Their rms, and the rms that is expected from integrations, DN/s.
     """
 
     images: np.ndarray
     values: np.ndarray
     rms: float
+    expected: float
 
     @classmethod
-    def guess(cls, blocks, number, level):
-        """Return pedestals of 0 of blocks (slices) of a number of columns, for a level of a sky."""
+    def guess(cls, blocks, number, level, expected):
+        """
+        Return pedestals of 0 with their expected rms.
+
+        Parameters
+        ----------
+        blocks : sequence of slice
+            The blocks of columns.
+        number : int
+            Number of columns.
+        level, expected : float
+            Level of the sky, and the expected rms, 0 if it is unknown, DN/s.
+        """
         images = np.zeros((len(blocks), number), dtype=np.float32)
         for image, columns in zip(images, blocks, strict=True):
             image[columns] = 1
@@ -44,19 +59,17 @@ class Pedestals:
         images /= images.sum(axis=0)  # reference columns belong to no block
         if len(blocks) == 1:
             images = images[:0]
-        return cls(images, np.zeros(len(images)), _FIRST_RMS * level)
+        expected = expected or _UNKNOWN_RMS * level
+        return cls(images, np.zeros(len(images)), expected, expected)
 
     @property
     def columns(self):
         """The pedestal of each column of cells, DN/s, shape (mx,)."""
         return self.values @ self.images
 
-    def changed(self, values, covariance, stripes):
+    def changed(self, values, covariance):
         """
-        Return pedestals with new values, and the rms that maximises the evidence.
-
-        The rms is that of MacKay (1992, Neural Computation 4, 415), with the 1/f stripes of columns
-        as one pedestal more: a few pedestals cannot have a smaller rms by chance.
+        Return pedestals with new values and the most likely rms (MacKay 1992, Neural Comput. 4).
 
         Parameters
         ----------
@@ -64,12 +77,49 @@ class Pedestals:
             The pedestals, DN/s.
         covariance : ndarray of float, shape (k, k)
             Their covariance, (DN/s)^2.
-        stripes : ndarray of float, shape (n,)
-            Stripes of columns of cells, DN/s.
         """
         if not len(values):
             return self
         unknown = min(np.trace(covariance) / self.rms**2, len(values))
-        squares = np.sum(values**2) + np.mean(stripes**2)
-        freedom = 1 + len(values) - unknown
-        return replace(self, values=values, rms=np.sqrt(squares / max(freedom - 2, _LEAST_FREEDOM)))
+        squares = np.sum(values**2) + _WEIGHT * self.expected**2
+        return replace(
+            self, values=values, rms=np.sqrt(squares / (_WEIGHT + len(values) - unknown))
+        )
+
+
+def measure_offsets(data, mean, usable, blocks):
+    """
+    Measure the offsets of blocks of columns in integrations relative to their mean.
+
+    Parameters
+    ----------
+    data : ndarray of float, shape (nints, ny, nx)
+        Integrations, DN/s.
+    mean : ndarray of float, shape (ny, nx)
+        Mean of all integrations of the exposure, DN/s.
+    usable : ndarray of bool, shape (ny, nx)
+        True for usable pixels of the mean.
+    blocks : sequence of slice
+        The blocks of columns.
+
+    Returns
+    -------
+    offsets : ndarray of float, shape (nints, k)
+        Medians, which ignore a change of the target's flux; NaN without a pixel.
+    """
+
+    def measure(integration):
+        difference = np.where(usable, integration - mean, np.nan)
+        return [nanmedian(difference[:, columns]) for columns in blocks]
+
+    return np.array(map_parallel(measure, data))
+
+
+def expect_rms(offsets):
+    """Return the rms of the pedestals of a mean of integrations from their offsets, 0 for one."""
+    number = np.count_nonzero(np.isfinite(offsets))
+    freedom = number - offsets.shape[1]
+    if freedom <= 0:
+        return 0.0
+    variance = np.nansum((offsets - np.nanmean(offsets, axis=0)) ** 2) / freedom
+    return float(np.sqrt(variance / len(offsets)))

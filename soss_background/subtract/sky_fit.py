@@ -117,7 +117,9 @@ class SkyFit:
     pedestals: np.ndarray
 
 
-def fit_sky(image, err, usable, prior, distance, n_sigma=4.0, blocks=(slice(None),)):
+def fit_sky(
+    image, err, usable, prior, distance, n_sigma=4.0, blocks=(slice(None),), pedestal_rms=0.0
+):
     """
     Fit the sky of an exposure.
 
@@ -142,6 +144,8 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0, blocks=(slice(None
         Significance above which light is masked.
     blocks : sequence of slice
         Columns that are read together and have a pedestal of their own.
+    pedestal_rms : float
+        Expected rms of the pedestals, DN/s; 0 if it is unknown.
 
     Returns
     -------
@@ -155,7 +159,9 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0, blocks=(slice(None
     """
     cells, noise = bin_to_cells(image, err, usable)
     known, distance = np.isfinite(cells) & (noise > 0), bin_smooth(distance)
-    state, sides = _guess(cells, known, prior, blocks)
+    state, sides = _guess(cells, known, prior)
+    pedestals = Pedestals.guess(blocks, image.shape[1], state.level, pedestal_rms)
+    state = replace(state, pedestals=pedestals)
     glow = _smooth_excess(cells - state.sky, known)
     exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma)
     for round_ in range(_ROUNDS):
@@ -188,7 +194,7 @@ class _State:
     wings: Wings
     clear: np.ndarray
     stripes: np.ndarray
-    pedestals: Pedestals
+    pedestals: Pedestals | None = None
     components: Components | None = None
     posterior: Posterior | None = None
 
@@ -222,9 +228,7 @@ def _improve(state, exposure, prior, round_):
     wings = state.wings.changed(components.profile_change(amplitudes))
     light = wings.image(core) + components.factors(amplitudes)
     blocks = components.pedestals
-    pedestals = state.pedestals.changed(
-        amplitudes[blocks], posterior.covariance[blocks, blocks], posterior.stripes
-    )
+    pedestals = state.pedestals.changed(amplitudes[blocks], posterior.covariance[blocks, blocks])
     columns = np.zeros(clear.shape[1])
     columns[clear.any(axis=0)] = posterior.stripes
     return replace(
@@ -270,7 +274,7 @@ def _smooth_excess(excess, known):
     return np.maximum(smooth / np.maximum(gaussian_filter(known.astype(np.float32), _GLOW), 0.1), 0)
 
 
-def _guess(cells, known, prior, blocks):
+def _guess(cells, known, prior):
     """Guess the levels from the darkest cells of each side of the edge, and the shift."""
     left, right = map(bin_smooth, prior.shifted(0.0))
     ratio = np.where(known, cells / (left + right), np.nan)
@@ -287,10 +291,7 @@ def _guess(cells, known, prior, blocks):
     shift = _guess_shift(cells, known, prior, levels)
     sky = levels * bin_smooth(shift_columns(prior.sky, shift))
     dark, none = np.zeros_like(sky), np.zeros(sky.shape, dtype=bool)
-    stripes = np.zeros(sky.shape[1])
-    pedestals = Pedestals.guess(blocks, prior.sky.shape[1], level)
-    state = _State(shift, level, sky, sky, dark, Wings.guess(), none, stripes, pedestals)
-    return state, sides
+    return _State(shift, level, sky, sky, dark, Wings.guess(), none, np.zeros(sky.shape[1])), sides
 
 
 def _guess_shift(cells, known, prior, levels):

@@ -27,6 +27,7 @@ from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
+from soss_background.subtract.pedestals import expect_rms, measure_offsets
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
@@ -253,6 +254,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 self._trace_distance(image, window, pwcpos),
                 self.n_sigma,
                 window.column_blocks(),
+                self._pedestal_rms(segments, members, image, usable, window),
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
@@ -268,6 +270,11 @@ class SkyflatSubtractStep(SkyflatStep):
             [segments.names[index] for index in members],
         )
         log.info("%s: %s", segments.name, _describe_cards(subtraction.cards))
+        if fit.pedestals.size:
+            rms = np.sqrt(np.mean(fit.pedestals**2))
+            log.info(
+                "%d blocks of columns have pedestals of %.3g DN/s rms", fit.pedestals.size, rms
+            )
         log.info("Templates: %s", ", ".join(subtraction.templates))
         if fit.misfit > _LARGEST_MISFIT:
             log.warning(
@@ -276,6 +283,17 @@ class SkyflatSubtractStep(SkyflatStep):
                 fit.misfit,
             )
         return subtraction
+
+    def _pedestal_rms(self, segments, members, mean, usable, window):
+        """Measure the rms of the pedestals of the mean, DN/s, if it has several; else return 0."""
+        blocks = window.column_blocks()
+        if len(blocks) == 1:
+            return 0.0
+        offsets = []
+        for index in members:
+            cube = segments.read(index).data.reshape(-1, *window.shape)
+            offsets.append(measure_offsets(cube, mean.data, usable, blocks))
+        return expect_rms(np.concatenate(offsets))
 
     def remove(self, subtraction, model):
         """
