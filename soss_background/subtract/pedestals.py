@@ -82,9 +82,8 @@ class Pedestals:
             return self
         unknown = min(np.trace(covariance) / self.rms**2, len(values))
         squares = np.sum(values**2) + _WEIGHT * self.expected**2
-        return replace(
-            self, values=values, rms=np.sqrt(squares / (_WEIGHT + len(values) - unknown))
-        )
+        number = len(values) - unknown + _WEIGHT
+        return replace(self, values=values, rms=np.sqrt(squares / number))
 
 
 def measure_offsets(data, mean, usable, blocks):

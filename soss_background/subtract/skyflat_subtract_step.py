@@ -272,9 +272,7 @@ class SkyflatSubtractStep(SkyflatStep):
         log.info("%s: %s", segments.name, _describe_cards(subtraction.cards))
         if fit.pedestals.size:
             rms = np.sqrt(np.mean(fit.pedestals**2))
-            log.info(
-                "%d blocks of columns have pedestals of %.3g DN/s rms", fit.pedestals.size, rms
-            )
+            log.info("%d blocks of columns: pedestals of %.3g DN/s rms", fit.pedestals.size, rms)
         log.info("Templates: %s", ", ".join(subtraction.templates))
         if fit.misfit > _LARGEST_MISFIT:
             log.warning(
