@@ -20,7 +20,7 @@ from soss_background.datamodels.names import (
     check_product_name,
     product_name,
 )
-from soss_background.detector import FULL
+from soss_background.detector import FULL, SUBSTRIP256, SUPERSTRIPES
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_exposure_association
 from soss_background.io.dates import parse_date
@@ -128,8 +128,8 @@ def make_background_associations(science, background=(), directory="."):
     science : iterable of str or `~pathlib.Path`
         Exposures, _rate or _rateints, of any subarray; each gets its own association.
     background : iterable of str or `~pathlib.Path`
-        Exposures of blank sky, all of the full detector or of the subarray of the science
-        exposures.
+        Exposures of blank sky, all of the full detector, of the subarray of the science
+        exposures, or of SUBSTRIP256 for superstripes.
     directory : str or `~pathlib.Path`
         Output folder; associations of the same name are replaced.
 
@@ -179,10 +179,11 @@ def _choose_subarray(headers):
 
 
 def _check_subarrays(science, backgrounds):
-    """Raise unless the background is of the full detector, or of the science's subarray."""
+    """Raise unless the background is of the full detector, or of the pixels of the science."""
     own = science["meta.subarray.name"]
     others = {header["meta.subarray.name"] for header in backgrounds}
-    if others not in ({own}, {FULL.name}):
+    allowed = {own, FULL.name} | ({SUBSTRIP256.name} if own in SUPERSTRIPES else set())
+    if len(others) > 1 or not others <= allowed:
         raise SkyflatError(
             f"{science['name']}: SUBARRAY is {own}, but {', '.join(sorted(others))} in the "
             "background"

@@ -12,7 +12,10 @@ from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import split_cube, usable_pixels
 from soss_background.numerics.threads import split_rows
 
-__all__ = ["Apertures", "Frames", "average_usable", "read_frames"]
+__all__ = ["TIME_TABLES", "Apertures", "Frames", "average_usable", "read_frames"]
+
+# Tables of the times of integrations, and of the blocks of columns of superstripes.
+TIME_TABLES = ("int_times", "int_times_stripe")
 
 # Integrations of an aperture that are read at a time.
 _BLOCK = 16
@@ -167,8 +170,9 @@ def _strip(exposure):
     header = type(exposure)(validate_on_assignment=False)
     header.update(exposure, extra_fits=True)
     header.data = np.broadcast_to(np.float32(0), exposure.data.shape)
-    if getattr(exposure, "int_times", None) is not None:
-        header.int_times = exposure.int_times.copy()
+    for name in TIME_TABLES:
+        if getattr(exposure, name, None) is not None:
+            setattr(header, name, getattr(exposure, name).copy())
     return header
 
 
