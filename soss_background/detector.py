@@ -97,10 +97,13 @@ class Window:
 
     def column_blocks(self):
         """
-        List the slices of the columns that are read together, in the order of reading.
+        List the blocks of columns that are read together, each with its own pedestal and time.
 
-        The blocks of a superstripe hold its science pixels. Each has a pedestal and a time of its
-        own. Other subarrays have one block.
+        Returns
+        -------
+        blocks : list of slice
+            In the order of reading, the science columns of a superstripe from the last to the
+            first. Other subarrays have one block of all columns.
         """
         width = _BLOCK_WIDTHS.get(self.name)
         if width is None:

@@ -51,6 +51,11 @@ class Pedestals:
             Number of columns.
         level, expected : float
             Level of the sky, and the expected rms, 0 if it is unknown, DN/s.
+
+        Returns
+        -------
+        pedestals : Pedestals
+            The pedestals.
         """
         images = np.zeros((len(blocks), number), dtype=np.float32)
         for image, columns in zip(images, blocks, strict=True):
@@ -77,6 +82,11 @@ class Pedestals:
             The pedestals, DN/s.
         covariance : ndarray of float, shape (k, k)
             Their covariance, (DN/s)^2.
+
+        Returns
+        -------
+        pedestals : Pedestals
+            The new pedestals.
         """
         if not len(values):
             return self
