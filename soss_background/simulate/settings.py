@@ -10,7 +10,8 @@ from soss_background.simulate.point_spread import REFERENCE_SPREAD, PointSpread
 
 __all__ = ["Simulation"]
 
-# Seconds between two groups, by subarray.
+# Seconds between two groups, by subarray. A superstripe reads its block and four reference columns:
+# (256 + 12 rows) * (columns + 4 + 2) * 10 microseconds.
 GROUP_TIMES = {
     "FULL": 10.73677,
     "SUBSTRIP256": 5.49416,
