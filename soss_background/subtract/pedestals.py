@@ -13,8 +13,9 @@ __all__ = ["Pedestals", "expect_rms", "measure_offsets"]
 # Rms that is expected if no integrations are known, as a fraction of the sky's level.
 _UNKNOWN_RMS = 0.05
 
-# Number of pedestals that an expected rms is worth: three pedestals hardly constrain their own. Tuned
-# on simulated SUB680STRIPE_SOSS; half and twice the value change the errors of its levels by 5 %.
+# Number of pedestals that an expected rms is worth: three pedestals hardly constrain their own.
+# Tuned on simulated SUB680STRIPE_SOSS; half and twice the value change the errors of its levels by
+# 5 %.
 _WEIGHT = 4.0
 
 
