@@ -469,7 +469,8 @@ def test_background_on_the_command_line(files, capsys):
     names = [str(path) for path in files]
     assert main(["asn", names[0], names[1], "--background", *names[2:], "-o", "asn"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
+    assert [len(line) <= 80 for line in printed] == [True] * 5
+    assert printed[-1] == "2 associations in asn"
     assert len(list(Path("asn").glob("*_spec2_asn.json"))) == 2
     assert main(["asn", names[0], "--background", "none.fits"]) == 1
     assert main(["asn", names[0], "--background", names[1], "--gap-days", "1"]) == 1
