@@ -691,7 +691,7 @@ def test_skyflat_and_flat_in_memory(series, skyflat):
         result = step.run(path)
     assert_allclose(result.data, call(path, flat, skyflat=skyflat).data)
     command = step.describe_run()["command"]
-    assert f"--skyflat={skyflat.name}, --override_flat={flat.name}" in command
+    assert f"--skyflat={skyflat.name} --override_flat={flat.name}" in command
 
 
 def test_a_single_image(series, skyflat, tmp_path):

@@ -84,6 +84,6 @@ def _summarize(table):
     shown = table.copy()
     shown["association"] = [Path(path).name for path in table["association"]]
     if "first" in table.colnames:
-        shown["first"] = [date[:16] for date in table["first"]]
+        shown["first"] = [date[:10] for date in table["first"]]
     columns = ("association", "segments", "n", "first", "lon", "lat")
     return shown[[name for name in columns if name in table.colnames]]
