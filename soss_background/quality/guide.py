@@ -13,8 +13,8 @@ GUIDE = {
         "masked_worst": "Look at this exposure: a bright star or a glow may cover it. Exclude it "
         "with skyflat_combine.exclude.",
         "few_samples": "Combine more exposures, or exposures with a larger dither.",
-        "level_scatter": "The sky of some exposures is brighter: stray light, or the light of the "
-        "Earth. Exclude them with skyflat_combine.exclude.",
+        "level_scatter": "The sky of some exposures is brighter, for example by stray light. "
+        "Exclude them with skyflat_combine.exclude.",
         "deviation_worst": "Look at the residual of the exposure that deviates most, and exclude "
         "it with skyflat_combine.exclude.",
         "deviation_ratio": "One exposure deviates much more than the others: look at its residual, "
