@@ -220,7 +220,7 @@ def test_a_table_of_numbers_is_not_shortened(capsys):
     assert "column_8" in capsys.readouterr().out
 
 
-def test_no_colours_on_a_terminal():
+def test_no_colours_on_a_terminal(monkeypatch):
     """NO_COLOR is met: nothing is coloured."""
     printed = []
 
@@ -229,11 +229,8 @@ def test_no_colours_on_a_terminal():
         return printed[-1]
 
     command = [sys.executable, "-c", "from soss_background.cli import main; main(['--help'])"]
-    os.environ["NO_COLOR"] = "1"
-    try:
-        pty.spawn(command, read)
-    finally:
-        del os.environ["NO_COLOR"]
+    monkeypatch.setenv("NO_COLOR", "1")
+    pty.spawn(command, read)
     assert b"usage: soss-background" in b"".join(printed)
     assert b"\x1b[" not in b"".join(printed)
 
