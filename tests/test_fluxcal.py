@@ -9,6 +9,7 @@ import pytest
 from astropy import units as u
 from astropy.table import Table
 from helpers import checksums, run_program, strun
+from matplotlib.figure import Figure
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
@@ -26,6 +27,7 @@ from soss_background.fluxcal.aperture import (
     replace_pixels,
 )
 from soss_background.fluxcal.expected import expected_rates
+from soss_background.fluxcal.plots import draw_ratios
 from soss_background.fluxcal.psf import Psf, find_psf, read_psf
 from soss_background.fluxcal.rates import average_tables, compare_rates, read_table, total_rates
 from soss_background.simulate import StarImage, simulate_star
@@ -345,6 +347,7 @@ def test_what_cannot_be_used(tmp_path):
     image = simulate_star(PSF, STAR)
     for change, message in (
         ({"meta.instrument.name": "NIRCAM"}, "INSTRUME is NIRCAM, not NIRISS"),
+        ({"meta.subarray.name": None}, "keyword SUBARRAY is missing"),
         ({"meta.instrument.pupil": "GR700XD"}, "FILTER and PUPIL are CLEAR and GR700XD"),
         ({"meta.instrument.filter": "GR150C"}, "FILTER and PUPIL are GR150C and F090W"),
         ({"meta.exposure.exposure_time": None}, "keyword EFFEXPTM is missing"),
@@ -460,10 +463,49 @@ def test_totals():
     assert np.isnan(rows["F200W"]["count_rate"])
     with pytest.raises(SkyflatError, match="radii 10 to 5 do not increase"):
         total_rates(tables, find, (10, 5))
-    with pytest.raises(SkyflatError, match="F090W.ecsv: give averages, or what they are of"):
+    with pytest.raises(SkyflatError, match="F090W.ecsv: give either the averages or the tables"):
         total_rates([*tables[2:], average_tables(tables[2:])], find, (6, 7))
     far = total_rates(tables[:1], find, (20, 30))
     assert far["missing"][-1] == "no radius of 20 to 30 pixels is measured"
+
+
+def test_subarrays_are_separate():
+    """Two subarrays and two filters give four total count rates, each with its own ratio."""
+    truth = {
+        ("F090W", "SUB64"): 1e4,
+        ("F090W", "SUB128"): 1.1e4,
+        ("F480M", "SUB64"): 2e4,
+        ("F480M", "SUB256"): 1.9e4,
+    }
+    tables = []
+    for seed, ((name, subarray), rate) in enumerate(truth.items()):
+        for dither in (50.2, 48.7):
+            image = replace(STAR, x=dither, filter=name, subarray=subarray, count_rate=rate)
+            tables.append(EncircledEnergyStep().run(simulate_star(PSF, replace(image, seed=seed))))
+    assert tables[0].meta["SUBARRAY"] == "SUB64"
+    totals = total_rates(tables, lambda _: PSF, (5, 10))
+    assert len(totals) == len(FILTERS) + 2
+    rows = {(row["filter"], row["subarray"]): row for row in totals}
+    for setup, rate in truth.items():
+        assert rows[setup]["count_rate"] == pytest.approx(rate, rel=0.003)
+    assert rows["F200W", "-"]["missing"] == "not measured"
+    expected = Table({"filter": list(FILTERS), "count_rate": np.full(len(FILTERS), 1e4)})
+    ratios = compare_rates(expected, totals)
+    assert len(ratios) == len(FILTERS) + 2
+    found = {(row["filter"], row["subarray"]): row["ratio"] for row in ratios}
+    for setup, rate in truth.items():
+        assert found[setup] == pytest.approx(rate / 1e4, rel=0.003)
+    with pytest.raises(SkyflatError, match="its SUBARRAY is SUB128, that of others SUB64"):
+        average_tables(tables[:3])
+    ax = Figure().subplots()
+    draw_ratios(ax, ratios)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["SUB128", "SUB256", "SUB64"]
+    drawn = np.concatenate(
+        [line.get_xdata() for line in ax.get_lines() if len(line.get_xdata()) < 4]
+    )
+    assert len(ax.get_xticks()) == len(FILTERS)
+    assert np.ptp(drawn[np.round(drawn) == FILTERS.index("F480M")]) == pytest.approx(0.15)
 
 
 def test_psf_tables(tmp_path, table):
@@ -617,7 +659,7 @@ def test_command_line(table, tmp_path, monkeypatch, capsys):
         ("mean text.ecsv", "text.ecsv: cannot be read as an ECSV table"),
         ("mean empty.ecsv", "empty.ecsv: column radius is missing"),
         ("mean good.ecsv -o good.ecsv", "good.ecsv is an input"),
-        ("total good.ecsv --psf .", "good.ecsv: FILTER is F999W, none of NIRISS imaging"),
+        ("total good.ecsv --psf .", "good.ecsv: FILTER is F999W, not one of NIRISS imaging"),
         ("total growth.ecsv --psf .", "no rate of any filter: .: 0 tables f090w_psf"),
         ("total growth.ecsv --psf nowhere", "nowhere: no such file or folder"),
         ("expected good.ecsv --throughputs . --plot a.png", "--plot needs --measured"),

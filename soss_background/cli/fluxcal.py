@@ -167,5 +167,11 @@ def _show(table):
     shown.remove_column("missing")
     print_table(round_table(shown, 6))
     for reason in dict.fromkeys(table["missing"][~known]):
-        names = table["filter"][table["missing"] == reason]
+        names = [_name_setup(row) for row in table[table["missing"] == reason]]
         print(f"{', '.join(names)}: {reason}")
+
+
+def _name_setup(row):
+    """Return the filter of a row, and its subarray where it is known."""
+    known = "subarray" in row.colnames and row["subarray"] != "-"
+    return f"{row['filter']} {row['subarray']}" if known else row["filter"]

@@ -24,7 +24,10 @@ __all__ = ["Star", "StarStep"]
 log = logging.getLogger(__name__)
 
 _DO_NOT_USE, _SATURATED = (dqflags.pixel[name] for name in ("DO_NOT_USE", "SATURATED"))
-_REQUIRED = {"meta.instrument.name": ("INSTRUME", "NIRISS")}
+_REQUIRED = {
+    "meta.instrument.name": ("INSTRUME", "NIRISS"),
+    "meta.subarray.name": ("SUBARRAY", None),
+}
 # First characters of the keywords of the WCS.
 _WCS = ("crpix", "crval", "ctype", "cunit", "cdelt", "pc")
 
@@ -94,6 +97,7 @@ class StarStep(SkyflatStep):
             "EXPOSURE": model.meta.filename,
             "TARGNAME": model.meta.target.catalog_name,
             "FILTER": name,
+            "SUBARRAY": model.meta.subarray.name,
             "TIME": time,
             "GAIN": self.gain,
             "X": position[0],
