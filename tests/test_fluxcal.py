@@ -1,5 +1,6 @@
 """Flux calibration of NIRISS imaging, against simulated stars."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -318,6 +319,76 @@ def test_strun(tmp_path, table):
     # Relative to the largest circle, scaled to the PSF.
     assert growth["encircled_energy"][-1] == pytest.approx(table.encircled[-1])
     np.testing.assert_allclose(growth["encircled_energy"], table.encircled, atol=0.02)
+
+
+@pytest.fixture
+def dithers(tmp_path):
+    """Write three dithers of a star; return their paths."""
+    paths = []
+    for seed in (1, 2, 3):
+        image = simulate_star(PSF, replace(STAR, x=48.0 + seed, seed=seed))
+        paths.append(tmp_path / image.meta.filename)
+        image.save(paths[-1])
+    return paths
+
+
+def test_several_images(dithers, tmp_path):
+    """A list, a wildcard, an association and models in one run give the tables of single runs."""
+    singles = [EncircledEnergyStep.call(path) for path in dithers]
+    members = [{"expname": path.name, "exptype": "science"} for path in dithers]
+    association = tmp_path / "dithers_image2_asn.json"
+    products = [
+        {"name": f"one{number}", "members": [member]} for number, member in enumerate(members)
+    ]
+    association.write_text(json.dumps({"asn_type": "image2", "products": products}))
+    models = [datamodels.open(path) for path in dithers]
+    pictures = str(tmp_path / "*_rate.fits")
+    for inputs in (
+        [dithers],
+        dithers,
+        [pictures],
+        [association],
+        [models],
+        [dithers[0], models[1:]],
+    ):
+        tables = EncircledEnergyStep().run(*inputs)
+        assert [table.meta["EXPOSURE"] for table in tables] == [path.name for path in dithers]
+        for table, single in zip(tables, singles, strict=True):
+            np.testing.assert_array_equal(table["count_rate"], single["count_rate"])
+    profiles = SurfaceBrightnessStep().run([dithers[0]])
+    assert [profile.colnames[2] for profile in profiles] == ["surface_brightness"]
+
+
+def test_several_images_on_the_command_line(dithers, tmp_path):
+    """One start writes a table and a figure for each image, or numbered ones of a given name."""
+    step = "soss_background.EncircledEnergyStep"
+    strun(step, tmp_path / "*_rate.fits", f"--output_dir={tmp_path / 'ee'}")
+    roots = [path.name.removesuffix("_rate.fits") for path in dithers]
+    expected = {f"{root}_ee.{kind}" for root in roots for kind in ("ecsv", "png")}
+    assert {path.name for path in (tmp_path / "ee").iterdir()} == expected
+    strun(step, *dithers, f"--output_dir={tmp_path}", "--output_file=star", "--save_plot=false")
+    names = {path.name for path in tmp_path.glob("star*")}
+    assert names == {f"star_{number}_ee.ecsv" for number in range(3)}
+
+
+def test_several_images_of_which_one_is_faulty(dithers, tmp_path):
+    """Nothing is saved when an image is faulty, missing or given twice."""
+    settings = {"save_results": True, "output_dir": str(tmp_path / "out")}
+    with datamodels.open(dithers[2]) as model:
+        model.meta.instrument.pupil = "GR700XD"
+        model.save(dithers[2])
+    calibrated = tmp_path / dithers[0].name.replace("_rate", "_cal")
+    calibrated.write_bytes(dithers[0].read_bytes())
+    for images, message in (
+        (dithers, f"{dithers[2].name}: FILTER and PUPIL are CLEAR and GR700XD"),
+        ([dithers[0], tmp_path / "nothing_rate.fits"], "nothing_rate.fits: no such file"),
+        ([dithers[0], dithers[0]], "the same exposure as"),
+        ([dithers[0], calibrated], "the same exposure as"),
+        ([], "No images are given"),
+    ):
+        with pytest.raises(SkyflatError, match=message):
+            EncircledEnergyStep.call(images, **settings)
+        assert not list((tmp_path / "out").glob("*_ee*"))
 
 
 def test_calibrated_images():

@@ -32,30 +32,31 @@ class EncircledEnergyStep(StarStep):
     suffix = string(default='ee')  # Default suffix for output files
     """  # noqa: E501
 
-    def process(self, init):
+    def measure(self, star):
         """
-        Measure the curve of growth.
+        Measure the curve of growth of a star.
 
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            The image, ``_rate`` or ``_cal``; unchanged.
+        star : `~soss_background.fluxcal.star_step.Star`
+            The star; unchanged.
 
         Returns
         -------
         table : `~astropy.table.Table`
-            ``radius`` (pixels), ``radius_arcsec``, ``count_rate`` and ``error`` (DN/s; NaN where
-            pixels of the circle are unknown, or bad pixels of the core may be wrong by 2 %), and
-            ``encircled_energy`` (count rate relative to that of the largest measured circle, times
-            the PSF's value there if given). ``meta`` holds the position and sky of the star.
+            ``radius`` (pixels), ``count_rate`` and ``error`` (DN/s; NaN where pixels of the circle
+            have no value, or bad pixels of the core may change the count rate by more than 2 %),
+            and ``encircled_energy`` (count rate relative to that of the largest measured circle,
+            multiplied by the encircled energy of the PSF there, if a PSF is given).
+        draw : callable
+            Draws the table on axes.
 
         Raises
         ------
         SkyflatError
-            If the image, the radii or the PSF cannot be used, or there is no star at the position.
+            If the PSF cannot be used.
         """
-        radii = self.check_radii()
-        star = self.find(init)
+        radii = np.array(self.radii, dtype=float)
         psf = find_psf(self.psf, star.meta["FILTER"]) if self.psf else None
         settings = {"outer": max(radii), "how": self.replace, "n_sigma": self.n_sigma}
         image, error, doubt, number = mend_star(
@@ -78,5 +79,4 @@ class EncircledEnergyStep(StarStep):
         table["encircled_energy"] = energy[last] * rate / rate[last]
         table["count_rate"].unit = table["error"].unit = "DN/s"
         table.meta = star.meta | {"NREPLACE": number}
-        self.finish(table, partial(draw_growth, table=table, psf=psf))
-        return table
+        return table, partial(draw_growth, table=table, psf=psf)

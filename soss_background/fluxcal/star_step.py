@@ -1,11 +1,13 @@
 """Base class of the steps that measure a star."""
 
+import gc
 import logging
 from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
+from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -15,8 +17,10 @@ from soss_background.detector import GAIN, PIXEL_SCALE, imaging_filter
 from soss_background.errors import SkyflatError
 from soss_background.fluxcal.aperture import CORE, Sky, distances, find_star
 from soss_background.fluxcal.plots import save_picture
-from soss_background.io.exposures import find_fault
-from soss_background.steps.base import SkyflatStep
+from soss_background.io.exposures import check_repetition, find_fault, header_of
+from soss_background.io.segments import progress
+from soss_background.steps.base import SkyflatStep, is_list
+from soss_background.steps.parameters import name_item
 from soss_background.steps.provenance import wrap_command
 
 __all__ = ["Star", "StarStep"]
@@ -56,24 +60,78 @@ class StarStep(SkyflatStep):
     save_plot = boolean(default=True)  # Save a figure with the table
     """  # noqa: E501
 
-    def check_radii(self):
-        """Return the radii as an array; raise unless they and those of the sky increase."""
+    def process(self, *inputs):
+        """
+        Measure a star in one or several images.
+
+        Parameters
+        ----------
+        *inputs : str, `~pathlib.Path`, data model, association, or list of these
+            The images, ``_rate`` or ``_cal``; names may contain wildcards. Models are unchanged.
+
+        Returns
+        -------
+        table : `~astropy.table.Table` or list of `~astropy.table.Table`
+            The table of one image, see `measure`; a list of tables, in the order of the images, if
+            there are several or the input is a list. ``meta`` holds the setup of the image, and the
+            position and sky of the star.
+
+        Raises
+        ------
+        SkyflatError
+            If parameters or an image cannot be used, two images are of the same exposure, or there
+            is no star at the position. Nothing is saved then.
+        """
+        self.check_parameters()
+        images = self._list_images(inputs)
+        measured = []
+        for image in progress(images, "Measuring", "image"):
+            measured.append(self._measure(image))
+            gc.collect()  # data models refer to themselves
+        for index, (table, draw) in enumerate(measured):
+            numbers = {"exposure": index} if len(measured) > 1 else {}
+            self._save(table, draw, **numbers)
+        tables = [table for table, _ in measured]
+        return tables if len(tables) > 1 or is_list(inputs[0]) else tables[0]
+
+    def check_parameters(self):
+        """Raise SkyflatError unless the radii of the measurement and of the sky increase."""
         for name in ("radii", "sky_annulus"):
-            radii = np.array(getattr(self, name), dtype=float)
+            radii = getattr(self, name)
             if not (radii[0] > 0 and (np.diff(radii) > 0).all()):
                 raise SkyflatError(f"{name} must be positive and increase")
-        return np.array(self.radii, dtype=float)
 
-    def find(self, init):
+    def measure(self, star):
+        """Return the table of a `Star`, and a function that draws it on axes."""
+        raise NotImplementedError
+
+    def _list_images(self, inputs):
+        """List the paths and models of the images; raise if two are of the same exposure."""
+        items = [each for item in inputs for each in (item if is_list(item) else [item])]
+        images = [image for item in items for image, _ in self.list_members(item)]
+        if not images:
+            raise SkyflatError("No images are given")
+        check_repetition([header_of(image) | {"name": name_item(image)} for image in images])
+        return images
+
+    def _measure(self, image):
+        """Measure an image; return its table with all radii, and a function that draws it."""
+        table, draw = self.measure(self._find(image))
+        radius = table["radius"]
+        table.add_column(radius * self.pixel_scale, 1, "radius_arcsec")
+        table["radius"].unit, table["radius_arcsec"].unit = u.pixel, u.arcsec
+        return table, draw
+
+    def _find(self, image):
         """Return the `Star` of an image; raise SkyflatError if it is unusable or shows no star."""
-        model = self.open_exposure(init)
+        model = self.open_exposure(image)
         try:
-            return self._find(model)
+            return self._find_star(model)
         except ValueError as err:
             raise SkyflatError(f"{model.meta.filename}: {err}") from err
 
-    def _find(self, model):
-        """Find the star of an image."""
+    def _find_star(self, model):
+        """Find the star in the model of an image."""
         if fault := find_fault(model.to_flat_dict(include_arrays=False), _REQUIRED):
             raise ValueError(fault)
         if model.data.ndim != 2:
@@ -124,16 +182,15 @@ class StarStep(SkyflatStep):
             raise ValueError(f"{where} outside of the image: give x and y")
         return position
 
-    def finish(self, table, draw):
-        """Add radii in arcseconds to a table; save it, and the figure that `draw` draws."""
-        table.add_column(table["radius"] * self.pixel_scale, 1, "radius_arcsec")
-        table["radius"].unit, table["radius_arcsec"].unit = "pixel", "arcsec"
+    def _save(self, table, draw, **numbers):
+        """Save a table and its figure; ``numbers`` tell products of a given name apart."""
         if not self.save_results:
             return
-        name = table.meta["EXPOSURE"]
-        self.save_product(partial(table.write, format="ascii.ecsv"), name, self.suffix, "ecsv")
+        name, suffix = table.meta["EXPOSURE"], self.suffix
+        write = partial(table.write, format="ascii.ecsv")
+        self.save_product(write, name, suffix, "ecsv", **numbers)
         if self.save_plot:
-            self.save_product(partial(save_picture, draw), name, self.suffix, "png")
+            self.save_product(partial(save_picture, draw), name, suffix, "png", **numbers)
 
 
 def _exposure_time(model):
