@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.io import fits
 from astropy.table import Table
 from helpers import checksums, run_program, strun
 from matplotlib.figure import Figure
@@ -653,10 +654,11 @@ def test_expected_rates_that_cannot_be(throughputs, tmp_path):
     short = Table.read(star)
     short[short["WAVELENGTH"] > 3e4].write(tmp_path / "red.fits")
     table = expected_rates(tmp_path / "red.fits", throughputs)
-    assert "F090W" in table["filter"][~np.isin(table["missing"], ["-", "no throughput curve"])]
+    reason = "the spectrum (3.001 to 6 micron) does not cover the filter"
+    assert table["missing"][0] == reason
     assert np.isnan(table["count_rate"][0])
     for change, message in (
-        ({"FLUX": np.nan}, "not all of it are numbers"),
+        ({"FLUX": np.nan}, "some of its values are not numbers"),
         ({"WAVELENGTH": 1e4}, "wavelengths are not positive, or not all different"),
     ):
         other = Table.read(star)
@@ -685,6 +687,50 @@ def test_expected_rates_that_cannot_be(throughputs, tmp_path):
     (throughputs / "jwst_nis_f090w_clear.fits").unlink()
     with pytest.raises(SkyflatError, match="again_f090w.fits: cannot be read as a throughput"):
         expected_rates(star, throughputs)
+
+
+def write_curve(path, name, unit):
+    """Write a box around the middle of a filter, two columns without header."""
+    middle = {"F090W": 0.9, "F480M": 4.8}[name] * u.micron
+    wave = np.linspace(0.9, 1.1, 401) * middle
+    box = np.where(np.abs(wave / middle - 1) <= 0.08, 0.4, 0.0)
+    separator = "," if path.suffix == ".csv" else " "
+    np.savetxt(path, np.transpose([wave.to_value(unit), box]), delimiter=separator)
+
+
+@pytest.mark.parametrize("unit", [u.micron, u.nm, u.AA])
+def test_curves_without_header(unit, tmp_path, caplog):
+    """The magnitude of the wavelengths shows their unit, which one line of the log names."""
+    wave = np.linspace(5000, 60000, 5501) * u.AA
+    flux = u.Quantity(np.full(wave.shape, 1e-15), "erg / (s cm2 Angstrom)")
+    Table({"WAVELENGTH": wave, "FLUX": flux}).write(tmp_path / "star.fits")
+    for name, file in (("F090W", "NIRISS.F090W.CLEARP.txt"), ("F480M", "f480m.csv")):
+        write_curve(tmp_path / file, name, unit)
+    (tmp_path / "jwst_nis_f090w_gr150c.dat").write_text("of another mode\n")
+    table = expected_rates(tmp_path / "star.fits", tmp_path)
+    for index, middle in ((0, 9e3), (-1, 48e3)):
+        photons = 1e-15 * middle / 1.98645e-8 * 0.16 * middle * 0.4 * 25.4e4
+        assert table["electron_rate"][index] == pytest.approx(photons, rel=0.005)
+    line = f"Wavelengths without a unit are read in {unit}: NIRISS.F090W.CLEARP.txt and 1 more"
+    assert caplog.messages.count(line) == 1
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
+def test_real_vega(caplog):
+    """The count rates of Vega in all filters agree with integrals by hand to 0.05 %."""
+    spectrum = REAL / "alpha_lyr_stis_009.fits"
+    rates = expected_rates(spectrum, REAL / "throughputs", area=25.4, gain=1.6)
+    assert "read in micron: NIRISS.F090W.CLEARP.IMAGER.txt and 11 more" in caplog.text
+    star = fits.getdata(spectrum)
+    for name, row in zip(FILTERS, rates, strict=True):
+        curve = np.loadtxt(REAL / "throughputs" / f"NIRISS.{name}.CLEARP.IMAGER.txt")
+        micron = np.linspace(curve[0, 0], curve[-1, 0], 400_001)
+        flux = np.interp(1e4 * micron, star["WAVELENGTH"], star["FLUX"])  # erg/s/cm^2/Angstrom
+        energy = 1.986446e-12 / micron  # of a photon, erg
+        rate = flux / energy * np.interp(micron, *curve.T)
+        electrons = np.trapezoid(rate, 1e4 * micron) * 25.4e4
+        assert row["electron_rate"] == pytest.approx(electrons, rel=5e-4)
+        assert row["count_rate"] == pytest.approx(electrons / 1.6, rel=5e-4)
 
 
 # --- command line ------------------------------------------------------------------------
@@ -721,6 +767,30 @@ def test_command_line(table, tmp_path, monkeypatch, capsys):
     # Both dithers, averaged on the way, are the same.
     assert main(["fluxcal", "total", "1_ee.ecsv", "2_ee.ecsv", "--psf", ".", "-o", "two.ecsv"]) == 0
     np.testing.assert_allclose(read_table("two.ecsv")["count_rate"][0], totals["count_rate"][0])
+
+
+def test_environment_variables(throughputs, tmp_path, monkeypatch, capsys):
+    """NIS_SYNPHOT holds the curves, PYSYN_CDBS the spectra; options and files here come first."""
+    (tmp_path / "cdbs" / "calspec").mkdir(parents=True)
+    (tmp_path / "star.fits").rename(tmp_path / "cdbs" / "calspec" / "star.fits")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NIS_SYNPHOT", raising=False)
+    monkeypatch.delenv("PYSYN_CDBS", raising=False)
+    expected = ["fluxcal", "expected"]
+    assert main([*expected, "cdbs/calspec/star.fits"]) == 1
+    assert "give --throughputs, or set NIS_SYNPHOT" in capsys.readouterr().err
+    monkeypatch.setenv("NIS_SYNPHOT", str(throughputs))
+    monkeypatch.setenv("PYSYN_CDBS", "cdbs")
+    assert main([*expected, "star.fits"]) == 0
+    table = read_table("expected.ecsv")
+    np.testing.assert_array_equal(table["missing"][[0, -1]], "-")
+    assert table.meta["THROUGHPUTS"] == str(throughputs)
+    assert main([*expected, "moon.fits"]) == 1
+    message = "moon.fits: no such file, neither as given nor in cdbs/calspec"
+    assert message in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([*expected, "star.fits", "--throughputs", "empty"]) == 1
+    assert "no rate of any filter: no throughput curve" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 from pathlib import Path
 
 from soss_background.cli.console import print_table, round_table
@@ -102,10 +103,14 @@ def _add_expected(parts):
         help="expected count rates, and how the measured ones compare",
         description="Predict the count rates of a star in all filters by synthetic photometry.",
     )
-    parser.add_argument("spectrum", type=Path, metavar="SPECTRUM", help="as in CALSPEC")
     parser.add_argument(
-        "--throughputs", required=True, type=Path, metavar="DIR",
-        help="folder of throughput curves, named after their filters",
+        "spectrum", type=Path, metavar="SPECTRUM",
+        help="spectrum of the star; a name such as alpha_lyr_stis_009.fits is also looked up in "
+        "$PYSYN_CDBS/calspec",
+    )  # fmt: skip
+    parser.add_argument(
+        "--throughputs", type=Path, metavar="DIR",
+        help="folder of throughput curves, named after their filters (default: $NIS_SYNPHOT)",
     )  # fmt: skip
     for name, default, meaning in (
         ("area", COLLECTING_AREA, "collecting area [m^2]"),
@@ -127,12 +132,32 @@ def _expected(options):
         raise ValueError("--plot needs --measured: there is nothing to compare")
     from soss_background.fluxcal import expected, plots, rates
 
+    spectrum, throughputs = _find_spectrum(options.spectrum), _find_throughputs(options)
     settings = {"area": options.area, "gain": options.gain}
-    table = expected.expected_rates(options.spectrum, options.throughputs, **settings)
+    table = expected.expected_rates(spectrum, throughputs, **settings)
     if options.measured:
         totals = rates.read_table(options.measured, "filter", "count_rate", "error")
         table = rates.compare_rates(table, totals)
     _finish(table, functools.partial(plots.draw_ratios, table=table), options)
+
+
+def _find_spectrum(path):
+    """Return the path of a spectrum, that in the CALSPEC folder of PYSYN_CDBS if need be."""
+    root = os.environ.get("PYSYN_CDBS")
+    if path.exists() or not root:
+        return path
+    found = Path(root) / "calspec" / path
+    if not found.exists():
+        raise ValueError(f"{path}: no such file, neither as given nor in {found.parent}")
+    return found
+
+
+def _find_throughputs(options):
+    """Return the folder of throughput curves, by default that of NIS_SYNPHOT."""
+    folder = options.throughputs or os.environ.get("NIS_SYNPHOT")
+    if not folder:
+        raise ValueError("no throughput curves: give --throughputs, or set NIS_SYNPHOT")
+    return folder
 
 
 def _positive(text):
