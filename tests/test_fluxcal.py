@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 from helpers import checksums, run_program, strun
 from matplotlib.figure import Figure
+from scipy.special import erf
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
@@ -31,6 +32,7 @@ from soss_background.fluxcal.aperture import (
 from soss_background.fluxcal.expected import expected_rates
 from soss_background.fluxcal.plots import draw_ratios
 from soss_background.fluxcal.psf import Psf, find_psf, read_psf
+from soss_background.fluxcal.psf_image import measure_psf
 from soss_background.fluxcal.rates import average_tables, compare_rates, read_table, total_rates
 from soss_background.simulate import StarImage, simulate_star
 
@@ -600,6 +602,127 @@ def test_psf_tables(tmp_path, table):
             read_psf(tmp_path / "bad.radtab")
     with pytest.raises(SkyflatError, match="nothing: no such file"):
         read_psf(tmp_path / "nothing")
+
+
+# --- images of the PSF -------------------------------------------------------------------
+
+
+def with_wings(radius):
+    """Return the encircled energy of a profile whose wings reach beyond the sky annulus."""
+    return 0.9 * (1 - (1 + (radius / 1.2) ** 2) ** -1.2) + 0.1 * (1 - (1 + radius**2 / 64) ** -0.5)
+
+
+WINGS = Psf(np.linspace(0.25, 45, 180), with_wings(np.linspace(0.25, 45, 180)))
+
+
+def psf_images(psf, side=101, factor=4, name="F090W"):
+    """Return an oversampled image of a PSF and the same in detector pixels, as WebbPSF does."""
+    fine = (np.arange(side * factor * 5) + 0.5) / (factor * 5) - side / 2
+    image = psf.brightness(np.hypot(fine[:, np.newaxis], fine)) / (factor * 5) ** 2
+    over = image.reshape(side * factor, 5, side * factor, 5).sum(axis=(1, 3))
+    det = over.reshape(side, factor, side, factor).sum(axis=(1, 3))
+    hdus = [fits.PrimaryHDU(over), fits.ImageHDU(det)]
+    for hdu, extension, scale in zip(hdus, ("OVERSAMP", "DET_SAMP"), (factor, 1), strict=True):
+        cards = {"INSTRUME": "NIRISS", "FILTER": name, "PIXELSCL": 0.0656 / scale}
+        hdu.header.update({"EXTNAME": extension, "DET_SAMP": scale} | cards)
+    return fits.HDUList(hdus)
+
+
+def test_psf_images(tmp_path, table):
+    """Oversampled or not, the encircled energy is that of a star measured in the same way."""
+    images = psf_images(PSF)
+    images.writeto(tmp_path / "both.fits")
+    fits.PrimaryHDU(images[0].data, images[0].header).writeto(tmp_path / "over.fits")
+    fits.PrimaryHDU(images[1].data, images[1].header).writeto(tmp_path / "det.fits")
+    for file, extension in (("both", "DET_SAMP"), ("over", "OVERSAMP"), ("det", "DET_SAMP")):
+        measured = measure_psf(tmp_path / f"{file}.fits", (20, 25))
+        assert (measured.meta["FILTER"], measured.meta["EXTNAME"]) == ("F090W", extension)
+        psf = Psf(*(np.asarray(measured[key]) for key in ("radius", "encircled_energy")))
+        np.testing.assert_allclose(psf.energy(RADII), table.encircled, atol=3e-4)
+        np.testing.assert_allclose(measured["radius_arcsec"], 0.0656 * psf.radius)
+    # The image with the distortion comes first.
+    wide = psf_images(Psf(PSF.radius, encircled(PSF.radius, 2.0)))[1]
+    wide.name = "DET_DIST"
+    images.append(wide)
+    images.writeto(tmp_path / "all.fits")
+    distorted = measure_psf(tmp_path / "all.fits", (20, 25))
+    assert distorted.meta["EXTNAME"] == "DET_DIST"
+    assert distorted["encircled_energy"][5] < psf.energy(3.0) - 0.05
+
+
+def test_a_gaussian_psf(tmp_path):
+    """Exact circles on pixels hold what the integral of a Gaussian says."""
+    side, sigma = 61, 3.0
+    offsets = np.arange(side) - side // 2
+    edges = erf((np.append(offsets, side // 2 + 1) - 0.5) / sigma / 2**0.5) / 2
+    image = np.outer(np.diff(edges), np.diff(edges))
+    hdu = fits.PrimaryHDU(image)
+    hdu.header.update({"FILTER": "F200W", "PIXELSCL": 0.0656})
+    hdu.writeto(tmp_path / "gauss.fits")
+    measured = measure_psf(tmp_path / "gauss.fits", (20, 25))
+    radius = np.asarray(measured["radius"])
+    # Pixels smear a Gaussian by their variance; exact circles smear it again.
+    truth = 1 - np.exp(-(radius**2) / (2 * (sigma**2 + 1 / 6)))
+    np.testing.assert_allclose(measured["encircled_energy"], truth, atol=2e-3)
+
+
+def test_totals_with_a_psf_that_has_wings(tmp_path, monkeypatch):
+    """Wings in the sky annulus are subtracted from star and PSF, so that totals are right."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("F090W", "F480M"):
+        psf_images(WINGS, name=name).writeto(f"{name}.fits")
+    assert main(["fluxcal", "psf", "F090W.fits", "F480M.fits", "-o", "psf"]) == 0
+    assert {path.name for path in Path("psf").iterdir()} == {"f090w_psf.ecsv", "f480m_psf.ecsv"}
+    for x, y in ((50.0, 50.4), (49.6, 50.4), (50.3, 49.9)):
+        star = replace(STAR, x=x, y=y, count_rate=1e5, time=1e4)
+        growth = EncircledEnergyStep().run(simulate_star(WINGS, star))
+        totals = total_rates([growth], partial(find_psf, "psf"), (5, 10))
+        assert totals["count_rate"][0] == pytest.approx(1e5, rel=4e-4)
+        # The encircled energy without the sky annulus would make it too low.
+        plain = total_rates([growth], lambda _: WINGS, (5, 10))
+        assert plain["count_rate"][0] < 0.998e5
+        assert totals["scatter"][0] < plain["scatter"][0] / 10
+
+
+def test_psf_images_that_cannot_be_used(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    good = psf_images(PSF, side=61)[0]
+    for number, (changes, scale, message) in enumerate(
+        (
+            ({"INSTRUME": "NIRCam"}, 1, "INSTRUME is NIRCam, not NIRISS"),
+            ({"FILTER": "CLEAR"}, 1, "FILTER is CLEAR, not one of NIRISS imaging"),
+            ({"PIXELSCL": None}, 1, "keyword PIXELSCL is missing"),
+            ({"PIXELSCL": 0.047}, 1, "PIXELSCL is 0.047 arcsec, not a whole fraction of 0.0656"),
+            ({"PIXELSCL": 0.0656 / 3}, 1, "244 by 244 pixels, not multiples of the oversampling 3"),
+            ({"PIXELSCL": 0.0656 / 6.1}, 1, "not multiples of the oversampling 6"),
+            ({}, 0, "no star at x = 30, y = 30"),
+            ({}, 100, "encircled energies must lie between 0 and 1"),
+            ({}, np.nan, "some of its pixels are not finite"),
+        )
+    ):
+        hdu = fits.PrimaryHDU(good.data * scale, good.header)
+        hdu.header.update(changes)
+        hdu.writeto(f"{number}.fits")
+        assert main(["fluxcal", "psf", f"{number}.fits"]) == 1
+        error = capsys.readouterr().err
+        assert f"{number}.fits: " in error
+        assert message in error
+    psf_images(PSF, side=41).writeto("small.fits")
+    fits.PrimaryHDU().writeto("empty.fits")
+    good.writeto("good.fits")
+    for arguments, message in (
+        (
+            "small.fits",
+            "small.fits: covers 20.5 pixels around its middle, the sky annulus needs 25",
+        ),
+        ("empty.fits", "empty.fits: no image in it"),
+        ("nothing.fits", "nothing.fits: no such file"),
+        ("good.fits good.fits", "good.fits and good.fits are of the same filter"),
+        ("good.fits --sky-annulus 9 9", "sky annulus 9 to 9 does not increase"),
+    ):
+        assert main(["fluxcal", "psf", *arguments.split()]) == 1
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.ecsv"))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")

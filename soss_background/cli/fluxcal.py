@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from soss_background.cli.console import print_table, round_table
-from soss_background.cli.options import add_output, file_type, finite_number
+from soss_background.cli.options import add_output, add_output_dir, file_type, finite_number
 from soss_background.detector import COLLECTING_AREA, GAIN
 
 
@@ -15,10 +15,12 @@ def add_parser(commands):
     parser = commands.add_parser(
         "fluxcal",
         help="flux calibration of NIRISS imaging",
-        description="Average the results of EncircledEnergyStep and SurfaceBrightnessStep, "
-        "and compute total and expected count rates.",
+        description="Measure the encircled energy of PSFs, average the results of "
+        "EncircledEnergyStep and SurfaceBrightnessStep, and compute total and expected count "
+        "rates.",
     )
     parts = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_psf(parts)
     _add_mean(parts)
     _add_total(parts)
     _add_expected(parts)
@@ -27,6 +29,44 @@ def add_parser(commands):
 def _add_plot(parser):
     """Add the option for a figure."""
     parser.add_argument("--plot", type=file_type(".png"), metavar="FILE", help="figure to write")
+
+
+def _add_psf(parts):
+    """Add the subcommand that measures PSFs."""
+    parser = parts.add_parser(
+        "psf",
+        help="measure the encircled energy of images of the PSF",
+        description="Measure the encircled energy of images by WebbPSF or STPSF in circles, as "
+        "EncircledEnergyStep measures a star, and write a table such as f090w_psf.ecsv for each "
+        "filter.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="FITS image of the PSF")
+    parser.add_argument(
+        "--sky-annulus", nargs=2, type=_positive, default=(20, 25), metavar=("LOW", "HIGH"),
+        help="radii of the sky annulus, those of the stars [pixels] (default: 20 25)",
+    )  # fmt: skip
+    add_output_dir(parser, "tables")
+    parser.set_defaults(run=_psf)
+
+
+def _psf(options):
+    """Measure the encircled energy of PSFs and write a table for each."""
+    from soss_background.fluxcal.psf_image import measure_psf
+    from soss_background.io.files import save_whole
+
+    low, high = options.sky_annulus
+    if not low < high:
+        raise ValueError(f"sky annulus {low:g} to {high:g} does not increase")
+    tables = {}
+    for image in options.images:
+        table = measure_psf(image, (low, high))
+        path = options.output_dir / f"{table.meta['FILTER'].lower()}_psf.ecsv"
+        if path in tables:
+            raise ValueError(f"{image} and {tables[path].meta['IMAGE']} are of the same filter")
+        tables[path] = table
+    for path, table in tables.items():
+        save_whole(functools.partial(table.write, format="ascii.ecsv"), path)
+    print(f"See {', '.join(map(str, tables))}")
 
 
 def _add_mean(parts):
@@ -68,7 +108,8 @@ def _add_total(parts):
     parser.add_argument("tables", nargs="+", metavar="TABLE", help="curves of growth")
     parser.add_argument(
         "--psf", required=True, metavar="PATH",
-        help="folder of tables such as f090w_psf.radtab, or the table of a single filter",
+        help="folder of tables such as f090w_psf.ecsv, see fluxcal psf, or the table of a single "
+        "filter",
     )  # fmt: skip
     parser.add_argument(
         "--radii", nargs=2, type=finite_number, default=(5, 10), metavar=("LOW", "HIGH"),

@@ -11,7 +11,7 @@ from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
 
-__all__ = ["Psf", "find_psf", "read_psf"]
+__all__ = ["Psf", "check_psf", "find_psf", "read_psf"]
 
 # Names of the columns in lower case, the preferred one first.
 _RADIUS, _ENERGY = ("radius",), ("encircled_energy", "countrate", "flux")
@@ -51,11 +51,16 @@ def read_psf(path):
     with explain_fault(path, "cannot be read as a table of encircled energy"):
         table = Table.read(path, format="ascii")
         radius, energy = (_column(table, names) for names in (_RADIUS, _ENERGY))
+    check_psf(path, radius, energy)
+    return Psf(radius, energy)
+
+
+def check_psf(path, radius, energy):
+    """Raise SkyflatError unless radii and encircled energies of a file are those of a PSF."""
     if not (len(radius) > 1 and radius[0] > 0 and (np.diff(radius) > 0).all()):
         raise SkyflatError(f"{path}: its radii do not increase")
     if not ((energy > 0).all() and (np.diff(energy) >= 0).all() and energy[-1] < 1.05):
         raise SkyflatError(f"{path}: encircled energies must lie between 0 and 1, and increase")
-    return Psf(radius, energy)
 
 
 def _column(table, names):
