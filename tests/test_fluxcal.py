@@ -46,7 +46,7 @@ STAR = StarImage(count_rate=1e4, x=50.3, y=49.6)
 
 
 def encircled(radius, width=1.2):
-    """Make the encircled energy of a Moffat profile that ends at 15 pixels."""
+    """Return the encircled energy of a Moffat profile that ends at 15 pixels."""
     return 0.95 * (1 - (1 + (radius / width) ** 2) ** -1.2) / (1 - (1 + (15 / width) ** 2) ** -1.2)
 
 
@@ -55,7 +55,7 @@ PSF = Psf(np.linspace(0.25, 15, 60), encircled(np.linspace(0.25, 15, 60)))
 
 @pytest.fixture(scope="module")
 def table():
-    """Measure the PSF as its tables are: on an image of pixels without noise."""
+    """Measure the encircled energy of the PSF on an image without noise."""
     star = replace(STAR, x=50.0, y=50.0, count_rate=1.0, sky=0.0, noise=0.0, time=1e12)
     image = simulate_star(PSF, star).data.astype(float)
     settings = {"gain": 1.6, "time": 1e12}
@@ -64,21 +64,21 @@ def table():
 
 
 def quote(page, *phrases):
-    """Check that a page of the documentation says what a test finds."""
+    """Check that a page of the documentation contains phrases with the numbers of a test."""
     text = " ".join((DOCS / f"{page}.rst").read_text().split())
     for phrase in phrases:
         assert phrase in text
 
 
 def write_psf(folder, psf, name="F090W", column="CountRate"):
-    """Write a table as those of WebbPSF's PSFs."""
+    """Write the encircled energy of a PSF in the format of the CAP-020 scripts."""
     columns = {"Radius": psf.radius, "Rad_arcsec": 0.0656 * psf.radius, column: psf.encircled}
     path = folder / f"{name.lower()}_psf.radtab"
     Table(columns | {f"err{column}": np.sqrt(psf.encircled)}).write(path, format="ascii")
     return path
 
 
-# --- against the truth -------------------------------------------------------------------
+# --- comparison with the truth -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def write_psf(folder, psf, name="F090W", column="CountRate"):
     ids=["plain", "faint", "bad pixels", "gradient", "neighbour", "bright"],
 )
 def test_totals_are_true(changes, table):
-    """The total count rate is right within its error."""
+    """The total count rate agrees with the truth within its error."""
     pulls, random = [], np.random.default_rng(3)
     for seed in range(16):
         place = dict(zip("xy", 50 + random.uniform(-0.5, 0.5, 2), strict=True))
@@ -102,13 +102,13 @@ def test_totals_are_true(changes, table):
         image, whole = (
             simulate_star(PSF, each) for each in (settings, replace(settings, bad_fraction=0.0))
         )
-        # What is below bad pixels of the core, nobody knows.
+        # Bad pixels of the core cannot be recovered: leave the core intact.
         core = np.s_[44:57, 44:57]
         image.data[core], image.dq[core] = whole.data[core], 0
         totals = total_rates([EncircledEnergyStep().run(image)], lambda _: table, (5, 10))
         (row,) = totals[totals["filter"] == settings.filter]
         assert row["n_radii"] == 6
-        # The PSF in pixels is known to some 0.02 per cent, wherever in its pixel the star is.
+        # The position of the star in its pixel changes the total by about 0.02 %.
         error = np.hypot(row["error"], 2e-4 * settings.count_rate)
         pulls.append((row["count_rate"] - settings.count_rate) / error)
     assert abs(np.mean(pulls)) < 0.7
@@ -119,13 +119,13 @@ def test_totals_are_true(changes, table):
 
 @pytest.mark.parametrize("replace_", ["surface", "median"])
 def test_bad_pixels_are_replaced(replace_):
-    """In the ring, whatever they hold; what is right in the core stays."""
+    """Bad pixels outside the core are replaced whatever they contain; the core keeps its values."""
     settings = replace(STAR, count_rate=1e5)
     image = simulate_star(PSF, settings)
     whole = EncircledEnergyStep().run(image)
     hurt = image.copy()
     bits = dqflags.pixel
-    # Bad pixels do not count as neighbours, in the core and beyond the circles, too.
+    # Bad pixels are no neighbours of others, neither in the core nor beyond the circles.
     for place, neighbour in (((50, 56), (50, 55)), ((50, 64), (50, 66))):
         pair = image.copy()
         pair.data[place] = pair.data[neighbour] = 1e6
@@ -139,7 +139,7 @@ def test_bad_pixels_are_replaced(replace_):
     for (row, column), value in places.items():
         hurt.data[row, column] = value
         hurt.dq[row, column] = bits["DO_NOT_USE"] | bits["HOT"]
-    # Flags of pixels that are not bad.
+    # These flags do not mark bad pixels.
     hurt.dq[52, 58] = bits["JUMP_DET"] | bits["NO_FLAT_FIELD"]
     hurt.dq[50, 51] = bits["SATURATED"]
     hurt.dq[50, 54] = bits["DO_NOT_USE"]
@@ -148,9 +148,9 @@ def test_bad_pixels_are_replaced(replace_):
     np.testing.assert_allclose(mended["count_rate"][:5], whole["count_rate"][:5], rtol=1e-6)
     pull = (mended["count_rate"] - whole["count_rate"]) / mended["error"]
     assert np.abs(pull).max() < 3
-    # What is guessed is uncertain.
+    # Replaced pixels add to the error.
     assert (mended["error"][5:] > 1.01 * whole["error"][5:]).any()
-    # Nothing replaced: all circles from the first hole on are unknown.
+    # Without replacement, circles that contain a bad pixel have no count rate.
     for place in ((50, 57), (44, 46), (58, 51)):
         single = image.copy()
         single.data[place], single.dq[place] = hurt.data[place], hurt.dq[place]
@@ -160,7 +160,7 @@ def test_bad_pixels_are_replaced(replace_):
 
 
 def test_low_pixels():
-    """Of noisy detectors, 'median' replaces what is far below the sky, flagged or not."""
+    """The method 'median' also replaces pixels far below the sky that are not flagged."""
     image = simulate_star(PSF, STAR)
     image.data[50, 62] = -30.0
     assert EncircledEnergyStep().run(image).meta["NREPLACE"] == 0
@@ -171,7 +171,7 @@ def test_low_pixels():
 
 @pytest.mark.parametrize("value", [np.nan, -40.0])
 def test_bad_pixels_of_the_core(value, caplog):
-    """Of faint ones the error knows; without the peak, nothing is measured."""
+    """The error includes faint bad pixels; without the peak, no circle is measured."""
     settings = replace(STAR, count_rate=1e5)
     whole = EncircledEnergyStep().run(simulate_star(PSF, settings))
     for place, lost in (((50, 54), False), ((50, 50), True), (np.s_[48:52, 49:53], True)):
@@ -187,7 +187,7 @@ def test_bad_pixels_of_the_core(value, caplog):
 
 
 def test_errors():
-    """Photons, pixels and the sky, each by its own formula."""
+    """The variance is the sum of those of photons, pixels and the sky."""
     sky = Sky(1.0, 0.2, 100)
     image = np.full((61, 61), 1.0)
     image[30, 30] += 1000.0
@@ -200,7 +200,7 @@ def test_errors():
 
 
 def test_replacement_of_pixels():
-    """A surface of second degree is restored; too few neighbours give NaN."""
+    """A quadratic surface is restored; too few neighbours give NaN."""
     y, x = np.indices((31, 31)) - 15.0
     truth = 5 + 0.3 * x - 0.2 * y + 0.05 * x**2 - 0.02 * x * y + 0.01 * y**2
     wrong = np.zeros(truth.shape, dtype=bool)
@@ -216,7 +216,7 @@ def test_replacement_of_pixels():
     assert (scatter > 0).sum() == 3
     none, _ = replace_pixels(image, np.zeros_like(wrong), wrong, "none")
     np.testing.assert_array_equal(none, np.where(wrong, np.nan, truth))
-    # Eleven good neighbours of the pixel in the corner: one less than are needed.
+    # The pixel in the corner has eleven good neighbours, one less than needed.
     bad = np.zeros_like(wrong)
     bad[:7, 24:] = True
     bad[0, 24:30], bad[1, 24:29] = False, False
@@ -225,8 +225,8 @@ def test_replacement_of_pixels():
     assert replace_pixels(image, bad, wrong)[0][0, 30] == pytest.approx(truth[0, 30])
 
 
-def test_what_is_replaced_and_what_is_doubted():
-    """Bad pixels within the circles; of the core, those without a value; low ones by choice."""
+def test_replaced_and_doubtful_pixels():
+    """Replaced are bad pixels outside the core, empty ones inside, and low ones with 'median'."""
     image = np.full((61, 61), 2.0)
     bad = np.zeros(image.shape, dtype=bool)
     distance = distances(image.shape, (30.0, 30.0))
@@ -252,7 +252,7 @@ def test_what_is_replaced_and_what_is_doubted():
             [expected] * 3, nan_ok=True
         )
         assert mended[low] == pytest.approx(2 if how == "median" else -4)
-        # The neighbours suggest 2: 10 less than the pixel has, and 1 more than the sky.
+        # The neighbours suggest 2, which is 10 below the pixel's value and 1 above the sky.
         assert doubt[core] == pytest.approx(10)
         assert doubt[empty] == pytest.approx(1)
         assert np.count_nonzero(doubt) == 2
@@ -260,7 +260,7 @@ def test_what_is_replaced_and_what_is_doubted():
 
 
 def test_doubtful_circles():
-    """Those that a bad pixel overlaps, if it may be wrong by more than 2 % of the count rate."""
+    """Circles are doubtful if their bad pixels may change the count rate by more than 2 %."""
     distance = distances((61, 61), (30.0, 30.0))
     radii, rate = np.array([3.0, 3.4, 10.0, 15.0]), np.array([100.0, 100, 200, 300])
     doubt = np.zeros(distance.shape)
@@ -271,8 +271,8 @@ def test_doubtful_circles():
 
 
 @pytest.mark.parametrize("guess", [(50.0, 50.0), (43.0, 56.0)])
-def test_the_box_follows_the_star(guess):
-    """From seven pixels away, to the same place; the sky is measured around it."""
+def test_box_follows_the_star(guess):
+    """The box reaches the star from seven pixels away; the sky is measured around the star."""
     image = simulate_star(PSF, replace(STAR, count_rate=1e6))
     bad = np.zeros(image.data.shape, dtype=bool)
     position, sky = find_star(image.data.astype(float), bad, guess, (20, 25), 3.0)
@@ -297,9 +297,9 @@ def measure_dithers(psf):
     return np.array(offsets), np.array(rates)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
-def test_the_place_of_a_star_in_its_pixel():
-    """The centroid and small circles depend on it, totals hardly."""
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are absent")
+def test_position_in_the_pixel():
+    """The position in the pixel changes the centroid and small circles, and totals by < 0.1 %."""
     for name, reach in (("F090W", 0.1), ("F200W", 0.1), ("F277W", 0.1), ("F430M", 0.21)):
         offsets, rates = measure_dithers(find_psf(REAL, name))
         assert reach / 3 < offsets.max() <= reach
@@ -377,7 +377,7 @@ def test_surface_brightness():
 
 
 def test_strun(tmp_path, table):
-    """As users run it: tables, pictures, provenance; the input is as it was."""
+    """A run writes tables, figures and provenance, and leaves the input unchanged."""
     path = tmp_path / "jw01094001001_02101_00001_nis_rate.fits"
     simulate_star(PSF, replace(STAR, bad_fraction=0.01)).save(path)
     write_psf(tmp_path, table)
@@ -399,7 +399,7 @@ def test_strun(tmp_path, table):
     assert (growth.meta["FILTER"], growth.meta["EXPOSURE"]) == ("F090W", path.name)
     assert abs(growth.meta["X"] - 50.3) < 0.1
     assert growth.meta["HISTORY"][0].startswith("strun soss_background.EncircledEnergyStep")
-    # Relative to the largest circle, scaled to the PSF.
+    # The encircled energy is relative to the largest circle and scaled to the PSF.
     assert growth["encircled_energy"][-1] == pytest.approx(table.encircled[-1])
     np.testing.assert_allclose(growth["encircled_energy"], table.encircled, atol=0.02)
 
@@ -473,7 +473,7 @@ def test_several_images_of_which_one_is_faulty(dithers, tmp_path):
 
 
 def test_calibrated_images():
-    """In MJy/sr, flags and count rates are the same."""
+    """An image in MJy/sr gives the same count rates and errors."""
     image = simulate_star(PSF, STAR)
     plain = EncircledEnergyStep().run(image)
     calibrated = image.copy()
@@ -487,15 +487,15 @@ def test_calibrated_images():
         np.testing.assert_allclose(growth[name], plain[name], rtol=1e-5)
 
 
-def test_where_the_star_is():
-    """By the WCS, or told; a place that is some pixels off will do."""
+def test_position_of_the_star():
+    """The star is found at the target of the WCS, or a few pixels from a given position."""
     image = simulate_star(PSF, STAR)
     for parameters in ({}, {"x": 48.0, "y": 52.0}):
         meta = EncircledEnergyStep(**parameters).run(image).meta
         assert np.hypot(meta["X"] - 50.3, meta["Y"] - 49.6) < 0.1
 
 
-def test_what_cannot_be_used(tmp_path):
+def test_unusable_inputs(tmp_path):
     image = simulate_star(PSF, STAR)
     for change, message in (
         ({"meta.instrument.name": "NIRCAM"}, "INSTRUME is NIRCAM, not NIRISS"),
@@ -503,10 +503,10 @@ def test_what_cannot_be_used(tmp_path):
         ({"meta.instrument.pupil": "GR700XD"}, "FILTER and PUPIL are CLEAR and GR700XD"),
         ({"meta.instrument.filter": "GR150C"}, "FILTER and PUPIL are GR150C and F090W"),
         ({"meta.exposure.exposure_time": None}, "keyword EFFEXPTM is missing"),
-        ({"meta.bunit_data": "MJy/sr"}, "in MJy/sr, but keyword PHOTMJSR is missing"),
+        ({"meta.bunit_data": "MJy/sr"}, "its unit is MJy/sr, but keyword PHOTMJSR is missing"),
         ({"meta.bunit_data": "MJy"}, "BUNIT is MJy, not DN/s or MJy/sr"),
         ({"meta.target.ra": None}, "lacks the position of the target: give x and y"),
-        ({"meta.target.ra": 89.3}, "the WCS has the target outside"),
+        ({"meta.target.ra": 89.3}, "the target is outside the image"),
         ({"dq": np.ones_like(image.dq)}, "only 0 good pixels of sky"),
     ):
         other = image.copy()
@@ -515,31 +515,31 @@ def test_what_cannot_be_used(tmp_path):
         for step in (EncircledEnergyStep(), SurfaceBrightnessStep()):
             with pytest.raises(SkyflatError, match=f"{image.meta.filename}: .*({message})"):
                 step.run(other)
-    for place, message in ((25.0, "no star at x = 25"), (99.0, "not, or not whole, in it")):
+    for place, message in ((25.0, "no star at x = 25"), (99.0, "is cut off by the edge")):
         with pytest.raises(SkyflatError, match=message):
             EncircledEnergyStep(x=place, y=50.0).run(image)
     with pytest.raises(SkyflatError, match="radii must be positive and increase"):
         EncircledEnergyStep(radii=[3.0, 2.0]).run(image)
     with pytest.raises(SkyflatError, match="sky_annulus must be positive and increase"):
         SurfaceBrightnessStep(sky_annulus=[25.0, 20.0]).run(image)
-    with pytest.raises(SkyflatError, match="x and y are to be given both"):
+    with pytest.raises(SkyflatError, match="give both x and y, or neither"):
         EncircledEnergyStep(x=50.0).run(image)
-    with pytest.raises(SkyflatError, match="x and y are outside of the image"):
+    with pytest.raises(SkyflatError, match="x and y are outside the image"):
         EncircledEnergyStep(x=200.0, y=50.0).run(image)
     with pytest.raises(SkyflatError, match="half_width must be less than the first of radii, 1"):
         SurfaceBrightnessStep(radii=[1.0]).run(image)
     cube = datamodels.CubeModel(data=image.data[np.newaxis])
     cube.update(image)
-    with pytest.raises(SkyflatError, match="a cube of integrations, give the _rate file"):
+    with pytest.raises(SkyflatError, match="a cube of integrations: give the _rate file"):
         EncircledEnergyStep().run(cube)
     with pytest.raises(SkyflatError, match="nothing.fits: no such file"):
         EncircledEnergyStep().run(str(tmp_path / "nothing.fits"))
 
 
-def test_a_star_near_the_edge(caplog):
+def test_star_near_the_edge(caplog):
     image = simulate_star(PSF, replace(STAR, x=90.0))
     growth = EncircledEnergyStep().run(image)
-    assert "circles of 12 pixels and more are not all measured" in caplog.text
+    assert "some circles of 12 pixels and more are not measured" in caplog.text
     np.testing.assert_array_equal(np.isfinite(growth["count_rate"]), RADII < 11)
 
 
@@ -555,7 +555,7 @@ def make_growth(rates, errors=None, name="F090W", key="count_rate", radius=None)
 
 
 def test_averages():
-    """Inverse variances; what does not rise is left out, and if nothing is left, all count."""
+    """Means are weighted by inverse variances; count rates that do not rise are ignored."""
     first = make_growth([10, 20, 19, 30], [1, 1, 1, 2])
     second = make_growth([14, 24, 23, np.nan], [1, 2, 1, 1])
     mean = average_tables([first, second])
@@ -605,17 +605,17 @@ def test_tables_that_cannot_be_averaged():
     with pytest.raises(SkyflatError, match="tables of different stars: B, None"):
         total_rates([table, star], None, (5, 10))
     for second, message in (
-        (make_growth([1, 2, 3], name="F115W"), "its FILTER is F115W, that of others F090W"),
+        (make_growth([1, 2, 3], name="F115W"), "its FILTER is F115W, that of others is F090W"),
         (make_growth([1, 2, 3], key="surface_brightness"), "column count_rate is missing"),
-        (other, "its radii differ from those of others"),
-        (star, "its TARGNAME is B, that of others None"),
+        (other, "its radii differ from those of other tables"),
+        (star, "its TARGNAME is B, that of others is None"),
     ):
         with pytest.raises(SkyflatError, match=message):
             average_tables([table, second])
 
 
 def test_totals():
-    """Each filter in its row, and why it is missing; only the radii asked for."""
+    """Each filter has a row, with the reason if it is missing; only the given radii are used."""
 
     def find(name):
         if name == "F115W":
@@ -674,7 +674,7 @@ def test_subarrays_are_separate():
     found = {(row["filter"], row["subarray"]): row["ratio"] for row in ratios}
     for setup, rate in truth.items():
         assert found[setup] == pytest.approx(rate / 1e4, rel=0.003)
-    with pytest.raises(SkyflatError, match="its SUBARRAY is SUB128, that of others SUB64"):
+    with pytest.raises(SkyflatError, match="its SUBARRAY is SUB128, that of others is SUB64"):
         average_tables(tables[:3])
     ax = Figure().subplots()
     draw_ratios(ax, ratios)
@@ -692,9 +692,9 @@ def test_psf_tables(tmp_path, table):
     for psf in (find_psf(tmp_path, "F090W"), find_psf(path, "F090W")):
         np.testing.assert_allclose(psf.energy(RADII), table.encircled)
         assert np.isnan(psf.energy([16.0])).all()
-    with pytest.raises(SkyflatError, match="0 tables f115w_psf"):
+    with pytest.raises(SkyflatError, match="contains 0 tables f115w_psf"):
         find_psf(tmp_path, "F115W")
-    with pytest.raises(SkyflatError, match="the PSF of F090W, not of F115W"):
+    with pytest.raises(SkyflatError, match="this is the PSF of F090W, not of F115W"):
         find_psf(path, "F115W")
     for text, message in (
         ("a b\n1 2\n", "column radius is missing"),
@@ -745,7 +745,7 @@ def test_psf_images(tmp_path, table):
         psf = Psf(*(np.asarray(measured[key]) for key in ("radius", "encircled_energy")))
         np.testing.assert_allclose(psf.energy(RADII), table.encircled, atol=3e-4)
         np.testing.assert_allclose(measured["radius_arcsec"], 0.0656 * psf.radius)
-    # The image with the distortion comes first.
+    # The image with distortion is preferred.
     wide = psf_images(Psf(PSF.radius, encircled(PSF.radius, 2.0)))[1]
     wide.name = "DET_DIST"
     images.append(wide)
@@ -756,7 +756,7 @@ def test_psf_images(tmp_path, table):
 
 
 def test_a_gaussian_psf(tmp_path):
-    """Exact circles on pixels hold what the integral of a Gaussian says."""
+    """Exact circles on pixels agree with the integral of a Gaussian."""
     side, sigma = 61, 3.0
     offsets = np.arange(side) - side // 2
     edges = erf((np.append(offsets, side // 2 + 1) - 0.5) / sigma / 2**0.5) / 2
@@ -790,7 +790,7 @@ def test_totals_with_a_psf_that_has_wings(tmp_path, monkeypatch):
     quote("fluxcal", "totals with such a table are right within 0.04 %", "0.2 % too low")
 
 
-def test_psf_images_that_cannot_be_used(tmp_path, monkeypatch, capsys):
+def test_faulty_psf_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     good = psf_images(PSF, side=61)[0]
     for number, (changes, scale, message) in enumerate(
@@ -831,7 +831,7 @@ def test_psf_images_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("*.ecsv"))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are absent")
 def test_real_psf_tables():
     """All filters are read; a star with such a PSF has its total count rate."""
     for name in FILTERS:
@@ -869,7 +869,7 @@ def throughputs(tmp_path):
 
 
 def test_expected_rates(throughputs, tmp_path):
-    """Photons of a flat spectrum in a box are counted by hand."""
+    """Expected rates agree with the photons of a flat spectrum in a box, counted by hand."""
     table = expected_rates(tmp_path / "star.fits", throughputs, area=20.0, gain=2.0)
     rows = {row["filter"]: row for row in table}
     for name, wave, width, part in (("F090W", 9e3, 1e3, 0.4), ("F480M", 48e3, 2e3, 0.2)):
@@ -884,7 +884,7 @@ def test_expected_rates(throughputs, tmp_path):
     assert np.isnan(ratios["F200W"]["ratio"])
 
 
-def test_expected_rates_that_cannot_be(throughputs, tmp_path):
+def test_faulty_curves(throughputs, tmp_path):
     star = tmp_path / "star.fits"
     short = Table.read(star)
     short[short["WAVELENGTH"] > 3e4].write(tmp_path / "red.fits")
@@ -935,7 +935,7 @@ def write_curve(path, name, unit):
 
 @pytest.mark.parametrize("unit", [u.micron, u.nm, u.AA])
 def test_curves_without_header(unit, tmp_path, caplog):
-    """The magnitude of the wavelengths shows their unit, which one line of the log names."""
+    """The unit follows from the largest wavelength; one line of the log names it."""
     wave = np.linspace(5000, 60000, 5501) * u.AA
     flux = u.Quantity(np.full(wave.shape, 1e-15), "erg / (s cm2 Angstrom)")
     Table({"WAVELENGTH": wave, "FLUX": flux}).write(tmp_path / "star.fits")
@@ -950,9 +950,9 @@ def test_curves_without_header(unit, tmp_path, caplog):
     assert caplog.messages.count(line) == 1
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are absent")
 def test_real_vega(caplog):
-    """The count rates of Vega in all filters agree with integrals by hand to 0.05 %."""
+    """The count rates of Vega in all filters agree with direct integrals within 0.05 %."""
     spectrum = REAL / "alpha_lyr_stis_009.fits"
     rates = expected_rates(spectrum, REAL / "throughputs", area=25.4, gain=1.6)
     assert "read in micron: NIRISS.F090W.CLEARP.IMAGER.txt and 11 more" in caplog.text
@@ -974,7 +974,7 @@ def test_real_vega(caplog):
 
 @pytest.mark.usefixtures("throughputs")
 def test_command_line(table, tmp_path, monkeypatch, capsys):
-    """From dithers to ratios."""
+    """The commands lead from tables of dithers to ratios."""
     monkeypatch.chdir(tmp_path)
     write_psf(tmp_path, table)
     for seed in (1, 2):
@@ -1000,13 +1000,13 @@ def test_command_line(table, tmp_path, monkeypatch, capsys):
     assert ratios["measured"][0] == totals["count_rate"][0]
     for name in ("mean", "sb", "ratio"):
         assert Path(f"{name}.png").stat().st_size > 5000
-    # Both dithers, averaged on the way, are the same.
+    # The total of both dithers equals that of their mean.
     assert main(["fluxcal", "total", "1_ee.ecsv", "2_ee.ecsv", "--psf", ".", "-o", "two.ecsv"]) == 0
     np.testing.assert_allclose(read_table("two.ecsv")["count_rate"][0], totals["count_rate"][0])
 
 
 def test_environment_variables(throughputs, tmp_path, monkeypatch, capsys):
-    """NIS_SYNPHOT holds the curves, PYSYN_CDBS the spectra; options and files here come first."""
+    """NIS_SYNPHOT leads to throughput curves, PYSYN_CDBS to spectra that are not found as given."""
     (tmp_path / "cdbs" / "calspec").mkdir(parents=True)
     (tmp_path / "star.fits").rename(tmp_path / "cdbs" / "calspec" / "star.fits")
     monkeypatch.chdir(tmp_path)
@@ -1037,7 +1037,7 @@ def test_environment_variables(throughputs, tmp_path, monkeypatch, capsys):
         ("mean empty.ecsv", "empty.ecsv: column radius is missing"),
         ("mean good.ecsv -o good.ecsv", "good.ecsv is an input"),
         ("total good.ecsv --psf .", "good.ecsv: FILTER is F999W, not one of NIRISS imaging"),
-        ("total growth.ecsv --psf .", "no rate of any filter: .: 0 tables f090w_psf"),
+        ("total growth.ecsv --psf .", "no rate of any filter: .: contains 0 tables f090w_psf"),
         ("total growth.ecsv --psf nowhere", "nowhere: no such file or folder"),
         ("expected good.ecsv --throughputs . --plot a.png", "--plot needs --measured"),
     ],

@@ -211,13 +211,13 @@ def _positive(text):
 
 def _finish(table, draw, options):
     """Write, print and draw a table."""
-    from soss_background.fluxcal.plots import save_picture
+    from soss_background.fluxcal.plots import save_figure
     from soss_background.io.files import save_whole
 
     if "missing" in table.colnames and "-" not in table["missing"]:
         raise ValueError(f"no rate of any filter: {'; '.join(sorted(set(table['missing'])))}")
     if options.plot:
-        save_whole(functools.partial(save_picture, draw), options.plot)
+        save_whole(functools.partial(save_figure, draw), options.plot)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _show(table)
     print(f"See {' and '.join(map(str, filter(None, (options.output, options.plot))))}")

@@ -27,8 +27,8 @@ class EncircledEnergyStep(StarStep):
     spec = """
     radii = float_list(min=2, default=list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15))  # Radii of the circles [pixels]
     sky_annulus = float_list(min=2, max=2, default=list(20, 25))  # Inner and outer radius of the sky annulus [pixels]
-    replace = option('surface', 'median', 'none', default='surface')  # Beyond 5 pixels, replace bad pixels by a polynomial surface through their neighbours, or by their median; with 'median', pixels below the sky by more than n_sigma as well
-    psf = string(default=None)  # Table of the encircled energy of the PSF, or a folder of such tables, to compare with
+    replace = option('surface', 'median', 'none', default='surface')  # Replace bad pixels beyond 5 pixels by a quadratic surface fitted to their neighbours, or by their median; 'median' also replaces pixels below the sky by more than n_sigma
+    psf = string(default=None)  # Table of the encircled energy of the PSF, or a folder of such tables, for comparison
     suffix = string(default='ee')  # Default suffix for output files
     """  # noqa: E501
 
@@ -67,11 +67,13 @@ class EncircledEnergyStep(StarStep):
         doubtful = find_doubtful(rate, doubt, star.distance, radii)
         rate[doubtful] = error[doubtful] = np.nan
         if radii[-1] > self.sky_annulus[0]:
-            log.warning("Circles of more than %g pixels reach into the sky's", self.sky_annulus[0])
+            log.warning(
+                "Circles larger than %g pixels overlap the sky annulus", self.sky_annulus[0]
+            )
         unknown = np.isnan(rate)
         if unknown.any():
             smallest, name = radii[unknown][0], star.meta["EXPOSURE"]
-            log.warning("%s: circles of %g pixels and more are not all measured", name, smallest)
+            log.warning("%s: some circles of %g pixels and more are not measured", name, smallest)
         energy = np.ones(len(radii)) if psf is None else psf.energy(radii)
         known = np.flatnonzero(np.isfinite(rate * energy))
         last = known[-1] if known.size else -1

@@ -1,4 +1,4 @@
-"""Expected count rates of a star, by synthetic photometry."""
+"""Expected count rates of a star from synthetic photometry."""
 
 import re
 from pathlib import Path
@@ -49,7 +49,7 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     Raises
     ------
     SkyflatError
-        If a file cannot be read, or two curves are of one filter.
+        If a file cannot be read, or two curves are of the same filter.
     """
     spectrum, throughputs = Path(spectrum), Path(throughputs)
     if not throughputs.is_dir():

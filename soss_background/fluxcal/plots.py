@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from soss_background.steps.figures import BAD, COLOURS, FAINT
 
-__all__ = ["draw_brightness", "draw_growth", "draw_ratios", "save_picture"]
+__all__ = ["draw_brightness", "draw_growth", "draw_ratios", "save_figure"]
 
 # Distance of the symbols of two subarrays of a filter, in units of that of two filters.
 _SHIFT = 0.15
@@ -90,7 +90,7 @@ def draw_ratios(ax, table):
     ax.set(ylabel="measured / expected count rate")
 
 
-def save_picture(draw, path):
+def save_figure(draw, path):
     """Save as PNG a figure that a function draws on axes."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     draw(figure.subplots())

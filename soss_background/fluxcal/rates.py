@@ -1,4 +1,4 @@
-"""Count rates of several exposures: averages, totals, and comparison with expected ones."""
+"""Count rates of several exposures: averages, totals, and ratios to expected count rates."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from soss_background.io.files import explain_fault
 
 __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
 
-# Columns of measurements, one of them in each table.
+# Columns of measurements; each table has one of them.
 _VALUES = ("count_rate", "surface_brightness")
 # Keywords that measurements of one star must share to be averaged.
 _SETUP = ("FILTER", "SUBARRAY", "TARGNAME")
@@ -38,7 +38,7 @@ def read_table(path, *columns):
     Raises
     ------
     SkyflatError
-        If it cannot be read, or a column is missing or not numeric.
+        If the file cannot be read, or a column is missing or not numeric.
     """
     with explain_fault(path, "cannot be read as an ECSV table"):
         table = Table.read(Path(path), format="ascii.ecsv")
@@ -46,7 +46,7 @@ def read_table(path, *columns):
         if name not in table.colnames:
             raise SkyflatError(f"{path}: column {name} is missing")
         if name != "filter" and table[name].dtype.kind not in "fi":
-            raise SkyflatError(f"{path}: column {name} is no column of numbers")
+            raise SkyflatError(f"{path}: column {name} does not hold numbers")
     table.meta["FILE"] = Path(path).name
     return table
 
@@ -56,7 +56,8 @@ def average_tables(tables):
     Average the measurements of dithered exposures, radius by radius.
 
     The mean is weighted by the inverse variances. Count rates that do not exceed that of the next
-    smaller circle are ignored; where none remains, the mean of all measurements is unweighted.
+    smaller circle are ignored; where none remains, the mean is that of all measurements,
+    unweighted.
 
     Parameters
     ----------
@@ -67,9 +68,9 @@ def average_tables(tables):
     Returns
     -------
     mean : `~astropy.table.Table`
-        The same columns, ``scatter``, the standard deviation of the averaged measurements (NaN for
-        one), and ``n_good``, the number of measurements in the weighted mean, 0 where the mean is
-        unweighted. ``meta["INPUTS"]`` lists the tables.
+        The same columns; ``scatter``, the standard deviation of the averaged measurements (NaN for
+        a single one); and ``n_good``, the number of measurements in the weighted mean, 0 where the
+        mean is unweighted. ``meta["INPUTS"]`` lists the tables.
 
     Raises
     ------
@@ -106,18 +107,18 @@ def average_tables(tables):
 
 
 def _check_alike(table, first, key):
-    """Raise unless two tables can be averaged."""
+    """Raise SkyflatError unless two tables can be averaged."""
     name = table.meta.get("FILE", "a table")
     if key is None or key not in table.colnames:
         raise SkyflatError(f"{name}: column {key or _VALUES[0]} is missing")
     for word in _SETUP:
         mine, others = (each.meta.get(word) for each in (table, first))
         if mine != others:
-            raise SkyflatError(f"{name}: its {word} is {mine}, that of others {others}")
+            raise SkyflatError(f"{name}: its {word} is {mine}, that of others is {others}")
     if table[key].unit != first[key].unit:
         raise SkyflatError(f"{name}: its unit is {table[key].unit}, not {first[key].unit}")
     if not np.array_equal(table["radius"], first["radius"]):
-        raise SkyflatError(f"{name}: its radii differ from those of others")
+        raise SkyflatError(f"{name}: its radii differ from those of other tables")
 
 
 def total_rates(tables, find_psf, radii, transmission=1.0):
@@ -243,4 +244,5 @@ def compare_rates(expected, totals):
     predicted = np.asarray(table["count_rate"])
     table["ratio"] = np.asarray(table["measured"]) / predicted
     table["ratio_error"] = np.asarray(table["measured_error"]) / predicted
-    return table
+    others = [name for name in table.colnames if name not in ("filter", "subarray")]
+    return table["filter", "subarray", *others]

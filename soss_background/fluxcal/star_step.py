@@ -16,7 +16,7 @@ from stdatamodels.jwst.datamodels import dqflags
 from soss_background.detector import GAIN, PIXEL_SCALE, imaging_filter
 from soss_background.errors import SkyflatError
 from soss_background.fluxcal.aperture import CORE, Sky, distances, find_star
-from soss_background.fluxcal.plots import save_picture
+from soss_background.fluxcal.plots import save_figure
 from soss_background.io.exposures import check_repetition, find_fault, header_of
 from soss_background.io.segments import progress
 from soss_background.steps.base import SkyflatStep, is_list
@@ -32,7 +32,7 @@ _REQUIRED = {
     "meta.instrument.name": ("INSTRUME", "NIRISS"),
     "meta.subarray.name": ("SUBARRAY", None),
 }
-# First characters of the keywords of the WCS.
+# First characters of the WCS keywords.
 _WCS = ("crpix", "crval", "ctype", "cunit", "cdelt", "pc")
 
 
@@ -52,9 +52,9 @@ class StarStep(SkyflatStep):
     """Base class of the steps that measure the image of a single star."""
 
     spec = f"""
-    x = float(default=None)  # Approximate column of the star [pixels from 0; default: the target, by the WCS]
-    y = float(default=None)  # Approximate row of the star [pixels from 0; default: the target, by the WCS]
-    n_sigma = float(default=3.0, min=1.0)  # Ignore pixels that deviate more from the sky [sigma]
+    x = float(default=None)  # Approximate column of the star [pixels from 0; default: the target according to the WCS]
+    y = float(default=None)  # Approximate row of the star [pixels from 0; default: the target according to the WCS]
+    n_sigma = float(default=3.0, min=1.0)  # Ignore pixels that deviate from the sky by more than this [sigma]
     gain = float(default={GAIN}, min=0.1)  # Gain [electrons/DN]
     pixel_scale = float(default={PIXEL_SCALE}, min=0.001)  # Side of a pixel [arcsec]
     save_plot = boolean(default=True)  # Save a figure with the table
@@ -135,7 +135,7 @@ class StarStep(SkyflatStep):
         if fault := find_fault(model.to_flat_dict(include_arrays=False), _REQUIRED):
             raise ValueError(fault)
         if model.data.ndim != 2:
-            raise ValueError("a cube of integrations, give the _rate file")
+            raise ValueError("a cube of integrations: give the _rate file instead")
         name = imaging_filter((model.meta.instrument.filter, model.meta.instrument.pupil))
         time, image = _exposure_time(model), _to_count_rates(model)
         bad = ~np.isfinite(image) | (model.dq & _DO_NOT_USE > 0)
@@ -147,8 +147,8 @@ class StarStep(SkyflatStep):
         n_bad = int(np.count_nonzero(bad[core]))
         log.log(
             logging.WARNING if n_saturated + n_bad else logging.INFO,
-            "%s: %s, star at x = %.2f, y = %.2f, within %g pixels %d saturated, %d bad; "
-            "sky %.4g DN/s, sigma %.3g",
+            "%s: %s, star at x = %.2f, y = %.2f; within %g pixels %d saturated, %d bad; "
+            "sky %.4g DN/s, sigma %.3g DN/s",
             model.meta.filename, name, *position, CORE, n_saturated, n_bad, sky.mean, sky.sigma,
         )  # fmt: skip
         meta = {
@@ -171,15 +171,16 @@ class StarStep(SkyflatStep):
         return Star(image, bad, position, distance, sky, time, meta)
 
     def _guess_position(self, model):
-        """Return the position that the user gives, or that of the target."""
+        """Return the position that the user gives, otherwise that of the target."""
         if (self.x is None) != (self.y is None):
-            raise ValueError("x and y are to be given both, or none of them")
+            raise ValueError("give both x and y, or neither")
         given = self.x is not None
         position = (self.x, self.y) if given else _locate_target(model)
         ny, nx = model.data.shape
         if not (-0.5 <= position[0] <= nx - 0.5 and -0.5 <= position[1] <= ny - 0.5):
-            where = "x and y are" if given else "the WCS has the target"
-            raise ValueError(f"{where} outside of the image: give x and y")
+            if given:
+                raise ValueError("x and y are outside the image")
+            raise ValueError("the target is outside the image according to the WCS: give x and y")
         return position
 
     def _save(self, table, draw, **numbers):
@@ -190,7 +191,7 @@ class StarStep(SkyflatStep):
         write = partial(table.write, format="ascii.ecsv")
         self.save_product(write, name, suffix, "ecsv", **numbers)
         if self.save_plot:
-            self.save_product(partial(save_picture, draw), name, suffix, "png", **numbers)
+            self.save_product(partial(save_figure, draw), name, suffix, "png", **numbers)
 
 
 def _exposure_time(model):
@@ -198,7 +199,7 @@ def _exposure_time(model):
     exposure = model.meta.exposure
     time = exposure.exposure_time or exposure.effective_exposure_time
     if not (time and time > 0):
-        raise ValueError("keyword EFFEXPTM is missing, or not positive")
+        raise ValueError("keyword EFFEXPTM is missing or not positive")
     return time
 
 
@@ -213,12 +214,12 @@ def _to_count_rates(model):
         raise ValueError(f"BUNIT is {unit}, not DN/s or MJy/sr")
     factor = model.meta.photometry.conversion_megajanskys
     if not (factor and factor > 0):
-        raise ValueError("in MJy/sr, but keyword PHOTMJSR is missing")
+        raise ValueError("its unit is MJy/sr, but keyword PHOTMJSR is missing")
     return data / factor
 
 
 def _locate_target(model):
-    """Return the pixel of the target, by the WCS."""
+    """Return column and row of the target according to the WCS."""
     target, info = model.meta.target, model.meta.wcsinfo.instance
     if None in (target.ra, target.dec) or not {"crval1", "crval2"} <= set(info):
         raise ValueError("its header lacks the position of the target: give x and y")
