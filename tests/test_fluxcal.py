@@ -324,11 +324,11 @@ def test_documented_parameters():
     quote(
         "steps/encircled_energy",
         f"a box of {box} pixels",
-        f"bad pixels within {core:g} pixels",
+        f"bad pixels within {core:g} pixels of it",
         f"clipped at {n_sigma}",
         f"beyond {core:g} pixels are replaced",
-        f"the {surface} by {surface} pixels around them",
-        f"the median of {median} by {median} pixels",
+        f"the surrounding {surface} x {surface} pixels",
+        f"the median of {median} x {median}",
         f"below the sky by more than {n_sigma}",
         f"exceed {100 * aperture._DOUBTFUL:g} % of the count rate",
     )
@@ -893,7 +893,7 @@ def test_faulty_curves(throughputs, tmp_path):
     assert table["missing"][0] == reason
     assert np.isnan(table["count_rate"][0])
     for change, message in (
-        ({"FLUX": np.nan}, "some of its values are not numbers"),
+        ({"FLUX": np.nan}, "not all values are numbers"),
         ({"WAVELENGTH": 1e4}, "wavelengths are not positive, or not all different"),
     ):
         other = Table.read(star)

@@ -75,7 +75,7 @@ def read_curves(paths, column, unit, fault):
 def _read_table(path, column, fault):
     """Read a table with names in upper case; raise unless it has WAVELENGTH and a column."""
     plain = path.suffix.lower() in _PLAIN
-    # CALSPEC has units of its own, see `_unit`.
+    # CALSPEC has its own units, see `_unit`.
     with explain_fault(path, fault), ignore_warnings(u.UnitsWarning):
         table = Table.read(path, format="ascii" if plain else None)
         table.rename_columns(table.colnames, [name.upper() for name in table.colnames])
@@ -103,7 +103,7 @@ def _check_curve(path, table, units, fault):
             for name, default in units.items()
         )
     if not (np.isfinite(wavelength).all() and np.isfinite(values).all()):
-        raise SkyflatError(f"{path}: some of its values are not numbers")
+        raise SkyflatError(f"{path}: not all values are numbers")
     if not (wavelength > 0).all() or len(set(wavelength.value)) < max(len(wavelength), 2):
         raise SkyflatError(f"{path}: its wavelengths are not positive, or not all different")
     rising = np.argsort(wavelength)
