@@ -222,7 +222,7 @@ def _chain(load, change):
 
 
 def progress(items, label, unit="segment"):
-    """Return items with a progress bar, which one item and a log file do not have."""
+    """Return items with a progress bar, unless there is only one or the output is a log file."""
     return tqdm(items, label, unit=unit, disable=True if len(items) < 2 else None)
 
 
