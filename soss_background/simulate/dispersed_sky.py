@@ -21,6 +21,7 @@ __all__ = [
     "Glow",
     "SkyShape",
     "edge_weight",
+    "plain_sky",
     "sky_image",
     "sky_profile",
     "sky_structure",
@@ -42,6 +43,9 @@ LEAN_AMPLITUDE, LEAN_PERIOD = 6.4, 1600.0
 BROAD_RMS, MEDIUM_RMS = 0.006, 0.003
 # Distance between the knots of the medium-scale structure and of the row structure, pixels.
 MEDIUM_KNOTS, ROW_KNOTS = 40, 160
+# Level of the sky of F277W, DN/s, and rms of each coefficient of its Legendre polynomials (up to
+# the second degree in row and the third in column), fraction.
+F277W_LEVEL, F277W_RMS = 0.45, 0.05
 # Number of standard deviations of a logistic function between 10 % and 90 % of its rise.
 LOGISTIC_RISE = 4.394
 
@@ -196,6 +200,15 @@ def sky_image(
         sky *= 1 + structure * sky_structure(window, seed)
     sky *= 1 + _additional_structure(window, shape, seed)
     return sky.astype(np.float32)
+
+
+def plain_sky(window, seed=1):
+    """Return the sky of F277W, which has no edge, DN/s, float32, shape (ny, nx)."""
+    rows, columns = (2 * (each / (FULL.nx - 1)) - 1 for each in _coordinates(window))
+    coefficients = random_stream(seed, "sky of F277W").normal(scale=F277W_RMS, size=(3, 4))
+    coefficients[0, 0] = 1
+    sky = legvander(rows, 2) @ coefficients @ legvander(columns, 3).T
+    return (F277W_LEVEL * sky).astype(np.float32)
 
 
 def _coordinates(window):

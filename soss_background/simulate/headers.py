@@ -169,7 +169,7 @@ def instrument(simulation):
     return {
         "name": "NIRISS",
         "detector": "NIS",
-        "filter": "CLEAR",
+        "filter": simulation.filter_name,
         "pupil": "GR700XD",
         "pupil_position": simulation.pwcpos,
     }

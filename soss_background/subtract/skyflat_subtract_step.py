@@ -11,8 +11,9 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.detector import has_edge
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window
+from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
 from soss_background.io.files import add_history
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.segments import (
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 # Deviations of a sky, in units of those of its prior, above which templates do not describe it.
 _LARGEST_MISFIT = 3.0
+
+# Path of the metadata of FILTER.
+_FILTER = "meta.instrument.filter"
 
 # Warning for background exposures of an association for which the user gives a sky.
 IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
@@ -169,13 +173,28 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError("skyflat and override_bkg are given: give one of them")
         sources = self._named_sources()
         check_alone(sources)
+        self._check_filters(segments, sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
         states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
-        if len(states) > 1 and all(fielded for _, fielded in states):
+        is_named = len(states) > 1 or _is_smooth(header)
+        if is_named and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
         if conflict and self._flat_path(segments.sources[0]) is None:
             raise SkyflatError(self._describe_conflict(conflict))
+
+    def _check_filters(self, segments, sources):
+        """Raise if a sky, or a background exposure that makes one, has another filter."""
+        skies = [(each, inspect_sky(each).filter_name) for each in sources]
+        if not sources:
+            skies = [(each, header_of(each).get(_FILTER)) for each in segments.background]
+        own = segments.headers[0].get(_FILTER)
+        for source, found in skies:
+            if found not in (None, own):
+                raise SkyflatError(
+                    f"{name_item(source)}: FILTER is {found}, but {own} in {segments.name}: a sky "
+                    "serves exposures with its own filter"
+                )
 
     def _names_sky(self, background):
         """Return whether the user names a sky or a flat, so that the sky must be subtracted."""
@@ -237,7 +256,9 @@ class SkyflatSubtractStep(SkyflatStep):
             fault = str(err).removeprefix(f"{segments.name}: ")
             raise _NotSubtractedError(fault) from err
         pwcpos = find_pwcpos(image)
-        source = read_sky(self._find_sources(image, segments.background), window, pwcpos)
+        filter_name = image.meta.instrument.filter
+        sources = self._find_sources(image, segments.background)
+        source = read_sky(sources, window, pwcpos, filter_name)
         flat = self._find_flat(image, window, source.states)
         # The fit needs a flat-fielded exposure.
         fielded = image.meta.cal_step.flat_field == "COMPLETE"
@@ -267,7 +288,8 @@ class SkyflatSubtractStep(SkyflatStep):
             [segments.names[index] for index in members],
         )
         log.info("%s: %s", segments.name, _describe_cards(subtraction.cards))
-        log.info("Templates: %s", ", ".join(subtraction.templates))
+        names = ", ".join(subtraction.templates) or "none, a smooth surface is fitted"
+        log.info("Templates: %s", names)
         if fit.misfit > _LARGEST_MISFIT:
             log.warning(
                 "%s: its sky differs %.1f times as much from its templates as their prior expects",
@@ -308,7 +330,7 @@ class SkyflatSubtractStep(SkyflatStep):
     def _trace_distance(self, model, window, pwcpos):
         """Return the distance of pixels from the target's first two orders."""
         with open_pastasoss(self, model) as reference:
-            return trace_distance(window, pwcpos, reference)
+            return trace_distance(window, pwcpos, reference, model.meta.instrument.filter)
 
     def _save_extras(self, subtraction):
         """Save sky, residual and mask if requested."""
@@ -337,7 +359,9 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         if background and self.parent is None:
             log.warning("%s: %s", model.meta.filename, IGNORED)
-        return sources or [self._bkg_path(model)]
+        if sources or not has_edge(model.meta.instrument.filter):
+            return sources
+        return [self._bkg_path(model)]
 
     def _find_flat(self, model, window, states):
         """Read the flat; return None if it is not needed, or missing and not required."""
@@ -354,7 +378,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 raise
         if conflict:
             raise _NotSubtractedError(self._describe_conflict(conflict))
-        log.info("No flat: templates are shifted together with the flat of the detector")
+        log.info("No flat: the sky is fitted without it")
         return None
 
     def _describe_conflict(self, conflict):
@@ -421,6 +445,11 @@ class SkyflatSubtractStep(SkyflatStep):
 
 class _NotSubtractedError(Exception):
     """Raised when there is nothing to subtract."""
+
+
+def _is_smooth(header):
+    """Return whether the sky of an exposure needs no template."""
+    return not has_edge(header.get(_FILTER))
 
 
 def _mark_skipped(model):
