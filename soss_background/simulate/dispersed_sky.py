@@ -43,9 +43,9 @@ LEAN_AMPLITUDE, LEAN_PERIOD = 6.4, 1600.0
 BROAD_RMS, MEDIUM_RMS = 0.006, 0.003
 # Distance between the knots of the medium-scale structure and of the row structure, pixels.
 MEDIUM_KNOTS, ROW_KNOTS = 40, 160
-# Level of the sky of F277W, DN/s, and rms of each coefficient of its Legendre polynomials (up to
-# the second degree in row and the third in column), fraction.
-F277W_LEVEL, F277W_RMS = 0.45, 0.05
+# Level of the sky of F277W, DN/s; rms of its ramp along rows and of its tilt along columns,
+# fractions; smallest and largest width of the ramp, columns (the band spans 730 columns).
+F277W_LEVEL, F277W_RAMP, F277W_TILT, F277W_WIDTHS = 0.45, 0.1, 0.04, (120.0, 300.0)
 # Number of standard deviations of a logistic function between 10 % and 90 % of its rise.
 LOGISTIC_RISE = 4.394
 
@@ -204,10 +204,12 @@ def sky_image(
 
 def plain_sky(window, seed=1):
     """Return the sky of F277W, which has no edge, DN/s, float32, shape (ny, nx)."""
-    rows, columns = (2 * (each / (FULL.nx - 1)) - 1 for each in _coordinates(window))
-    coefficients = random_stream(seed, "sky of F277W").normal(scale=F277W_RMS, size=(3, 4))
-    coefficients[0, 0] = 1
-    sky = legvander(rows, 2) @ coefficients @ legvander(columns, 3).T
+    rng = random_stream(seed, "sky of F277W")
+    rows, columns = _coordinates(window)
+    height, tilt = rng.normal(scale=(F277W_RAMP, F277W_TILT))
+    ramp = expit((columns - rng.uniform(0, FULL.nx)) / rng.uniform(*F277W_WIDTHS)) - 0.5
+    wave = np.sin(np.pi * (rows - SKY_ROW) / FULL.ny)
+    sky = 1 + height * ramp + tilt * wave[:, np.newaxis]
     return (F277W_LEVEL * sky).astype(np.float32)
 
 

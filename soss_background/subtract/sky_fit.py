@@ -112,7 +112,7 @@ class SkyFit:
     misfit: float
 
 
-def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
+def fit_sky(image, err, usable, prior, distance, n_sigma=4.0, sources=None):
     """
     Fit the sky of an exposure.
 
@@ -134,6 +134,8 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
         Distance from the nearest trace of the target, pixels; infinite if there is none.
     n_sigma : float
         Significance above which light is masked.
+    sources : ndarray of bool, shape (ny, nx), optional
+        True for pixels of known sources, which are masked too.
 
     Returns
     -------
@@ -149,7 +151,8 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
     known, distance = np.isfinite(cells) & (noise > 0), bin_smooth(distance)
     state, sides = _guess(cells, known, prior)
     glow = _smooth_excess(cells - state.sky, known)
-    exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma)
+    given = known & False if sources is None else bin_smooth(sources) > 0
+    exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma, given)
     for round_ in range(_ROUNDS):
         state = _improve(state, exposure, prior, round_)
     return _describe(state, prior, usable)
@@ -157,7 +160,7 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
 
 @dataclass(frozen=True)
 class _Exposure:
-    """An exposure in cells, shape (my, mx): count rates, noise, distance from traces, excess."""
+    """An exposure in cells, shape (my, mx): count rates, noise, distances, excess, sources."""
 
     cells: np.ndarray
     noise: np.ndarray
@@ -166,6 +169,7 @@ class _Exposure:
     glow: np.ndarray
     sides: list
     n_sigma: float
+    sources: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,8 @@ def _detect(state, exposure, edge_error, round_):
     residual = exposure.cells - state.sky - state.light - state.stripes
     noise = np.sqrt(exposure.noise**2 + (_DETECTED_WINGS * state.light) ** 2 + edge_error**2)
     residual = np.where(exposure.known, residual, np.nan)
-    return detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
+    found = detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
+    return found | exposure.sources
 
 
 def _gather(state, exposure, clear, edge_error):

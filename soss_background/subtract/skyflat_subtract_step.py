@@ -11,9 +11,18 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.datamodels.header_text import to_ascii
 from soss_background.detector import has_edge
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window, header_of
+from soss_background.io.companions import check_companion, read_companion
+from soss_background.io.exposures import (
+    REQUIRED_CLEAR,
+    find_fault,
+    find_pwcpos,
+    find_sky_fault,
+    find_window,
+    header_of,
+)
 from soss_background.io.files import add_history
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.segments import (
@@ -28,6 +37,7 @@ from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
+from soss_background.subtract.contaminants import find_contaminants
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 
@@ -72,6 +82,8 @@ class Subtraction:
         Names of the sky model or of the templates.
     segments : list of str
         File names of the segments that the fit was made of.
+    contaminants : ndarray of bool, shape (ny, nx), or None
+        True for pixels of sources in the exposure with F277W; None without one.
     """
 
     mean: datamodels.ImageModel
@@ -82,6 +94,7 @@ class Subtraction:
     cards: list
     templates: list
     segments: list
+    contaminants: np.ndarray | None
 
 
 class SkyflatSubtractStep(SkyflatStep):
@@ -92,6 +105,7 @@ class SkyflatSubtractStep(SkyflatStep):
     spec = """
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
+    f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, and use it again if it is there
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
@@ -100,7 +114,7 @@ class SkyflatSubtractStep(SkyflatStep):
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
-    named_files: ClassVar = ("skyflat",)
+    named_files: ClassVar = ("skyflat", "f277w")
 
     skyflat = ListParameter()
 
@@ -174,6 +188,7 @@ class SkyflatSubtractStep(SkyflatStep):
         sources = self._named_sources()
         check_alone(sources)
         self._check_filters(segments, sources)
+        self._check_f277w(header, name)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
         states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
         is_named = len(states) > 1 or _is_smooth(header)
@@ -196,11 +211,22 @@ class SkyflatSubtractStep(SkyflatStep):
                     "serves exposures with its own filter"
                 )
 
+    def _check_f277w(self, header, name):
+        """Raise if the exposure with F277W does not show the field of another with CLEAR."""
+        if not self.f277w:
+            return
+        if fault := find_fault(header, REQUIRED_CLEAR):
+            raise SkyflatError(f"{name}: {fault}, but f277w is given")
+        check_companion(Path(self.f277w), header, name)
+
     def _names_sky(self, background):
-        """Return whether the user names a sky or a flat, so that the sky must be subtracted."""
+        """Return whether the user names files for the sky, so that it must be subtracted."""
         overrides = [self.get_ref_override(kind) for kind in ("bkg", "flat")]
         return bool(
-            self.skyflat or background or any(each not in (None, "N/A") for each in overrides)
+            self.skyflat
+            or self.f277w
+            or background
+            or any(each not in (None, "N/A") for each in overrides)
         )
 
     def _named_sources(self):
@@ -249,6 +275,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _fit(self, segments):
         """Fit the sky of an exposure; raise _NotSubtractedError if there is nothing to subtract."""
+        contaminants = self._find_contaminants() if self.f277w else None
         try:
             image, members = average_segments(segments)
             window = find_window(image)
@@ -273,19 +300,25 @@ class SkyflatSubtractStep(SkyflatStep):
                 source.make_prior(flat),
                 self._trace_distance(image, window, pwcpos),
                 self.n_sigma,
+                contaminants,
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
         numbers = describe_numbers(segments.numbers[index] for index in members)
         fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
+        cards = _list_cards(fit, fraction, source.number, numbers)
+        if self.f277w:
+            name = to_ascii(Path(self.f277w).name)
+            cards.append(["SKYF277W", name, "exposure whose sources are masked"])
         subtraction = Subtraction(
             image,
             *(np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err)),
             fit.used,
             source.flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"]),  # gaps are filled
-            _list_cards(fit, fraction, source.number, numbers),
+            cards,
             [name for name, _ in source.states],
             [segments.names[index] for index in members],
+            contaminants,
         )
         log.info("%s: %s", segments.name, _describe_cards(subtraction.cards))
         names = ", ".join(subtraction.templates) or "none, a smooth surface is fitted"
@@ -297,6 +330,25 @@ class SkyflatSubtractStep(SkyflatStep):
                 fit.misfit,
             )
         return subtraction
+
+    def _find_contaminants(self):
+        """Return True for the pixels of sources in the exposure with F277W."""
+        image = read_companion(self.f277w)
+        window, pwcpos = find_window(image), find_pwcpos(image)
+        try:
+            sources = find_contaminants(
+                image.data,
+                image.err,
+                usable_pixels(image.data, image.err, image.dq) & ~window.reference_pixels(),
+                window,
+                self._trace_distance(image, window, pwcpos),
+                subtracted=image.meta.cal_step.bkg_subtract == "COMPLETE",
+                n_sigma=self.n_sigma,
+            )
+        except NoSkyError as err:
+            raise SkyflatError(f"{self.f277w}: no sources can be found, {err}") from err
+        log.info("%s: %.2f %% of its pixels show sources", self.f277w, 100 * sources.mean())
+        return sources
 
     def remove(self, subtraction, model):
         """
