@@ -127,9 +127,9 @@ SUPERSTRIPES = {
     for name in ("SUB17STRIPE_SOSS", "SUB60STRIPE_SOSS", "SUB204STRIPE_SOSS", "SUB680STRIPE_SOSS")
 }
 
-# Filters of SOSS exposures, and the range of wavelengths that they transmit, micron (JWST User
-# Documentation, NIRISS Filters).
-SOSS_BANDS = {"CLEAR": (0.0, math.inf), "F277W": (2.38, 3.18)}
+# Filters of SOSS exposures, and the range of wavelengths that they transmit with a margin, micron
+# (JWST User Documentation, NIRISS Filters).
+SOSS_BANDS = {"CLEAR": (0.0, math.inf), "F277W": (2.33, 3.23)}
 
 
 def has_edge(filter_name):

@@ -8,7 +8,7 @@ import numpy as np
 from bottleneck import nanmedian
 from scipy import ndimage
 
-from soss_background.numerics.cells import bin_smooth, bin_to_cells, expand_cells
+from soss_background.numerics.cells import CELL, bin_smooth, bin_to_cells, expand_cells
 from soss_background.sky.smooth_prior import build_smooth_prior
 from soss_background.sky.sources import detect_light
 from soss_background.subtract.sky_fit import fit_sky
@@ -25,8 +25,9 @@ _FAINTEST = 0.02
 # Scatter of the wings about their fit, as a fraction of them.
 _WING_SCATTER = 0.07
 
-# Distance from the target's trace within which no source is found, pixels.
-_REACH = 20
+# Distance from the middle of the target's trace to its border, and from there to the next sources
+# that can be found, pixels.
+_TRACE, _REACH = 20, 24
 
 
 def find_contaminants(image, err, usable, window, distance, *, subtracted, n_sigma=4.0):
@@ -54,7 +55,7 @@ def find_contaminants(image, err, usable, window, distance, *, subtracted, n_sig
     -------
     sources : ndarray of bool, shape (ny, nx)
         True for the pixels of sources, to whole cells
-        (`soss_background.numerics.cells.CELL`); False where they touch the target's trace.
+        (`soss_background.numerics.cells.CELL`); False at the target's trace.
 
     Raises
     ------
@@ -64,11 +65,12 @@ def find_contaminants(image, err, usable, window, distance, *, subtracted, n_sig
     image = image + _LEVEL if subtracted else image
     fit = fit_sky(image, err, usable, build_smooth_prior(window), distance, n_sigma)
     residual = _subtract_stripes(image - fit.sky - fit.wings, fit.used, window)
-    cells, noise = bin_to_cells(residual, err, usable & (distance > _REACH))
+    cells, noise = bin_to_cells(residual, err, usable & (distance > _TRACE))
     noise = np.hypot(noise, _WING_SCATTER * bin_smooth(fit.wings))
     floor = np.full_like(cells, _FAINTEST)
     found = detect_light(cells, noise, n_sigma, floor, 1, calibrate=True)
-    return expand_cells(_drop_target(found, bin_smooth(distance) <= _REACH), image.shape)
+    free = ndimage.distance_transform_edt(~(bin_smooth(distance) <= _TRACE), sampling=CELL)
+    return expand_cells(found & (free > _REACH), image.shape)
 
 
 def _subtract_stripes(residual, used, window):
@@ -77,9 +79,3 @@ def _subtract_stripes(residual, used, window):
     for band in window.amplifiers():
         residual[band] -= np.nan_to_num(nanmedian(known[band], axis=0))
     return residual
-
-
-def _drop_target(found, trace):
-    """Drop the sources that touch the target's trace: they are its wings."""
-    labels, _ = ndimage.label(found | trace, np.ones((3, 3)))
-    return found & ~np.isin(labels, np.unique(labels[trace]))
