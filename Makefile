@@ -27,7 +27,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-reference bench-speed clean
+.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-f277w bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -117,6 +117,9 @@ bench-stare: .venv/installed-bench
 
 bench-flicker: .venv/installed-bench
 	$(BIN)/python benchmarks/flicker.py $(BENCH)
+
+bench-f277w: .venv/installed-bench
+	$(BIN)/python benchmarks/f277w.py $(BENCH)
 
 bench-reference: .venv/installed-bench
 	$(BIN)/python benchmarks/reference.py $(BENCH)
