@@ -64,18 +64,21 @@ def find_contaminants(image, err, usable, window, distance, *, subtracted, n_sig
     """
     image = image + _LEVEL if subtracted else image
     fit = fit_sky(image, err, usable, build_smooth_prior(window), distance, n_sigma)
-    residual = _subtract_stripes(image - fit.sky - fit.wings, fit.used, window)
-    cells, noise = bin_to_cells(residual, err, usable & (distance > _TRACE))
+    free = usable & (distance > _TRACE)
+    residual = _subtract_stripes(image - fit.sky - fit.wings, fit.used, free, window)
+    cells, noise = bin_to_cells(residual, err, free)
     noise = np.hypot(noise, _WING_SCATTER * bin_smooth(fit.wings))
     floor = np.full_like(cells, _FAINTEST)
     found = detect_light(cells, noise, n_sigma, floor, 1, calibrate=True)
-    free = ndimage.distance_transform_edt(~(bin_smooth(distance) <= _TRACE), sampling=CELL)
-    return expand_cells(found & (free > _REACH), image.shape)
+    beside = ndimage.distance_transform_edt(bin_smooth(distance) > _TRACE, sampling=CELL)
+    return expand_cells(found & (beside > _REACH), image.shape)
 
 
-def _subtract_stripes(residual, used, window):
-    """Subtract the median of the used pixels of each column, by amplifier."""
-    residual, known = residual.copy(), np.where(used, residual, np.nan)
+def _subtract_stripes(residual, used, free, window):
+    """Subtract the median of the used, or else of the free, pixels of each column of amplifiers."""
+    residual = residual.copy()
+    dark, known = (np.where(pixels, residual, np.nan) for pixels in (used, free))
     for band in window.amplifiers():
-        residual[band] -= np.nan_to_num(nanmedian(known[band], axis=0))
+        stripes, others = (nanmedian(plane[band], axis=0) for plane in (dark, known))
+        residual[band] -= np.nan_to_num(np.where(np.isnan(stripes), others, stripes))
     return residual
