@@ -16,6 +16,7 @@
 # make bench-stare      the bias of a transmission spectrum without sky subtraction, with jwst's, ours
 # make bench-flicker    the scatter of light curves with 1/f noise, and after its subtraction by
 #                       jwst's step and by this package's; BENCH="--subarray SUBSTRIP96"
+# make bench-f277w      find field stars of time series with an exposure with F277W, and without
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
 # make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
 #
