@@ -4,6 +4,7 @@ In the DMS orientation used throughout, the detector is read out along columns, 
 noise makes vertical stripes.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "PIXEL_SCALE",
     "PWCPOS",
     "PWCPOS_REACH",
+    "SOSS_BANDS",
     "SUBARRAYS",
     "SUBSTRIP96",
     "SUBSTRIP256",
     "SUPERSTRIPES",
     "Window",
+    "has_edge",
     "imaging_filter",
 ]
 
@@ -143,6 +146,15 @@ _BLOCK_WIDTHS = {
     "SUB680STRIPE_SOSS": 680,
 }
 SUPERSTRIPES = {name: replace(SUBSTRIP256, name=name) for name in _BLOCK_WIDTHS}
+
+# Filters of SOSS exposures, and the range of wavelengths that they transmit with a margin, micron
+# (JWST User Documentation, NIRISS Filters).
+SOSS_BANDS = {"CLEAR": (0.0, math.inf), "F277W": (2.33, 3.23)}
+
+
+def has_edge(filter_name):
+    """Return whether the sky of a filter has the edge near column 700; CLEAR stands for None."""
+    return filter_name != "F277W"
 
 
 # In the order of their wavelengths.

@@ -196,10 +196,10 @@ def observe(name, rms, seed):
     return sky, image.astype(np.float32), pedestals
 
 
-def measure(sky, image, prior, *blocks):
+def measure(sky, image, prior, **pedestals):
     """Fit a sky; return the errors left and right in DN/s, the same in stated errors, the fit."""
     err, distance = np.full_like(image, 0.2), trace_distance(SUBSTRIP256, 245.76)
-    fit = fit_sky(image, err, SCIENCE, prior, distance, 4.0, *blocks)
+    fit = fit_sky(image, err, SCIENCE, prior, distance, **pedestals)
     errors = np.array([np.median((fit.sky - sky)[side]) for side in (LEFT, RIGHT)])
     levels = [fit.level_left, fit.level_right]
     stated = np.divide([fit.level_left_err, fit.level_right_err], levels)
@@ -211,7 +211,7 @@ def test_levels_have_the_errors_that_they_state(name, prior):
     rms, blocks, pulls = 0.1, SUPERSTRIPES[name].column_blocks(), []
     for seed in range(4):
         sky, image, pedestals = observe(name, rms, seed)
-        _, pull, fit = measure(sky, image, prior, blocks, rms)
+        _, pull, fit = measure(sky, image, prior, blocks=blocks, pedestal_rms=rms)
         pulls.append(pull)
         # What all pedestals share is uncertain, as is the level.
         assert np.std(fit.pedestals - pedestals) < 0.6 * rms

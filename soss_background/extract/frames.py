@@ -7,7 +7,7 @@ from bottleneck import nanmean
 
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.io.exposures import REQUIRED_CLEAR, find_pwcpos, find_window
 from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import split_cube, usable_pixels
 from soss_background.numerics.threads import split_rows
@@ -91,7 +91,7 @@ class Frames:
 
 def read_frames(exposure):
     """Return the `Frames` of an image or cube."""
-    name, window = exposure.meta.filename, find_window(exposure)
+    name, window = exposure.meta.filename, find_window(exposure, REQUIRED_CLEAR)
     flat = getattr(exposure, "var_flat", None)
     if flat is not None and flat.shape != exposure.err.shape:
         flat = None

@@ -170,7 +170,7 @@ def instrument(simulation):
     return {
         "name": "NIRISS",
         "detector": "NIS",
-        "filter": "CLEAR",
+        "filter": simulation.filter_name,
         "pupil": "GR700XD",
         "pupil_position": simulation.pwcpos,
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from soss_background.detector import FULL, PWCPOS, SUBSTRIP256, SUPERSTRIPES, Window
+from soss_background.detector import FULL, PWCPOS, SOSS_BANDS, SUBSTRIP256, SUPERSTRIPES, Window
 from soss_background.simulate.dispersed_sky import REFERENCE_SHAPE, SkyShape
 from soss_background.simulate.point_spread import REFERENCE_SPREAD, PointSpread
 
@@ -40,12 +40,15 @@ class Simulation:
         Seed of all random numbers.
     window : `~soss_background.detector.Window`
         The pixels that are read out: a subarray, or any rectangle of the full detector.
+    filter_name : str
+        "CLEAR" or "F277W".
     n_exposures, n_integrations : int
         Number of dithered exposures, and of integrations in each.
     exposure_time : float
         Time of a whole exposure, s.
     sky_level : float
-        Factor of the commissioning sky (4.7 and 7.4 DN/s left and right of its edge).
+        Factor of the commissioning sky (4.7 and 7.4 DN/s left and right of its edge), or of that
+        of F277W (0.45 DN/s).
     step_contrast : float
         Factor of the sky right of its edge.
     sky_structure : float
@@ -125,6 +128,7 @@ class Simulation:
 
     seed: int = 1
     window: Window = FULL
+    filter_name: str = "CLEAR"
     n_exposures: int = 10
     n_integrations: int = 3
     exposure_time: float = 300.0
@@ -177,6 +181,8 @@ class Simulation:
         for name, value in vars(self).items():
             if isinstance(value, float) and not np.isfinite(value):
                 raise ValueError(f"{name} is {value}, not a finite number")
+        if self.filter_name not in SOSS_BANDS:
+            raise ValueError(f"filter_name is {self.filter_name}, not CLEAR or F277W")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")

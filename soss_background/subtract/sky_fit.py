@@ -118,7 +118,16 @@ class SkyFit:
 
 
 def fit_sky(
-    image, err, usable, prior, distance, n_sigma=4.0, blocks=(slice(None),), pedestal_rms=0.0
+    image,
+    err,
+    usable,
+    prior,
+    distance,
+    n_sigma=4.0,
+    *,
+    blocks=(slice(None),),
+    pedestal_rms=0.0,
+    sources=None,
 ):
     """
     Fit the sky of an exposure.
@@ -146,6 +155,8 @@ def fit_sky(
         Columns that are read together and have a pedestal of their own.
     pedestal_rms : float
         Expected rms of the pedestals, DN/s; 0 if it is unknown.
+    sources : ndarray of bool, shape (ny, nx), optional
+        True for pixels of known sources, which are masked too.
 
     Returns
     -------
@@ -163,7 +174,8 @@ def fit_sky(
     pedestals = Pedestals.guess(blocks, image.shape[1], state.level, pedestal_rms)
     state = replace(state, pedestals=pedestals)
     glow = _smooth_excess(cells - state.sky, known)
-    exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma)
+    given = known & False if sources is None else bin_smooth(sources) > 0
+    exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma, given)
     for round_ in range(_ROUNDS):
         state = _improve(state, exposure, prior, round_)
     return _describe(state, prior, usable)
@@ -171,7 +183,7 @@ def fit_sky(
 
 @dataclass(frozen=True)
 class _Exposure:
-    """An exposure in cells, shape (my, mx): count rates, noise, distance from traces, excess."""
+    """An exposure in cells, shape (my, mx): count rates, noise, distances, excess, sources."""
 
     cells: np.ndarray
     noise: np.ndarray
@@ -180,6 +192,7 @@ class _Exposure:
     glow: np.ndarray
     sides: list
     n_sigma: float
+    sources: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -252,7 +265,8 @@ def _detect(state, exposure, edge_error, round_):
     residual = exposure.cells - state.model - state.stripes
     noise = np.sqrt(exposure.noise**2 + (_DETECTED_WINGS * state.light) ** 2 + edge_error**2)
     residual = np.where(exposure.known, residual, np.nan)
-    return detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
+    found = detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
+    return found | exposure.sources
 
 
 def _gather(state, exposure, clear, edge_error):
