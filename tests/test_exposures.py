@@ -12,7 +12,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import SkyflatCombineStep, SkyflatMaskStep, SkyflatPipeline
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import iterate_images, open_libraries
+from soss_background.io.exposures import find_window, iterate_images, open_libraries
 from soss_background.io.library import as_image
 
 LAST = "jw04479001001_03101_00002_nis_rate.fits"
@@ -369,3 +369,14 @@ def test_failure_leaves_nothing_behind(tmp_path):
     left = {path.name for path in tmp_path.iterdir()} - {".astropy", ".cache", ".config"}
     assert left == {path.name for path in files}
     assert checksums(paths) == before
+
+
+def test_the_size_of_the_keywords_is_that_of_the_pixels(tmp_path):
+    path, *_ = write_small_exposures(tmp_path, 1)
+    with datamodels.open(path) as model:
+        ny, nx = model.data.shape[-2:]
+        assert find_window(model).shape == (ny, nx)
+        model.meta.subarray.ysize = ny + 1
+        message = rf"{path.name}: its shape is \({ny}, {nx}\), .* SUBSIZE1 \({ny + 1}, {nx}\)"
+        with pytest.raises(SkyflatError, match=message):
+            find_window(model)

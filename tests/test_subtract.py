@@ -678,7 +678,7 @@ def test_each_template_is_inspected_once(series, skyflat, tmp_path, monkeypatch)
     assert not inspect_sky(folder / "a_skyflat.fits").flat_fielded
 
 
-def stop_fit(*_):
+def stop_fit(*_, **__):
     """Fit no sky."""
     raise NoSkyError("no fit")
 

@@ -227,8 +227,8 @@ def test_a_step_between_blocks_is_not_the_edge(prior):
         image[:, columns] += value
     near = SCIENCE & (np.abs(np.arange(2048) - 705) < 20)
     image, errors = image.astype(np.float32), []
-    for known in ((blocks, 0.2), ()):
-        fit = measure(sky, image, prior, *known)[2]
+    for known in ({"blocks": blocks, "pedestal_rms": 0.2}, {}):
+        fit = measure(sky, image, prior, **known)[2]
         errors.append(np.std((fit.sky - sky)[near]))
         if known:
             assert abs(fit.shift) < 1
@@ -240,7 +240,8 @@ def test_a_step_between_blocks_is_not_the_edge(prior):
 def test_without_pedestals_nothing_changes(prior):
     sky, image, _ = observe("SUB204STRIPE_SOSS", 0.0, 3)
     blocks = SUPERSTRIPES["SUB204STRIPE_SOSS"].column_blocks()
-    plain, known = measure(sky, image, prior), measure(sky, image, prior, blocks, 0.001)
+    plain = measure(sky, image, prior)
+    known = measure(sky, image, prior, blocks=blocks, pedestal_rms=0.001)
     assert_allclose(known[2].sky[SCIENCE], plain[2].sky[SCIENCE], rtol=0.002)
     assert_allclose(known[2].level_left_err, plain[2].level_left_err, rtol=0.1)
     assert plain[2].pedestals.size == 0

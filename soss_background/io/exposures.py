@@ -276,6 +276,9 @@ def find_window(model, required=REQUIRED):
     if fault or None in (subarray.xstart, subarray.ystart):
         raise SkyflatError(f"{name}: {fault or 'keyword SUBSTRT1 or SUBSTRT2 is missing'}")
     shape = model.data.shape[-2:]
+    sizes = (subarray.ysize or shape[0], subarray.xsize or shape[1])
+    if sizes != shape:
+        raise SkyflatError(f"{name}: its shape is {shape}, that of SUBSIZE2 and SUBSIZE1 {sizes}")
     window = Window(subarray.name, subarray.ystart - 1, subarray.xstart - 1, *shape)
     if SUPERSTRIPES.get(window.name, window) != window:
         raise SkyflatError(
