@@ -8,7 +8,8 @@
 # make test-oldest   all tests with the oldest dependencies that pyproject.toml allows
 # make wheel   build the wheel and the source in dist/, and test what is in a wheel
 # make docs    build the documentation in docs/_build/html
-# make figures   draw all figures of the documentation (after make demo; half an hour)
+# make figures   draw all figures of the documentation (after make demo; half an hour);
+#                REAL=DIR draws the figure of real arrays too
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
 # make bench-subtract   subtract the sky of simulated time series with this package and jwst's step;
@@ -97,6 +98,8 @@ figures: .venv/installed-bench
 	cp $(DEMO)/skyflat.png docs/images/demo.png
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
 	$(BIN)/python docs/fluxcal_figure.py
+	$(BIN)/python docs/data_flow.py
+	$(BIN)/python docs/step_figures.py $(DEMO) $(REAL)
 	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
 	$(BIN)/python benchmarks/subtract.py --skyflats $(DEMO)/library --plot docs/images/subtract.png
 	$(BIN)/python benchmarks/stare.py --skyflats $(DEMO)/library --plot docs/images/stare.png

@@ -53,5 +53,14 @@ nitpick_ignore_regex = [("py:.*", rf"({_others})\..*")]
 # Most blocks are for a shell, or print-outs.
 highlight_language = "none"
 html_theme = "pydata_sphinx_theme"
+html_theme_options = {
+    "header_links_before_dropdown": 5,
+    "show_nav_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+}
+# The first page has no section, and so no pages to list in the sidebar.
+html_sidebars = {"index": [], "search": [], "genindex": []}
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = "soss_background"
 html_show_sourcelink = False
