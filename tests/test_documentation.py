@@ -54,6 +54,8 @@ SMALLER = {
     "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
     "n_integrations=30": "n_integrations=2",
 }
+# Rows of a benchmark that summarize all visits.
+STATISTICS = ("median", "worst")
 # Blocks that show what comes out, or a sketch.
 SHOWN = ("name ", "SKY ", "association ->")
 
@@ -255,10 +257,63 @@ def test_what_is_named_is_there():
 @pytest.mark.parametrize("page", ["README.md", "docs/subtraction.rst"])
 def test_quoted_errors_are_those_of_the_benchmark(page):
     """README and docs quote the errors with twelve skyflats in SUBSTRIP256."""
-    table = (ROOT / "docs" / "subtract.txt").read_text()
-    text = " ".join((ROOT / page).read_text().split())
-    rows = re.search(r"SUBSTRIP256, 12 skyflats +ours +(.*)\n +jwst +(.*)\n", table)
-    for row in rows.groups():
+    text = read_words(page)
+    rows = read_rows("subtract.txt", r"SUBSTRIP256, 12 skyflats +ours +(.*)\n +jwst +(.*)")
+    for row in rows:
         left, worst_left, right, worst_right = row.split()[:4]
         assert f"{left} % left and {right} % right" in text
         assert f"{worst_left} and {worst_right} %" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how_accurate.rst"])
+def test_quoted_bias_is_that_of_the_benchmark(page):
+    """README and docs quote the bias of a transit depth in order 1 at J = 11."""
+    text = read_words(page)
+    (row,) = read_rows("stare.txt", r"J = 11 +order 1 +(.*)")
+    for number in (round(float(value)) for value in row.split()[::2]):
+        assert f" {number} ppm" in text
+
+
+def test_quoted_time_and_memory_are_those_of_the_benchmark():
+    (row,) = read_rows("speed.txt", r"ours +10 +(.*)")
+    seconds, megabytes = map(float, row.split())
+    quoted = f"{seconds:.0f} s and {megabytes / 1000:.1f} GB of memory"
+    assert quoted in read_words("README.md")
+
+
+def test_quoted_accuracy_of_skyflats_is_that_of_the_benchmark():
+    """The summary quotes the scatter of ours and the peer's, median and worst."""
+    text = read_words("docs/how_accurate.rst")
+    for name in ("ours", "peer"):
+        found = [read_rows("accuracy.txt", rf"{kind} of {name} +(.*)") for kind in STATISTICS]
+        median, worst = (row[0].split()[0] for row in found)
+        assert f"{median} %" in text
+        assert f"(worst {worst} %)" in text
+
+
+def test_quoted_errors_of_both_subarrays_are_those_of_the_benchmark():
+    """The summary quotes the errors left and right of the edge, and the fraction within errors."""
+    text = read_words("docs/how_accurate.rst")
+    for subarray in ("SUBSTRIP256", "SUBSTRIP96"):
+        rows = read_rows("subtract.txt", rf"{subarray}, 12 skyflats +ours +(.*)\n +jwst +(.*)")
+        ours, jwst = (row.split() for row in rows)
+        assert f"{ours[0]} % left and {ours[2]} % right" in text
+        assert f"{jwst[0]} and {jwst[2]} %" in text
+    row = read_rows("subtract.txt", r"SUBSTRIP256, 12 skyflats +ours +(.*)")[0].split()
+    within = [f"{100 * float(value):.0f} %" for value in row[6:8]]
+    assert f"{within[0]} of the errors within 1 sigma, {within[1]} within 2" in text
+
+
+def read_rows(name, pattern):
+    """Return the groups of the first match of a pattern in the output of a benchmark."""
+    return re.search(pattern, (ROOT / "docs" / name).read_text()).groups()
+
+
+def read_words(page):
+    """Return the text of a page with single spaces."""
+    return " ".join((ROOT / page).read_text().split())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_lines_end_before_column_100(page):
+    assert [line for line in page.read_text().splitlines() if len(line) > 99] == []
