@@ -58,8 +58,8 @@ html_theme_options = {
     "show_nav_level": 2,
     "secondary_sidebar_items": ["page-toc"],
 }
-# The first page has no section, and so no pages to list in the sidebar.
-html_sidebars = {"index": [], "search": [], "genindex": []}
+# These pages belong to no section, so that their sidebar would be empty.
+html_sidebars = dict.fromkeys(("index", "search", "genindex", "py-modindex", "_modules/**"), [])
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_title = "soss_background"

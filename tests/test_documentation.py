@@ -317,3 +317,13 @@ def read_words(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_lines_end_before_column_100(page):
     assert [line for line in page.read_text().splitlines() if len(line) > 99] == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name == "steps"], ids=lambda page: page.stem
+)
+def test_step_pages_have_a_command_and_a_figure(page):
+    text = page.read_text()
+    (figure,) = re.findall(r"^\.\. figure:: (.*)$", text, re.MULTILINE)
+    assert (page.parent / figure).is_file()
+    assert any(map(split_commands, blocks(page)))
