@@ -8,8 +8,7 @@
 # make test-oldest   all tests with the oldest dependencies that pyproject.toml allows
 # make wheel   build the wheel and the source in dist/, and test what is in a wheel
 # make docs    build the documentation in docs/_build/html
-# make figures   draw all figures of the documentation (after make demo; half an hour);
-#                REAL=DIR draws the figure of real arrays too
+# make figures   draw all figures of the documentation (after make demo; half an hour)
 # make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
 #                       BENCH=--ablation takes our ingredients away, one by one
 # make bench-subtract   subtract the sky of simulated time series with this package and jwst's step;
