@@ -62,7 +62,7 @@ SERIES = Simulation(
 TARGET_FLUX = 220.0
 
 # The column of the profile in the figure of the extraction, and the circles around the star.
-PROFILE_COLUMN, CIRCLES = 1400, (5, 10, 20, 30)
+PROFILE_COLUMN, CIRCLES = 1400, (5, 10, 15, 20, 25)
 
 
 def main(demo, real=None):
