@@ -55,7 +55,7 @@ SMALLER = {
     "n_integrations=30": "n_integrations=2",
 }
 # Blocks that show what comes out, or a sketch.
-SHOWN = ("name ", "SKY ", "association ->")
+SHOWN = ("association ->",)
 
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LITERAL = re.compile(
