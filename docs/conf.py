@@ -28,7 +28,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 numpydoc_show_class_members = False
-# The parameters of a class are described below it: its signature would repeat them.
+# The description of a class comes before its signature, which can be long.
 autodoc_class_signature = "separated"
 # Names in backticks are links. Our own must resolve; those of other projects do so on Read the Docs
 # only, so that the pages can be built without a network.
