@@ -16,6 +16,7 @@
 # make bench-stare      the bias of a transmission spectrum without sky subtraction, with jwst's, ours
 # make bench-flicker    the scatter of light curves with 1/f noise, and after its subtraction by
 #                       jwst's step and by this package's; BENCH="--subarray SUBSTRIP96"
+# make bench-f277w      find field stars of time series with an exposure with F277W, and without
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
 # make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
 #
@@ -27,7 +28,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-reference bench-speed clean
+.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-f277w bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -119,6 +120,9 @@ bench-stare: .venv/installed-bench
 
 bench-flicker: .venv/installed-bench
 	$(BIN)/python benchmarks/flicker.py $(BENCH)
+
+bench-f277w: .venv/installed-bench
+	$(BIN)/python benchmarks/f277w.py $(BENCH)
 
 bench-reference: .venv/installed-bench
 	$(BIN)/python benchmarks/reference.py $(BENCH)

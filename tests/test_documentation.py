@@ -230,9 +230,10 @@ def _check_dask(command, *options):
 
 @pytest.fixture(scope="module")
 def after_readme(run):
-    """Run the commands of the README first."""
-    for block in blocks(ROOT / "README.md"):
-        run(block)
+    """Run the commands of the README and of the pages whose products other pages use."""
+    for name in ("README.md", "docs/pipeline.rst", "docs/stare.rst"):
+        for block in blocks(ROOT / name):
+            run(block)
 
 
 @pytest.mark.parametrize(
