@@ -27,7 +27,7 @@ from spec2_references import make_references
 from soss_background import batch
 from soss_background.associations import make_associations
 from soss_background.cli import main
-from soss_background.detector import SUBSTRIP96, SUBSTRIP256
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256, SUPERSTRIPES
 from soss_background.fluxcal.psf import Psf
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import (
@@ -45,11 +45,14 @@ PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 # Names that stand for the user's own.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
 SEGMENT = "jw01366003001_04101_00001-seg{:03d}_nis_rateints.fits"
+F277W = "jw01366003001_04102_00001-seg001_nis_rateints.fits"
+SUPERSTRIPE = "jw07073021001_04102_00001-seg001_nis_rateints.fits"
 # The part of the full detector that SUBSTRIP256 reads out: real sizes are tested elsewhere.
 PART = replace(SUBSTRIP256, name="FULL")
 QUICK = {
     "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP96",
     "soss-background simulate SERIES": " --n-integrations 2",
+    "soss-background simulate STRIPES": " --n-integrations 1",
 }
 SMALLER = {
     "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
@@ -108,10 +111,7 @@ def lab(tmp_path_factory):
     (folder / "sky").symlink_to("data")
     (folder / "bad.csv").write_text("x,y\n1000,100\n")
     shutil.copy(ROOT / "docs" / "ranges.yaml", folder)
-    series = simulate_time_series(home, Simulation(window=SUBSTRIP96, n_integrations=2))
-    for number, path in enumerate(cut_series(series, home / "cut", (1, 1)), 1):
-        shutil.move(path, folder / SEGMENT.format(number))
-    shutil.move(series, folder / SCIENCE)
+    _simulate_science(home, folder)
     _take_standard(folder)
     header = "FILENAME,FILEPATH,PROGRAM,SUBARRAY,FILTER,DATE-BEG"
     rows = [f"{path.name},data,4479,FULL,CLEAR,2023-11-16T00:00:00" for path in exposures]
@@ -122,6 +122,19 @@ def lab(tmp_path_factory):
         environment = _reach_crds(home, folder / "flat.fits")
         environment |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
         yield folder, environment, server
+
+
+def _simulate_science(home, folder):
+    """Write time series into a folder: whole, in segments, with F277W, and of a superstripe."""
+    settings = Simulation(window=SUBSTRIP96, n_integrations=2)
+    series = simulate_time_series(home, settings, f277w=True)
+    for number, path in enumerate(cut_series(series, home / "cut", (1, 1)), 1):
+        shutil.move(path, folder / SEGMENT.format(number))
+    shutil.move(series, folder / SCIENCE)
+    (path,) = home.glob("*_03102_*_rateints.fits")
+    shutil.move(path, folder / F277W)
+    settings = replace(settings, window=SUPERSTRIPES["SUB680STRIPE_SOSS"])
+    shutil.move(simulate_time_series(home / "superstripe", settings), folder / SUPERSTRIPE)
 
 
 def _take_standard(folder):
