@@ -98,6 +98,8 @@ figures: .venv/installed-bench
 	cp $(DEMO)/skyflat.png docs/images/demo.png
 	$(BIN)/python docs/quality_figures.py $(DEMO)/*_skyflat.fits
 	$(BIN)/python docs/fluxcal_figure.py
+	$(BIN)/python docs/data_flow.py
+	$(BIN)/python docs/step_figures.py $(DEMO) $(REAL)
 	$(BIN)/python benchmarks/accuracy_figure.py docs/images/accuracy.png
 	$(BIN)/python benchmarks/subtract.py --skyflats $(DEMO)/library --plot docs/images/subtract.png
 	$(BIN)/python benchmarks/stare.py --skyflats $(DEMO)/library --plot docs/images/stare.png

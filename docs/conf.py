@@ -28,6 +28,8 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 numpydoc_show_class_members = False
+# The description of a class comes before its signature, which can be long.
+autodoc_class_signature = "separated"
 # Names in backticks are links. Our own must resolve; those of other projects do so on Read the Docs
 # only, so that the pages can be built without a network.
 if os.environ.get("READTHEDOCS"):
@@ -53,5 +55,14 @@ nitpick_ignore_regex = [("py:.*", rf"({_others})\..*")]
 # Most blocks are for a shell, or print-outs.
 highlight_language = "none"
 html_theme = "pydata_sphinx_theme"
+html_theme_options = {
+    "header_links_before_dropdown": 5,
+    "show_nav_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+}
+# These pages belong to no section, so that their sidebar would be empty.
+html_sidebars = dict.fromkeys(("index", "search", "genindex", "py-modindex", "_modules/**"), [])
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = "soss_background"
 html_show_sourcelink = False

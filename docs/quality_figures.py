@@ -44,8 +44,8 @@ def main(skyflat):
 
 def draw_skyflat(path):
     """Draw some figures of the report, with its public functions."""
-    figure = Figure(figsize=(14, 8), layout="constrained")
-    axes = figure.subplots(2, 3).ravel()
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    axes = figure.subplots(2, 3, width_ratios=(1.5, 1, 1)).ravel()
     with SkyflatModel(path) as skyflat:
         coverage = count_samples(skyflat.masks)
         stack = (skyflat.images, skyflat.masks)
@@ -58,7 +58,7 @@ def draw_skyflat(path):
         plots.draw_vetting(axes[3], skyflat.metadata, mad_threshold=0.05)
         plots.draw_variation(axes[4], variation, FULL)
         plots.draw_pulls(axes[5], views)
-    titles = ("An exposure, its mask outlined", "Its residual, -1 to 1 % of the sky")
+    titles = ("An exposure, its mask outlined", "Its smoothed residual, -1 to 1 %")
     titles += ("Exposures used at each pixel", "Deviation of the exposures from their sky")
     titles += ("Coefficient of variation", "Residuals in units of their expected scatter")
     for ax, title in zip(axes, titles, strict=True):

@@ -27,7 +27,7 @@ from spec2_references import make_references
 from soss_background import batch
 from soss_background.associations import make_associations
 from soss_background.cli import main
-from soss_background.detector import SUBSTRIP96, SUBSTRIP256
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256, SUPERSTRIPES
 from soss_background.fluxcal.psf import Psf
 from soss_background.reference import make_reference, write_reference
 from soss_background.simulate import (
@@ -45,18 +45,21 @@ PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 # Names that stand for the user's own.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
 SEGMENT = "jw01366003001_04101_00001-seg{:03d}_nis_rateints.fits"
+F277W = "jw01366003001_04102_00001-seg001_nis_rateints.fits"
+SUPERSTRIPE = "jw07073021001_04102_00001-seg001_nis_rateints.fits"
 # The part of the full detector that SUBSTRIP256 reads out: real sizes are tested elsewhere.
 PART = replace(SUBSTRIP256, name="FULL")
 QUICK = {
     "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP96",
     "soss-background simulate SERIES": " --n-integrations 2",
+    "soss-background simulate STRIPES": " --n-integrations 1",
 }
 SMALLER = {
     "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
     "n_integrations=30": "n_integrations=2",
 }
 # Blocks that show what comes out, or a sketch.
-SHOWN = ("name ", "SKY ", "association ->")
+SHOWN = ("association ->",)
 
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LITERAL = re.compile(
@@ -108,10 +111,7 @@ def lab(tmp_path_factory):
     (folder / "sky").symlink_to("data")
     (folder / "bad.csv").write_text("x,y\n1000,100\n")
     shutil.copy(ROOT / "docs" / "ranges.yaml", folder)
-    series = simulate_time_series(home, Simulation(window=SUBSTRIP96, n_integrations=2))
-    for number, path in enumerate(cut_series(series, home / "cut", (1, 1)), 1):
-        shutil.move(path, folder / SEGMENT.format(number))
-    shutil.move(series, folder / SCIENCE)
+    _simulate_science(home, folder)
     _take_standard(folder)
     header = "FILENAME,FILEPATH,PROGRAM,SUBARRAY,FILTER,DATE-BEG"
     rows = [f"{path.name},data,4479,FULL,CLEAR,2023-11-16T00:00:00" for path in exposures]
@@ -122,6 +122,19 @@ def lab(tmp_path_factory):
         environment = _reach_crds(home, folder / "flat.fits")
         environment |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
         yield folder, environment, server
+
+
+def _simulate_science(home, folder):
+    """Write time series into a folder: whole, in segments, with F277W, and of a superstripe."""
+    settings = Simulation(window=SUBSTRIP96, n_integrations=2)
+    series = simulate_time_series(home, settings, f277w=True)
+    for number, path in enumerate(cut_series(series, home / "cut", (1, 1)), 1):
+        shutil.move(path, folder / SEGMENT.format(number))
+    shutil.move(series, folder / SCIENCE)
+    (path,) = home.glob("*_03102_*_rateints.fits")
+    shutil.move(path, folder / F277W)
+    settings = replace(settings, window=SUPERSTRIPES["SUB680STRIPE_SOSS"])
+    shutil.move(simulate_time_series(home / "superstripe", settings), folder / SUPERSTRIPE)
 
 
 def _take_standard(folder):
@@ -230,9 +243,10 @@ def _check_dask(command, *options):
 
 @pytest.fixture(scope="module")
 def after_readme(run):
-    """Run the commands of the README first."""
-    for block in blocks(ROOT / "README.md"):
-        run(block)
+    """Run the commands of the README and of the pages whose products other pages use."""
+    for name in ("README.md", "docs/pipeline.rst", "docs/stare.rst"):
+        for block in blocks(ROOT / name):
+            run(block)
 
 
 @pytest.mark.parametrize(
@@ -259,10 +273,68 @@ def test_what_is_named_is_there():
 @pytest.mark.parametrize("page", ["README.md", "docs/subtraction.rst"])
 def test_quoted_errors_are_those_of_the_benchmark(page):
     """README and docs quote the errors with twelve skyflats in SUBSTRIP256."""
-    table = (ROOT / "docs" / "subtract.txt").read_text()
-    text = " ".join((ROOT / page).read_text().split())
-    rows = re.search(r"SUBSTRIP256, 12 skyflats +ours +(.*)\n +jwst +(.*)\n", table)
-    for row in rows.groups():
+    text = read_words(page)
+    rows = read_rows("subtract.txt", r"SUBSTRIP256, 12 skyflats +ours +(.*)\n +jwst +(.*)")
+    for row in rows:
         left, worst_left, right, worst_right = row.split()[:4]
         assert f"{left} % left and {right} % right" in text
         assert f"{worst_left} and {worst_right} %" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how_accurate.rst"])
+def test_quoted_bias_is_that_of_the_benchmark(page):
+    """README and docs quote the bias of a transit depth in order 1 at J = 11."""
+    text = read_words(page)
+    (row,) = read_rows("stare.txt", r"J = 11 +order 1 +(.*)")
+    for number in (round(float(value)) for value in row.split()[::2]):
+        assert f" {number} ppm" in text
+
+
+def test_quoted_time_and_memory_are_those_of_the_benchmark():
+    (row,) = read_rows("speed.txt", r"ours +10 +(.*)")
+    seconds, megabytes = map(float, row.split())
+    quoted = f"{seconds:.0f} s and {megabytes / 1000:.1f} GB of memory"
+    assert quoted in read_words("README.md")
+
+
+def test_quoted_accuracy_of_skyflats_is_that_of_the_benchmark():
+    """The summary quotes the scatter of ours and the peer's, median and worst."""
+    text = read_words("docs/how_accurate.rst")
+    for name in ("ours", "peer"):
+        (median,) = read_rows("accuracy.txt", rf"median of {name} +(\S+)")
+        (worst,) = read_rows("accuracy.txt", rf"worst of {name} +(\S+)")
+        assert f"{median} %" in text
+        assert f"(worst {worst} %)" in text
+
+
+def test_quoted_errors_of_both_subarrays_are_those_of_the_benchmark():
+    """The summary quotes the errors left and right of the edge, and the fraction within errors."""
+    text = read_words("docs/how_accurate.rst")
+    for subarray in ("SUBSTRIP256", "SUBSTRIP96"):
+        rows = read_rows("subtract.txt", rf"{subarray}, 12 skyflats +ours +(.*)\n +jwst +(.*)")
+        ours, jwst = (row.split() for row in rows)
+        assert f"{ours[0]} % left and {ours[2]} % right" in text
+        assert f"{jwst[0]} and {jwst[2]} %" in text
+    row = read_rows("subtract.txt", r"SUBSTRIP256, 12 skyflats +ours +(.*)")[0].split()
+    within = [f"{100 * float(value):.0f} %" for value in row[6:8]]
+    assert f"{within[0]} of the errors within 1 sigma, {within[1]} within 2" in text
+
+
+def read_rows(name, pattern):
+    """Return the groups of the first match of a pattern in the output of a benchmark."""
+    return re.search(pattern, (ROOT / "docs" / name).read_text()).groups()
+
+
+def read_words(page):
+    """Return the text of a page with single spaces."""
+    return " ".join((ROOT / page).read_text().split())
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name == "steps"], ids=lambda page: page.stem
+)
+def test_step_pages_have_a_command_and_a_figure(page):
+    text = page.read_text()
+    (figure,) = re.findall(r"^\.\. figure:: (.*)$", text, re.MULTILINE)
+    assert (page.parent / figure).is_file()
+    assert any(map(split_commands, blocks(page)))

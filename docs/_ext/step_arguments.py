@@ -1,4 +1,4 @@
-"""The directive ``step-arguments``: a table of what a step can be told, made of its ``spec``."""
+"""The directive ``step-arguments``: a table of the arguments of a step, from its ``spec``."""
 
 import importlib
 import re
@@ -8,11 +8,22 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from stpipe import config_parser
 
-# What stpipe gives to every step.
+# Arguments that stpipe adds to every step.
 _COMMON = (
     "Every step also has the arguments of stpipe: ``--output_dir``, ``--output_file``, "
     "``--save_results``, ``--skip``, ``--pre_hooks``, ``--post_hooks``."
 )
+_INHERITED = "The arguments are those of the pipeline of jwst that this class extends."
+
+_HEADER = [
+    ".. list-table::",
+    "   :header-rows: 1",
+    "   :widths: 24 16 60",
+    "",
+    "   * - Argument",
+    "     - Default",
+    "     - Meaning",
+]
 
 
 class StepArguments(SphinxDirective):
@@ -21,22 +32,22 @@ class StepArguments(SphinxDirective):
     required_arguments = 1
 
     def run(self):
-        """Make the table."""
+        """Create the table, or a sentence if the step adds no arguments."""
         module, name = self.arguments[0].rsplit(".", 1)
         step = getattr(importlib.import_module(module), name)
-        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 60", ""]
-        lines += ["   * - Argument", "     - Default", "     - Meaning"]
+        rows = []
         for kind in step.__mro__:
             if "spec" in vars(kind) and kind.__module__.startswith("soss_background"):
-                lines += _rows(config_parser.load_spec_file(kind))
-        lines += ["", _COMMON]
+                rows += _rows(config_parser.load_spec_file(kind))
+        lines = [*_HEADER, *rows, ""] if rows else [_INHERITED, ""]
+        lines.append(_COMMON)
         parent = nodes.container()
         self.state.nested_parse(StringList(lines), self.content_offset, parent)
         return parent.children
 
 
 def _rows(spec):
-    """Make the rows of what a class can be told."""
+    """Return the rows of the arguments that a class adds."""
     lines = []
     for key, default in config_parser.config_from_dict({}, spec).items():
         meaning = (spec.inline_comments[key] or "").lstrip("# ") + _choices(spec[key])
@@ -45,7 +56,7 @@ def _rows(spec):
 
 
 def _choices(check):
-    """List what an option may be."""
+    """List the choices of an option."""
     if not check.startswith("option("):
         return ""
     choices = re.findall("'(.*?)'", check.partition("default=")[0])
