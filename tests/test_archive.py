@@ -198,7 +198,7 @@ def test_an_archive_that_is_lost_is_left_alone(mast, table, tmp_path):
     results = download_exposures(table, tmp_path)
     assert list(results["STATUS"]) == ["failed"] * 3
     assert "Connection refused" in results["MESSAGE"][1]
-    assert results["MESSAGE"][2].startswith("not asked for")
+    assert results["MESSAGE"][2].startswith("not requested")
 
 
 def test_faults_of_this_machine(table, tmp_path):
@@ -347,7 +347,7 @@ def test_progress(mast, table, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("SIZE", "many", f"{FILES[1]}: SIZE is many, which is no number"),
+        ("SIZE", "many", f"{FILES[1]}: SIZE is many, which is not a number"),
         ("SIZE", 0, f"a file '{FILES[1]}' of 0 bytes"),
         ("FILENAME", "", "a file '' of 5000 bytes"),
     ],
@@ -363,7 +363,7 @@ def test_rows_that_make_no_sense(mast, table, tmp_path, column, value, message):
     ("faults", "message", "requests"),
     [
         ([500] * 9, "500 Server Error", 3),
-        ([b"<html>login</html>"] * 9, "what came is not a file of 5000 bytes", 3),
+        ([b"<html>login</html>"] * 9, "the download is not a file of 5000 bytes", 3),
         (["silent"] * 9, "Read timed out", 3),
         ([404] * 9, "404 Client Error", 1),
         ([403] * 9, "not public, or not for the owner", 1),
@@ -507,7 +507,10 @@ def test_index(tmp_path, capsys):
     (tmp_path / "empty.csv").write_text(f"{header}\n")
     assert main(["query", "--index", "empty.csv", "--after", "2022-01-01"]) == 1
     assert "none of its 0 files" in capsys.readouterr().err
-    for arguments, message in ((["-o", "a.csv"], "end in .ecsv"), (["--after", "x"], "is no date")):
+    for arguments, message in (
+        (["-o", "a.csv"], "end in .ecsv"),
+        (["--after", "x"], "is not a date"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             main([*query, *arguments])
         assert message in capsys.readouterr().err

@@ -175,8 +175,8 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
     assert len(results) == 1
     assert members(path) == ["data/" + p.name for p in (files[0], cube_path)] + [twin.name]
     said = left_out(caplog)
-    assert said[files[1].name] == f"the same exposure as {cube_path}, which is taken"
-    assert said[files[2].name] == f"the same exposure as {twin}, which is taken"
+    assert said[files[1].name] == f"the same exposure as {cube_path}, which is used"
+    assert said[files[2].name] == f"the same exposure as {twin}, which is used"
     assert set(said) == {files[1].name, files[2].name}
 
 
@@ -226,7 +226,7 @@ def test_paths_that_are_none(files, tmp_path, caplog):
     (row,) = make_associations([*files, loop, tmp_path / ("x" * 5000)], tmp_path)
     assert row["n"] == 4
     said = left_out(caplog)
-    assert said.pop("loop_rate.fits") == "a link to loop_rate.fits, where there is no file"
+    assert said.pop("loop_rate.fits") == "a link to loop_rate.fits, which does not exist"
     assert list(said.values()) == ["the name is too long"]
 
 
@@ -303,7 +303,7 @@ def test_associations_of_another_grouping(files, tmp_path, caplog):
     old = make_associations(files, tmp_path, gap_days=0)["association"][-1]
     assert "another grouping" not in caplog.text
     assert len(make_associations(files, tmp_path)) == 1
-    assert f"{old} is of another grouping" in caplog.text
+    assert f"{old} belongs to a different grouping" in caplog.text
 
 
 def test_command_line(files, tmp_path):
@@ -397,7 +397,7 @@ def test_background_of_a_science_exposure(files, tmp_path, caplog):
     ]
     with pytest.warns(UserWarning, match="path information"):
         assert LoadAsLevel2Asn.load(str(path))["products"] == [product]
-    assert left_out(caplog) == {science.name: f"the same exposure as {science}, which is taken"}
+    assert left_out(caplog) == {science.name: f"the same exposure as {science}, which is used"}
 
 
 @pytest.mark.parametrize("with_background", [True, False])

@@ -113,7 +113,7 @@ def test_an_exposure_of_one_of_two_products(two_observations):
 
 def test_faults_of_a_run(visit, flat, tmp_path):
     for option, message in (
-        ("exclude=nobody", "nobody, which is to be left out, is none of the exposures"),
+        ("exclude=nobody", "nobody, which is to be left out, is not among the exposures"),
         ("bad_pixels=none.csv", "none.csv: no such file"),
     ):
         with pytest.raises(SkyflatError, match=message):

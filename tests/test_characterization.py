@@ -365,7 +365,7 @@ def test_a_few_skyflats(tmp_path):
     assert_array_equal(np.diag(residuals), 0)
     assert np.all(residuals[~np.eye(3, dtype=bool)] > 0)
     assert_allclose(tables["components"]["together"][-1], 1)
-    with pytest.raises(SkyflatError, match="2 different skyflats: a comparison takes 3 or more"):
+    with pytest.raises(SkyflatError, match="2 different skyflats: a comparison needs 3 or more"):
         characterize(skyflats[:2], tmp_path)
 
 

@@ -47,7 +47,7 @@ USAGE = {
     "batch asn.json --steps.flat_field.skip 1": "--steps.flat_field.skip 1 (parameters",
     "query --product cal": "invalid choice: 'cal'",
     "query --programs 1 --all": "argument --all: not allowed with argument --programs",
-    "query --before soon": "soon is no date",
+    "query --before soon": "soon is not a date",
     "batch a_asn.json --workers 0": "0 is not positive",
     "model s.fits -o model.txt": "model.txt does not end in .fits or .asdf",
     "reference s.fits -o library.asdf": "library.asdf does not end in .fits",

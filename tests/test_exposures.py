@@ -212,9 +212,9 @@ def test_nothing_unmasked(tmp_path, caplog):
     assert skyflat.meta.skyflat.n_samples == 2
     assert np.isnan(skyflat.metadata["scale"][2])
     assert skyflat.masks[2].all()
-    assert "00003_nis_rate.fits: not used, hardly anything unmasked" in caplog.text
-    assert skyflat.metadata["reason"].tolist() == ["", "", "hardly anything unmasked"]
-    with pytest.raises(SkyflatError, match="no exposure can be used: hardly anything unmasked"):
+    assert "00003_nis_rate.fits: not used, hardly any unmasked pixel" in caplog.text
+    assert skyflat.metadata["reason"].tolist() == ["", "", "hardly any unmasked pixel"]
+    with pytest.raises(SkyflatError, match="no exposure can be used: hardly any unmasked pixel"):
         SkyflatCombineStep.call(paths[2:])
 
 

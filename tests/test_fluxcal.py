@@ -543,7 +543,7 @@ def test_expected_rates_that_cannot_be(throughputs, tmp_path):
     assert "F090W" in table["filter"][~np.isin(table["missing"], ["-", "no throughput curve"])]
     assert np.isnan(table["count_rate"][0])
     for change, message in (
-        ({"FLUX": np.nan}, "not all of it are numbers"),
+        ({"FLUX": np.nan}, "not all values are numbers"),
         ({"WAVELENGTH": 1e4}, "wavelengths are not positive, or not all different"),
     ):
         other = Table.read(star)

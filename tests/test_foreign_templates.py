@@ -139,7 +139,7 @@ def test_values_of_an_older_skyflat(trimmed):
 @pytest.mark.parametrize(
     ("array", "fault"),
     [
-        (np.ones((100, 2048)), r"a.npy: its shape \(100, 2048\) is that of no subarray"),
+        (np.ones((100, 2048)), r"a.npy: its shape \(100, 2048\) is not that of a subarray"),
         (np.ones(2048), r"a.npy: its shape \(2048,\) is not that of one or more images"),
         (np.ones((0, 96, 2048)), r"its shape \(0, 96, 2048\) is not that of one or more images"),
         (np.full((96, 2048), np.nan), "a.npy: no sky in it"),
@@ -164,7 +164,7 @@ def test_other_faults(small, tmp_path):
     for name in ("cut", "text"):
         with pytest.raises(SkyflatError, match=f"{name}.npy: cannot be read"):
             read_templates(tmp_path / f"{name}.npy", SUBSTRIP96)
-    with pytest.raises(SkyflatError, match="its SUBSTRIP96 has not the pixels of SUBSTRIP256"):
+    with pytest.raises(SkyflatError, match="its SUBSTRIP96 lacks pixels of SUBSTRIP256"):
         read_templates(tmp_path / "a.npy", SUBSTRIP256)
     with pytest.raises(SkyflatError, match="nor an .npy array nor a sky model"):
         SkyflatSubtractStep.call(small[0], skyflat=small[0])
@@ -197,7 +197,7 @@ def test_a_folder_of_templates(small, tmp_path, caplog):
     names = list(result.meta.skyflat_subtract.instance["templates"])
     assert names == ["a.npy", "nis_skyflat.fits"]
     (warning,) = [text for text in caplog.messages if "ignored" in text]
-    assert warning.endswith("ignored, since they are no templates: centroids.npy, jw1_rate.fits")
+    assert warning.endswith("ignored, since they are not templates: centroids.npy, jw1_rate.fits")
     given = [skyflat, np.ones((96, 2048)), str(folder / "*.npy"), folder]
     assert find_sources(given)[2:] == [
         folder / "a.npy", folder / "centroids.npy", folder / "nis_skyflat.fits"
@@ -303,7 +303,7 @@ def test_a_sky_model_of_too_few_pixels(small, sky_model, tmp_path):
         cut(hdus)
         del hdus["ASDF"]
         hdus.writeto(tmp_path / "cut.fits")
-    with pytest.raises(SkyflatError, match=r"cut.fits: its SUBSTRIP96 has not the pixels of FULL"):
+    with pytest.raises(SkyflatError, match=r"cut.fits: its SUBSTRIP96 lacks pixels of FULL"):
         SkyflatSubtractStep.call(small[0], skyflat=tmp_path / "cut.fits")
 
 

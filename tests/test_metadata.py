@@ -125,7 +125,7 @@ def test_two_products_of_one_name(two_observations, tmp_path):
     path = two_observations.with_name("same_asn.json")
     path.write_text(json.dumps(content))
     for step in (SkyflatPipeline, SkyflatCombineStep):
-        with pytest.raises(SkyflatError, match="the name of two products"):
+        with pytest.raises(SkyflatError, match="two products have this name"):
             step.call(path)
     content["products"][0]["obs_group"] = "x"
     path.write_text(json.dumps(content))
@@ -145,7 +145,9 @@ def test_exposures_of_two_products_are_not_masked_together(two_observations, tmp
     with pytest.raises(SkyflatError, match="2 products: mask the exposures of one at a time"):
         SkyflatMaskStep.call(two_observations, output_file="m.fits")
     steps = {"flat_field": {"skip": True}, "skyflat_combine": {"skip": True}}
-    with pytest.raises(SkyflatError, match="2 products: skyflat_combine can be skipped for one"):
+    with pytest.raises(
+        SkyflatError, match="2 products: skyflat_combine can be skipped for one product"
+    ):
         SkyflatPipeline.call(two_observations, save_results=True, steps=steps)
     assert not list(tmp_path.glob("*.fits"))
 

@@ -149,8 +149,8 @@ def test_command_line(model, capsys):
         (["a_skyflat.fits", "-n", "3"], "-n is the number of templates of a sky model"),
         (["--model", "m.fits", "--plane", "BKG"], "--plane applies to skyflats only"),
         (["--model", "m.fits"], "m.fits: no such file"),
-        (["--model", "{model}"], "its SUBSTRIP96 has not the pixels of SUBSTRIP256"),
-        (["--model", "{model}", "--pedigree", "GUESS"], "GUESS is no PEDIGREE"),
+        (["--model", "{model}"], "its SUBSTRIP96 lacks pixels of SUBSTRIP256"),
+        (["--model", "{model}", "--pedigree", "GUESS"], "GUESS is not a PEDIGREE"),
         (["--model", "{model}", "-o", "{model}"], "is an input"),
     ],
 )
@@ -164,7 +164,7 @@ def test_faults(model, arguments, message, tmp_path, capsys):
 
 
 def test_faulty_choices(model):
-    with pytest.raises(SkyflatError, match="one template at least"):
+    with pytest.raises(SkyflatError, match="at least one template"):
         make_model_reference(model, number=0)
     with pytest.raises(SkyflatError, match="SUB80 is none of the subarrays"):
         make_model_reference(model, "SUB80")

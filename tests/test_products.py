@@ -297,7 +297,7 @@ def test_faults_of_a_product(product, message, tmp_path):
         ("x" * 5000, "the name is too long"),
         ("x/" * 2500, "the name is too long"),
         ("a\0.fits", "control characters in the name of a file"),
-        ("loop.fits", "loop.fits: a link to loop.fits, where there is no file"),
+        ("loop.fits", "loop.fits: a link to loop.fits, which does not exist"),
         (5, "expname is 5"),
     ],
 )
@@ -352,5 +352,5 @@ def test_several_associations(two_programs, tmp_path):
         SkyflatError, match="one_asn.json: give associations or exposures, not both"
     ):
         SkyflatPipeline.call(first[0], associations[0])
-    with pytest.raises(SkyflatError, match="the name of two products"):
+    with pytest.raises(SkyflatError, match="two products have this name"):
         SkyflatCombineStep.call(associations[0], associations[0])

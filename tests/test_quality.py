@@ -401,9 +401,9 @@ def test_an_ecsv_file_overrides_the_defaults(tmp_path, table):
         ("a.yaml", "- chi2", "a.yaml: cannot be read .not a mapping of metrics"),
         ("a.yaml", "", "a.yaml: cannot be read .not a mapping of metrics"),
         ("a.ecsv", "name low high\nchi2 0 1", "a.ecsv: cannot be read"),
-        ("a.ecsv", ECSV.format("low", "chi2", "chi2"), "a.ecsv: .*a metric is in it twice"),
+        ("a.ecsv", ECSV.format("low", "chi2", "chi2"), "a.ecsv: .*a metric is listed twice"),
         ("a.ecsv", ECSV.format("lowest", "chi2", "hot"), "a.ecsv: cannot be read .'low'.$"),
-        ("a.txt", "chi2: [0, 1]", "a.txt: ranges must come as a .yaml, .yml or .ecsv file"),
+        ("a.txt", "chi2: [0, 1]", "a.txt: ranges must be in a .yaml, .yml or .ecsv file"),
     ],
 )
 def test_faulty_ranges(tmp_path, name, text, fault):

@@ -488,15 +488,15 @@ def test_faults(library, tmp_path):
         r"bad.fits: cannot be read": {"skyflats": ["bad.fits"]},
         r"No skyflats are given": {"skyflats": []},
         r"LON002_skyflat.fits: FILTER is F277W, not CLEAR": {"skyflats": [good, wrong]},
-        r"LON001_skyflat.fits: its SUBSTRIP256 has not the pixels of FULL": {"subarray": "FULL"},
-        r"soon is no date for USEAFTER": {"useafter": "soon"},
-        r"FLIGHT is no PEDIGREE": {"pedigree": "FLIGHT"},
-        r"INFLIGHT is no PEDIGREE": {"pedigree": "INFLIGHT"},
-        r"is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-30 2024-03-01"},
-        r"2024-01-01 is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-01 2024-01-01"},
-        r"20240201 is no PEDIGREE": {"pedigree": "INFLIGHT 20240101 20240201"},
+        r"LON001_skyflat.fits: its SUBSTRIP256 lacks pixels of FULL": {"subarray": "FULL"},
+        r"soon is not a date for USEAFTER": {"useafter": "soon"},
+        r"FLIGHT is not a PEDIGREE": {"pedigree": "FLIGHT"},
+        r"INFLIGHT is not a PEDIGREE": {"pedigree": "INFLIGHT"},
+        r"is not a PEDIGREE": {"pedigree": "INFLIGHT 2024-02-30 2024-03-01"},
+        r"2024-01-01 is not a PEDIGREE": {"pedigree": "INFLIGHT 2024-02-01 2024-01-01"},
+        r"20240201 is not a PEDIGREE": {"pedigree": "INFLIGHT 20240101 20240201"},
         r"SUBSTRIP80 is none of the subarrays": {"subarray": "SUBSTRIP80"},
-        r"ERR is not BKGDN or BKG": {"plane": "ERR"},
+        r"ERR is neither BKGDN nor BKG": {"plane": "ERR"},
         r"max_residual is nan, not a fraction": {"max_residual": float("nan")},
         r"max_residual is 5, not a fraction of the sky from 0 to 0.5": {"max_residual": 5},
         r"merge_below is -1, not a fraction": {"merge_below": -1},
@@ -526,7 +526,7 @@ def test_faults(library, tmp_path):
     with datamodels.FlatModel("flat.fits") as flat:
         flat.data[:] = 0
         flat.save("zero.fits")
-    with pytest.raises(SkyflatError, match=r"zero.fits: a flat without any value"):
+    with pytest.raises(SkyflatError, match=r"zero.fits: a flat without valid values"):
         make_reference(make_skyflat(1, flat="flat.fits"), flat="zero.fits")
     with pytest.raises(SkyflatError, match=r"library.fits: cannot be read as a flat"):
         make_reference(make_skyflat(1, flat=library))
@@ -535,11 +535,11 @@ def test_faults(library, tmp_path):
     with pytest.raises(SkyflatError, match="LON001_skyflat.fits: BKG has no value"):
         make_reference(empty, plane="BKG")
     good.bkgdn = None
-    with pytest.raises(SkyflatError, match="LON001_skyflat.fits: no BKGDN in it"):
+    with pytest.raises(SkyflatError, match="LON001_skyflat.fits: BKGDN is missing"):
         make_reference([good])
     undated = make_skyflat()
     undated.metadata["mid_time_mjd"] = np.nan
-    with pytest.raises(SkyflatError, match="No skyflat records when it was taken"):
+    with pytest.raises(SkyflatError, match="No skyflat records the dates of its exposures"):
         make_reference([undated])
 
 
@@ -563,12 +563,12 @@ def test_command_line(library, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
+        (["-o", "bkg.fits", "--useafter", "soon"], "soon is not a date"),
         (["-o", "{skyflat}"], "is an input"),
         (["-o", "bkg.fits", "--max-residual", "5"], "max_residual is 5.0, not a fraction"),
         (
             ["-o", "bkg.fits", "--subarray", "FULL"],
-            "has not the pixels of FULL: give one of FULL, or --subarray SUBSTRIP256",
+            "lacks pixels of FULL: give one of FULL, or --subarray SUBSTRIP256",
         ),
     ],
 )

@@ -79,7 +79,7 @@ def test_of_two_that_differ_both_stay():
 def test_a_masked_exposure_is_left_out():
     cells, noise, sources = make_exposures()
     sources[5] = True
-    assert vet_exposures(cells, noise, sources).reasons == [""] * 5 + ["hardly anything unmasked"]
+    assert vet_exposures(cells, noise, sources).reasons == [""] * 5 + ["hardly any unmasked pixel"]
 
 
 @pytest.mark.parametrize("factor", [0.4, 3])

@@ -55,8 +55,8 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     Write an association for each group of exposures that belong to one skyflat.
 
     Only headers are read. Files that are not NIRISS SOSS exposures (CLEAR, GR700XD) are ignored
-    with a warning, and so are those of subarrays if there are exposures of the full detector. If
-    an exposure is given as _rate and _rateints, the latter is used.
+    with a warning, as are those of subarrays if there are exposures of the full detector. If an
+    exposure is given as _rate and _rateints, the latter is used.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
 
 def make_background_associations(science, background=(), directory="."):
     """
-    Write level-2 associations of science exposures and the background that was observed with them.
+    Write level-2 associations of science exposures and their background exposures.
 
     The segments of a time series are members of one product. Only headers are read. Files that are
     not exposures in CLEAR and GR700XD are ignored with a warning.
@@ -242,7 +242,7 @@ def _warn_of_strays(rows):
         stem = path.name.removesuffix("_skyflat_asn.json")[:-3]
         for other in path.parent.glob(f"{glob.escape(stem)}???_skyflat_asn.json"):
             if other not in written:
-                log.warning("%s is of another grouping", other)
+                log.warning("%s belongs to a different grouping", other)
 
 
 def _collect(files, read, besides=()):
@@ -281,12 +281,12 @@ def _part_twins(headers, besides):
             taken.append(header)
             seen |= dict.fromkeys(own, header["name"])
         else:
-            reasons.append(f"{header['name']}: the same exposure as {twin}, which is taken")
+            reasons.append(f"{header['name']}: the same exposure as {twin}, which is used")
     return taken, reasons
 
 
 def _preference(header):
-    """Return a sort key that puts integrations before their mean."""
+    """Return a sort key that places integrations before their mean."""
     return _RATES.index(header["meta.model_type"]), str(header["path"])
 
 
@@ -311,7 +311,7 @@ def _read_blank_sky(path, required):
     except SkyflatError:
         raise
     except (TypeError, ValueError) as err:
-        raise SkyflatError(f"{path}: a keyword has a value that makes no sense ({err})") from err
+        raise SkyflatError(f"{path}: a keyword has an invalid value ({err})") from err
     return header
 
 

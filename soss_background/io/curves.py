@@ -23,7 +23,7 @@ def read_curve(path, column, unit, fault):
     """Read WAVELENGTH (default Angstrom) and ``column`` (default ``unit``) of a table, sorted."""
     path = Path(path)
     plain = path.suffix.lower() in _PLAIN
-    # CALSPEC has units of its own, see `_unit`.
+    # CALSPEC has its own units, see `_unit`.
     with explain_fault(path, fault), ignore_warnings(u.UnitsWarning):
         table = Table.read(path, format="ascii" if plain else None)
         table.rename_columns(table.colnames, [name.upper() for name in table.colnames])
@@ -36,7 +36,7 @@ def read_curve(path, column, unit, fault):
             for name, default in units.items()
         )
     if not (np.isfinite(wavelength).all() and np.isfinite(values).all()):
-        raise SkyflatError(f"{path}: not all of it are numbers")
+        raise SkyflatError(f"{path}: not all values are numbers")
     if not (wavelength > 0).all() or len(set(wavelength.value)) < max(len(wavelength), 2):
         raise SkyflatError(f"{path}: its wavelengths are not positive, or not all different")
     rising = np.argsort(wavelength)

@@ -1,4 +1,4 @@
-"""The sky that a user names, or CRDS, as the prior of an exposure: a sky model, or templates."""
+"""Prior of an exposure from the sky that a user or CRDS names: a sky model or templates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def read_sky(sources, window, pwcpos):
     Raises
     ------
     SkyflatError
-        If one cannot be read, or lacks these pixels.
+        If a source cannot be read, or lacks these pixels.
     """
     if inspect_sky(sources[0]).kind is SkyModel:
         return _from_model(sources[0], window, pwcpos)

@@ -32,7 +32,7 @@ _EXPOSURES = (
 )
 _NO_EXPOSURES = "The exposures are not in the skyflat and cannot be shown."
 
-# Extensions that a report shows, by attribute, and what explains that one is missing.
+# Extensions that a report shows, by attribute, and possible reasons why one is missing.
 _SHOWN = {
     "bkgdn": "BKGDN (not denoised?)",
     "images": "SCI (save_stack=false?)",
@@ -53,7 +53,7 @@ def report_skyflat(skyflat):
 
 
 def _rows(table):
-    """Return the rows of a table; there are none if there is no table."""
+    """Return the rows of a table; an empty list if there is no table."""
     return np.array([] if table is None else table)
 
 
@@ -281,7 +281,7 @@ def write_reports(skyflats, output):
 
 
 def _name_files(skyflats, output):
-    """Return the HTML file of each skyflat's report; numbers tell equal names apart."""
+    """Return the HTML file of each skyflat's report; numbers distinguish equal names."""
     if len(skyflats) == 1:
         return [output]
     files = []

@@ -27,7 +27,7 @@ __all__ = [
     "settle_parameters",
 ]
 
-# Values that name a reference file, and single values of a list, although Python can iterate them.
+# Types that count as one value, a reference file or an item of a list, although they are iterable.
 _NAMES = (str, Path, JwstDataModel)
 _SINGLE = (*_NAMES, np.ndarray)
 
@@ -150,7 +150,7 @@ def check_named(step):
             check_named(part)
             continue
         if not hasattr(part, "named_files"):
-            continue  # jwst's flat_field may be skipped, and its flat serve the sky
+            continue  # jwst's flat_field may be skipped while its flat is still used for the sky
         given = [key for key in part.named if getattr(part, key)] + list(_named_files(part))
         if given:
             raise SkyflatError(f"--steps.{name}.{given[0]} is given, but {name} is skipped")

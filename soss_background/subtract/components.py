@@ -1,4 +1,4 @@
-"""Components of an exposure, and their priors: the sky, the wings of its sources."""
+"""Components of an exposure and their priors: the sky and the wings of its sources."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from soss_background.numerics.cells import CELL, bin_smooth
 
 __all__ = ["Components", "find_components"]
 
-# Prior 1-sigma of the edge relative to the mean sky: its relative width in tenths of a pixel's
-# distance, and its lean and bend between the middle and the first and last row, pixels.
+# Prior 1-sigma of the edge relative to the mean sky: its relative width per tenth of a pixel of
+# distance, and its tilt and bend between the middle and the first and last row, pixels.
 _WIDTH, _LEAN = 0.3, 2.0
 
-# Columns around the edge within which its width changes, and their unit, pixels.
+# Range of columns around the edge in which its width changes, and their unit, pixels.
 _EDGE_REACH, _WIDTH_UNIT = 40.0, 10.0
 
 # The wings deviate from a common radial profile by smooth factors along columns and rows: their
@@ -30,7 +30,7 @@ class Components:
     ----------
     images : ndarray of float32, shape (n, my, mx)
         Change of the exposure with each amplitude, DN/s: the sky left and right of the edge, the
-        edge's shift, width, lean and bend, the deviations of the sky; smooth factors of the wings,
+        edge's shift, width, tilt and bend, the deviations of the sky, smooth factors of the wings,
         and the logarithm of their profile.
     precision : ndarray of float, shape (n, n)
         Inverse covariance of the amplitudes in their prior.
@@ -50,7 +50,7 @@ class Components:
     n_factors: int
 
     def sky(self, amplitudes):
-        """Return the sky; the next iteration applies its shift."""
+        """Return the sky without its shift, which the next iteration applies."""
         amplitudes = amplitudes[: self.n_sky].copy()
         amplitudes[2] = 0
         return np.tensordot(amplitudes, self.images[: self.n_sky], 1)
@@ -74,14 +74,14 @@ def find_components(prior, shift, level, slope, core, wings):
     prior : `~soss_background.sky.sky_prior.SkyPrior`
         The sky.
     shift, level : float
-        Shift of the edge, pixels, and level of the sky, DN/s, so far.
+        Current shift of the edge, pixels, and level of the sky, DN/s.
     slope : ndarray of float, shape (my, mx)
         Change of the sky with the position of the edge, see
         `~soss_background.sky.sky_prior.SkyPrior.edge_slope`.
     core : ndarray of float, shape (my, mx)
         Flux of the bright sources that have wings, DN/s.
     wings : `~soss_background.subtract.wings.Wings`
-        Profile of the wings so far.
+        Current profile of the wings.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def find_components(prior, shift, level, slope, core, wings):
     # The ratio of the two levels is known.
     precision[:2, :2] += np.array([[1, -1], [-1, 1]]) / (prior.ratio_rms * level) ** 2
     precision[-len(parts) :, -len(parts) :], gradient[-len(parts) :] = wings.prior()
-    # The amplitude of the shift is relative to the shift so far.
+    # The amplitude of the shift is relative to the current shift.
     gradient[2] = -shift / prior.shift_rms**2
     images = np.array([*skies, *factors, *parts], dtype=np.float32)
     return Components(images, precision, gradient, total, len(skies), len(factors))
