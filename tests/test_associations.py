@@ -36,7 +36,7 @@ def files(originals, tmp_path):
 
 
 def put(path, **values):
-    """Change metadata of an exposure; None takes them away."""
+    """Change metadata of an exposure; None removes them."""
 
     def edit(model):
         for name, value in values.items():
@@ -46,7 +46,7 @@ def put(path, **values):
 
 
 def left_out(caplog):
-    """Collect what was said of files that were left out, by the name of the file."""
+    """Return the messages about files that were left out, by file name."""
     said = {}
     for record in caplog.records:
         text = record.getMessage()
@@ -80,7 +80,7 @@ def test_an_uninterrupted_visit_is_one_group(files, tmp_path):
 
 
 def test_jwst_takes_the_associations(files):
-    """Beside the exposures they name no folders, of which jwst warns."""
+    """Next to the exposures, associations contain no folders, about which jwst warns."""
     (path,) = make_associations(files, files[0].parent)["association"]
     with Path(path).open() as stream:
         association = load_asn(stream)
@@ -109,7 +109,7 @@ def test_members_are_found_from_elsewhere(files, tmp_path, monkeypatch, place):
 
 
 def test_a_gap_parts_an_observation(files, tmp_path, caplog):
-    """The product of each part is named as the table says."""
+    """The product of each group has the name in the table."""
     for path in files[2:]:
         put(path, observation__date_beg="2023-11-17T00:06:00.001")
     table = make_associations(files, tmp_path)
@@ -137,7 +137,7 @@ def test_two_targets_in_one_observation(files, tmp_path, caplog):
     assert list(table["group"]) == ["000", "000"]
     assert len({Path(path).name for path in table["association"]}) == 2
     assert all(Path(path).parent == tmp_path for path in table["association"])
-    # Both look at one place: their skyflats would have one name.
+    # Both have the same pointing: their skyflats would have the same name.
     assert f"{NAME.format(0)} is the name of 2 products" in caplog.text
 
 
@@ -157,7 +157,7 @@ def test_product_name(files, tmp_path):
 
 
 def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
-    """The integrations rather than their mean, in whatever order they come."""
+    """The integrations are preferred to their mean, in any order of the files."""
     cube_path = Path(str(files[1]).replace("_rate", "_rateints"))
     with datamodels.open(files[1]) as image, datamodels.CubeModel() as cube:
         cube.update(image)
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_left_out(files, tmp_path, caplog, values, reason):
 
 
 def test_any_one_subarray(files, tmp_path, caplog):
-    """As the simulator writes them; science beside the full detector is left out."""
+    """Any single subarray is accepted; with exposures of the full detector, others are left out."""
     for path in files[:2]:
         put(path, subarray__name="SUBSTRIP256")
     assert list(make_associations(files[:2], tmp_path)["n"]) == [2]
@@ -299,7 +299,7 @@ def test_one_file_needs_no_list(files):
 
 
 def test_associations_of_another_grouping(files, tmp_path, caplog):
-    """They are told of: a batch of all would make skyflats twice."""
+    """Associations of an earlier grouping cause a warning: a batch would duplicate skyflats."""
     old = make_associations(files, tmp_path, gap_days=0)["association"][-1]
     assert "another grouping" not in caplog.text
     assert len(make_associations(files, tmp_path)) == 1
@@ -307,7 +307,7 @@ def test_associations_of_another_grouping(files, tmp_path, caplog):
 
 
 def test_command_line(files, tmp_path):
-    """As users run it: the table on the screen, what is left out beside it, the pipeline next."""
+    """Run the command, which prints the table and omitted files, and then the pipeline."""
     put(files[1], instrument__filter="F277W")
     names = [f"data/{path.name}" for path in files]
     done = run_program("soss-background", "asn", *names, "-o", "asn", home=tmp_path)
@@ -345,7 +345,7 @@ def test_command_line_faults(files, tmp_path, capsys):
 
 
 def test_a_table_lists_files(files, tmp_path, caplog):
-    """With paths that are relative to the table, absolute, of folders, or not given."""
+    """Paths may be relative to the table, absolute, those of folders, or missing."""
     shutil.copy(files[3], tmp_path)
     rows = [
         (files[0].name, "data"),
@@ -402,7 +402,7 @@ def test_background_of_a_science_exposure(files, tmp_path, caplog):
 
 @pytest.mark.parametrize("with_background", [True, False])
 def test_segments_are_members_of_one_product(with_background, files, tmp_path, capsys):
-    """In order of time, whatever the order of the files; another exposure has its own."""
+    """Segments are in order of time for any order of the files; exposures are separate."""
     other, *background = files
     segments = []
     for number in (2, 1, 3):

@@ -35,7 +35,7 @@ OPTIONS = {
     "fluxcal expected": ["--throughputs", "--area", "--gain", "--measured", "--output", "--plot"],
 }
 
-# Usage errors and what their messages say.
+# Usage errors and their messages.
 USAGE = {
     "": "the following arguments are required: COMMAND",
     "paint": "invalid choice: 'paint'",
@@ -59,7 +59,7 @@ USAGE = {
     "fluxcal expected s.fits --throughputs dir --gain 0": "0 is not positive",
 }
 
-# What help texts and usage errors must not import, since it is slow.
+# Slow modules that help texts and usage errors must not import.
 SLOW = ("asdf", "astropy", "dask", "jwst", "matplotlib", "numpy", "scipy", "stdatamodels", "stpipe")
 
 # Run several commands in one process; print the texts, and the slow modules that are imported.
@@ -119,7 +119,7 @@ def test_defaults_of_the_simulation():
 
 
 def test_simulate_run_compare(tmp_path, capsys):
-    """The road of the demo, with a subarray."""
+    """The commands of the demo work for a subarray."""
     assert main(["simulate", "visit", *SMALL, "--seed=5", "--sky-level=1.3"]) == 0
     association = tmp_path / capsys.readouterr().out.strip()
     skyflat = SkyflatPipeline.call(

@@ -41,10 +41,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 
-# Names that stand for the user's own.
+# Placeholders for names of the user.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
 SEGMENT = "jw01366003001_04101_00001-seg{:03d}_nis_rateints.fits"
-# The part of the full detector that SUBSTRIP256 reads out: real sizes are tested elsewhere.
+# The pixels of SUBSTRIP256 in the full detector; other tests use full-size exposures.
 PART = replace(SUBSTRIP256, name="FULL")
 QUICK = {
     "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP96",
@@ -54,7 +54,7 @@ SMALLER = {
     "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
     "n_integrations=30": "n_integrations=2",
 }
-# Blocks that show what comes out, or a sketch.
+# Blocks that show output, or a diagram.
 SHOWN = ("name ", "SKY ", "association ->")
 
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -62,7 +62,7 @@ _LITERAL = re.compile(
     r"^ *(?:\.\. code-block:: \w+|(?!\.\. ).*::|::)\n\n((?:(?: +.*)?(?:\n|\Z))+)", re.MULTILINE
 )
 _PROGRAM = re.compile(r"(soss-background|strun|crds|dask) ")
-# Who runs the tests has set all up.
+# Commands of the installation, which the tests need anyway.
 _KNOWN = re.compile(rf"{_PROGRAM.pattern}|pip install |make |\.venv/bin/pytest ")
 
 
@@ -156,7 +156,7 @@ def _reach_crds(folder, flat):
 
 @pytest.fixture(scope="module")
 def run(lab):
-    """Run what a block shows, each command once."""
+    """Run the commands of a block, each command once."""
     folder, environment, server = lab
     done = set()
 
@@ -201,7 +201,7 @@ def _batches_here():
 
 
 def _run_here(words):
-    """Run in this process, which has imported all, what a shell would start."""
+    """Run a shell command in this process, where all modules are imported."""
     program, *arguments = words
     if program == "strun":
         strun(*arguments)
@@ -242,7 +242,7 @@ def test_commands(page, run):
 
 
 def test_what_is_named_is_there():
-    """Targets of make, extras of the package."""
+    """The targets of make and the extras of the package exist."""
     text = "\n".join(page.read_text() for page in (*PAGES, ROOT / "CONTRIBUTING.md"))
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -1,4 +1,4 @@
-"""Whatever a user gives is opened, or refused with the file's name and the fault."""
+"""Any input is opened, or refused with the name of the file and the fault."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_a_cube_becomes_the_mean_of_all_its_integrations(exposures):
 
 
 def set_meta(path, value):
-    """Make an edit that sets a metadata attribute."""
+    """Return a function that sets a metadata attribute."""
 
     def edit(model):
         *parents, name = path.split(".")

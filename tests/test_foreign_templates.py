@@ -23,7 +23,7 @@ from soss_background.simulate import Simulation, sky_image, write_exposure
 STEP = "soss_background.SkyflatSubtractStep"
 LEVEL, NOISE = 0.7, 0.05
 
-# A part of FULL inside of SUBSTRIP96, with the edge.
+# A section of FULL inside SUBSTRIP96, with the edge.
 SMALL = Window("FULL", 1804, 560, 90, 400)
 
 
@@ -70,7 +70,7 @@ def write_templates(kind, folder):
     window = {"96": SUBSTRIP96, "256n": SUBSTRIP256, "full": FULL}[kind]
     sky = np.where(window.reference_pixels(), 0, sky_image(window, structure=0))
     sky[:4] = (
-        0  # exoTEDRF's array of SUBSTRIP96 lacks its outer rows, which are no reference pixels
+        0  # exoTEDRF's array of SUBSTRIP96 lacks its outer rows, which are not reference pixels
     )
     np.save(folder / "a.npy", np.array([sky, 1.1 * sky]) if kind.endswith("n") else sky)
     return folder / "a.npy"
@@ -183,7 +183,7 @@ def test_a_template_and_an_exposure_of_two_flat_states(tmp_path):
 
 
 def test_a_folder_of_templates(small, tmp_path, caplog):
-    """The templates in it, of whatever kind, with one warning of the other files."""
+    """A folder gives its templates of all kinds, with one warning about other files."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     np.save(folder / "a.npy", sky_image(SUBSTRIP96))
@@ -208,7 +208,7 @@ def test_a_folder_of_templates(small, tmp_path, caplog):
 
 
 def test_arrays_in_memory(small):
-    """An array, alone or in a list with other kinds, which the record of the run names."""
+    """An array is used alone or in a list with other kinds, and the record of the run names it."""
     path, sky = small
     array = sky_image(SUBSTRIP96, structure=0)
     kept = array.copy()
@@ -223,7 +223,7 @@ def test_arrays_in_memory(small):
 
 
 def test_arrays_as_arguments(small):
-    """An array that stpipe gets beside other parameters; reference files are no arrays."""
+    """stpipe accepts an array among other parameters; a reference file must not be an array."""
     array = sky_image(SUBSTRIP96, structure=0)
     for value in (array, [array]):
         result = SkyflatSubtractStep.call(small[0], skyflat=value)
@@ -308,7 +308,7 @@ def test_a_sky_model_of_too_few_pixels(small, sky_model, tmp_path):
 
 
 def test_a_sky_model_with_the_flat_in_it(small, sky_model, tmp_path):
-    """It is divided by the flat, which a flat-fielded exposure makes necessary."""
+    """For a flat-fielded exposure, the sky model is divided by the flat."""
     path, sky = small
     columns = np.arange(SUBSTRIP96.nx)
     flat = np.tile(1 + 0.1 * np.sin(columns / 3), (96, 1)).astype("f4")
@@ -333,7 +333,7 @@ def test_a_sky_model_with_the_flat_in_it(small, sky_model, tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
 def test_the_real_template(tmp_path):
-    """The commissioning template, as exoTEDRF ships it, of an exposure with its sky."""
+    """The commissioning template of exoTEDRF is subtracted from an exposure with its sky."""
     template = REAL / "gr700xd_background_substrip96.npy"
     truth = 0.6 * np.load(template)
     rows = np.clip(np.arange(96), 4, 91)
@@ -365,7 +365,7 @@ def test_superstripes_have_the_pixels_of_substrip256(name, wide, small):
 
 
 def test_the_sky_of_superstripes(wide, tmp_path):
-    """Columns without a value stay so, and SUBARRAY does."""
+    """Missing columns and SUBARRAY are unchanged."""
     path, sky, template = wide
     with datamodels.open(path) as model:
         model.meta.subarray.name = "SUB17STRIPE_SOSS"

@@ -14,7 +14,7 @@ from soss_background.errors import SkyflatError
 
 
 def header(ra=0.0, dec=0.0, time="2024-06-01", **more):
-    """Make the metadata of an exposure."""
+    """Create the metadata of an exposure."""
     return {
         "name": "jw1_nis_rate.fits",
         "meta.pointing.ra_v1": ra,
@@ -55,7 +55,7 @@ def test_mean_direction_is_on_the_sphere():
 def test_ecliptic_position_in_the_name(ra, dec, expected):
     headers = [header(*pair) for pair in zip(ra, dec, strict=True)]
     found = name(*headers)
-    if expected.endswith("+90"):  # the pole has any longitude
+    if expected.endswith("+90"):  # the longitude of the pole is arbitrary
         assert "_LAT+90_" in found
     else:
         assert f"_{expected}_" in found
@@ -156,7 +156,7 @@ def test_products_of_one_observation_are_numbered(two_observations, tmp_path):
     results = SkyflatPipeline.call(
         two_observations, save_results=True, steps={"flat_field": {"skip": True}}
     )
-    # In the association the later sequence comes first.
+    # In the association, the later sequence comes first.
     assert [result.meta.filename for result in results] == [
         "nis_clear_gr700xd_LON009_LAT-02_DOY003_001_001_skyflat.fits",
         "nis_clear_gr700xd_LON009_LAT-02_DOY001_001_000_skyflat.fits",
