@@ -92,12 +92,12 @@ class SkyflatCombineStep(SkyflatStep):
         return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 
     def check(self, libraries):
-        """Raise unless exposures and pixels to leave out can be left out of the libraries."""
+        """Raise unless the exposures and pixels to leave out are in the libraries."""
         headers = [header for library in libraries for header in read_headers(library)]
         roots = {root_name(header["name"]) for header in headers}
         for name in map(name_item, self.exclude or []):
             if root_name(name) not in roots:
-                raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
+                raise SkyflatError(f"{name}, which is to be left out, is not among the exposures")
         for window in {header_window(read_headers(library)[0]) for library in libraries}:
             self._read_bad_pixels(window)
 

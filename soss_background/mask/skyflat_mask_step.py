@@ -73,7 +73,7 @@ class SkyflatMaskStep(SkyflatStep):
     def _mask(self, library):
         """Set the mask of every exposure of a library."""
         if len(library) == 1:
-            log.warning("One exposure only: its stars are found without another to compare with")
+            log.warning("One exposure only: its stars are found without comparison with others")
         progress = {"total": len(library), "unit": "exposure", "disable": None}
         summaries = ExposureSummaries()
         for image in tqdm(iterate_images(library), desc="Reading exposures", **progress):
