@@ -199,7 +199,7 @@ def test_one_exposure_to_exclude(kind, originals):
     [
         ({"skyflat_combine": {"bad_pixels": "no.fits"}}, "no.fits: no such file"),
         ({"skyflat_combine": {"bad_pixels": "cut.fits"}}, "cut.fits: its shape is"),
-        ({"skyflat_combine": {"exclude": "other"}}, "other, which is to be left out, is none of"),
+        ({"skyflat_combine": {"exclude": "other"}}, "other, which is to be left out, is not among"),
         ({"skyflat_quality": {"ranges": "no.yaml"}}, "no.yaml: no such file"),
         (
             {"skyflat_combine": {"skip": True, "exclude": "x"}},

@@ -250,7 +250,7 @@ def write_reports(skyflats, output):
         Skyflats.
     output : `~pathlib.Path`
         HTML file of the report. For several skyflats it is an overview with links to their reports,
-        which are written beside it.
+        which are written next to it.
 
     Returns
     -------
