@@ -24,8 +24,7 @@ _ROWS = 240
 # Minimum scatter relative to the errors, for exposures without noise.
 _LEAST_EXCESS = 0.1
 
-# Rows of the running median for hot pixels: the sky is smooth along columns, but not across its
-# edge.
+# Rows of the running median for hot pixels, since the sky is smooth along columns.
 _NEIGHBOURS = 9
 
 # Number of values that suffice to measure a scatter.

@@ -11,8 +11,8 @@ from soss_background.sky.sources import detect_light
 __all__ = ["find_sources"]
 
 # Distances of the nodes of the wings from a trace, in units of the half width of the trace. For a
-# half width of 20 pixels, the wings of simulated stars of J = 9 to 13 are mistaken for sources in 5
-# % of the pixels outside the traces, and in 20 to 35 % if only smooth light is fitted.
+# half width of 20 pixels, the wings of simulated stars (J = 9 to 13) are mistaken for sources in 20
+# to 35 % of the pixels outside the traces if only smooth light is fitted, with the wings in 5 %.
 _NODES = np.array([1.0, 1.2, 1.45, 1.75, 2.5, 4.0, 8.0])
 # Tolerated errors of the wings in the fit, and of wings and smooth light in the detection, as
 # fractions of the light in a cell.

@@ -1,7 +1,7 @@
 """1/f noise of single integrations: a level and a slope in each column of an amplifier.
 
-ERR does not include noise that all pixels of a column share, most of which neighbouring columns
-share, too. It is measured in the difference of an integration from the mean of all integrations,
+ERR does not include noise that all pixels of a column share; most of it is common to neighbouring
+columns, too. It is measured in the difference of an integration from the mean of all integrations,
 outside the traces. Changes of the target's flux also contribute to this difference; they are
 measured on its trace in the same column.
 """

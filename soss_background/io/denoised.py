@@ -112,8 +112,7 @@ def _subtract(skyflat, stripes, window, others):
     if known.noise_factor is not None:
         square = known.noise_factor**2
         removed = stripes.found * stripes.variance / np.median(skyflat.err[skyflat.err > 0]) ** 2
-        # The stripes are part of the noise, so the noise cannot fall by a larger fraction than they
-        # do.
+        # The noise includes the stripes, so it cannot fall by a larger fraction than they do.
         known.noise_factor = float(np.sqrt(max(square - removed, (1 - stripes.found) * square)))
     # Earlier metrics describe the sky before its stripes were subtracted.
     skyflat.qc = skyflat.meta.cal_step.skyflat_quality = None

@@ -95,7 +95,7 @@ class ExposureLibrary(ModelLibrary):
         stored = map_parallel(store, planes.keys(), planes.values())
         self._stored[index] = dict(zip(planes, stored, strict=True))
         for name, array in self._stored[index].items():
-            # Open a new map, since the pages that a map has written count as memory in use.
+            # Open a new map, since the touched pages of a map count as memory in use.
             setattr(model, name, array.map("r+"))
 
     def _filename_to_group_id(self, filename):

@@ -46,8 +46,7 @@ def _read_identity(path):
 def _read_metadata(path):
     """Return the metadata of a file, none if it is not a readable data model."""
     try:
-        # `read_header` would protect the file as an input, but the run may replace an older
-        # product.
+        # `read_header` would protect the file as an input, but an older product may be replaced.
         with ignore_file_warnings():
             return read_metadata(path)
     except Exception:  # astropy and asdf raise many kinds

@@ -145,8 +145,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             with self._fitted_sky(segments), _errors_in_one_line(segments, source):
                 result = super().process_exposure_product(exp_product, *args, **kwargs)
         except SkyflatError as err:
-            # jwst would print a traceback, and its loop does not propagate errors: `process` raises
-            # it.
+            # jwst would print a traceback and continue, so `process` raises the error.
             log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
             self._faults.append(err)
             return None

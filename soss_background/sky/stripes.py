@@ -4,7 +4,7 @@ A column of a sky differs from the mean of other visits by two levels, by smooth
 structure along rows, and by stripes: the mean 1/f noise of the visit, which is independent of that
 of other visits. All covariances are known except that of the structure, which is measured for each
 sky in bands of wavelengths. The estimate is the mean of the posterior, a Wiener filter along rows:
-differences that are larger than stripes can be stay in the sky.
+differences that are too large for stripes remain in the sky.
 """
 
 from typing import NamedTuple

@@ -30,8 +30,7 @@ __all__ = [
 # 0.5. Half and twice the value also separate them.
 BRIGHT_TRACE = 0.1
 
-# Distances from a trace, pixels, of pixels at the trace and next to it, and fewest columns with
-# both.
+# Distances (pixels) of pixels at a trace and next to it, and fewest columns with both.
 _AT_TRACE, _BESIDE, _FEWEST_COLUMNS = 12, (30, 60), 16
 
 # Orders that fall on SUBSTRIP256.

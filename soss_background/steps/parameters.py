@@ -27,7 +27,7 @@ __all__ = [
     "settle_parameters",
 ]
 
-# Types that count as one value, a reference file or an item of a list, although they are iterable.
+# Iterable types that are nevertheless single values of a parameter.
 _NAMES = (str, Path, JwstDataModel)
 _SINGLE = (*_NAMES, np.ndarray)
 

@@ -8,11 +8,12 @@ from soss_background.numerics.cells import CELL, bin_smooth
 
 __all__ = ["Components", "find_components"]
 
-# Prior 1-sigma of the edge relative to the mean sky: its relative width per tenth of a pixel of
-# distance, and its tilt and bend between the middle and the first and last row, pixels.
+# Prior 1-sigma of the edge relative to the mean sky: its relative width in tenths (0.3 is 3 %), and
+# its tilt and bend between the middle and the first and last row, pixels.
 _WIDTH, _LEAN = 0.3, 2.0
 
-# Range of columns around the edge in which its width changes, and their unit, pixels.
+# Distance from the edge within which its width changes, and distance at which a change of the width
+# by a tenth is a shift by one pixel, pixels.
 _EDGE_REACH, _WIDTH_UNIT = 40.0, 10.0
 
 # The wings deviate from a common radial profile by smooth factors along columns and rows: their

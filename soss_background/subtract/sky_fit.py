@@ -40,9 +40,9 @@ _CORE_REACH, _REACH = 18, 20
 _SKY_SCATTER, _WING_SCATTER, _DETECTED_WINGS = 0.003, 0.03, 0.07
 
 # Neighbouring cells share errors of the model, as fractions of sky, wings and smoothed excess. That
-# of the sky is about 0.3 %; about 100 cells share it, so each cell is weighted as if its error were
-# 3 % (not 0.3 %). Tuned on 20 simulated exposures of SUBSTRIP256 with random families; half and
-# twice these values change their levels by a third of the errors.
+# of the sky is about 0.3 %; about 100 cells share it, so the weight of each cell is that of an
+# error of 3 %. Tuned on 20 simulated exposures of SUBSTRIP256 with random families; half and twice
+# these values change their levels by a third of the errors.
 _SKY_COMMON, _WING_COMMON, _GLOW_COMMON = 0.03, 0.5, 0.5
 
 # Uncertainty of the position of the edge in single cells, pixels: in the first round, and its

@@ -100,8 +100,8 @@ def fit_levels(levels, brightness):
     -------
     fit : `~astropy.table.Table`
         For each ``side``: ``ratio`` (DN/s per MJy/sr, geometric mean of the ratios), ``scatter``
-        (their standard deviation, percent; NaN for fewer than two), and their ``number``. If there
-        are eight or more ratios, outliers beyond five robust standard deviations are left out.
+        (their standard deviation, percent; NaN for fewer than two), and their ``number``. From
+        eight or more ratios, outliers by more than five robust standard deviations are left out.
     """
     brightness, rows = u.Quantity(brightness, _BRIGHTNESS).value, []
     for side, level in levels.items():
