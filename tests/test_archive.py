@@ -128,7 +128,7 @@ def test_product(mast):
     assert list(query_archive("rateints")["FILENAME"]) == FILES[:2]
 
 
-def test_what_the_archive_does_not_tell(mast):
+def test_missing_categories(mast):
     """The category of a program may be missing."""
     del mast.columns["category"]
     mast.add("jw01201001001_03101_00001", b"x", program=1201, niriss_pwcpos=None)
@@ -185,7 +185,7 @@ def test_an_archive_that_is_busy_is_asked_again(mast, monkeypatch, path, fault):
     assert mast.requests.count(path) == 2
 
 
-def test_nobody_answers(mast):
+def test_unreachable_archive(mast):
     mast.shutdown()
     mast.server_close()
     with pytest.raises(SkyflatError, match=rf"^{mast.url}: .*Connection refused"):
@@ -435,7 +435,7 @@ def test_from_archive_to_association(mast, tmp_path):
     assert len(list(tmp_path.glob("*_asn.json"))) == 1
 
 
-def test_downloads_that_fail_are_told(mast, table, capsys):
+def test_failed_downloads_are_reported(mast, table, capsys):
     table.write("sky.ecsv")
     mast.faults[FILES[1]] = [500] * 9
     assert main(["download", "sky.ecsv", "-o", "data"]) == 1

@@ -156,7 +156,7 @@ def test_product_name(files, tmp_path):
         make_associations(files, tmp_path, product_name="a/b")
 
 
-def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
+def test_integrations_are_preferred_to_their_mean(files, tmp_path, caplog):
     """The integrations are preferred to their mean, in any order of the files."""
     cube_path = Path(str(files[1]).replace("_rate", "_rateints"))
     with datamodels.open(files[1]) as image, datamodels.CubeModel() as cube:
@@ -284,7 +284,7 @@ def test_what_a_header_says_is_no_path(files, tmp_path):
     assert {Path(path).parent for path in table["association"]} == {tmp_path / "asn"}
 
 
-def test_any_letter_may_be_in_a_path(files, tmp_path):
+def test_any_character_may_be_in_a_path(files, tmp_path):
     folder = tmp_path / "été %20 ü"
     folder.mkdir()
     for path in files:

@@ -143,7 +143,7 @@ def test_simulate_a_time_series(tmp_path, capsys):
     assert fits.getval(path, "TSOVISIT") is True
 
 
-def test_faults_are_told_in_a_line(tmp_path):
+def test_faults_end_in_one_line(tmp_path):
     done = run_program(
         "soss-background", "compare", "no.fits", "no.fits", "-o", "p.png", home=tmp_path
     )

@@ -75,7 +75,7 @@ def test_day_of_year_across_new_year():
     assert (summary["day"], summary["day_min"], summary["day_max"]) == (366, 366, 366)
 
 
-def test_what_is_not_told_is_nan():
+def test_missing_values_are_nan():
     row = describe(header(**{"meta.instrument.pupil_position": 245.8}))[0]
     assert row["pwcpos"] == 245.8
     assert np.isnan([row["pa_v3"], row["jwst_x_bary"], row["jwst_z_geo"]]).all()

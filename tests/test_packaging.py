@@ -42,7 +42,7 @@ def test_stpipe_lists_the_steps(tmp_path):
     assert sorted(done.stdout.splitlines()) == sorted(lines)
 
 
-def test_help_tells_the_parameters(tmp_path):
+def test_help_lists_the_parameters(tmp_path):
     done = run_program("strun", "soss_background.SkyflatPipeline", "--help", home=tmp_path)
     assert done.returncode == 0
     for option in ("--steps.skyflat_mask.n_sigma", "--steps.flat_field.override_flat", "[sigma]"):

@@ -251,7 +251,7 @@ def test_flat_states_are_compared_in_one(tmp_path):
     assert "PWCPOS 245.770\n  not flat-fielded" in history
 
 
-def test_different_flats_are_told_of(tmp_path, caplog):
+def test_different_flats_cause_a_warning(tmp_path, caplog):
     for name in ("a.fits", "b.fits"):
         write_flat(tmp_path / name, window=SUBSTRIP256)
     skyflats = [make_skyflat(1, flat=tmp_path / "a.fits"), make_skyflat(2, flat="b.fits")]

@@ -350,7 +350,7 @@ def test_several_skyflats(skyflat, tmp_path):
     assert str(twin) in (tmp_path / names[2]).read_text()
 
 
-def test_a_bad_metric_is_told_of(skyflat, tmp_path):
+def test_a_bad_metric_is_reported(skyflat, tmp_path):
     ranges = str(tmp_path / "ranges.yaml")
     Path(ranges).write_text("chi2: [3, 4]")
     report = report_skyflat(SkyflatQualityStep.call(str(skyflat), ranges=ranges))

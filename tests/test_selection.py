@@ -194,7 +194,7 @@ def test_one_sky_stays_as_it_is():
 
 
 @pytest.mark.parametrize("spoil", [np.nan, 0.0])
-def test_average_of_skies_that_do_not_tell_their_errors(spoil):
+def test_average_of_skies_without_errors(spoil):
     """A sky without errors gets the same weight; a pixel without an error is ignored."""
     first, second = observe(make_sky(), 0.1, 1), observe(make_sky(), 0.1, 2)
     second[1][:] = spoil

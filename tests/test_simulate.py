@@ -479,7 +479,7 @@ def test_headers_are_complete(noisy):
         assert len(model.int_times) == 2
 
 
-def test_pointing_looks_where_it_is_told():
+def test_pointing_is_that_of_the_settings():
     simulation = replace(QUIET, lon=200.0, lat=-30.0, start="2024-05-01T12:00:00")
     pointing = Pointing.of_exposure(simulation, Clock.of_exposure(simulation, 1), (0.0, 0.0))
     ecliptic = pointing.axis.barycentricmeanecliptic

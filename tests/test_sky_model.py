@@ -437,7 +437,7 @@ def faulty(number, window=SMALL, **changes):
         ),
     ],
 )
-def test_faults_are_told_in_a_line(others, fault):
+def test_faults_end_in_one_line(others, fault):
     with pytest.raises(SkyflatError, match=fault) as raised:
         make_sky_model(others)
     assert "\n" not in str(raised.value)

@@ -361,7 +361,7 @@ def test_a_fault_of_an_exposure_is_found_once(series, tmp_path, monkeypatch, cap
     assert len(faults) == caplog.text.count("ERROR    soss_background.pipeline.spec2") == 1
 
 
-def test_lists_and_associations_are_taken_as_they_are(series, tmp_path):
+def test_lists_and_associations_are_unchanged(series, tmp_path):
     """Lists of any kind are accepted, and a given association keeps its products."""
     paths = cut_series(series.path, tmp_path, (2, 2))
     pipeline = SkyflatSpec2Pipeline()

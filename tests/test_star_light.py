@@ -119,7 +119,7 @@ def test_gradient_of_the_split():
 
 
 @pytest.mark.parametrize("why", ["two exposures", "no sources", "no dither", "different stars"])
-def test_where_nothing_can_be_told(why):
+def test_inseparable_stars(why):
     cells, noise, sources, _ = make_exposures()
     if why == "two exposures":
         cells, noise, sources = cells[:2], noise[:2], sources[:2]
