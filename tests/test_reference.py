@@ -218,7 +218,11 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flat", "state", "message"),
     [
-        ("gone/flat.fits", "COMPLETE", r"LON001_skyflat.fits: its flat gone/flat.fits is no file"),
+        (
+            "gone/flat.fits",
+            "COMPLETE",
+            r"LON001_skyflat.fits: its flat gone/flat.fits is not a",
+        ),
         ("N/A", "COMPLETE", "LON001_skyflat.fits: R_FLAT does not record its flat"),
         (None, "COMPLETE", "LON001_skyflat.fits: R_FLAT does not record its flat"),
         (None, None, "LON001_skyflat.fits: FLATCORR is None"),

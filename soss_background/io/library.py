@@ -114,7 +114,7 @@ class ExposureLibrary(ModelLibrary):
 
 
 def as_image(model):
-    """Return an image as it is, a cube as the mean of its integrations; raise if unusable."""
+    """Return an image unchanged, a cube as the mean of its integrations; raise if unusable."""
     check_exposure(model)
     if fault := find_pixel_fault(model):
         raise SkyflatError(f"{model.meta.filename}: {fault}")

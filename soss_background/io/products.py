@@ -13,7 +13,7 @@ from soss_background.io.skyflats import open_skyflat
 
 __all__ = ["check_replaceable", "claim", "find_change", "find_siblings", "move_products"]
 
-# Pipeline whose runs make products.
+# Pipeline that creates products.
 _PIPELINE = "soss_background.SkyflatPipeline"
 
 # Number of names that a message lists.

@@ -107,7 +107,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             raise SkyflatError("No exposures are given")
         associations = [self.load_as_level2_asn(item) for item in items]
         products = [product for each in associations for product in each["products"]]
-        joined = copy(associations[0])  # a given association stays as it is
+        joined = copy(associations[0])  # a given association is not changed
         joined.data = joined.data | {
             "products": [part for each in products for part in _split(each)]
         }

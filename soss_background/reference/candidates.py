@@ -183,7 +183,7 @@ def locate_flat(flat, name):
         except (CrdsError, OSError) as err:
             raise SkyflatError(f"{name}: CRDS has no {flat} ({err}), give --flat FILE") from err
     if not path.is_file():
-        raise SkyflatError(f"{name}: its flat {path} is no file, give --flat FILE")
+        raise SkyflatError(f"{name}: its flat {path} is not a file, give --flat FILE")
     return path
 
 

@@ -205,7 +205,7 @@ def _smooth_covariance(comparison, index, bands):
 def _band_covariances(columns):
     """Return the covariance of structure of unit variance in each band, shape (b, mx, mx)."""
     distance = np.pi * np.arange(columns) / columns
-    # Bands are wavelengths in pixels, whatever the number of columns.
+    # Bands are wavelengths in pixels, for any number of columns.
     limits = np.array(_BANDS) * columns * CELL[1] // 2048
     pairs = zip(limits[:-1], limits[1:], strict=True)
     waves = [np.arange(low, min(high, columns)) for low, high in pairs if high > low]

@@ -1,4 +1,4 @@
-"""Parameters: their types, and those that name what a run applies: files, exposures, models."""
+"""Parameters: their types, and those that name files, exposures and models of a run."""
 
 from collections.abc import Iterable
 from contextlib import contextmanager

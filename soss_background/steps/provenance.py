@@ -137,7 +137,7 @@ def _plain(value):
 
 
 def _text(value):
-    """Format a value for the command line, where a comma makes a list."""
+    """Format a value for the command line, where a comma separates items of a list."""
     if not isinstance(value, list):
         return str(value)
     return ",".join(str(item) for item in value) + "," * (len(value) == 1)
