@@ -1,8 +1,8 @@
-"""Exceptions for problems the user can fix."""
+"""Exceptions for problems the user can fix, and the wording of messages."""
 
 from stpipe.exceptions import StpipeExitException
 
-__all__ = ["SkyflatError", "one_line"]
+__all__ = ["SkyflatError", "count", "one_line"]
 
 # Largest length of a message of another package; messages of asdf can be very long.
 _LONGEST_LINE = 500
@@ -30,6 +30,13 @@ class SkyflatError(StpipeExitException, ValueError):
     def __str__(self):
         """Return the message without the exit status."""
         return self.args[1]
+
+
+def count(number, noun):
+    """Return a number and its noun, in the plural unless the number is 1."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
 
 
 def one_line(message):

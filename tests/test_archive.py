@@ -428,9 +428,10 @@ def test_from_archive_to_association(mast, tmp_path):
     printed = run("query", "--product", "rate", "--after", "2023-01-01", "-o", "sky.ecsv")
     assert printed.splitlines()[2].split()[:5] == ["04479", "SKY", "001", "calibration", "3"]
     assert "3 files of 0.0 GB, see sky.ecsv" in printed
+    assert max(map(len, printed.splitlines())) <= 80
     assert "3 fetched" in run("download", "sky.ecsv", "-o", "data")
     assert "3 kept" in run("download", "sky.ecsv", "-o", "data")
-    printed = run("asn", "data/sky.ecsv")
+    printed = run("asn", "data/sky.ecsv", "-v")
     assert "nis_clear_gr700xd_LON009_LAT-02_DOY320_001_000_skyflat.fits" in printed
     assert len(list(tmp_path.glob("*_asn.json"))) == 1
 

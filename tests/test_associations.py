@@ -313,23 +313,30 @@ def test_command_line(files, tmp_path):
     done = run_program("soss-background", "asn", *names, "-o", "asn", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [f"Left out: {names[1]}: FILTER is F277W, not CLEAR"]
-    header, _, _, row = done.stdout.splitlines()
-    assert (
-        header.split()
-        == "program target observation group n first last lon lat product association".split()
-    )
-    assert row.split()[:5] == ["04479", "SKYFLAT-1", "001", "000", "3"]
-    assert row.split()[9:] == [NAME.format(0), "asn/jw04479-o001_SKYFLAT-1_000_skyflat_asn.json"]
+    header, _, _, row, end = done.stdout.splitlines()
+    assert header.split() == ["association", "n", "first", "lon", "lat"]
+    name = "jw04479-o001_SKYFLAT-1_000_skyflat_asn.json"
+    assert row.split()[:3] == [name, "3", "2023-11-16"]
+    assert end == "1 association in asn"
     done = run_program(
         "strun",
         "soss_background.SkyflatPipeline",
-        row.split()[-1],
+        f"asn/{name}",
         "--steps.flat_field.skip=true",
         home=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / NAME.format(0)).is_file()
     assert "path information" not in done.stderr
+
+
+def test_all_columns_on_the_command_line(files, capsys):
+    assert main(["asn", *map(str, files), "-o", "asn", "-v"]) == 0
+    header, _, _, row, _ = capsys.readouterr().out.splitlines()
+    columns = "program target observation group n first last lon lat product association"
+    assert header.split() == columns.split()
+    assert row.split()[:5] == ["04479", "SKYFLAT-1", "001", "000", "4"]
+    assert row.split()[9:] == [NAME.format(0), "asn/jw04479-o001_SKYFLAT-1_000_skyflat_asn.json"]
 
 
 def test_command_line_faults(files, tmp_path, capsys):
@@ -484,7 +491,8 @@ def test_background_on_the_command_line(files, capsys):
     names = [str(path) for path in files]
     assert main(["asn", names[0], names[1], "--background", *names[2:], "-o", "asn"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
+    assert [len(line) <= 80 for line in printed] == [True] * 5
+    assert printed[-1] == "2 associations in asn"
     assert len(list(Path("asn").glob("*_spec2_asn.json"))) == 2
     assert main(["asn", names[0], "--background", "none.fits"]) == 1
     assert main(["asn", names[0], "--background", names[1], "--gap-days", "1"]) == 1

@@ -1,15 +1,25 @@
 """The console script."""
 
+import argparse
 import dataclasses
 import json
+import os
+import pty
 import subprocess
 import sys
 
+import pytest
 from astropy.io import fits
+from astropy.table import Table
 from helpers import run_program
 
 from soss_background import SkyflatPipeline, __version__
-from soss_background.cli import main, simulate
+from soss_background.cli import _create_parser, main, simulate
+from soss_background.cli import asn as cli_asn
+from soss_background.cli import batch as cli_batch
+from soss_background.cli import reference as cli_reference
+from soss_background.cli.console import WIDTH, print_table
+from soss_background.errors import count
 from soss_background.simulate import Simulation
 
 SMALL = ["--n-exposures=2", "--n-integrations=2", "--star-density=0", "--subarray=SUBSTRIP96"]
@@ -22,14 +32,15 @@ OPTIONS = {
     "compare": ["--output"],
     "query": "--programs --all --after --before --product --index --login --output".split(),
     "download": ["--output-dir", "--login"],
-    "asn": "--output-dir --gap-days --by-pwcpos --product-name --background".split(),
-    "batch": "--output-dir --workers --scheduler --overwrite".split(),
+    "asn": "--output-dir --gap-days --by-pwcpos --product-name --background --verbose".split(),
+    "batch": "--output-dir --workers --scheduler --overwrite --verbose".split(),
     "model": ["--output", "--plot", "--author", "--description"],
     "reference": "--model -n --output --subarray --plane --flat --merge-below --max-residual "
-    "--useafter --author --pedigree --description".split(),
+    "--useafter --author --pedigree --description --verbose".split(),
     "report": ["--output"],
     "characterize": ["--output-dir"],
-    "fluxcal": ["mean", "total", "expected"],
+    "fluxcal": ["psf", "mean", "total", "expected"],
+    "fluxcal psf": ["--sky-annulus", "--output-dir"],
     "fluxcal mean": ["--psf", "--output", "--plot"],
     "fluxcal total": ["--psf", "--radii", "--clearp", "--output"],
     "fluxcal expected": ["--throughputs", "--area", "--gain", "--measured", "--output", "--plot"],
@@ -108,7 +119,126 @@ def test_usage_errors_are_light():
 
 
 def test_version_is_light():
-    assert run_light(["--version"]) == [[0, f"{__version__}\n"]]
+    assert run_light(["--version"]) == [[0, f"soss-background {__version__}\n"]]
+
+
+def test_help_shows_defaults():
+    """The help shows the default of every option that has one."""
+    for parser in list_parsers(_create_parser()):
+        for action in parser._actions:
+            if action.option_strings and not isinstance(action.default, bool | None):
+                shown = action.default == argparse.SUPPRESS or "(default: " in action.help
+                assert shown or action.default == [], (parser.prog, action.option_strings)
+
+
+def list_parsers(parser):
+    """List a parser and those of its subcommands."""
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                parsers += list_parsers(child)
+    return parsers
+
+
+# --- tables ------------------------------------------------------------------------------
+
+ASSOCIATIONS = Table(
+    {
+        "program": ["04479", "06658"],
+        "target": ["NIS-SOSS-BKG-1", "BLANK-SKY-ECLIPTIC-POLE-SOUTH"],
+        "observation": ["001", "002"],
+        "group": ["000", "000"],
+        "n": [10, 8],
+        "first": ["2023-11-16T00:02:27.123", "2025-01-02T13:30:00.5"],
+        "last": ["2023-11-16T02:02:27.123", "2025-01-02T15:30:00.5"],
+        "lon": [234.123, 8.99],
+        "lat": [-45.12, -2.0],
+        "product": ["nis_clear_gr700xd_LON234_LAT-45_DOY320_001_000_skyflat.fits"] * 2,
+        "association": [
+            "some/folder/jw04479-o001_NIS-SOSS-BKG-1_000_skyflat_asn.json",
+            "some/folder/jw06658-o002_BLANK-SKY-ECLIPTIC-POLE-SOUTH_000_skyflat_asn.json",
+        ],
+    },
+    units={"lon": "deg", "lat": "deg"},
+)
+ASSOCIATIONS["lon"].format = ASSOCIATIONS["lat"].format = ".1f"
+RESULTS = Table(
+    {
+        "association": list(ASSOCIATIONS["association"]),
+        "status": ["failed", "not done"],
+        "products": ["", ASSOCIATIONS["product"][0]],
+        "seconds": [12.3, 1234.5],
+        "message": ["rateints.fits: truncated in extension SCI, " + "and more " * 9, ""],
+    },
+    units={"seconds": "s"},
+)
+SKIES = Table(
+    {
+        "SKY": [1, 12],
+        "FILE": [ASSOCIATIONS["product"][0], "mine.fits"],
+        "PROGRAM": ["04479", "06658"],
+        "TARGPROP": ["NIS-SOSS-BKG-1", "POLE"],
+        "LON": [234.12, 8.99],
+        "FITTED_BY": [2, 0],
+        "RESIDUAL": [0.24, 12.34],
+        "TEMPLATE": [1, 0],
+        "REASON": ["", "no other sky fits it: 12.3 % left"],
+    },
+    units={"LON": "deg", "RESIDUAL": "%"},
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "shown"),
+    [
+        (cli_asn, ASSOCIATIONS, ["jw04479-o001_NIS-SOSS-BKG-1_000_skyflat_asn.json", "234.1"]),
+        (cli_batch, RESULTS, ["failed", "1234.5", "jw04479-o001_NIS-SOSS-BKG-1_000"]),
+        (cli_reference, SKIES, ["LON234_LAT-45_DOY320_001_000", "12.34", "no other sky fits it"]),
+    ],
+)
+def test_tables_fit_a_terminal(module, table, shown, capsys):
+    before = table.copy()
+    print_table(module._summarize(table), WIDTH)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert [text for text in shown if text not in printed] == []
+    assert list(map(list, before.iterrows())) == list(map(list, table.iterrows()))
+
+
+def test_why_an_association_failed_is_printed_in_full(capsys):
+    cli_batch._print_results(RESULTS, verbose=False)
+    path, message = RESULTS["association"][0], RESULTS["message"][0]
+    assert f"{path}: {message}" in capsys.readouterr().out
+    cli_batch._print_results(RESULTS, verbose=True)
+    printed = capsys.readouterr().out
+    assert RESULTS["products"][1] in printed
+    assert message.strip() in printed
+
+
+def test_a_table_of_numbers_is_not_shortened(capsys):
+    print_table(Table({f"column_{number}": [0.123456] for number in range(9)}), WIDTH)
+    assert "column_8" in capsys.readouterr().out
+
+
+def test_no_colours_on_a_terminal(monkeypatch):
+    """The output contains no colours, as NO_COLOR demands."""
+    printed = []
+
+    def read(descriptor):
+        printed.append(os.read(descriptor, 10_000))
+        return printed[-1]
+
+    command = [sys.executable, "-c", "from soss_background.cli import main; main(['--help'])"]
+    monkeypatch.setenv("NO_COLOR", "1")
+    pty.spawn(command, read)
+    assert b"usage: soss-background" in b"".join(printed)
+    assert b"\x1b[" not in b"".join(printed)
+
+
+def test_plural_forms():
+    numbers = [count(0, "skyflat"), count(1, "skyflat"), count(2, "empirical sky")]
+    assert numbers == ["0 skyflats", "1 skyflat", "2 empirical skies"]
 
 
 def test_defaults_of_the_simulation():

@@ -103,6 +103,7 @@ COMMANDS = {
     "export": "export series_skyflatbackground.fits --flat flat.fits -o out/sky.npy",
     "report": "report 1_skyflat.fits 4_skyflat.asdf -o out/report.html",
     "characterize": "characterize 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out",
+    "fluxcal psf": "fluxcal psf psf.fits -o out",
     "fluxcal mean": "fluxcal mean 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/mean.ecsv "
     "--plot out/mean.png",
     "fluxcal total": "fluxcal total 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/total.ecsv",
@@ -115,6 +116,7 @@ OPTIONS = {
     "query": "programs",
     "asn": "gap-days by-pwcpos",
     "reference": "merge-below max-residual",
+    "fluxcal psf": "sky-annulus",
     "fluxcal total": "radii clearp",
     "fluxcal expected": "area gain",
 }
@@ -217,6 +219,9 @@ def write_tables():
         "f090w_psf.radtab", format="ascii"
     )
     simulate_star(psf, StarImage(count_rate=1e4)).save("star_rate.fits")
+    clean = StarImage(count_rate=1.0, sky=0.0, noise=0.0, time=1e12)
+    header = fits.Header({"FILTER": "F090W", "PIXELSCL": 0.0656})
+    fits.writeto("psf.fits", simulate_star(psf, clean).data, header)
     for number in (1, 2):
         strun("soss_background.EncircledEnergyStep", "star_rate.fits", "--psf=f090w_psf.radtab",
               f"--output_file={number}.fits", "--save_plot=false")  # fmt: skip

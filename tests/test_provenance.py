@@ -16,6 +16,7 @@ from soss_background import (
     SkyflatQualityStep,
     SkyflatSpec2Pipeline,
 )
+from soss_background.batch import PlannedPipeline
 from soss_background.detector import SUBSTRIP96
 from soss_background.steps.provenance import (
     describe_command,
@@ -23,6 +24,9 @@ from soss_background.steps.provenance import (
     name_inputs,
     wrap_command,
 )
+
+# The pipeline that only reads its parameters.
+PLANNED = f"{PlannedPipeline.__module__}.{PlannedPipeline.__qualname__}"
 
 
 @pytest.fixture
@@ -47,6 +51,27 @@ def test_what_is_not_the_default_is(pipeline):
         "--steps.skyflat_combine.exclude=x.fits,y.fits",
         "--steps.skyflat_mask.n_sigma=3.5",
     ]
+
+
+def test_a_list_of_one_has_no_comma_unless_it_needs_one(pipeline):
+    """A list that the type of the parameter makes of a single value, and others."""
+    pipeline.skyflat_combine.exclude = ["x.fits"]
+    pipeline.skyflat_combine.post_hooks = ["fitsinfo"]
+    command = shlex.split(describe_command(pipeline, ["asn.json"]))
+    assert sorted(command[3:]) == [
+        "--steps.skyflat_combine.exclude=x.fits",
+        "--steps.skyflat_combine.post_hooks=fitsinfo,",
+    ]
+
+
+@pytest.mark.parametrize(
+    "names", [["x.fits"], ["a,b.fits"], ["a b.fits", "c#d.fits"], ['a"b.fits', "it's.fits"]]
+)
+def test_strun_reads_the_values_of_a_command(pipeline, names):
+    pipeline.skyflat_combine.exclude = names
+    (option,) = shlex.split(describe_command(pipeline, ["asn.json"]))[3:]
+    step = PlannedPipeline.from_cmdline([PLANNED, "asn.json", "--log-stream=null", option])
+    assert step.skyflat_combine.exclude == names
 
 
 def test_saved_parameters_are_not_those_of_one_place(visit, flat, tmp_path):

@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,11 +22,13 @@ from soss_background import SkyflatModel, SkyflatPipeline, SkyflatQualityStep
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
-from soss_background.quality.metrics import count_samples
+from soss_background.quality.guide import GUIDE
+from soss_background.quality.metrics import METRICS, count_samples
 from soss_background.report import skyflat_plots as plots
 from soss_background.report.skyflat import report_skyflat, write_reports
-from soss_background.report.views import PULL_EDGES, view_exposures
+from soss_background.report.views import PULL_EDGES, View, view_exposures
 from soss_background.simulate import sky_image
+from soss_background.steps.metric_ranges import strip_row
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -51,17 +54,24 @@ def html(skyflat, tmp_path_factory):
 
 
 class Html(HTMLParser):
-    """Parse a report: cells of its tables, links, ids of its figures."""
+    """Parse a report: cells of its tables, links, ids, alt texts, headings, figures."""
 
     def __init__(self, path):
         super().__init__()
         self.tables, self.links, self.figures = {}, [], []
+        self.ids, self.alts, self.headings, self.tags = [], [], [], []
         self._rows = self._cell = None
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
+        self.tags.append((tag, attrs))
         self.links += [attrs[key] for key in ("href", "src", "xlink:href") if key in attrs]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag == "img":
+            self.alts.append(attrs.get("alt", ""))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
         if tag == "figure":
             self.figures.append(attrs["id"])
         if tag == "table":
@@ -200,6 +210,35 @@ def test_vetting_plot():
     assert_allclose(ax.lines[1].get_ydata(), 3 * 0.35)
 
 
+def test_deviations_fill_their_figure():
+    """The deviations fill their figure; the legend lists a threshold far above them."""
+    table = Table({"used": [1, 1, 1], "deviation": [0.3, 0.4, 0.4]}).as_array()
+    ax = Figure().subplots()
+    plots.draw_vetting(ax, table, mad_threshold=0.05)
+    assert_allclose(ax.get_ylim(), [0, 1.4 * 0.4])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "mad_threshold: 5 %, above this figure" in labels
+    assert "3 times a typical one: 1.2 %, above this figure" in labels
+    plots.draw_vetting(other := Figure().subplots(), table, mad_threshold=0.0045)
+    labels = [text.get_text() for text in other.get_legend().get_texts()]
+    assert "mad_threshold: 0.45 %" in labels
+
+
+def test_a_faint_star_shows_in_a_smoothed_residual():
+    """Smoothing reveals a star below the noise of blocks; masked blocks stay unknown."""
+    rng = np.random.default_rng(5)
+    residual = rng.normal(0, 0.5, (96, 96)).astype("f4")
+    residual[50:52, 20:50] += 0.6
+    residual[10:20, 60:80] = np.nan
+    ax = Figure().subplots()
+    plots.draw_residual(ax, View(residual, residual, residual, np.zeros(160)))
+    shown = ax.images[0].get_array()
+    assert_array_equal(shown.mask, np.isnan(residual))
+    noise = np.std(shown[70:, :])
+    assert np.mean(shown[50:52, 25:45]) / noise > 3 * 0.6 / 0.5
+    assert_allclose(ax.images[0].get_clim(), [-1, 1])
+
+
 def test_structure():
     """The structure shows a remaining star, but not the edge."""
     sky = sky_image(SUBSTRIP96, structure=0)
@@ -215,10 +254,12 @@ def test_structure():
 
 
 def test_numbers_are_those_of_the_file(skyflat, html):
-    found, qc = Html(html).tables["qc"][1:], Table.read(skyflat, "QC")
-    assert [row[0] for row in found] == list(qc["name"])
-    assert_allclose([float(row[1]) for row in found], qc["value"], rtol=0)
-    assert [row[3] for row in found] == list(qc["flag"])
+    found, qc = metric_rows(html), Table.read(skyflat, "QC")
+    assert sorted(found) == sorted(qc["name"])
+    for metric in qc:
+        row = found[metric["name"]]
+        assert_allclose(float(row[1]), np.ma.filled(metric["value"], np.nan), rtol=0)
+        assert row[3] == metric["flag"]
     exposures, table = Html(html).tables["exposures"], Table.read(skyflat, "METADATA")
     columns = exposures.pop(0)
     rows = [dict(zip(columns, row, strict=True)) for row in exposures]
@@ -238,11 +279,94 @@ def test_needs_no_other_file_and_no_network(html):
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
     assert not re.search(r"url\((?!#)|@import|<script|<link", text)
     # Figures have twice as many pixels as they are shown with.
-    data = [link.removeprefix("data:image/png;base64,") for link in links]
+    data = [link.partition("base64,")[2] for link in links if link.startswith("data")]
     sizes = {images.imread(io.BytesIO(base64.b64decode(each))).shape[:2] for each in data}
     assert sizes == {(920, 1160), (370, 740)}
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(set(ids)) == len(ids)
+
+
+def metric_rows(html):
+    """Return the rows of the table of metrics by name, without the headings of groups."""
+    return {row[0]: row for row in Html(html).tables["qc"][1:] if len(row) > 1}
+
+
+def test_metrics_are_in_groups(html):
+    """Each metric belongs to a group, and links to its meaning and to what to do."""
+    assert {name for group in GUIDE.values() for name in group} == set(METRICS)
+    page = Html(html)
+    rows = page.tables["qc"][1:]
+    # The simulated window is too narrow to measure the edge.
+    headings = ["Exposures", "Sky", "Noise", "Stars"]
+    assert [row[0] for row in rows if len(row) == 1] == headings
+    assert {f"#group-{heading.lower()}" for heading in headings} <= set(page.links)
+    names = [row[0] for row in rows if len(row) > 1]
+    assert names.index("exposures_used") < names.index("level_left") < names.index("star_light")
+    anchors = {f"#guide-{strip_row(name)}" for name in names}
+    assert anchors <= set(page.links)
+    text = html.read_text()
+    for name in map(strip_row, names):
+        (advice,) = [group[name] for group in GUIDE.values() if name in group]
+        assert advice in unescape(text)
+
+
+def test_fractions_are_percent(skyflat, html):
+    (shown,) = re.findall(r'data-value="([^"]+)">([^<]+)</td>\s*<td>%', html.read_text())[:1]
+    value = Table.read(skyflat, "QC")[2]
+    assert (value["name"], value["unit"]) == ("masked_median", "fraction")
+    assert float(shown[1]) == pytest.approx(100 * value["value"], rel=1e-3)
+    assert float(shown[0]) == pytest.approx(value["value"])
+    assert metric_rows(html)["masked_median"][4] == "0 to 85"
+    assert metric_rows(html)["exposures_used"][4] == "at least 3"
+
+
+def test_links_of_a_report_lead_somewhere(html):
+    page = Html(html)
+    targets = {link[1:] for link in page.links if link.startswith("#")}
+    assert targets <= set(page.ids)
+    # Each figure can be enlarged.
+    assert set(page.figures) <= targets
+
+
+def test_a_screen_reader_is_served(html):
+    """Alt texts, headings in order, headed columns, and a keyboard reaches what scrolls."""
+    page = Html(html)
+    assert len(page.alts) == len(page.figures)
+    assert all(page.alts)
+    assert len(set(page.alts)) == len(page.alts)
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert max(np.diff(page.headings)) <= 1
+    for tag, attrs in page.tags:
+        if tag == "th":
+            assert "scope" in attrs
+        if attrs.get("class") == "scroll":
+            assert attrs["tabindex"] == "0"
+            assert attrs["aria-label"]
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("main") == 1
+    assert ("html", {"lang": "en"}) in page.tags
+
+
+def luminance(colour):
+    """Return the relative luminance of a colour, as WCAG 2 defines it."""
+    digits = colour.strip("#")
+    digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
+    values = np.array([int(digits[start : start + 2], 16) for start in (0, 2, 4)]) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_contrast_of_colours(html):
+    """At least 4.5 for all text in light and dark, the level AA of WCAG 2."""
+    schemes = re.findall(r":root \{(.*?)\}", html.read_text(), re.DOTALL)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#\w+);", scheme))
+        for ground in ("paper", "card"):
+            for text in ("ink", "soft", "pass", "fail"):
+                pair = sorted(luminance(colours[name]) for name in (ground, text))
+                assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (ground, text)
 
 
 def test_figures(html):
@@ -263,7 +387,7 @@ def test_figures(html):
 
 def test_how_it_was_made(skyflat, html):
     text = html.read_text()
-    assert f"--steps.skyflat_combine.exclude={EXCLUDED}," in text
+    assert f"--steps.skyflat_combine.exclude={EXCLUDED}\n" in text.replace("<", "\n")
     assert "soss_background.SkyflatPipeline \\\n" in text
     assert "steps.skyflat_denoise.sigma_rows" in text
     assert fits.getheader(skyflat)["ASNTABLE"] in text
@@ -335,19 +459,39 @@ def test_command_line(skyflat, tmp_path, capsys):
 
 
 def test_several_skyflats(skyflat, tmp_path):
-    """Each skyflat gets a report, and an overview links to them, even if names are equal."""
+    """Each skyflat gets a report, and an overview links to them; folders precede equal names."""
     other, twin = tmp_path / "other.fits", tmp_path / "sub" / "other.fits"
     make_skyflat(1, window=SUBSTRIP96).save(other)
     twin.parent.mkdir()
     shutil.copy(other, twin)
     verdicts = write_reports([skyflat, other, twin], tmp_path / "all.html")
-    assert list(verdicts) == [skyflat.name, str(other), str(twin)]
+    here = tmp_path.name
+    assert list(verdicts) == [skyflat.name, f"{here}/other.fits", "sub/other.fits"]
     overview = Html(tmp_path / "all.html")
-    names = [f"all_{skyflat.stem}.html", "all_other.html", "all_other_2.html"]
+    names = [f"all_{skyflat.stem}.html", f"all_{here}_other.html", "all_sub_other.html"]
     assert overview.links == names
     assert overview.tables[None][1:] == list(map(list, verdicts.items()))
-    assert str(other) in (tmp_path / names[1]).read_text()
-    assert str(twin) in (tmp_path / names[2]).read_text()
+    assert f"<h1>{here}/other.fits</h1>" in (tmp_path / names[1]).read_text()
+    assert "<h1>sub/other.fits</h1>" in (tmp_path / names[2]).read_text()
+
+
+def test_two_settings_are_compared(tmp_path):
+    """The overview shows the parameters that differ, not those that are the same."""
+    paths = []
+    for n_sigma in (3.0, 4.0):
+        model = make_skyflat(1, window=SUBSTRIP96)
+        parameters = {"steps.skyflat_mask.n_sigma": n_sigma, "steps.skyflat_mask.grow": 2}
+        model.meta.skyflat.runs.append({"command": "strun", "parameters": parameters})
+        paths.append(tmp_path / f"n{n_sigma:g}" / "sky.fits")
+        paths[-1].parent.mkdir()
+        model.save(paths[-1])
+    write_reports(paths, tmp_path / "all.html")
+    rows = Html(tmp_path / "all.html").tables[None]
+    assert rows[0] == ["skyflat", "quality", "parameters that differ"]
+    assert [(row[0], row[2]) for row in rows[1:]] == [
+        ("n3/sky.fits", "steps.skyflat_mask.n_sigma = 3.0"),
+        ("n4/sky.fits", "steps.skyflat_mask.n_sigma = 4.0"),
+    ]
 
 
 def test_a_bad_metric_is_reported(skyflat, tmp_path):

@@ -519,7 +519,7 @@ def test_pipeline(series, skyflat, extracted, tmp_path):
     for text in ("snr_order_1", "white_light", "To repeat it", str(skyflat)):
         assert text in page
     # The log ends with the table, the name of the log file, the command and the last product.
-    ends = ("snr_order_1", f"kept in {tmp_path / 'run.log'}", "To repeat it:", "x1dints.fits")
+    ends = ("snr_order_1", f"kept in {tmp_path / 'run.log'}", "To repeat this run:", "x1dints.fits")
     places = [done.stderr.rindex(text) for text in ends]
     assert places == sorted(places)
     assert done.stderr.count("Saved") >= 8

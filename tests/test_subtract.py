@@ -1,6 +1,7 @@
 """Subtract the sky from science exposures."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -357,7 +358,7 @@ def call(path, flat, **settings):
     return SkyflatSubtractStep.call(path, override_flat=str(flat), **settings)
 
 
-def test_standalone(series, skyflat, tmp_path):
+def test_standalone(series, skyflat, tmp_path, caplog):
     """By strun, the sky is subtracted, saved if requested, and recorded in the header."""
     path, flat, truth = series
     before = checksums([path, skyflat, flat])
@@ -393,6 +394,12 @@ def test_standalone(series, skyflat, tmp_path):
         assert 0 < header["SKYFRAC"] < 1
         assert header["SKYNTEMP"] == 1
         assert "SKYLEFT" in str(header["HISTORY"])
+        # The log has the level as the image shows it.
+        seen = np.median(background.data[4:, 4:600])
+        (said,) = re.findall(
+            rf"{path.name}: the sky is ([\d.]+) \+/- [\d.]+ DN/s left", caplog.text
+        )
+        assert_allclose(float(said), seen, rtol=0.01)
         fitted = result.meta.skyflat_subtract.instance
         assert fitted["templates"] == [skyflat.name]
         assert fitted["scales"] == [1.0] * 4
@@ -684,7 +691,7 @@ def test_skyflat_and_flat_in_memory(series, skyflat):
         result = step.run(path)
     assert_allclose(result.data, call(path, flat, skyflat=skyflat).data)
     command = step.describe_run()["command"]
-    assert f"--skyflat={skyflat.name}, --override_flat={flat.name}" in command
+    assert f"--skyflat={skyflat.name} --override_flat={flat.name}" in command
 
 
 def test_a_single_image(series, skyflat, tmp_path):

@@ -81,7 +81,7 @@ def _create_parser():
     parser = argparse.ArgumentParser(
         prog="soss-background", description="Empirical sky models for JWST NIRISS SOSS exposures."
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(commands)

@@ -1,8 +1,11 @@
 """The subcommand ``soss-background asn``."""
 
-from soss_background.cli.console import print_table
+from pathlib import Path
+
+from soss_background.cli.console import WIDTH, print_table
 from soss_background.cli.options import (
     add_output_dir,
+    add_verbose,
     finite_number,
     given,
     name_options,
@@ -52,6 +55,7 @@ def add_parser(commands):
         action="store_true",
         help="write a level-2 association for each of the exposures instead, with all its segments",
     )
+    add_verbose(parser)
     parser.set_defaults(run=run)
 
 
@@ -62,10 +66,25 @@ def run(options):
     if (options.background or options.time_series) and settings:
         raise ValueError(f"{by_exposure} cannot be combined with {name_options(settings)}")
     from soss_background.associations import make_associations, make_background_associations
+    from soss_background.errors import count
 
     if options.background or options.time_series:
         background = options.background or ()
         table = make_background_associations(options.files, background, options.output_dir)
     else:
         table = make_associations(options.files, options.output_dir, **settings)
-    print_table(table)
+    if options.verbose:
+        print_table(table)
+    else:
+        print_table(_summarize(table), WIDTH)
+    print(f"{count(len(table), 'association')} in {options.output_dir}")
+
+
+def _summarize(table):
+    """Return the columns that fit a terminal; the associations without their folder."""
+    shown = table.copy()
+    shown["association"] = [Path(path).name for path in table["association"]]
+    if "first" in table.colnames:
+        shown["first"] = [date[:10] for date in table["first"]]
+    columns = ("association", "segments", "n", "first", "lon", "lat")
+    return shown[[name for name in columns if name in table.colnames]]

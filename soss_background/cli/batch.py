@@ -6,8 +6,14 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from soss_background.cli.console import print_table
-from soss_background.cli.options import add_output_dir, given, import_extra, positive_integer
+from soss_background.cli.console import WIDTH, print_table
+from soss_background.cli.options import (
+    add_output_dir,
+    add_verbose,
+    given,
+    import_extra,
+    positive_integer,
+)
 
 
 def add_parser(commands):
@@ -24,12 +30,14 @@ def add_parser(commands):
     add_output_dir(parser, "products")
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument(
-        "--workers", type=positive_integer, help="visits at a time on this machine"
-    )
+        "--workers", type=positive_integer, metavar="N",
+        help="visits at a time on this machine (default: as many as cores and memory allow)",
+    )  # fmt: skip
     cluster.add_argument(
         "--scheduler", metavar="ADDRESS", help="a running cluster, or its scheduler file"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace finished products")
+    add_verbose(parser)
     parser.set_defaults(run=run)
 
 
@@ -50,7 +58,7 @@ def run(options):
         signal.signal(number, end)
     settings = given(options, "scheduler", "workers", "overwrite") | {"stop": stop}
     table = batch.run_batch(options.associations, folder, options.arguments, **settings)
-    print_table(table)
+    _print_results(table, options.verbose)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")
     counts = Counter(table["status"])
     summary = ", ".join(f"{number} {status}" for status, number in counts.items())
@@ -58,3 +66,23 @@ def run(options):
     if counts["not done"]:
         return 128 + signals[0]
     return 1 if counts["failed"] else 0
+
+
+def _print_results(table, verbose):
+    """Print the results, and in full why associations failed."""
+    if verbose:
+        print_table(table)
+        return
+    print_table(_summarize(table), WIDTH)
+    for row in table[table["status"] == "failed"]:
+        print(f"{row['association']}: {row['message']}")
+
+
+def _summarize(table):
+    """Return the columns that fit a terminal; the associations by a short name."""
+    shown = table["association", "status", "seconds", "message"]
+    shown["association"] = [
+        Path(path).name.removesuffix("_asn.json").removesuffix("_skyflat")
+        for path in table["association"]
+    ]
+    return shown

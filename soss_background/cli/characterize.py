@@ -20,6 +20,7 @@ def add_parser(commands):
 
 def run(options):
     """Write tables and figures; print the small tables."""
+    from soss_background.errors import count
     from soss_background.io.skyflats import find_files
     from soss_background.survey.characterization import characterize
 
@@ -28,4 +29,4 @@ def run(options):
         if name in tables:
             print(f"{name}.ecsv")
             print_table(round_table(tables[name]))
-    print(f"{len(tables['skies'])} skyflats, see {options.output_dir}")
+    print(f"{count(len(tables['skies']), 'skyflat')}, see {options.output_dir}")

@@ -68,14 +68,11 @@ def run(options):
 
 def _print_summary(model):
     """Print the numbers of a sky model."""
+    from soss_background.errors import count
+
     numbers, members = model.meta.sky_model, model.members
-    skies, components = (
-        f"{number} {name}{'s' * (number != 1)}"
-        for number, name in (
-            (numbers.n_skies, "skyflat"),
-            (numbers.n_components, "component"),
-        )
-    )
+    skies = count(numbers.n_skies, "skyflat")
+    components = count(numbers.n_components, "component")
     explained = 100 * model.variances["fraction"].sum()
     part = f", which explain {explained:.0f} % of its variation" * (numbers.n_components > 0)
     print(

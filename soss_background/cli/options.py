@@ -10,6 +10,7 @@ __all__ = [
     "add_output",
     "add_output_dir",
     "add_skyflats",
+    "add_verbose",
     "file_type",
     "finite_number",
     "given",
@@ -22,8 +23,9 @@ __all__ = [
 def add_output_dir(parser, what):
     """Add the option for the output folder."""
     parser.add_argument(
-        "-o", "--output-dir", type=Path, default=Path(), help=f"folder of the {what}"
-    )
+        "-o", "--output-dir", type=Path, default=Path(), metavar="DIR",
+        help=f"folder of the {what} (default: the current folder)",
+    )  # fmt: skip
 
 
 def add_output(parser, what, default):
@@ -31,6 +33,14 @@ def add_output(parser, what, default):
     parser.add_argument(
         "-o", "--output", type=file_type(Path(default).suffix), default=Path(default),
         metavar="FILE", help=f"{what} (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_verbose(parser):
+    """Add the option that prints all columns of a table."""
+    parser.add_argument(
+        "-v", "--verbose", action="store_true",
+        help="print all columns of the table, however wide (default: those that fit 80 characters)",
     )  # fmt: skip
 
 

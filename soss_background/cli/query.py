@@ -4,7 +4,7 @@ import argparse
 import functools
 from pathlib import Path
 
-from soss_background.cli.console import print_table
+from soss_background.cli.console import WIDTH, print_table
 from soss_background.cli.options import add_login, add_output, import_extra
 from soss_background.io.dates import parse_date
 
@@ -39,8 +39,9 @@ def add_parser(commands):
         "--before", type=_date, metavar="DATE", help="DATE-BEG must be earlier than this, UTC"
     )
     parser.add_argument(
-        "--product", choices=["rateints", "rate"], default="rateints", help="kind of file"
-    )
+        "--product", choices=["rateints", "rate"], default="rateints",
+        help="kind of file (default: %(default)s)",
+    )  # fmt: skip
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--index", type=Path, metavar="FILE", help="search this table (CSV, ECSV) instead of MAST"
@@ -61,6 +62,7 @@ def _date(text):
 def run(options):
     """Find exposures; print a summary and write the table."""
     from soss_background.associations.tables import query_index
+    from soss_background.errors import count
     from soss_background.io.files import save_whole
 
     names = ("programs", "after", "before")
@@ -71,9 +73,9 @@ def run(options):
         archive = import_extra("associations.archive", "archive")
         table = archive.query_archive(options.product, login=options.login, **criteria)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
-    print_table(_summarize(table))
+    print_table(_summarize(table), WIDTH)
     size = f" of {sum(table['SIZE']) / 1e9:.1f} GB" if "SIZE" in table.colnames else ""
-    print(f"{len(table)} files{size}, see {options.output}")
+    print(f"{count(len(table), 'file')}{size}, see {options.output}")
 
 
 def _summarize(table):
@@ -84,8 +86,13 @@ def _summarize(table):
     keys = [column for column in columns if column in table.colnames]
     return Table(
         rows=[
-            [*group[keys][0], len(group), min(group["DATE-BEG"]), max(group["DATE-BEG"])]
+            [*group[keys][0], len(group), *_days(group["DATE-BEG"])]
             for group in table.group_by(keys).groups
         ],
         names=[*(columns[key] for key in keys), "n", "first", "last"],
     )
+
+
+def _days(dates):
+    """Return the days of the first and the last date."""
+    return min(dates)[:10], max(dates)[:10]

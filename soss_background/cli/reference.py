@@ -1,7 +1,8 @@
 """The subcommand ``soss-background reference``."""
 
-from soss_background.cli.console import print_table
+from soss_background.cli.console import WIDTH, print_table
 from soss_background.cli.options import (
+    add_verbose,
     file_type,
     finite_number,
     given,
@@ -51,6 +52,7 @@ def add_parser(commands):
     )
     _add_selection(parser)
     _add_keywords(parser)
+    add_verbose(parser)
     parser.set_defaults(run=run)
 
 
@@ -103,10 +105,26 @@ def run(options):
     if bool(options.skyflats) == bool(options.model):
         raise ValueError("give either skyflats or a sky model (--model FILE)")
     settings = given(options, "flat", "useafter", "author", "pedigree", "description")
+    from soss_background.errors import count
+
     write = _write_model if options.model else _write_skyflats
     reference, table, source = write(options, settings)
-    print_table(table)
-    print(f"{len(reference.data)} templates of {source}, see {options.output}")
+    if options.verbose:
+        print_table(table)
+    else:
+        print_table(_summarize(table), WIDTH)
+    templates = count(len(reference.data), "template")
+    print(f"{templates} of {source}, see {options.output}")
+
+
+def _summarize(table):
+    """Return the columns that fit a terminal; the skyflats without what their names share."""
+    if "FILE" not in table.colnames:
+        return table
+    shown = table["SKY", "FILE", "RESIDUAL", "TEMPLATE", "REASON"]
+    names = [name.removeprefix("nis_clear_gr700xd_") for name in table["FILE"]]
+    shown["FILE"] = [name.removesuffix("_skyflat.fits") for name in names]
+    return shown
 
 
 def _write_model(options, settings):
@@ -124,6 +142,7 @@ def _write_model(options, settings):
 
 def _write_skyflats(options, settings):
     """Write skyflats."""
+    from soss_background.errors import count
     from soss_background.io.skyflats import find_files
     from soss_background.reference import make_reference, write_reference
 
@@ -133,5 +152,4 @@ def _write_skyflats(options, settings):
     skyflats = find_files(options.skyflats)
     reference, table = make_reference(skyflats, options.subarray, **settings)
     write_reference(reference, options.output)
-    table.remove_columns(["PROGRAM", "TARGPROP", "FLAT"])
-    return reference, table, f"{len(table)} skyflats"
+    return reference, table, count(len(table), "skyflat")

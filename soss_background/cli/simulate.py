@@ -30,7 +30,6 @@ def add_parser(commands):
         help="simulate dithered exposures with known truth",
         description="Write simulated _rateints exposures of blank sky, their association, a flat "
         "and the truth.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("directory", type=Path, help="folder to write to")
     for name, (default, meaning) in SETTINGS.items():
@@ -38,7 +37,9 @@ def add_parser(commands):
         # Only options that the user gives override a family.
         given = {"type": type(default), "default": argparse.SUPPRESS}
         parser.add_argument(option, help=f"{meaning} (default: {default})", **given)
-    parser.add_argument("--subarray", default="FULL", help="pixels read out", choices=SUBARRAYS)
+    parser.add_argument(
+        "--subarray", default="FULL", choices=SUBARRAYS, help="pixels read out (default: FULL)"
+    )
     parser.add_argument(
         "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
     )

@@ -13,7 +13,7 @@ from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
 from soss_background.datamodels import exposure_table as metadata
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, count
 from soss_background.io.exposures import (
     borrow,
     describe_members,
@@ -137,7 +137,8 @@ class SkyflatCombineStep(SkyflatStep):
             exposure = headers[err.index]["name"]
             raise SkyflatError(f"{exposure}: has no sky, its median is not positive") from err
         if combined.unmasked:
-            log.warning("%d exposures have no mask: run skyflat_mask first", combined.unmasked)
+            exposures = count(combined.unmasked, "exposure")
+            log.warning("%s without a mask: run skyflat_mask first", exposures)
         table["used"] = [not reason for reason in combined.reasons]
         table["reason"] = combined.reasons
         for column in ("scale", "offset", "masked_fraction", "deviation", "excess"):

@@ -2,10 +2,21 @@
 
 import numpy as np
 
-__all__ = ["FAIL", "NO_RANGE", "PASS", "format_number", "list_failures", "read_text"]
+__all__ = [
+    "FAIL",
+    "FRACTION",
+    "NO_RANGE",
+    "PASS",
+    "format_number",
+    "list_failures",
+    "read_text",
+]
 
 # Flags of metrics.
 PASS, FAIL, NO_RANGE = "pass", "fail", "no range"
+
+# Unit of fractions, which reports show in percent.
+FRACTION = "fraction"
 
 
 def list_failures(table):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from soss_background.datamodels.quality_table import FRACTION
 from soss_background.extract.inter_order import free_pixels
 from soss_background.steps.metric_ranges import Metric
 
@@ -16,7 +17,7 @@ METRICS = {
     "sky_misfit": Metric("", (0, 3), "rms deviation of the sky from its prior, in its sigmas"),
     "flat_fielded": Metric("", (1, 1), "1 if the exposure was divided by the flat"),
     "bad_pixels": Metric("", None, "unusable pixels of all integrations"),
-    "bad_fraction": Metric("", (0, 0.1), "fraction of all pixels that are unusable"),
+    "bad_fraction": Metric(FRACTION, (0, 0.1), "fraction of all pixels that are unusable"),
     "inter_order_mean": Metric("DN/s", None, "mean between the orders"),
     "inter_order_sum": Metric("DN/s", None, "sum between the orders"),
     "orders": Metric("", (2, 3), "orders with a trace"),
@@ -24,8 +25,12 @@ METRICS = {
     "slices_detected": Metric("", None, "slices that show a trace"),
     "slices_clipped": Metric("", None, "slices that were clipped from the fit"),
     "slices_crowded": Metric("", None, "slices near another order"),
-    "detected_fraction": Metric("", (0.4, 1), "fraction of the other slices that show a trace"),
-    "clipped_fraction": Metric("", (0, 0.3), "fraction of the detected slices that were clipped"),
+    "detected_fraction": Metric(
+        FRACTION, (0.4, 1), "fraction of the other slices that show a trace"
+    ),
+    "clipped_fraction": Metric(
+        FRACTION, (0, 0.3), "fraction of the detected slices that were clipped"
+    ),
     "residual_x_min": Metric("pixels", (-1, 0), "trace residuals along x, minimum"),
     "residual_x_max": Metric("pixels", (0, 1), "trace residuals along x, maximum"),
     "residual_x_sd": Metric("pixels", (0, 0.3), "trace residuals along x, standard deviation"),
@@ -36,7 +41,7 @@ METRICS = {
     "snr_order_1": Metric("", (5, np.inf), "median SNR of order 1"),
     "snr_order_2": Metric("", None, "median SNR of order 2"),
     "snr_order_3": Metric("", None, "median SNR of order 3"),
-    "efficiency": Metric("", None, "median fraction of the photons that is detected"),
+    "efficiency": Metric(FRACTION, None, "median fraction of the photons that is detected"),
 }
 
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.datamodels.skyflat import SkyflatModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, count
 from soss_background.io.files import add_history, check_output, save_datamodel
 from soss_background.io.skyflats import open_skyflat
 from soss_background.sky.stripes import estimate_stripes, spread_stripes
@@ -116,6 +116,7 @@ def _subtract(skyflat, stripes, window, others):
         known.noise_factor = float(np.sqrt(max(square - removed, (1 - stripes.found) * square)))
     # Earlier metrics describe the sky before its stripes were subtracted.
     skyflat.qc = skyflat.meta.cal_step.skyflat_quality = None
-    text = f"Denoised with {len(others)} skyflats of other visits by soss_background {__version__}"
+    skyflats = count(len(others), "skyflat")
+    text = f"Denoised with {skyflats} of other visits by soss_background {__version__}"
     for line in (text, *(f"  {name}" for name in others)):
         add_history(skyflat, line)

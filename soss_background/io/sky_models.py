@@ -8,7 +8,7 @@ from astropy.table import Table
 from soss_background import __version__
 from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.sky_model import SkyModel
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, count
 from soss_background.io.checks import check_file
 from soss_background.io.exposures import REQUIRED
 from soss_background.io.files import explain_fault
@@ -79,7 +79,7 @@ def make_sky_model(skyflats, *, author=None, description=None):
     model.members = _list_members(model, rows, statistics)
     model.trends = _list_trends(model, rows, statistics)
     model.meta.author = author or ", ".join(dict.fromkeys(row["author"] for row in rows))
-    model.meta.description = description or f"Sky of {len(rows)} skyflats"
+    model.meta.description = description or f"Sky of {count(len(rows), 'skyflat')}"
     _fill_keywords(model, rows)
     return model
 
@@ -179,7 +179,8 @@ def _fill_keywords(model, rows):
     flats = {row["flat"] for row in rows}
     if rows[0]["fielded"] and len(flats) == 1:
         meta.ref_file.flat.name = flats.pop()
-    model.add_history_entry(f"Learned from {len(rows)} skyflats by soss_background {__version__}")
+    skyflats = count(len(rows), "skyflat")
+    model.add_history_entry(f"Learned from {skyflats} by soss_background {__version__}")
     for row in rows:
         model.add_history_entry(f"Skyflat {row['name']}")
         model.add_history_entry(

@@ -206,8 +206,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         log_metrics(qc, name, fail=self.fail_on_qc)
         for path in name_log_files():
             log.info("The log is kept in %s", path)
-        for line in ("To repeat it:", *wrap_command(run["command"])):
-            log.info("%s", line)
+        log.info("To repeat this run:\n%s", "\n".join(wrap_command(run["command"])))
 
 
 @contextmanager

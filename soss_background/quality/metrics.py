@@ -5,6 +5,7 @@ from astropy.stats import mad_std
 from bottleneck import nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.datamodels.quality_table import FRACTION
 from soss_background.detector import PWCPOS
 from soss_background.numerics.cells import gather_blocks
 from soss_background.numerics.robust import MAD_TO_SIGMA
@@ -67,15 +68,15 @@ _OF_RESIDUALS = (
 METRICS = {
     "exposures_used": Metric("", (3, np.inf), "exposures that were combined"),
     "exposures_rejected": Metric("", None, "exposures that were left out"),
-    "masked_median": Metric("", (0, 0.85), "unused fraction of an exposure, median"),
-    "masked_worst": Metric("", (0, 0.95), "unused fraction of the worst exposure"),
+    "masked_median": Metric(FRACTION, (0, 0.85), "unused fraction of an exposure, median"),
+    "masked_worst": Metric(FRACTION, (0, 0.95), "unused fraction of the worst exposure"),
     "level_scatter": Metric("%", (0, 5), "standard deviation of the levels of the exposures"),
     "deviation_worst": Metric("%", (0, 5), "largest deviation of a used exposure from the sky"),
     "deviation_ratio": Metric("", (1, 4), "largest over median deviation from the sky"),
     "stripe_rms": Metric("DN/s", (0, 1), "1/f stripes of an exposure, rms"),
     "excess": Metric("", (0.7, 1.5), "scatter of an exposure about the sky over its own ERR"),
-    "filled": Metric("", (0, 0.1), "fraction of the pixels of BKG that are filled"),
-    "hot": Metric("", (0, 0.03), "fraction of the pixels that are flagged HOT"),
+    "filled": Metric(FRACTION, (0, 0.1), "fraction of the pixels of BKG that are filled"),
+    "hot": Metric(FRACTION, (0, 0.03), "fraction of the pixels that are flagged HOT"),
     "noise": Metric("DN/s", None, "scatter of BKG about BKGDN"),
     "noise_ratio": Metric("", (0.5, 1.25), "scatter of BKG about BKGDN over ERR"),
     "level_left": Metric("DN/s", (0.5, 20), "median of the sky left of the edge"),
@@ -83,7 +84,9 @@ METRICS = {
     "level_ratio": Metric("", (1.1, 2.2), "level right over level left of the edge"),
     "step_column": Metric("pixel", (680, 725), "column at half of the edge, near a row of FULL"),
     "step_width": Metric("pixel", (10, 80), "10 to 90 % of the edge, near a row of FULL"),
-    "few_samples": Metric("", (0, 0.75), "fraction of the pixels with fewer than three samples"),
+    "few_samples": Metric(
+        FRACTION, (0, 0.75), "fraction of the pixels with fewer than three samples"
+    ),
     "chi2": Metric("", (0.5, 1.3), "reduced chi-square of the exposures about BKG"),
     "stripes_left": Metric(
         "",

@@ -10,7 +10,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import __version__
 from soss_background.detector import SUBARRAYS
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, count
 from soss_background.io.files import save_datamodel
 from soss_background.io.templates import PLANE_KEYWORD
 from soss_background.reference.candidates import Candidates
@@ -108,7 +108,8 @@ def make_reference(
     texts["author"] = texts["author"] or ", ".join(dict.fromkeys(sky.author for sky in used))
     texts["pedigree"] = texts["pedigree"] or _date_pedigree(used)
     if texts["description"] is None:
-        texts["description"] = f"{len(selection.groups)} empirical skies of SOSS, {subarray}"
+        number = count(len(selection.groups), "empirical sky")
+        texts["description"] = f"{number} of SOSS, {subarray}"
     reference = _build(skyflats, skies, selection.groups, plane)
     describe(reference, SUBARRAYS[subarray], texts)
     card = [PLANE_KEYWORD, plane, "plane of the skyflats that SCI contains"]

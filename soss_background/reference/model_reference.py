@@ -9,7 +9,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import __version__
 from soss_background.detector import SUBARRAYS
-from soss_background.errors import SkyflatError
+from soss_background.errors import SkyflatError, count
 from soss_background.io.sky_models import (
     find_cover,
     name_sky_model,
@@ -85,7 +85,7 @@ def make_model_reference(
     texts = {
         "useafter": check_useafter(useafter),
         "pedigree": check_pedigree(pedigree),
-        "description": description or f"{number} skies of a sky model of SOSS, {subarray}",
+        "description": description or f"{count(number, 'sky')} of a sky model of SOSS, {subarray}",
     }
     with open_sky_model(model) as opened:
         name = name_sky_model(model, opened)

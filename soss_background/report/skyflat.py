@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from soss_background.datamodels.quality_table import read_text
 from soss_background.errors import SkyflatError
 from soss_background.io.files import check_folder
 from soss_background.io.skyflats import find_place, name_skyflat, open_skyflat
+from soss_background.quality.guide import GUIDE
 from soss_background.quality.metrics import count_samples
 from soss_background.report import skyflat_plots as plots
 from soss_background.report.figures import ReportFigure
@@ -26,9 +28,10 @@ log = logging.getLogger(__name__)
 _EXPOSURES = (
     "Left: the exposure as it was combined, its mask outlined in red. It is scaled to the level of "
     "the others; stripes and the star light that moves with the dither are subtracted. Right: the "
-    "residual after the sky is subtracted, from \N{MINUS SIGN}1 to 1 % of the sky; unused pixels "
-    "are grey. The edge of a star, a stripe or a glow in the residual is a fault, and partly in "
-    "the sky too. An exposure that was not used is shown with its stars."
+    "smoothed residual after the sky is subtracted, from \N{MINUS SIGN}1 to 1 % of the sky; unused "
+    "pixels are grey. The edge of a star, a stripe or a glow in the residual is a fault, and part "
+    "of it is in the sky too. An exposure that was not used is shown with its stars. Select a "
+    "figure to enlarge it."
 )
 _NO_EXPOSURES = "The exposures are not in the skyflat and cannot be shown."
 
@@ -49,7 +52,8 @@ def report_skyflat(skyflat):
         name = name_skyflat(path, model)
         runs = [run.instance for run in model.meta.skyflat.runs]
         sections = _sections(model, name, runs)
-        return Report(name, _rows(model.qc), sections, runs, _facts(model), _versions(model))
+        records = {"facts": _facts(model), "versions": _versions(model)}
+        return Report(name, _rows(model.qc), sections, runs, GUIDE, **records)
 
 
 def _rows(table):
@@ -255,7 +259,8 @@ def write_reports(skyflats, output):
     Returns
     -------
     verdicts : dict of str
-        Summary of the metrics of each skyflat, by its name; by its path if others share the name.
+        Summary of the metrics of each skyflat, by its name; if others share the name, the folder
+        precedes it.
 
     Raises
     ------
@@ -267,29 +272,55 @@ def write_reports(skyflats, output):
         with open_skyflat(path) as model:
             for extension in _list_missing(model):
                 log.warning("%s: the report lacks %s", path, extension)
-    verdicts, rows = {}, []
-    for path, file in zip(skyflats, _name_files(skyflats, output), strict=True):
-        report = report_skyflat(path)
-        if [other.name for other in skyflats].count(path.name) > 1:
-            report = replace(report, name=str(path))
+    rows, parameters, labels = [], [], _label_skyflats(skyflats)
+    for path, label, file in zip(skyflats, labels, _name_files(labels, output), strict=True):
+        report = replace(report_skyflat(path), name=label)
         report.save_html(file)
-        verdicts[report.name] = report.verdict
-        rows.append((file.name, report.name, report.verdict, report.flag))
+        verdict = {key: getattr(report, key) for key in ("name", "verdict", "flag")}
+        rows.append({"file": file.name} | verdict)
+        parameters.append(
+            dict(chain.from_iterable(run["parameters"].items() for run in report.runs))
+        )
     if len(skyflats) > 1:
+        for row, settings in zip(rows, _compare_parameters(parameters), strict=True):
+            row["settings"] = settings
         write_html(output, "overview.html", title=f"{len(skyflats)} skyflats", rows=rows)
-    return verdicts
+    return {row["name"]: row["verdict"] for row in rows}
 
 
-def _name_files(skyflats, output):
-    """Return the HTML file of each skyflat's report; numbers distinguish equal names."""
-    if len(skyflats) == 1:
+def _label_skyflats(paths):
+    """Return the name of each skyflat, preceded by folders where names are equal."""
+    parts = [path.absolute().parts for path in paths]
+    labels = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        depth = 1
+        while any(other[-depth:] == own[-depth:] for other in others):
+            depth += 1
+        labels.append("/".join(own[-depth:]))
+    return labels
+
+
+def _name_files(labels, output):
+    """Return the HTML file of each skyflat's report, named after its label."""
+    if len(labels) == 1:
         return [output]
     files = []
-    for path in skyflats:
-        stem, number = f"{output.stem}_{path.stem}", 1
-        file = output.with_stem(stem)
+    for label in labels:
+        stem, number = label.rpartition(".")[0].replace("/", "_"), 1
+        file = output.with_stem(f"{output.stem}_{stem}")
         while file in files:
             number += 1
-            file = output.with_stem(f"{stem}_{number}")
+            file = output.with_stem(f"{output.stem}_{stem}_{number}")
         files.append(file)
     return files
+
+
+def _compare_parameters(parameters):
+    """Return, as a string for each skyflat, the parameters that differ between skyflats."""
+    known = [each for each in parameters if each]
+    shared = [name for name in (known or [{}])[0] if all(name in each for each in known)]
+    differing = [name for name in shared if len({str(each[name]) for each in known}) > 1]
+    return [
+        ", ".join(f"{name} = {each[name]}" for name in differing if each) for each in parameters
+    ]

@@ -4,6 +4,7 @@ import numpy as np
 from bottleneck import nanmedian
 
 from soss_background.combine.vetting import MUCH_WORSE
+from soss_background.numerics.smoothing import gaussian_filter
 from soss_background.quality.metrics import EDGE_ROWS, rows_about
 from soss_background.report.views import PULL_EDGES
 from soss_background.sky.edge import find_edge, right_of_edge
@@ -31,6 +32,13 @@ _EDGE_REACH = 60
 
 # Residuals of exposures and structure of a sky at the ends of the colour map, percent.
 _RESIDUAL_LIMIT, _STRUCTURE_LIMIT = 1.0, 2.0
+
+# Standard deviations, rows and columns, of the Gaussian that smooths small residuals, in blocks of
+# 8 x 8 pixels. Stars are long along rows; the noise of a block falls to a sixth.
+_SMOOTHING = (1.0, 3.0)
+
+# Height of the figure of deviations, in units of the largest.
+_HEADROOM = 1.4
 
 
 def draw_sky(ax, sky, window, label="DN/s", limits=None):
@@ -103,7 +111,7 @@ def draw_exposure(ax, view, limits):
 
 def draw_residual(ax, view):
     """
-    Draw the residual of an exposure, small; masked pixels are grey.
+    Draw the smoothed residual of an exposure, small; masked pixels are grey.
 
     Parameters
     ----------
@@ -112,7 +120,16 @@ def draw_residual(ax, view):
     view : `~soss_background.report.views.View`
         The exposure. The colours end at -1 and 1 % of the sky.
     """
-    _draw_small(ax, view.residual, "RdBu_r", -_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
+    shown = _smooth(view.residual)
+    _draw_small(ax, shown, "RdBu_r", -_RESIDUAL_LIMIT, _RESIDUAL_LIMIT)
+
+
+def _smooth(image):
+    """Smooth the known values of an image; those that are NaN stay NaN."""
+    known = np.isfinite(image)
+    weights = gaussian_filter(known.astype(np.float32), _SMOOTHING)
+    smooth = gaussian_filter(np.where(known, image, 0).astype(np.float32), _SMOOTHING)
+    return np.divide(smooth, weights, out=np.full(image.shape, np.nan, np.float32), where=known)
 
 
 def _draw_small(ax, image, cmap, low, high):
@@ -207,12 +224,20 @@ def draw_vetting(ax, table, mad_threshold=None):
         which = table["used"] == used
         if which.any():
             ax.bar(number[which], table["deviation"][which], color=colour, label=label)
+    largest = np.max(table["deviation"], initial=0, where=np.isfinite(table["deviation"]))
+    if largest > 0:
+        ax.set_ylim(0, _HEADROOM * largest)
     if mad_threshold is not None:
-        ax.axhline(100 * mad_threshold, color=FAINT, ls="--", label="mad_threshold")
+        _mark_limit(ax, 100 * mad_threshold, "--", "mad_threshold")
     if np.any(table["used"] == 1):
         much_worse = MUCH_WORSE * nanmedian(table["deviation"][table["used"] == 1].astype(float))
-        label = f"{MUCH_WORSE:g} times a typical one"
-        ax.axhline(much_worse, color=FAINT, ls=":", label=label)
+        _mark_limit(ax, much_worse, ":", f"{MUCH_WORSE:g} times a typical one")
     ax.set(xlabel="exposure", ylabel="deviation from the sky [%]", xlim=(0.4, len(table) + 0.6))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper center", ncols=2)
+
+
+def _mark_limit(ax, value, style, label):
+    """Draw a limit; the legend gives its value, and says if it lies above the figure."""
+    above = ", above this figure" if value > ax.get_ylim()[1] else ""
+    ax.axhline(value, color=FAINT, ls=style, label=f"{label}: {value:.2g} %{above}")

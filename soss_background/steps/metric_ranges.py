@@ -32,7 +32,7 @@ class Metric(NamedTuple):
     Attributes
     ----------
     unit : str
-        Unit, empty for counts, fractions and ratios.
+        Unit; "fraction" for fractions, empty for counts and ratios.
     limits : tuple of float or None
         Default lowest and highest acceptable value, both inclusive; None for no range.
     comment : str
@@ -115,8 +115,12 @@ def _check_limits(path, name, limits):
 
 def _definition(name, by_name):
     """Return the entry of a metric, by its own name or by its name without the row number."""
-    kind = re.sub(r"_\d+$", "", str(name))
-    return by_name[name] if name in by_name else by_name.get(kind)
+    return by_name[name] if name in by_name else by_name.get(strip_row(name))
+
+
+def strip_row(name):
+    """Return the name of a metric without the row number that may end it."""
+    return re.sub(r"_\d+$", "", str(name))
 
 
 def flag_metrics(values, metrics, ranges, dtype):
@@ -150,9 +154,15 @@ def format_metrics(table):
     """Return QC as aligned lines: a header, and one line per metric."""
     columns = ("name", "value", "unit", "low", "high", "flag", "comment")
     shown = Table({column: table[column] for column in columns})
-    for column in ("value", "low", "high"):
-        shown[column].format = format_number
+    shown["value"].format = format_number
+    for column in ("low", "high"):
+        shown[column].format = _format_limit
     for column in ("name", "unit", "flag", "comment"):
         shown[column] = [read_text(value) for value in table[column]]
-        shown[column].format = "<"
-    return shown.pformat(max_lines=-1, max_width=-1)
+    align = [">" if column in ("value", "low", "high") else "<" for column in columns]
+    return [line.rstrip() for line in shown.pformat(max_lines=-1, max_width=-1, align=align)]
+
+
+def _format_limit(value):
+    """Return a limit as a string, a dash if there is none."""
+    return "-" if np.isnan(value) else format_number(value)

@@ -40,14 +40,23 @@ _HOUSEKEEPING = {
 
 def describe_command(step, names):
     """Return the ``strun`` command that repeats a run, with parameters that are not defaults."""
-    defaults = list_parameters(step, default=True)
+    defaults, checks = list_parameters(step, default=True), _list_checks(step)
     options = [
-        f"--{name}={_text(value)}"
+        f"--{name}={_text(value, checks.get(name, ''))}"
         for name, value in list_parameters(step).items()
         if value != defaults.get(name)
     ]
     name = f"soss_background.{type(step).__name__}"
     return shlex.join(["strun", name, *names, *options])
+
+
+def _list_checks(step, prefix=""):
+    """Return the type that the spec gives each parameter, by the names of ``strun``."""
+    spec = config_parser.get_merged_spec_file(type(step))
+    checks = {prefix + name: check for name, check in spec.items() if isinstance(check, str)}
+    for name in getattr(step, "step_defs", {}):
+        checks |= _list_checks(getattr(step, name), f"{prefix}steps.{name}.")
+    return checks
 
 
 def list_parameters(step, prefix="", *, default=False):
@@ -136,8 +145,17 @@ def _plain(value):
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _text(value):
+def _text(value, check):
     """Format a value for the command line, where a comma separates items of a list."""
     if not isinstance(value, list):
-        return str(value)
-    return ",".join(str(item) for item in value) + "," * (len(value) == 1)
+        return _quote(str(value))
+    # `force_list` makes a list of a single value; other types need a comma after it.
+    comma = "," if len(value) == 1 and not check.startswith("force_list") else ""
+    return ",".join(_quote(str(item)) for item in value) + comma
+
+
+def _quote(text):
+    """Quote a string with characters that have a meaning in a parameter."""
+    if not set(text) & set(",#\"'"):
+        return text
+    return f"'{text}'" if '"' in text else f'"{text}"'

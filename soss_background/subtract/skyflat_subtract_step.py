@@ -29,6 +29,7 @@ from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, o
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
+from soss_background.subtract.summary import summarize_fit
 
 __all__ = ["SkyflatSubtractStep"]
 
@@ -266,7 +267,8 @@ class SkyflatSubtractStep(SkyflatStep):
             [name for name, _ in source.states],
             [segments.names[index] for index in members],
         )
-        log.info("%s: %s", segments.name, _describe_cards(subtraction.cards))
+        sentence = summarize_fit(fit, subtraction.sky, ~reference, window.x0, fraction)
+        log.info("%s: %s", segments.name, sentence)
         log.info("Templates: %s", ", ".join(subtraction.templates))
         if fit.misfit > _LARGEST_MISFIT:
             log.warning(
@@ -453,13 +455,6 @@ def _list_cards(fit, fraction, number, segments):
     return [*cards, ["SKYSEGS", segments, "segments (EXSEGNUM) of the fit"]]
 
 
-def _describe_cards(cards):
-    """Return the results of a fit as a string."""
-    return ", ".join(
-        f"{key} = {value if isinstance(value, str) else f'{value:.5g}'}" for key, value, _ in cards
-    )
-
-
 def _record(model, subtraction, scale_mode, scales=()):
     """Record a subtraction in the header, the history, and the tree of a data model."""
     _add_cards(model, subtraction.cards)
@@ -469,7 +464,11 @@ def _record(model, subtraction, scale_mode, scales=()):
         "segments": subtraction.segments,
         "scales": [round(float(scale), 6) for scale in scales],
     }
-    text = f"{_describe_cards(subtraction.cards)}, scale_mode = {scale_mode}"
+    results = [
+        f"{key} = {value if isinstance(value, str) else f'{value:.5g}'}"
+        for key, value, _ in subtraction.cards
+    ]
+    text = ", ".join([*results, f"scale_mode = {scale_mode}"])
     add_history(model, f"soss_background subtracted the sky: {text}")
 
 
