@@ -482,7 +482,7 @@ def test_subarrays(skyflat, tmp_path):
         model.save(tmp_path / "strip_skyflat.fits")
     with pytest.raises(
         SkyflatError,
-        match="strip_skyflat.fits: its SUBSTRIP96 has not .*: give one of FULL or",
+        match="strip_skyflat.fits: its SUBSTRIP96 lacks .*: give one of FULL or",
     ):
         read_templates(tmp_path / "strip_skyflat.fits", SUBSTRIP256)
 
