@@ -55,7 +55,7 @@ SMALLER = {
     "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
     "n_integrations=30": "n_integrations=2",
 }
-# Blocks that show output, or a diagram.
+# Blocks that show what comes out, or a sketch.
 SHOWN = ("name ", "SKY ", "association ->")
 
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
