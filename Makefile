@@ -17,6 +17,7 @@
 #                       step, and with this package
 # make bench-flicker    measure the scatter of light curves with 1/f noise, and after its subtraction
 #                       by jwst's step and by this package; BENCH="--subarray SUBSTRIP96"
+# make bench-f277w      find field stars of time series with and without an exposure with F277W
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
 # make bench-speed      compare time and memory with the peer's (15 GB of disk); BENCH="--plot FILE.png"
 #
@@ -28,7 +29,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-reference bench-speed clean
+.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-f277w bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -118,6 +119,9 @@ bench-stare: .venv/installed-bench
 
 bench-flicker: .venv/installed-bench
 	$(BIN)/python benchmarks/flicker.py $(BENCH)
+
+bench-f277w: .venv/installed-bench
+	$(BIN)/python benchmarks/f277w.py $(BENCH)
 
 bench-reference: .venv/installed-bench
 	$(BIN)/python benchmarks/reference.py $(BENCH)

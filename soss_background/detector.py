@@ -4,6 +4,7 @@ In the DMS orientation used throughout, the detector is read out along columns, 
 as vertical stripes.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "PIXEL_SCALE",
     "PWCPOS",
     "PWCPOS_REACH",
+    "SOSS_BANDS",
     "SUBARRAYS",
     "SUBSTRIP96",
     "SUBSTRIP256",
     "SUPERSTRIPES",
     "Window",
+    "has_edge",
     "imaging_filter",
 ]
 
@@ -95,6 +98,22 @@ class Window:
         ends = [(max(row, self.y0), min(row + AMPLIFIER_ROWS, last)) for row in first]
         return [slice(start - self.y0, stop - self.y0) for start, stop in ends]
 
+    def column_blocks(self):
+        """
+        List the blocks of columns that are read together, each with its own pedestal and time.
+
+        Returns
+        -------
+        blocks : list of slice
+            In the order of reading, the science columns of a superstripe from the last to the
+            first. Other subarrays have one block of all columns.
+        """
+        width = _BLOCK_WIDTHS.get(self.name)
+        if width is None:
+            return [slice(0, self.nx)]
+        ends = range(self.nx - REFERENCE_BORDER, REFERENCE_BORDER, -width)
+        return [slice(end - width, end) for end in ends]
+
     def reference_pixels(self):
         """
         Find the reference pixels inside the window.
@@ -117,12 +136,25 @@ SUBSTRIP256 = Window("SUBSTRIP256", 1792, 0, 256, 2048)
 SUBSTRIP96 = Window("SUBSTRIP96", 1802, 0, 96, 2048)
 SUBARRAYS = {window.name: window for window in (FULL, SUBSTRIP256, SUBSTRIP96)}
 
-# Superstripes: SUBSTRIP256 read in stripes of 17 to 680 columns, each at a time of its own. The
-# stage calwebb_detector1 places them on the pixels of SUBSTRIP256, without reference columns.
-SUPERSTRIPES = {
-    name: replace(SUBSTRIP256, name=name)
-    for name in ("SUB17STRIPE_SOSS", "SUB60STRIPE_SOSS", "SUB204STRIPE_SOSS", "SUB680STRIPE_SOSS")
+# Superstripes: SUBSTRIP256 read in blocks of columns, 120, 34, 10 or 3 of them, each at a time
+# of its own. The stage calwebb_detector1 places them on the pixels of SUBSTRIP256; only the four
+# reference columns at each end are missing (jwst, lib/stripe_utils.py: collate_superstripes).
+_BLOCK_WIDTHS = {
+    "SUB17STRIPE_SOSS": 17,
+    "SUB60STRIPE_SOSS": 60,
+    "SUB204STRIPE_SOSS": 204,
+    "SUB680STRIPE_SOSS": 680,
 }
+SUPERSTRIPES = {name: replace(SUBSTRIP256, name=name) for name in _BLOCK_WIDTHS}
+
+# Filters of SOSS exposures, and the range of wavelengths that they transmit with a margin, micron
+# (JWST User Documentation, NIRISS Filters).
+SOSS_BANDS = {"CLEAR": (0.0, math.inf), "F277W": (2.33, 3.23)}
+
+
+def has_edge(filter_name):
+    """Return whether the sky of a filter has the edge near column 700; CLEAR stands for None."""
+    return filter_name != "F277W"
 
 
 # In the order of their wavelengths.

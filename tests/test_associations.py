@@ -185,7 +185,7 @@ def test_integrations_are_preferred_to_their_mean(files, tmp_path, caplog):
     [
         ({"instrument__name": "NIRCAM"}, "INSTRUME is NIRCAM, not NIRISS"),
         ({"exposure__type": "NIS_WFSS"}, "EXP_TYPE is NIS_WFSS, not NIS_SOSS"),
-        ({"instrument__filter": "F277W"}, "FILTER is F277W, not CLEAR"),
+        ({"instrument__filter": "F380M"}, "FILTER is F380M, not CLEAR or F277W"),
         ({"instrument__pupil": "CLEARP"}, "PUPIL is CLEARP, not GR700XD"),
         ({"subarray__name": "SUBSTRIP256"}, "SUBARRAY is SUBSTRIP256, not FULL"),
         ({"bunit_data": "DN"}, "ImageModel in DN, neither _rate nor _rateints"),
@@ -308,11 +308,12 @@ def test_associations_of_another_grouping(files, tmp_path, caplog):
 
 def test_command_line(files, tmp_path):
     """Run the command, which prints the table and omitted files, and then the pipeline."""
-    put(files[1], instrument__filter="F277W")
+    put(files[1], instrument__filter="F380M")
     names = [f"data/{path.name}" for path in files]
     done = run_program("soss-background", "asn", *names, "-o", "asn", home=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines() == [f"Left out: {names[1]}: FILTER is F277W, not CLEAR"]
+    fault = "FILTER is F380M, not CLEAR or F277W"
+    assert done.stderr.splitlines() == [f"Left out: {names[1]}: {fault}"]
     header, _, _, row, end = done.stdout.splitlines()
     assert header.split() == ["association", "n", "first", "lon", "lat"]
     name = "jw04479-o001_SKYFLAT-1_000_skyflat_asn.json"

@@ -101,7 +101,7 @@ def set_meta(path, value):
 HEADER_FAULTS = {
     "not SOSS": (set_meta("exposure.type", "NIS_WFSS"), "EXP_TYPE is NIS_WFSS, not NIS_SOSS"),
     "instrument": (set_meta("instrument.name", "NIRCAM"), "INSTRUME is NIRCAM, not NIRISS"),
-    "filter": (set_meta("instrument.filter", "F277W"), "FILTER is F277W, not CLEAR"),
+    "filter": (set_meta("instrument.filter", "F380M"), "FILTER is F380M, not CLEAR or F277W"),
     "pupil": (set_meta("instrument.pupil", "CLEARP"), "PUPIL is CLEARP, not GR700XD"),
     "subarray": (set_meta("subarray.name", "SUBSTRIP96"), "subarrays cannot be mixed"),
     "no filter": (set_meta("instrument.filter", None), "keyword FILTER is missing"),

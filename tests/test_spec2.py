@@ -307,7 +307,7 @@ def edited(series, folder, **values):
     [
         ({}, ["--steps.bkg_subtract.override_flat=N/A"], "is flat-fielded and .* is not: give"),
         ({"cal_step__bkg_subtract": "COMPLETE"}, [], "its sky has been subtracted already"),
-        ({"instrument__filter": "F277W"}, [], "FILTER is F277W, not CLEAR"),
+        ({"instrument__filter": "F380M"}, [], "FILTER is F380M, not CLEAR or F277W"),
         ({}, ["--steps.bkg_subtract.skip=true"], "bkg_subtract.skyflat is given, but"),
     ],
 )
@@ -386,18 +386,18 @@ def _science(product):
 
 def test_other_modes_in_a_mixture(series, skyflat, tmp_path, caplog):
     """Exposures of other modes are calibrated without the step; those of SOSS are checked."""
-    other = edited(series, tmp_path, instrument__filter="F277W")
+    other = edited(series, tmp_path, instrument__filter="F380M")
     pipeline = SkyflatSpec2Pipeline()
     step = pipeline.bkg_subtract
     step.skyflat, step.override_flat = skyflat, str(series.flat_path)
     (mine,), (others,) = (pipeline.open_segments(path) for path in (series.path, other))
     pipeline._check([mine, others])
-    with pytest.raises(SkyflatError, match="FILTER is F277W"):
+    with pytest.raises(SkyflatError, match="FILTER is F380M"):
         pipeline._check([others])
     with background_skyflats(step, others, {}):
         assert step.skip
     assert not step.skip
-    assert f"{other.name}: sky not subtracted, FILTER is F277W, not CLEAR" in caplog.text
+    assert f"{other.name}: sky not subtracted, FILTER is F380M, not CLEAR" in caplog.text
 
 
 @pytest.mark.usefixtures("crds")

@@ -557,7 +557,7 @@ def test_no_skyflat_is_made_that_is_not_needed(settings):
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        ({"meta.instrument.filter": "F277W"}, "FILTER is F277W, not CLEAR"),
+        ({"meta.instrument.filter": "F380M"}, "FILTER is F380M, not CLEAR or F277W"),
         ({"meta.exposure.type": "NIS_WFSS"}, "EXP_TYPE is NIS_WFSS"),
         ({"meta.subarray.ystart": 1900}, "SUBSTRT1 and SUBSTRT2 are not those of SUBSTRIP256"),
         ({"meta.subarray.ystart": 1}, "SUBSTRT1 and SUBSTRT2 are not those of SUBSTRIP256"),

@@ -13,7 +13,7 @@ def make_fit(sky, **changes):
     """Return a fit whose levels have errors of 1 and 3 %."""
     levels = {"level_left": 5.0, "level_left_err": 0.05, "level_right": 4.0}
     others = {"level_right_err": 0.12, "shift": -0.314, "chi2": 1.057, "misfit": 0.9}
-    planes = {"sky": sky, "err": sky, "wings": sky, "used": sky > 0}
+    planes = {"sky": sky, "err": sky, "wings": sky, "used": sky > 0, "pedestals": np.zeros(0)}
     return SkyFit(**planes, **(levels | others | changes))
 
 

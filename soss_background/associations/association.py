@@ -3,6 +3,7 @@
 import functools
 import glob
 import logging
+import math
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from soss_background.datamodels.names import (
     check_product_name,
     product_name,
 )
-from soss_background.detector import FULL
+from soss_background.detector import FULL, SUBSTRIP256, SUPERSTRIPES
 from soss_background.errors import SkyflatError
 from soss_background.io.associations import save_association, save_exposure_association
 from soss_background.io.dates import parse_date
@@ -44,6 +45,7 @@ _GROUPED_BY = {
     **OBSERVATION,
     "meta.observation.date_beg": ("DATE-BEG", None),
 }
+_FILTER = "meta.instrument.filter"
 _PWCPOS = {"meta.instrument.pupil_position": ("PWCPOS", None)}
 
 # Data models of count rates; the first has all integrations and is preferred.
@@ -54,9 +56,10 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
     """
     Write an association for each group of exposures that belong to one skyflat.
 
-    Only headers are read. Files that are not NIRISS SOSS exposures (CLEAR, GR700XD) are ignored
-    with a warning, as are those of subarrays if there are exposures of the full detector. If an
-    exposure is given as _rate and _rateints, the latter is used.
+    Exposures of different filters are not mixed. Only headers are read. Files that are not NIRISS
+    SOSS exposures (CLEAR or F277W, GR700XD) are ignored with a warning, and so are those of
+    subarrays if there are exposures of the full detector. If an exposure is given as _rate and
+    _rateints, the latter is used.
 
     Parameters
     ----------
@@ -122,16 +125,16 @@ def make_background_associations(science, background=(), directory="."):
 
     The segments of a time series are members of one product. Of the background, an exposure gets
     the sequence (of one program, target and observation, without a gap) that is nearest in time.
-    Only headers are read. Files that are not exposures in CLEAR and GR700XD are ignored with a
-    warning.
+    Exposures of different filters are not mixed. Only headers are read. Files that are not SOSS
+    exposures (CLEAR or F277W, GR700XD) are ignored with a warning.
 
     Parameters
     ----------
     science : iterable of str or `~pathlib.Path`
         Exposures, _rate or _rateints, of any subarray; each gets its own association.
     background : iterable of str or `~pathlib.Path`
-        Exposures of blank sky, all of the full detector or of the subarray of the science
-        exposures.
+        Exposures of blank sky, all of the full detector, of the subarray of the science
+        exposures, or of SUBSTRIP256 for superstripes.
     directory : str or `~pathlib.Path`
         Output folder; associations of the same name are replaced.
 
@@ -175,6 +178,9 @@ def _choose_background(science, backgrounds):
     """Return the sequence nearest in time to an exposure, and the column of the time between."""
     if not backgrounds:
         return [], {}
+    backgrounds = [each for each in backgrounds if each[_FILTER] == science[_FILTER]]
+    if not backgrounds:
+        return [], {"dt": math.nan}
     start = _as_exposure(science).start
 
     def days(group):
@@ -199,10 +205,11 @@ def _choose_subarray(headers):
 
 
 def _check_subarrays(science, backgrounds):
-    """Raise unless the background is of the full detector, or of the science's subarray."""
+    """Raise unless the background is of the full detector, or of the pixels of the science."""
     own = science["meta.subarray.name"]
     others = {header["meta.subarray.name"] for header in backgrounds}
-    if others not in ({own}, {FULL.name}):
+    allowed = {own, FULL.name} | ({SUBSTRIP256.name} if own in SUPERSTRIPES else set())
+    if len(others) > 1 or not others <= allowed:
         raise SkyflatError(
             f"{science['name']}: SUBARRAY is {own}, but {', '.join(sorted(others))} in the "
             "background"
@@ -211,12 +218,14 @@ def _check_subarrays(science, backgrounds):
 
 def _save_group(directory, group, headers, product):
     """Write the association of a group; return its row of the table."""
-    program, target, observation = group.observation
+    program, target, observation, filter_name = group.observation
     summary, file_name = _describe(headers, product)
     # Quote the keywords: slashes in them must not lead out of the folder.
     place = "jw{}-o{}_{}".format(
         *(quote(part, safe="+") for part in (program, observation, target))
     )
+    if filter_name != "CLEAR":
+        place += f"_{filter_name.lower()}"
     path = directory / f"{place}_{group.number:03d}_skyflat_asn.json"
     save_association(
         path,
@@ -337,7 +346,7 @@ def _read_blank_sky(path, required):
 
 def _as_exposure(header):
     """Return the keywords that assign an exposure to a group."""
-    observation = tuple(str(header[key]) for key in OBSERVATION)
+    observation = tuple(str(header[key]) for key in (*OBSERVATION, _FILTER))
     start = parse_date(str(header["meta.observation.date_beg"]))
     pwcpos = header.get("meta.instrument.pupil_position")
     return Exposure(observation, start, header["path"], None if pwcpos is None else float(pwcpos))

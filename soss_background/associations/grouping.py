@@ -19,7 +19,7 @@ class Exposure(NamedTuple):
     Attributes
     ----------
     observation : tuple of str
-        Program, target and observation.
+        Program, target, observation and filter.
     start : `datetime.datetime`
         Start of the exposure, DATE-BEG.
     path : `pathlib.Path`
@@ -41,9 +41,9 @@ class Group(NamedTuple):
     Attributes
     ----------
     observation : tuple of str
-        Program, target and observation.
+        Program, target, observation and filter.
     number : int
-        Number of the group in its observation, in order of time, from 0.
+        Number of the group in its observation and filter, in order of time, from 0.
     exposures : list of Exposure
         The exposures in order of time.
     """
@@ -55,7 +55,7 @@ class Group(NamedTuple):
 
 def group_exposures(exposures, gap_days=1.0, by_pwcpos=None):
     """
-    List the groups of exposures, by program, target, observation and time.
+    List the groups of exposures, by program, target, observation, filter and time.
 
     Later exposures change neither the earlier groups nor their numbers.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from soss_background.cli.options import name_options
-from soss_background.detector import PWCPOS, SUBARRAYS
+from soss_background.detector import PWCPOS, SOSS_BANDS, SUBARRAYS, SUPERSTRIPES
 
 # Options for `soss_background.simulate.Simulation`, their defaults and help texts. The class is
 # slow to import; a test compares the defaults.
@@ -38,13 +38,24 @@ def add_parser(commands):
         given = {"type": type(default), "default": argparse.SUPPRESS}
         parser.add_argument(option, help=f"{meaning} (default: {default})", **given)
     parser.add_argument(
-        "--subarray", default="FULL", choices=SUBARRAYS, help="pixels read out (default: FULL)"
+        "--filter", default="CLEAR", choices=SOSS_BANDS, help="filter (default: CLEAR)"
+    )
+    parser.add_argument(
+        "--subarray",
+        default="FULL",
+        choices=[*SUBARRAYS, *SUPERSTRIPES],
+        help="pixels read out (default: FULL)",
     )
     parser.add_argument(
         "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
     )
     parser.add_argument(
         "--ramps", action="store_true", help="with --time-series, write the groups (_ramp), too"
+    )
+    parser.add_argument(
+        "--f277w",
+        action="store_true",
+        help="with --time-series, write an exposure of the same field with F277W, too",
     )
     parser.add_argument(
         "--family",
@@ -63,9 +74,10 @@ def run(options):
 
     simulation = choose_simulation(options)
     if options.time_series:
-        print(simulate_time_series(options.directory, simulation, ramps=options.ramps))
-    elif options.ramps:
-        raise ValueError("--ramps needs --time-series")
+        extras = {"ramps": options.ramps, "f277w": options.f277w}
+        print(simulate_time_series(options.directory, simulation, **extras))
+    elif options.ramps or options.f277w:
+        raise ValueError(f"--{'ramps' if options.ramps else 'f277w'} needs --time-series")
     else:
         print(simulate_visit(options.directory, simulation))
 
@@ -76,7 +88,9 @@ def choose_simulation(options):
 
     given = {name: value for name, value in vars(options).items() if name in SETTINGS}
     settings = {name: default for name, (default, _) in SETTINGS.items()} | given
-    simulation = Simulation(window=SUBARRAYS[options.subarray], **settings)
+    windows = SUBARRAYS | SUPERSTRIPES
+    where = {"window": windows[options.subarray], "filter_name": options.filter}
+    simulation = Simulation(**where, **settings)
     families = dict(word.split("=", 1) for word in options.family if "=" in word)
     unknown = [word for word in options.family if "=" not in word and word != "random"]
     if unknown:

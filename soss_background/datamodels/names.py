@@ -50,8 +50,9 @@ def product_name(summary, headers, product):
         raise SkyflatError(f"{headers[0]['name']}: {fault}")
     lon = round(summary["ecliptic_lon"]) % 360
     lat = round(summary["ecliptic_lat"])
+    filter_name = (headers[0].get("meta.instrument.filter") or "CLEAR").lower()
     return (
-        f"nis_clear_gr700xd_LON{lon:03d}_LAT{lat:+03d}_DOY{summary['day']:03d}"
+        f"nis_{filter_name}_gr700xd_LON{lon:03d}_LAT{lat:+03d}_DOY{summary['day']:03d}"
         f"_{int(observation):03d}_{group:03d}_skyflat.fits"
     )
 

@@ -127,13 +127,13 @@ def measure_columns(take_image, number, scene):
     return Columns(*map(np.array, zip(*fits, strict=True)))
 
 
-def find_stripes(columns, number):
+def find_stripes(columns, number, blocks=(slice(None),)):
     """
     Find the stripes of all integrations of a time series.
 
     The measured levels and slopes contain white noise, and the stripes have power at low
     frequencies. A Wiener filter across the columns weighs both; without stripes, nothing is
-    subtracted.
+    subtracted. Blocks of columns that are read at different times have separate levels.
 
     Parameters
     ----------
@@ -141,6 +141,8 @@ def find_stripes(columns, number):
         Measured levels and slopes, segment by segment.
     number : int
         Number of rows.
+    blocks : sequence of slice
+        Columns that are read together.
 
     Returns
     -------
@@ -149,7 +151,9 @@ def find_stripes(columns, number):
     """
     joined = Columns(*map(np.concatenate, zip(*columns, strict=True)))
     slope = _filter_columns(joined.slope, joined.slope_variance)
-    level = _filter_columns(joined.level - joined.lever * slope, joined.level_variance)
+    level = joined.level - joined.lever * slope
+    pedestals = _find_pedestals(level, joined.level_variance, blocks)
+    level = pedestals + _filter_columns(level - pedestals, joined.level_variance)
     ends = np.cumsum([len(each.level) for each in columns])[:-1]
     parts = zip(np.split(level, ends), np.split(slope, ends), strict=True)
     return [Stripes(*each, number) for each in parts]
@@ -244,6 +248,24 @@ def _solve(difference, weight, planes):
     level, slope = map(np.nan_to_num, (fit.level - fit.lever * slope, slope))
     scale = core_value - core_level * level - core_slope * slope
     return fit, difference - scale * planes.mean - level - rows[:, np.newaxis] * slope
+
+
+def _find_pedestals(values, variances, blocks):
+    """Return the expected mean of the values of each block of columns; 0 if there is one block."""
+    pedestals = np.zeros(values.shape)
+    if len(blocks) == 1:
+        return pedestals
+    weight = np.where(np.isfinite(values), 1 / variances, 0)
+    total = np.array([weight[:, columns].sum(axis=1) for columns in blocks])
+    sums = [(weight * np.nan_to_num(values))[:, columns].sum(axis=1) for columns in blocks]
+    known = total > 0
+    means = np.divide(sums, total, out=np.zeros(total.shape), where=known)
+    power = np.mean(means[known] ** 2) if known.any() else 0
+    noise = np.mean(1 / total[known]) if known.any() else 0
+    gain = max(1 - noise / power, 0) if power else 0
+    for columns, mean in zip(blocks, gain * means, strict=True):
+        pedestals[:, columns] = mean[:, np.newaxis]
+    return pedestals
 
 
 def _filter_columns(values, variances):

@@ -123,10 +123,10 @@ class FlickerNoiseStep(SkyflatStep):
         measured = library.visit(partial(_measure, self._describe(mean)), "1/f noise")
         numbers, columns = zip(*measured, strict=True)
         _check_number(sum(numbers))
-        amplifiers = find_window(mean).amplifiers()
+        window = find_window(mean)
         found = [
-            find_stripes(parts, rows.stop - rows.start)
-            for parts, rows in zip(zip(*columns, strict=True), amplifiers, strict=True)
+            find_stripes(parts, rows.stop - rows.start, window.column_blocks())
+            for parts, rows in zip(zip(*columns, strict=True), window.amplifiers(), strict=True)
         ]
         rms = max(_rms(segments) for segments in found)
         log.info("%s: 1/f noise of %.3g DN/s rms", mean.meta.filename, rms)

@@ -7,12 +7,15 @@ from bottleneck import nanmean
 
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_window
+from soss_background.io.exposures import REQUIRED_CLEAR, find_pwcpos, find_window
 from soss_background.io.store import StoredArray
 from soss_background.numerics.integrations import split_cube, usable_pixels
 from soss_background.numerics.threads import split_rows
 
-__all__ = ["Apertures", "Frames", "average_usable", "read_frames"]
+__all__ = ["TIME_TABLES", "Apertures", "Frames", "average_usable", "read_frames"]
+
+# Tables of the times of integrations, and of the blocks of columns of superstripes.
+TIME_TABLES = ("int_times", "int_times_stripe")
 
 # Integrations of an aperture that are read at a time.
 _BLOCK = 16
@@ -88,7 +91,7 @@ class Frames:
 
 def read_frames(exposure):
     """Return the `Frames` of an image or cube."""
-    name, window = exposure.meta.filename, find_window(exposure)
+    name, window = exposure.meta.filename, find_window(exposure, REQUIRED_CLEAR)
     flat = getattr(exposure, "var_flat", None)
     if flat is not None and flat.shape != exposure.err.shape:
         flat = None
@@ -167,8 +170,9 @@ def _strip(exposure):
     header = type(exposure)(validate_on_assignment=False)
     header.update(exposure, extra_fits=True)
     header.data = np.broadcast_to(np.float32(0), exposure.data.shape)
-    if getattr(exposure, "int_times", None) is not None:
-        header.int_times = exposure.int_times.copy()
+    for name in TIME_TABLES:
+        if getattr(exposure, name, None) is not None:
+            setattr(header, name, getattr(exposure, name).copy())
     return header
 
 

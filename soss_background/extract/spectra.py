@@ -9,6 +9,8 @@ from jwst.model_blender.blender import ModelBlender
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.extract.frames import TIME_TABLES
+
 __all__ = ["join_spectra", "make_spectra", "merge_orders"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
@@ -60,7 +62,9 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         spectra.spec.append(series)
     if getattr(exposure, "int_times", None) is not None:
         populate_time_keywords(exposure, spectra)
-        spectra.int_times = exposure.int_times.copy()
+    for name in TIME_TABLES:
+        if getattr(exposure, name, None) is not None:
+            setattr(spectra, name, getattr(exposure, name).copy())
     spectra.meta.cal_step.extract_1d = "COMPLETE"
     return spectra
 
@@ -89,9 +93,10 @@ def join_spectra(segments, name):
         spectra.spec.extend(segment.spec)
         blender.accumulate(segment)
     blender.finalize_model(spectra)
-    times = [each.int_times for each in segments if getattr(each, "int_times", None) is not None]
-    if times:
-        spectra.int_times = np.concatenate(times)
+    for key in TIME_TABLES:
+        times = [getattr(each, key) for each in segments if getattr(each, key, None) is not None]
+        if times:
+            setattr(spectra, key, np.concatenate(times))
     spectra.meta.filename = name
     return spectra
 

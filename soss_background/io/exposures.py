@@ -18,7 +18,15 @@ from soss_background.datamodels.exposure_table import (
     summarize,
 )
 from soss_background.datamodels.names import OBSERVATION, identify, product_name, read_group
-from soss_background.detector import FULL, PWCPOS, PWCPOS_REACH, SUBARRAYS, SUPERSTRIPES, Window
+from soss_background.detector import (
+    FULL,
+    PWCPOS,
+    PWCPOS_REACH,
+    SOSS_BANDS,
+    SUBARRAYS,
+    SUPERSTRIPES,
+    Window,
+)
 from soss_background.errors import SkyflatError, one_line
 from soss_background.io.associations import (
     is_association,
@@ -35,6 +43,7 @@ __all__ = [
     "Description",
     "IDENTITY",
     "REQUIRED",
+    "REQUIRED_CLEAR",
     "borrow",
     "borrow_image",
     "check_repetition",
@@ -59,14 +68,18 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# Metadata of a SOSS exposure: FITS keyword, and its required value (None for any).
+# Metadata of a SOSS exposure: FITS keyword, and its required value, or a tuple of values (None for
+# any).
 REQUIRED = {
     "meta.instrument.name": ("INSTRUME", "NIRISS"),
     "meta.exposure.type": ("EXP_TYPE", "NIS_SOSS"),
-    "meta.instrument.filter": ("FILTER", "CLEAR"),
+    "meta.instrument.filter": ("FILTER", tuple(SOSS_BANDS)),
     "meta.instrument.pupil": ("PUPIL", "GR700XD"),
     "meta.subarray.name": ("SUBARRAY", None),
 }
+
+# The same of an exposure that has the spectra of all orders.
+REQUIRED_CLEAR = REQUIRED | {"meta.instrument.filter": ("FILTER", "CLEAR")}
 
 IDENTITY = [
     f"meta.observation.{key}"
@@ -237,8 +250,9 @@ def find_fault(header, required=REQUIRED):
         found = header.get(key)
         if found in (None, ""):
             return f"keyword {keyword} is missing"
-        if value is not None and found != value:
-            return f"{keyword} is {found}, not {value}"
+        allowed = value if isinstance(value, tuple) else (value,)
+        if value is not None and found not in allowed:
+            return f"{keyword} is {found}, not {' or '.join(allowed)}"
     return find_bad_value(header)
 
 
@@ -255,10 +269,10 @@ def root_name(name):
     return remove_suffix(stem.rpartition(".fits")[0] or stem)[0]
 
 
-def find_window(model):
+def find_window(model, required=REQUIRED):
     """Return the `Window` of a SOSS exposure; raise if its keywords do not match its pixels."""
     name, subarray = model.meta.filename, model.meta.subarray
-    fault = find_fault(model.to_flat_dict())
+    fault = find_fault(model.to_flat_dict(), required)
     if fault or None in (subarray.xstart, subarray.ystart):
         raise SkyflatError(f"{name}: {fault or 'keyword SUBSTRT1 or SUBSTRT2 is missing'}")
     shape = model.data.shape[-2:]
@@ -389,7 +403,8 @@ def _number_groups(headers):
     groups, counts = [0] * len(headers), Counter()
     starts = [str(header.get("meta.observation.date_beg") or "") for header in headers]
     for index in sorted(range(len(headers)), key=starts.__getitem__):
-        observation = tuple(headers[index].get(key) for key in OBSERVATION)
+        keys = (*OBSERVATION, "meta.instrument.filter")
+        observation = tuple(headers[index].get(key) for key in keys)
         groups[index] = counts[observation]
         counts[observation] += 1
     return groups
@@ -411,13 +426,13 @@ def _check(headers):
     _warn_of_pwcpos(headers)
     _warn_of_mixture(headers)
     _warn_of_series(headers)
-    subarray = first["meta.subarray.name"]
-    for header in headers:
-        if header["meta.subarray.name"] != subarray:
-            raise SkyflatError(
-                f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, but "
-                f"{subarray} in {first['name']}: subarrays cannot be mixed"
-            )
+    for key, noun in (("meta.subarray.name", "subarrays"), ("meta.instrument.filter", "filters")):
+        for header in headers:
+            if header[key] != first[key]:
+                raise SkyflatError(
+                    f"{header['name']}: {REQUIRED[key][0]} is {header[key]}, but {first[key]} in "
+                    f"{first['name']}: {noun} cannot be mixed"
+                )
     check_repetition(headers)
 
 

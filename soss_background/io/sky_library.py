@@ -9,6 +9,7 @@ from tqdm import tqdm
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import (
+    check_clear,
     describe_skyflat,
     find_files,
     find_place,
@@ -98,6 +99,7 @@ def _describe(item, number):
     """Return the metadata of a skyflat; its number replaces an unknown visit."""
     with open_skyflat(item) as skyflat:
         name, meta = name_skyflat(item, skyflat), skyflat.meta
+        check_clear(skyflat, name)
         warn_of_failures(skyflat, name)
         return describe_skyflat(skyflat) | {
             "name": name,

@@ -10,7 +10,7 @@ from soss_background.datamodels.header_text import to_ascii
 from soss_background.datamodels.sky_model import SkyModel
 from soss_background.errors import SkyflatError, count
 from soss_background.io.checks import check_file
-from soss_background.io.exposures import REQUIRED
+from soss_background.io.exposures import REQUIRED_CLEAR
 from soss_background.io.files import explain_fault
 from soss_background.io.opening import read_metadata
 from soss_background.io.sky_library import SkyLibrary, open_library
@@ -166,7 +166,7 @@ def _is_significant(trend):
 def _fill_keywords(model, rows):
     """Set the keywords and the history of a sky model."""
     meta, place = model.meta, rows[0]["place"]
-    for key, (_, value) in REQUIRED.items():
+    for key, (_, value) in REQUIRED_CLEAR.items():
         if value is not None:
             model[key] = value
     meta.instrument.detector, meta.telescope = "NIS", "JWST"

@@ -19,6 +19,7 @@ from soss_background.io.files import explain_fault
 from soss_background.io.opening import guess_class, is_fits, list_models, read_metadata
 
 __all__ = [
+    "check_clear",
     "describe_skyflat",
     "find_files",
     "find_kind",
@@ -135,6 +136,13 @@ def used_exposures(skyflat):
     """Return the rows of METADATA of the exposures in a skyflat, None if there are none."""
     table = skyflat.metadata
     return table[table["used"] == 1] if table is not None and np.any(table["used"]) else None
+
+
+def check_clear(skyflat, name):
+    """Raise if a skyflat is not one of CLEAR; without the keyword it is."""
+    found = skyflat.meta.instrument.filter
+    if found not in (None, "CLEAR"):
+        raise SkyflatError(f"{name}: FILTER is {found}, not CLEAR")
 
 
 def find_visit(skyflat):

@@ -53,6 +53,7 @@ __all__ = [
 PLANE_KEYWORD = "SKYPLANE"
 
 _FLAT_STATE = "meta.skyflat.flat_correction"
+_FILTER = "meta.instrument.filter"
 
 _NO_SKY = "neither a skyflat nor a BKG reference of SOSS nor an .npy array nor a sky model"
 
@@ -103,7 +104,7 @@ def _is_template(path):
 
 class Inspection(NamedTuple):
     """
-    Kind and flat state of a sky: a file, a model or an array.
+    Kind, flat state and filter of a sky: a file, a model or an array.
 
     Attributes
     ----------
@@ -113,11 +114,14 @@ class Inspection(NamedTuple):
         Whether the sky is flat-fielded.
     trimmed : bool
         Whether it is a skyflat without reference pixels, of the older scripts.
+    filter_name : str or None
+        Its FILTER; None if it is unknown.
     """
 
     kind: type | None
     flat_fielded: bool
     trimmed: bool = False
+    filter_name: str | None = None
 
 
 # Arrays are flat-fielded, see `skyflats_of_array`.
@@ -130,7 +134,7 @@ def inspect_sky(source):
         return _ARRAY
     if isinstance(source, JwstDataModel):
         header = source.to_flat_dict(include_arrays=False)
-        return Inspection(type(source), header.get(_FLAT_STATE) == "COMPLETE")
+        return _inspect_header(type(source), header)
     found = _inspect_file(source)
     if found.kind is None:
         raise SkyflatError(f"{source}: {_NO_SKY}")
@@ -153,9 +157,18 @@ def _inspect_once(path, _):
     if is_trimmed(path):
         return Inspection(SkyflatModel, is_trimmed_fielded(path), trimmed=True)
     kind = find_kind(path)
-    if kind in (None, datamodels.SossBkgModel):
-        return Inspection(kind, flat_fielded=False)
-    return Inspection(kind, read_metadata(path).get(_FLAT_STATE) == "COMPLETE")
+    if kind is None:
+        return Inspection(None, flat_fielded=False)
+    if kind is datamodels.SossBkgModel:
+        with kind(path) as reference:
+            return _inspect_header(kind, reference.to_flat_dict(include_arrays=False))
+    return _inspect_header(kind, read_metadata(path))
+
+
+def _inspect_header(kind, header):
+    """Return the `Inspection` of a data model from its flattened metadata."""
+    fielded = header.get(_FLAT_STATE) == "COMPLETE"
+    return Inspection(kind, fielded, filter_name=header.get(_FILTER))
 
 
 def read_templates(source, window):

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
-from soss_background.detector import PWCPOS
+from soss_background.detector import PWCPOS, has_edge
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import header_window, is_dithered, iterate_images, read_headers
 from soss_background.io.library import ExposureLibrary
@@ -81,14 +81,15 @@ class SkyflatMaskStep(SkyflatStep):
         means, noise = summaries.cells()
         headers = read_headers(library)
         window = header_window(headers[0])
-        distance = _cell_distance(window, means.shape[1:])
+        filter_name = headers[0]["meta.instrument.filter"]
+        distance = _cell_distance(window, means.shape[1:], filter_name)
         _warn_of_target(means, distance)
         reaches = np.array([target_reach(plane, distance, self.min_fraction) for plane in means])
         target = distance < reaches[:, np.newaxis, np.newaxis]
         sources = target | find_sources(
             np.where(target, np.nan, means),
             noise,
-            profile=_sky_profile(window, means.shape[-1]),
+            profile=_sky_profile(window, means.shape[-1]) if has_edge(filter_name) else None,
             n_sigma=self.n_sigma,
             min_fraction=self.min_fraction,
             grow=self.grow,
@@ -114,12 +115,12 @@ class SkyflatMaskStep(SkyflatStep):
             library.summaries = summaries
 
 
-def _cell_distance(window, shape):
+def _cell_distance(window, shape, filter_name):
     """Return the distance of cells from the traces of a target, pixels."""
     rows, columns = (
         np.arange(number) * size + size // 2 for number, size in zip(shape, CELL, strict=True)
     )
-    distance = trace_distance(window, PWCPOS)
+    distance = trace_distance(window, PWCPOS, filter_name=filter_name)
     return distance[np.ix_(np.minimum(rows, window.ny - 1), np.minimum(columns, window.nx - 1))]
 
 

@@ -11,6 +11,9 @@ __all__ = ["IntegrationMean", "average_integrations", "split_cube", "usable_pixe
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 
+# The missing reference columns of superstripes are 0 with a finite error, and not DO_NOT_USE.
+_UNUSABLE = _DO_NOT_USE | dqflags.pixel["REFERENCE_PIXEL"]
+
 # Sums over the integrations, float64: weights, weighted count rates, and weighted variances.
 _SUMS = ("weight", "data", "err", "var_poisson", "var_rnoise")
 
@@ -19,8 +22,8 @@ _PIXELS = 200_000
 
 
 def usable_pixels(data, err, dq):
-    """Return True where data are finite, err is finite and positive, and DO_NOT_USE is not set."""
-    return np.isfinite(data) & np.isfinite(err) & (err > 0) & (dq & _DO_NOT_USE == 0)
+    """Return True for science pixels with finite data and positive err, and not DO_NOT_USE."""
+    return np.isfinite(data) & np.isfinite(err) & (err > 0) & (dq & _UNUSABLE == 0)
 
 
 class IntegrationMean:

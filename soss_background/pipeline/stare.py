@@ -23,7 +23,7 @@ from soss_background.extract.metrics import (
 from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
 from soss_background.extract.spectra import join_spectra
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.io.exposures import find_window
+from soss_background.io.exposures import REQUIRED_CLEAR, find_fault, find_window
 from soss_background.io.segments import average_segments
 from soss_background.pipeline.background import background_skyflats, check_combined
 from soss_background.report.stare import report_spectra
@@ -107,6 +107,8 @@ class SossStarePipeline(SkyflatPipelineBase):
         if len(exposures) > 1 and self.output_file:
             raise SkyflatError(f"output_file names one exposure, but {len(exposures)} are given")
         for segments in exposures:
+            if fault := find_fault(segments.headers[0], REQUIRED_CLEAR):
+                raise SkyflatError(f"{segments.name}: {fault}")
             if not self.skyflat_subtract.skip:
                 self.skyflat_subtract.check(segments)
             check_combined(self.skyflat_subtract, segments)

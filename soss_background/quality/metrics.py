@@ -6,7 +6,7 @@ from bottleneck import nanmedian
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels.quality_table import FRACTION
-from soss_background.detector import PWCPOS
+from soss_background.detector import PWCPOS, has_edge
 from soss_background.numerics.cells import gather_blocks
 from soss_background.numerics.robust import MAD_TO_SIGMA
 from soss_background.numerics.smoothing import gaussian_filter
@@ -79,6 +79,7 @@ METRICS = {
     "hot": Metric(FRACTION, (0, 0.03), "fraction of the pixels that are flagged HOT"),
     "noise": Metric("DN/s", None, "scatter of BKG about BKGDN"),
     "noise_ratio": Metric("", (0.5, 1.25), "scatter of BKG about BKGDN over ERR"),
+    "level": Metric("DN/s", (0.05, 20), "median of a sky without an edge (F277W)"),
     "level_left": Metric("DN/s", (0.5, 20), "median of the sky left of the edge"),
     "level_right": Metric("DN/s", (0.5, 30), "median of the sky right of the edge"),
     "level_ratio": Metric("", (1.1, 2.2), "level right over level left of the edge"),
@@ -129,7 +130,7 @@ def summarize_exposures(table, stripe_rms):
     return values
 
 
-def measure_sky(bkg, bkgdn, err, dq, window):
+def measure_sky(bkg, bkgdn, err, dq, window, filter_name="CLEAR"):
     """Return the metrics of a sky (planes in DN/s, ``bkgdn`` may be None) by name."""
     science = ~window.reference_pixels()
     values = {
@@ -141,7 +142,10 @@ def measure_sky(bkg, bkgdn, err, dq, window):
         found = (science & ~bad & (err > 0))[_SOME]
         noise, err = (bkg - bkgdn)[_SOME][found], err[_SOME][found]
         values |= {"noise": _scatter(noise), "noise_ratio": _scatter(noise / err)}
-    return values | measure_levels(bkg if bkgdn is None else bkgdn, window)
+    sky = bkg if bkgdn is None else bkgdn
+    if not has_edge(filter_name):
+        return values | {"level": np.median(sky[science])}
+    return values | measure_levels(sky, window)
 
 
 def measure_levels(sky, window):
@@ -206,14 +210,16 @@ def count_samples(masks):
     return sum((mask == 0).astype(np.int16) for mask in masks)
 
 
-def measure_exposures(images, masks, bkg, err, coverage, window, bkgdn=None, smoothing=None):
+def measure_exposures(
+    images, masks, bkg, err, coverage, window, bkgdn=None, smoothing=None, filter_name="CLEAR"
+):
     """Return the metrics of exposures about their sky by name; ``masks`` are 1 at unused pixels."""
     science = ~window.reference_pixels()
     level = np.median(bkg[science])
     sums = np.zeros((2, *bkg.shape), dtype=np.float32)
     counts = np.zeros((2, *bkg.shape), dtype=np.int16)
     squares, tails, stripes, targets, number = np.zeros_like(bkg), [], [], [], 0
-    distance = trace_distance(window, PWCPOS)
+    distance = trace_distance(window, PWCPOS, filter_name=filter_name)
     for image, mask in zip(images, masks, strict=True):
         good = (mask == 0) & np.isfinite(image) & science
         if not good.any():

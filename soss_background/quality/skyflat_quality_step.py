@@ -81,10 +81,11 @@ def _check_denoised(skyflat, window, name):
 
 def _measure(skyflat, window):
     """Return the values of all metrics that a skyflat allows, by name."""
-    values = {}
+    values, filter_name = {}, skyflat.meta.instrument.filter or "CLEAR"
     if skyflat.metadata is not None:
         values |= summarize_exposures(skyflat.metadata, skyflat.meta.skyflat.stripe_rms)
-    values |= measure_sky(skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq, window)
+    sky = (skyflat.bkg, skyflat.bkgdn, skyflat.err, skyflat.dq)
+    values |= measure_sky(*sky, window, filter_name)
     if skyflat.images is not None and skyflat.masks is not None:
         coverage = count_samples(skyflat.masks)
         planes = (skyflat.images, skyflat.masks, skyflat.bkg, skyflat.err)
@@ -96,5 +97,6 @@ def _measure(skyflat, window):
             window,
             skyflat.bkgdn,
             None if None in smoothing else smoothing,
+            filter_name,
         )
     return values

@@ -5,7 +5,7 @@ import time
 from soss_background.detector import SUBARRAYS
 from soss_background.errors import SkyflatError
 from soss_background.io.dates import parse_date
-from soss_background.io.exposures import REQUIRED
+from soss_background.io.exposures import REQUIRED_CLEAR
 
 __all__ = [
     "MATCH",
@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 # Keywords that CRDS and jwst match: metadata path, keyword and value.
-MATCH = {key: pair for key, pair in REQUIRED.items() if pair[1] is not None}
+MATCH = {key: pair for key, pair in REQUIRED_CLEAR.items() if pair[1] is not None}
 MATCH["meta.instrument.detector"] = ("DETECTOR", "NIS")
 
 # A date before the first SOSS exposure: the library is valid at any time.

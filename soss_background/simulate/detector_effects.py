@@ -18,6 +18,7 @@ __all__ = [
     "flat_field",
     "hot_pixels",
     "integrate",
+    "missing_columns",
     "pixel_flags",
     "snowballs",
 ]
@@ -156,7 +157,16 @@ def pixel_flags(window, *, hot, dead):
     for bad, name in ((hot, "HOT"), (dead, "DEAD")):
         dq[bad] |= PIXEL[name] | PIXEL["DO_NOT_USE"]
     dq[reference] = PIXEL["REFERENCE_PIXEL"] | PIXEL["DO_NOT_USE"]
+    dq[:, missing_columns(window)] = PIXEL["REFERENCE_PIXEL"]
     return dq
+
+
+def missing_columns(window):
+    """Return True for the columns of a superstripe that are not read, shape (nx,)."""
+    missing = np.ones(window.nx, dtype=bool)
+    for columns in window.column_blocks():
+        missing[columns] = False
+    return missing
 
 
 def cosmic_rays(shape, expected, unflagged, rng):

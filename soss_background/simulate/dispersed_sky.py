@@ -21,6 +21,7 @@ __all__ = [
     "Glow",
     "SkyShape",
     "edge_weight",
+    "plain_sky",
     "sky_image",
     "sky_profile",
     "sky_structure",
@@ -42,6 +43,9 @@ LEAN_AMPLITUDE, LEAN_PERIOD = 6.4, 1600.0
 BROAD_RMS, MEDIUM_RMS = 0.006, 0.003
 # Distance between the knots of the medium-scale structure and of the row structure, pixels.
 MEDIUM_KNOTS, ROW_KNOTS = 40, 160
+# Level of the sky of F277W, DN/s; rms of its ramp along rows and of its tilt along columns,
+# fractions; smallest and largest width of the ramp, columns (the band spans 730 columns).
+F277W_LEVEL, F277W_RAMP, F277W_TILT, F277W_WIDTHS = 0.45, 0.1, 0.04, (120.0, 300.0)
 # Number of standard deviations of a logistic function between 10 % and 90 % of its rise.
 LOGISTIC_RISE = 4.394
 
@@ -196,6 +200,17 @@ def sky_image(
         sky *= 1 + structure * sky_structure(window, seed)
     sky *= 1 + _additional_structure(window, shape, seed)
     return sky.astype(np.float32)
+
+
+def plain_sky(window, seed=1):
+    """Return the sky of F277W, which has no edge, DN/s, float32, shape (ny, nx)."""
+    rng = random_stream(seed, "sky of F277W")
+    rows, columns = _coordinates(window)
+    height, tilt = rng.normal(scale=(F277W_RAMP, F277W_TILT))
+    ramp = expit((columns - rng.uniform(0, FULL.nx)) / rng.uniform(*F277W_WIDTHS)) - 0.5
+    wave = np.sin(np.pi * (rows - SKY_ROW) / FULL.ny)
+    sky = 1 + height * ramp + tilt * wave[:, np.newaxis]
+    return (F277W_LEVEL * sky).astype(np.float32)
 
 
 def _coordinates(window):

@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 from stdatamodels.jwst import datamodels
 
+from soss_background.detector import SUPERSTRIPES
 from soss_background.io.associations import save_association
 from soss_background.io.files import save_datamodel
 from soss_background.simulate.detector_effects import pixel_flags
-from soss_background.simulate.headers import header, instrument, integration_times, subarray
+from soss_background.simulate.headers import (
+    block_times,
+    header,
+    instrument,
+    integration_times,
+    subarray,
+)
 
 __all__ = [
     "flat_uncertainty",
@@ -83,6 +90,9 @@ def write_exposure(
         if images.ndim == 3:
             times = integration_times(simulation, number)
             model.int_times = np.array(times, dtype=model.get_dtype("int_times"))
+            if window.name in SUPERSTRIPES:
+                times = block_times(simulation, number)
+                model.int_times_stripe = np.array(times, dtype=model.get_dtype("int_times_stripe"))
         save_datamodel(model, path)
     return path
 

@@ -7,9 +7,9 @@ from astropy import units as u
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord, get_body_barycentric
 from astropy.time import Time, TimeDelta
 
-from soss_background.detector import FULL, PIXEL_SCALE
+from soss_background.detector import FULL, PIXEL_SCALE, SUPERSTRIPES
 
-__all__ = ["Clock", "Pointing", "exposure_name", "header", "integration_times"]
+__all__ = ["Clock", "Pointing", "block_times", "exposure_name", "header", "integration_times"]
 
 # Seconds from the end of an exposure to the start of the next one: slew, settle, reset.
 OVERHEAD = 60.0
@@ -23,6 +23,7 @@ APERTURES = {
     "SUBSTRIP256": ("NIS_SUBSTRIP256", (1024.5, 1881.0), (-290.58, -641.54)),
     "SUBSTRIP96": ("NIS_SUBSTRIP96", (1024.5, 1851.0), (-290.56, -643.51)),
 }
+APERTURES |= dict.fromkeys(SUPERSTRIPES, APERTURES["SUBSTRIP256"])
 # Angle from V3 to the detector's y axis, degrees; the detector's x axis is opposite to V2.
 V3_TO_Y, PARITY = -0.57, -1
 FAST_AXIS, SLOW_AXIS = -2, -1
@@ -169,7 +170,7 @@ def instrument(simulation):
     return {
         "name": "NIRISS",
         "detector": "NIS",
-        "filter": "CLEAR",
+        "filter": simulation.filter_name,
         "pupil": "GR700XD",
         "pupil_position": simulation.pwcpos,
     }
@@ -294,14 +295,26 @@ def _ephemeris(clock, pointing):
 
 def integration_times(simulation, number=1):
     """List number, start, middle and end, MJD (UTC) and barycentric MJD (TDB), by integration."""
+    times = _split_exposure(simulation, number, simulation.n_integrations)
+    return [(index + 1, *row) for index, row in enumerate(times)]
+
+
+def block_times(simulation, number=1):
+    """List integration, block of columns, and times as `integration_times`, by block."""
+    blocks = len(simulation.window.column_blocks())
+    times = _split_exposure(simulation, number, simulation.n_integrations * blocks)
+    return [(index // blocks + 1, index % blocks + 1, *row) for index, row in enumerate(times)]
+
+
+def _split_exposure(simulation, number, count):
+    """List start, middle and end, MJD (UTC) and barycentric MJD (TDB), of equal parts."""
     clock = Clock.of_exposure(simulation, number)
     pointing = Pointing.of_exposure(simulation, clock, (0.0, 0.0))
     delay = TimeDelta(pointing.light_time(), format="sec")
-    count = simulation.n_integrations
     rows = []
     for index in range(count):
         times = [clock.at((index + part) / count) for part in (0, 0.5, 1)]
         utc = [time.mjd for time in times]
         tdb = [(time.tdb + delay).mjd for time in times]
-        rows.append((index + 1, *utc, *tdb))
+        rows.append((*utc, *tdb))
     return rows

@@ -21,7 +21,7 @@ from soss_background.simulate.point_spread import (
     trace_profile,
 )
 from soss_background.simulate.streams import random_stream
-from soss_background.simulate.traces import ORDERS, get_trace
+from soss_background.simulate.traces import ORDERS, get_trace, passed_fraction
 
 __all__ = [
     "SPECTRA",
@@ -135,6 +135,7 @@ def star_image(
     trace_shifts=(),
     shape=REFERENCE_SHAPE,
     order0=True,
+    filter_name="CLEAR",
 ):
     """
     Compute the image of stars: traces of orders 1 to 3, images of order 0, and their wings.
@@ -158,6 +159,8 @@ def star_image(
         Shape of the sky, at whose edge the images of order 0 begin.
     order0 : bool, optional
         Whether to draw images of order 0.
+    filter_name : str, optional
+        "CLEAR", or "F277W", which passes a part of order 1 and of order 0.
 
     Returns
     -------
@@ -168,7 +171,7 @@ def star_image(
     # traces are wide along columns.
     margin = 2 * REACH + 4
     canvas = np.zeros((window.nx, window.ny + 2 * margin), dtype=np.float32)
-    traces = _get_traces(pwcpos, trace_shifts)
+    traces = _get_traces(pwcpos, trace_shifts, filter_name)
     galaxy = np.zeros(len(stars.x), dtype=bool) if stars.galaxy is None else stars.galaxy
     images, points = [], [np.zeros((3, 0))]
     for star_x, star_y, flux, temperature, broad in zip(*stars[:4], galaxy, strict=True):
@@ -181,8 +184,9 @@ def star_image(
         column, row = x + ORDER0_COLUMN, y + ORDER0_ROW
         # The field of the zeroth order begins at the edge: no image lies left of it.
         if order0 and column > 700 + shape.edge_shift + step_shift(row, pwcpos, shape):
-            images.append((column, row, ORDER0_PEAK * flux))
-            points.append(([column], [row], [ORDER0_LENGTH * ORDER0_PEAK * flux]))
+            peak = ORDER0_PEAK * flux * passed_fraction(filter_name, temperature)
+            images.append((column, row, peak))
+            points.append(([column], [row], [ORDER0_LENGTH * peak]))
     light = canvas[:, margin : margin + window.ny].T
     light = light + spread_wings(window, *np.hstack(points), spread)
     for image in images:
@@ -190,9 +194,9 @@ def star_image(
     return light
 
 
-def _get_traces(pwcpos, shifts):
+def _get_traces(pwcpos, shifts, filter_name):
     """Return the traces of all orders, shifted."""
-    traces = [get_trace(order, pwcpos) for order in ORDERS]
+    traces = [get_trace(order, pwcpos, filter_name) for order in ORDERS]
     for index, coefficients in enumerate(shifts):
         trace = traces[index]
         shift = legval(np.clip(trace.x / 1023.5 - 1, -1, 1), coefficients)

@@ -4,14 +4,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from soss_background.detector import FULL, PWCPOS, Window
+from soss_background.detector import FULL, PWCPOS, SOSS_BANDS, SUBSTRIP256, SUPERSTRIPES, Window
 from soss_background.simulate.dispersed_sky import REFERENCE_SHAPE, SkyShape
 from soss_background.simulate.point_spread import REFERENCE_SPREAD, PointSpread
 
 __all__ = ["Simulation"]
 
-# Seconds between two groups, by subarray.
-GROUP_TIMES = {"FULL": 10.73677, "SUBSTRIP256": 5.49416, "SUBSTRIP96": 2.21424}
+# Seconds between two groups, by subarray. A superstripe reads its block and four reference columns:
+# (256 + 12 rows) * (columns + 4 + 2) * 10 microseconds.
+GROUP_TIMES = {
+    "FULL": 10.73677,
+    "SUBSTRIP256": 5.49416,
+    "SUBSTRIP96": 2.21424,
+    "SUB17STRIPE_SOSS": 0.06164,
+    "SUB60STRIPE_SOSS": 0.17688,
+    "SUB204STRIPE_SOSS": 0.5628,
+    "SUB680STRIPE_SOSS": 1.83848,
+}
 # Integration time, s, for which `Simulation.read_noise` is given.
 READ_NOISE_TIME = 100.0
 
@@ -31,12 +40,15 @@ class Simulation:
         Seed of all random numbers.
     window : `~soss_background.detector.Window`
         The pixels that are read out: a subarray, or any rectangle of the full detector.
+    filter_name : str
+        "CLEAR" or "F277W".
     n_exposures, n_integrations : int
         Number of dithered exposures, and of integrations in each.
     exposure_time : float
         Time of a whole exposure, s.
     sky_level : float
-        Factor of the commissioning sky (4.7 and 7.4 DN/s left and right of its edge).
+        Factor of the commissioning sky (4.7 and 7.4 DN/s left and right of its edge), or of that
+        of F277W (0.45 DN/s).
     step_contrast : float
         Factor of the sky right of its edge.
     sky_structure : float
@@ -77,7 +89,8 @@ class Simulation:
     stripe_sharing : float
         Fraction of the variance of the stripes that all amplifiers share; the rest is independent.
     pedestals : float
-        rms of the constant of each amplifier and integration, DN/s.
+        rms of the constant of each amplifier and integration, DN/s; in superstripes, of each block
+        of columns and integration.
     flagged_hot, unflagged_hot : float
         Fractions of pixels with a steady excess, with and without a DQ flag.
     dead : float
@@ -93,7 +106,8 @@ class Simulation:
     photon_noise : bool
         Whether to add photon noise.
     read_noise : float
-        rms of the read noise of an integration of 100 s, DN/s; scales as time ** -1.5.
+        rms of the read noise of an integration of 100 s, DN/s; scales as time ** -1.5, and for
+        superstripes with the square root of the time between groups relative to SUBSTRIP256.
     flat_pixel_rms, flat_large_rms : float
         rms of the flat field from pixel to pixel and on scales of 256 pixels, fractions; both 0
         for no flat field.
@@ -114,6 +128,7 @@ class Simulation:
 
     seed: int = 1
     window: Window = FULL
+    filter_name: str = "CLEAR"
     n_exposures: int = 10
     n_integrations: int = 3
     exposure_time: float = 300.0
@@ -166,6 +181,8 @@ class Simulation:
         for name, value in vars(self).items():
             if isinstance(value, float) and not np.isfinite(value):
                 raise ValueError(f"{name} is {value}, not a finite number")
+        if self.filter_name not in SOSS_BANDS:
+            raise ValueError(f"filter_name is {self.filter_name}, not CLEAR or F277W")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
@@ -175,8 +192,8 @@ class Simulation:
 
     @property
     def integration_time(self):
-        """Time of one integration, s."""
-        return self.exposure_time / self.n_integrations
+        """Time of one integration, s; in superstripes, of one block of columns."""
+        return self.exposure_time / self.n_integrations / len(self.window.column_blocks())
 
     @property
     def groups(self):
@@ -186,4 +203,7 @@ class Simulation:
     @property
     def slope_noise(self):
         """Read noise of one integration of this length, DN/s."""
-        return self.read_noise * (self.integration_time / READ_NOISE_TIME) ** -1.5
+        noise = self.read_noise * (self.integration_time / READ_NOISE_TIME) ** -1.5
+        if self.window.name in SUPERSTRIPES:
+            noise *= (GROUP_TIMES[self.window.name] / GROUP_TIMES[SUBSTRIP256.name]) ** 0.5
+        return noise

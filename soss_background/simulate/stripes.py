@@ -1,8 +1,8 @@
-"""1/f stripes and pedestals of the amplifiers."""
+"""1/f stripes, and pedestals of the amplifiers or of the blocks of columns."""
 
 import numpy as np
 
-from soss_background.detector import AMPLIFIER_ROWS, FULL
+from soss_background.detector import AMPLIFIER_ROWS, FULL, SUPERSTRIPES
 from soss_background.simulate.streams import DETECTOR_COLUMNS, random_stream
 
 __all__ = ["draw_stripes", "stripe_pattern"]
@@ -40,9 +40,14 @@ def draw_stripes(simulation, exposure, integration, rng):
         sharing=simulation.stripe_sharing,
         own=random_stream(seed, "amplifier stripes", exposure, integration),
     )
-    pedestals = random_stream(seed, "pedestals", exposure, integration).standard_normal(AMPLIFIERS)
-    for rows, amplifier in _amplifiers(window):
-        stripes[rows] += np.float32(simulation.pedestals * pedestals[amplifier])
+    rng = random_stream(seed, "pedestals", exposure, integration)
+    if window.name in SUPERSTRIPES:
+        for columns in window.column_blocks():
+            stripes[:, columns] += np.float32(simulation.pedestals * rng.standard_normal())
+    else:
+        pedestals = simulation.pedestals * rng.standard_normal(AMPLIFIERS)
+        for rows, amplifier in _amplifiers(window):
+            stripes[rows] += np.float32(pedestals[amplifier])
     return stripes
 
 

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 
-__all__ = ["ORDERS", "SimulatedTrace", "get_trace"]
+__all__ = ["ORDERS", "SimulatedTrace", "get_trace", "passed_fraction"]
 
 # Wavelength of the peak (micron), width (in the logarithm of the wavelength), band edges (micron)
 # and height of the throughput. They match a star of 9400 K to the hot star of a real SUBSTRIP256
@@ -25,6 +25,8 @@ ORDERS = {
     "2": (0.74, 0.22, 0.56, 1.38, 0.27),
     "3": (0.80, 0.20, 0.66, 1.10, 0.011),
 }
+# Wavelengths between which F277W transmits, micron (JWST User Documentation, NIRISS Filters).
+F277W_BAND = (2.413, 3.142)
 # Wavelength (micron) at which the flux of a star is given; second radiation constant (micron K).
 REFERENCE_WAVELENGTH, RADIATION = 1.25, 14387.77
 # Columns beyond the detector that the band edges can reach, and number of columns at each end of a
@@ -84,6 +86,21 @@ class SimulatedTrace(NamedTuple):
         return flux * self.throughput * photons / _count_photons(REFERENCE_WAVELENGTH, temperature)
 
 
+def passed_fraction(filter_name, temperature):
+    """Return the fraction of a black body's photons, from 0.6 to 3.2 micron, that pass a filter."""
+    wavelength = np.linspace(0.6, 3.2, 1000)
+    photons = _count_photons(wavelength, temperature)
+    return float(np.average(_transmission(filter_name, wavelength), weights=photons))
+
+
+def _transmission(filter_name, wavelength):
+    """Return the transmission of a filter."""
+    if filter_name == "CLEAR":
+        return np.ones_like(wavelength)
+    blue, red = F277W_BAND
+    return expit((wavelength - blue) / 0.01) * expit((red - wavelength) / 0.01)
+
+
 def _count_photons(wavelength, temperature):
     """Return the photons of a black body per micron, in arbitrary units."""
     if np.isinf(temperature):
@@ -91,7 +108,7 @@ def _count_photons(wavelength, temperature):
     return wavelength**-4 / np.expm1(RADIATION / (wavelength * temperature))
 
 
-def get_trace(order, pwcpos=PWCPOS):
+def get_trace(order, pwcpos=PWCPOS, filter_name="CLEAR"):
     """Return the trace of order "1", "2" or "3", extrapolated to the edges of its band."""
     x = np.arange(-EXTENSION, FULL.nx + EXTENSION, dtype=float)
     if order == "3":
@@ -108,7 +125,8 @@ def get_trace(order, pwcpos=PWCPOS):
         known = Chebyshev(WAVELENGTHS[order], domain=[0, FULL.nx])(known_x)
         wavelength = _extend(x, known_x, known + WAVELENGTH_SLOPES[order] * (pwcpos - PWCPOS))
     scale = _throughput("1", REFERENCE_WAVELENGTH)
-    return SimulatedTrace(x, SUBSTRIP256.y0 + y, wavelength, _throughput(order, wavelength) / scale)
+    throughput = _throughput(order, wavelength) * _transmission(filter_name, wavelength) / scale
+    return SimulatedTrace(x, SUBSTRIP256.y0 + y, wavelength, throughput)
 
 
 def _rotate(x, y, pwcpos, origin):

@@ -17,9 +17,10 @@ from soss_background.simulate.detector_effects import (
     draw_defects,
     flag_saturation,
     integrate,
+    missing_columns,
     snowballs,
 )
-from soss_background.simulate.dispersed_sky import sky_image
+from soss_background.simulate.dispersed_sky import plain_sky, sky_image
 from soss_background.simulate.exposures import write_association, write_exposure, write_flat
 from soss_background.simulate.headers import exposure_name
 from soss_background.simulate.ramps import read_groups, write_ramps
@@ -172,11 +173,12 @@ def _star_light(simulation, stars, dither=(0.0, 0.0)):
         trace_shifts=simulation.trace_shifts,
         shape=simulation.sky_shape,
         order0=simulation.order0,
+        filter_name=simulation.filter_name,
     )
 
 
 def simulate_time_series(
-    directory, simulation, *, target_flux=500.0, transit_depth=0.01, ramps=False
+    directory, simulation, *, target_flux=500.0, transit_depth=0.01, ramps=False, f277w=False
 ):
     """
     Simulate one undithered exposure of a star with a transit.
@@ -184,7 +186,8 @@ def simulate_time_series(
     Parameters
     ----------
     directory : str or `~pathlib.Path`
-        Output folder of the exposure, ``time_series_flat.fits`` and ``time_series_truth.fits``.
+        Output folder of the exposure, ``time_series_flat.fits`` and ``time_series_truth.fits``;
+        with ``f277w`` also of the second exposure.
     simulation : `Simulation`
         The settings; the number of exposures is ignored.
     target_flux : float, optional
@@ -193,6 +196,9 @@ def simulate_time_series(
         Fraction of the target's flux that is lost in mid-transit, at all wavelengths.
     ramps : bool, optional
         Whether to write the groups of the integrations, too, as a ``_ramp`` file.
+    f277w : bool, optional
+        Whether to write an exposure of the same field with F277W, too, whose sky, field stars and
+        target become F277W_SKY, F277W_STARS and F277W_TARGET of the truth.
 
     Returns
     -------
@@ -203,16 +209,20 @@ def simulate_time_series(
     directory = Path(directory)
     check_folder(directory)
     defects = draw_defects(simulation)
-    light = _star_light(simulation, _draw_field(simulation))
+    field = _draw_field(simulation)
+    light = _star_light(simulation, field)
     star = Stars(*(np.array([value]) for value in (0.0, 0.0, target_flux, TARGET_TEMPERATURE)))
     target = _star_light(simulation, star)
     steady = true_sky(simulation) + light
-    curve = transit_curve(simulation.n_integrations, transit_depth)
-    exposure = observe(_transit(steady, target, curve), defects, simulation, 0)
+    blocks = simulation.window.column_blocks()
+    curve = transit_curve(simulation.n_integrations * len(blocks), transit_depth)
+    if len(blocks) > 1:
+        curve = curve.reshape(-1, len(blocks))
+    exposure = observe(_transit(steady, target, curve, blocks), defects, simulation, 0)
     path = directory / exposure_name(simulation, 1, time_series=True)
     write_exposure(path, *exposure, simulation=simulation, time_series=True)
     if ramps:
-        rates = enumerate(_transit(steady, target, curve))
+        rates = enumerate(_transit(steady, target, curve, blocks))
         groups = [read_groups(rate, defects, simulation, number) for number, rate in rates]
         write_ramps(path, np.array(groups), defects.dq, simulation)
     flat = directory / "time_series_flat.fits"
@@ -221,14 +231,32 @@ def simulate_time_series(
     truth.append(fits.ImageHDU(target, name="TARGET"))
     table = Table([np.arange(len(curve)) + 1, curve], names=("integration", "brightness"))
     truth.append(fits.BinTableHDU(table, name="TRANSIT"))
+    if f277w:
+        scene = _add_f277w(directory, simulation, defects, field, star)
+        truth += [fits.ImageHDU(plane, name=f"F277W_{name}") for name, plane in scene.items()]
     save_whole(truth.writeto, directory / "time_series_truth.fits")
     return path
 
 
-def _transit(steady, target, curve):
+def _add_f277w(directory, simulation, defects, field, star):
+    """Write the exposure with F277W that follows a time series; return sky, stars and target."""
+    simulation = replace(simulation, filter_name="F277W")
+    stars, target = (_star_light(simulation, each) for each in (field, star))
+    scene = {"SKY": true_sky(simulation), "STARS": stars, "TARGET": target}
+    rates = [sum(scene.values())] * simulation.n_integrations
+    planes = observe(rates, defects, simulation, 1)
+    path = directory / exposure_name(simulation, 2, time_series=True)
+    write_exposure(path, *planes, simulation=simulation, number=2, time_series=True)
+    return scene
+
+
+def _transit(steady, target, curve, blocks):
     """Yield the count rate of each integration, float32 (ny, nx), DN/s."""
-    for brightness in curve:
-        yield steady + np.float32(brightness) * target
+    for row in curve:
+        brightness = np.ones(target.shape[1], dtype=np.float32)
+        for columns, value in zip(blocks, np.atleast_1d(row), strict=True):
+            brightness[columns] = value
+        yield steady + brightness * target
 
 
 def transit_curve(number, depth):
@@ -284,6 +312,7 @@ def _read_out(light, defects, simulation, exposure, integration):
     error *= np.float32(simulation.error_factor)
     reference = window.reference_pixels()
     slope[reference], error[reference], dq[reference] = 0, 0, defects.dq[reference]
+    error[:, missing_columns(window)] = simulation.slope_noise  # as from calwebb_detector1
     return slope, error, dq, stripes
 
 
@@ -311,6 +340,9 @@ def variations(simulation):
 
 def true_sky(simulation, level=1.0, contrast=1.0):
     """Return the sky of an exposure, float32 (ny, nx), DN/s, relative to the settings."""
+    if simulation.filter_name == "F277W":
+        sky = plain_sky(simulation.window, simulation.seed)
+        return sky * np.float32(level * simulation.sky_level)
     sky = sky_image(
         simulation.window,
         contrast=contrast * simulation.step_contrast,

@@ -14,7 +14,7 @@ from bottleneck import nanmedian
 from numpy.polynomial import polynomial
 from scipy.interpolate import CubicSpline
 
-from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
+from soss_background.detector import FULL, PWCPOS, SOSS_BANDS, SUBSTRIP256
 
 __all__ = [
     "BRIGHT_TRACE",
@@ -156,13 +156,14 @@ def _resample(columns, known, values):
     return resampled
 
 
-def trace_distance(window, pwcpos, reference=None):
+def trace_distance(window, pwcpos, reference=None, filter_name="CLEAR"):
     """Return the distance along columns from order 1 or 2 in pixels; infinite without a trace."""
-    rows = np.arange(window.ny)[:, np.newaxis]
+    rows, (shortest, longest) = np.arange(window.ny)[:, np.newaxis], SOSS_BANDS[filter_name]
     distance = np.full(window.shape, np.inf)
     for order in (1, 2):
-        row = expected_trace(order, window, pwcpos, reference).row
-        distance = np.fmin(distance, np.abs(rows - row))
+        trace = expected_trace(order, window, pwcpos, reference)
+        seen = (trace.wavelength > shortest) & (trace.wavelength < longest)
+        distance = np.fmin(distance, np.abs(rows - np.where(seen, trace.row, np.nan)))
     return distance
 
 

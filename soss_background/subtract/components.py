@@ -1,4 +1,4 @@
-"""Components of an exposure and their priors: the sky and the wings of its sources."""
+"""Components of an exposure, and their priors: the sky, pedestals, the wings of its sources."""
 
 from dataclasses import dataclass
 
@@ -31,16 +31,16 @@ class Components:
     ----------
     images : ndarray of float32, shape (n, my, mx)
         Change of the exposure with each amplitude, DN/s: the sky left and right of the edge, the
-        edge's shift, width, tilt and bend, the deviations of the sky, smooth factors of the wings,
-        and the logarithm of their profile.
+        edge's shift, width, tilt and bend, the deviations of the sky; pedestals of blocks of
+        columns; smooth factors of the wings, and the logarithm of their profile.
     precision : ndarray of float, shape (n, n)
         Inverse covariance of the amplitudes in their prior.
     gradient : ndarray of float, shape (n,)
         Precision times the mean of the prior.
     wings : ndarray of float, shape (my, mx)
         Wings if all amplitudes are 0, DN/s.
-    n_sky, n_factors : int
-        Number of images of the sky, and of smooth factors of the wings.
+    n_sky, n_pedestals, n_factors : int
+        Number of images of the sky, of pedestals, and of smooth factors of the wings.
     """
 
     images: np.ndarray
@@ -48,6 +48,7 @@ class Components:
     gradient: np.ndarray
     wings: np.ndarray
     n_sky: int
+    n_pedestals: int
     n_factors: int
 
     def sky(self, amplitudes):
@@ -56,17 +57,22 @@ class Components:
         amplitudes[2] = 0
         return np.tensordot(amplitudes, self.images[: self.n_sky], 1)
 
+    @property
+    def pedestals(self):
+        """Slice of the amplitudes of pedestals."""
+        return slice(self.n_sky, self.n_sky + self.n_pedestals)
+
     def factors(self, amplitudes):
         """Return the change of the wings by smooth factors."""
-        part = slice(self.n_sky, self.n_sky + self.n_factors)
+        part = slice(self.pedestals.stop, self.pedestals.stop + self.n_factors)
         return np.tensordot(amplitudes[part], self.images[part], 1)
 
     def profile_change(self, amplitudes):
         """Return the change of the logarithm of the wings' profile."""
-        return amplitudes[self.n_sky + self.n_factors :]
+        return amplitudes[self.pedestals.stop + self.n_factors :]
 
 
-def find_components(prior, shift, level, slope, core, wings):
+def find_components(prior, shift, level, slope, core, wings, pedestals):
     """
     Compute the components of an exposure.
 
@@ -83,6 +89,8 @@ def find_components(prior, shift, level, slope, core, wings):
         Flux of the bright sources that have wings, DN/s.
     wings : `~soss_background.subtract.wings.Wings`
         Current profile of the wings.
+    pedestals : `~soss_background.subtract.pedestals.Pedestals`
+        Current pedestals.
 
     Returns
     -------
@@ -93,15 +101,18 @@ def find_components(prior, shift, level, slope, core, wings):
     parts = wings.images(core)
     total = parts.sum(axis=0)
     factors, factors_rms = _factor_images(total)
-    rms = np.array([*skies_rms, *factors_rms, *[np.inf] * len(parts)])
+    blocks = np.repeat(pedestals.images[:, np.newaxis], len(total), axis=1)
+    blocks_rms = [pedestals.rms] * len(blocks)
+    rms = np.array([*skies_rms, *blocks_rms, *factors_rms, *[np.inf] * len(parts)])
     precision, gradient = np.diag(rms**-2.0), np.zeros(len(rms))
     # The ratio of the two levels is known.
     precision[:2, :2] += np.array([[1, -1], [-1, 1]]) / (prior.ratio_rms * level) ** 2
     precision[-len(parts) :, -len(parts) :], gradient[-len(parts) :] = wings.prior()
     # The amplitude of the shift is relative to the current shift.
     gradient[2] = -shift / prior.shift_rms**2
-    images = np.array([*skies, *factors, *parts], dtype=np.float32)
-    return Components(images, precision, gradient, total, len(skies), len(factors))
+    images = np.array([*skies, *blocks, *factors, *parts], dtype=np.float32)
+    numbers = (len(skies), len(blocks), len(factors))
+    return Components(images, precision, gradient, total, *numbers)
 
 
 def _sky_images(prior, shift, level, slope):

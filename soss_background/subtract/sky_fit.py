@@ -17,6 +17,7 @@ from soss_background.sky.edge import shift_columns
 from soss_background.sky.sources import dark_scatter, detect_light
 from soss_background.subtract.components import Components, find_components
 from soss_background.subtract.light import FaintLight
+from soss_background.subtract.pedestals import Pedestals
 from soss_background.subtract.posterior import Cells, Posterior, find_posterior
 from soss_background.subtract.wings import Wings
 
@@ -101,6 +102,9 @@ class SkyFit:
         better than assumed.
     misfit : float
         Rms of the deviations of the sky in units of those that the prior expects.
+    pedestals : ndarray of float, shape (k,)
+        Pedestals of blocks of columns, DN/s, which are no part of the sky; none if there is one
+        block.
     """
 
     sky: np.ndarray
@@ -114,16 +118,29 @@ class SkyFit:
     shift: float
     chi2: float
     misfit: float
+    pedestals: np.ndarray
 
 
-def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
+def fit_sky(
+    image,
+    err,
+    usable,
+    prior,
+    distance,
+    n_sigma=4.0,
+    *,
+    blocks=(slice(None),),
+    pedestal_rms=0.0,
+    sources=None,
+):
     """
     Fit the sky of an exposure.
 
     The sky is the mean of its prior, with a level on each side of the edge, a shift of the edge,
     and smooth deviations, all with their prior variances. Detected stars are masked. Their wings
-    are as wide as the detector and are fitted with the sky
-    (`~soss_background.subtract.wings.Wings`), as are the stripes of columns. Statistics describe
+    are as wide as the detector and fitted with the sky
+    (`~soss_background.subtract.wings.Wings`), as are the stripes of columns, and the pedestals of
+    blocks of columns (`~soss_background.subtract.pedestals.Pedestals`). Statistics describe
     light below the detection limit (`~soss_background.subtract.light.FaintLight`).
 
     Parameters
@@ -138,6 +155,12 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
         Distance from the nearest trace of the target, pixels; infinite if there is none.
     n_sigma : float
         Significance above which light is masked.
+    blocks : sequence of slice
+        Columns that are read together and have a pedestal of their own.
+    pedestal_rms : float
+        Expected rms of the pedestals, DN/s; 0 if it is unknown.
+    sources : ndarray of bool, shape (ny, nx), optional
+        True for pixels of known sources, which are masked too.
 
     Returns
     -------
@@ -152,8 +175,11 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
     cells, noise = bin_to_cells(image, err, usable)
     known, distance = np.isfinite(cells) & (noise > 0), bin_smooth(distance)
     state, sides = _guess(cells, known, prior)
+    pedestals = Pedestals.guess(blocks, image.shape[1], state.level, pedestal_rms)
+    state = replace(state, pedestals=pedestals)
     glow = _smooth_excess(cells - state.sky, known)
-    exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma)
+    given = known & False if sources is None else bin_smooth(sources) > 0
+    exposure = _Exposure(cells, noise, known, distance, glow, sides, n_sigma, given)
     for round_ in range(_ROUNDS):
         state = _improve(state, exposure, prior, round_)
     return _describe(state, prior, usable)
@@ -161,7 +187,7 @@ def fit_sky(image, err, usable, prior, distance, n_sigma=4.0):
 
 @dataclass(frozen=True)
 class _Exposure:
-    """An exposure in cells, shape (my, mx): count rates, noise, distance from traces, excess."""
+    """An exposure in cells, shape (my, mx): count rates, noise, distances, excess, sources."""
 
     cells: np.ndarray
     noise: np.ndarray
@@ -170,6 +196,7 @@ class _Exposure:
     glow: np.ndarray
     sides: list
     n_sigma: float
+    sources: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -184,8 +211,14 @@ class _State:
     wings: Wings
     clear: np.ndarray
     stripes: np.ndarray
+    pedestals: Pedestals | None = None
     components: Components | None = None
     posterior: Posterior | None = None
+
+    @property
+    def model(self):
+        """Model of the cells without their stripes, DN/s."""
+        return self.sky + self.light + self.pedestals.columns
 
 
 def _improve(state, exposure, prior, round_):
@@ -198,17 +231,21 @@ def _improve(state, exposure, prior, round_):
     if np.count_nonzero(clear) < _FEWEST:
         raise NoSkyError("there is light everywhere")
     core = _find_core(exposure, state.sky, found)
-    components = find_components(prior, state.shift, state.level, slope, core, state.wings)
+    components = find_components(
+        prior, state.shift, state.level, slope, core, state.wings, state.pedestals
+    )
     cells, stripes = _gather(state, exposure, clear, _LEAST_EDGE * error)
     # As long as the wings are unknown, they would be mistaken for faint light.
     faint = [FaintLight.guess(state.level) for _ in exposure.sides]
     faint = faint if round_ >= _PLAIN_ROUNDS else []
-    posterior = find_posterior(components, cells, state.sky + state.light, stripes, faint)
+    posterior = find_posterior(components, cells, state.model, stripes, faint)
     amplitudes = posterior.amplitudes
     if amplitudes[0] <= 0:
         raise NoSkyError("the level of its sky is not above zero")
     wings = state.wings.changed(components.profile_change(amplitudes))
     light = wings.image(core) + components.factors(amplitudes)
+    blocks = components.pedestals
+    pedestals = state.pedestals.changed(amplitudes[blocks], posterior.covariance[blocks, blocks])
     columns = np.zeros(clear.shape[1])
     columns[clear.any(axis=0)] = posterior.stripes
     return replace(
@@ -220,6 +257,7 @@ def _improve(state, exposure, prior, round_):
         wings=wings,
         clear=clear,
         stripes=columns,
+        pedestals=pedestals,
         components=components,
         posterior=posterior,
     )
@@ -228,17 +266,18 @@ def _improve(state, exposure, prior, round_):
 def _detect(state, exposure, edge_error, round_):
     """Return True for cells with detected light."""
     floor = max(_FIRST_FLOOR * _TIGHTEN**round_, _FLOOR) * state.guess
-    residual = exposure.cells - state.sky - state.light - state.stripes
+    residual = exposure.cells - state.model - state.stripes
     noise = np.sqrt(exposure.noise**2 + (_DETECTED_WINGS * state.light) ** 2 + edge_error**2)
     residual = np.where(exposure.known, residual, np.nan)
-    return detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
+    found = detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
+    return found | exposure.sources
 
 
 def _gather(state, exposure, clear, edge_error):
     """Return the cells of the fit, with their errors, and the stripes of their columns."""
     scatter = (_SKY_SCATTER * state.sky, _WING_SCATTER * state.light, edge_error)
     sigma = np.sqrt(exposure.noise**2 + sum(each**2 for each in scatter))
-    residual = exposure.cells - state.sky - state.light - state.stripes
+    residual = exposure.cells - state.model - state.stripes
     sigma = sigma * dark_scatter((residual / sigma)[clear])
     shared = (_SKY_COMMON * state.sky, _WING_COMMON * state.light, _GLOW_COMMON * exposure.glow)
     common = np.sqrt(sum(each**2 for each in shared))
@@ -321,6 +360,7 @@ def _describe(state, prior, usable):
         shift=state.shift,
         chi2=state.posterior.chi2,
         misfit=misfit,
+        pedestals=state.pedestals.values,
     )
 
 
@@ -344,6 +384,14 @@ def _find_misfit(state, prior):
     return float(np.sqrt(squares / max(np.sum(np.maximum(expected, 0)), 1)))
 
 
+def _pedestal_covariance(state):
+    """Return the part of the covariance of the sky's amplitudes that pedestals cause."""
+    sky, pedestals = slice(state.components.n_sky), state.components.pedestals
+    covariance = state.posterior.covariance
+    shared = covariance[sky, pedestals]
+    return shared @ np.linalg.solve(covariance[pedestals, pedestals], shared.T)
+
+
 def _find_levels(state, prior, sky, factor):
     """
     Return levels and errors of both sides, DN/s, and the relative error of each pixel.
@@ -352,7 +400,9 @@ def _find_levels(state, prior, sky, factor):
     """
     number = state.components.n_sky
     images = state.components.images[:number] / state.sky
-    covariance = (factor * _ERROR_FACTOR) ** 2 * state.posterior.covariance[:number, :number]
+    by_pedestals = _pedestal_covariance(state)
+    covariance = state.posterior.covariance[:number, :number] - by_pedestals
+    covariance = (factor * _ERROR_FACTOR) ** 2 * covariance + by_pedestals
     variance = np.einsum("iyx,ij,jyx->yx", images, covariance, images, optimize=True)
     mean = shift_columns(prior.sky, state.shift)
     # The level of a side without cells follows from the prior of the ratio.

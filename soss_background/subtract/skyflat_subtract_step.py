@@ -11,8 +11,18 @@ from crds.core.exceptions import CrdsError
 from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
+from soss_background.datamodels.header_text import to_ascii
+from soss_background.detector import has_edge
 from soss_background.errors import SkyflatError
-from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window
+from soss_background.io.companions import check_companion, read_companion
+from soss_background.io.exposures import (
+    REQUIRED_CLEAR,
+    find_fault,
+    find_pwcpos,
+    find_sky_fault,
+    find_window,
+    header_of,
+)
 from soss_background.io.files import add_history
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.segments import (
@@ -27,6 +37,8 @@ from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
 from soss_background.steps.parameters import ListParameter, check_flat, name_item
+from soss_background.subtract.contaminants import find_contaminants
+from soss_background.subtract.pedestals import expect_rms, measure_offsets
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 from soss_background.subtract.summary import summarize_fit
@@ -37,6 +49,9 @@ log = logging.getLogger(__name__)
 
 # Deviations of a sky, in units of those of its prior, above which templates do not describe it.
 _LARGEST_MISFIT = 3.0
+
+# Path of the metadata of FILTER.
+_FILTER = "meta.instrument.filter"
 
 # Warning for background exposures of an association for which the user gives a sky.
 IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
@@ -69,6 +84,8 @@ class Subtraction:
         Name of the sky model, or names of the templates.
     segments : list of str
         File names of the segments in the fit.
+    contaminants : ndarray of bool, shape (ny, nx), or None
+        True for pixels of sources in the exposure with F277W; None without one.
     """
 
     mean: datamodels.ImageModel
@@ -79,6 +96,7 @@ class Subtraction:
     cards: list
     templates: list
     segments: list
+    contaminants: np.ndarray | None
 
 
 class SkyflatSubtractStep(SkyflatStep):
@@ -89,6 +107,7 @@ class SkyflatSubtractStep(SkyflatStep):
     spec = """
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
+    f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, or reuse an existing one
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
@@ -97,7 +116,7 @@ class SkyflatSubtractStep(SkyflatStep):
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
-    named_files: ClassVar = ("skyflat",)
+    named_files: ClassVar = ("skyflat", "f277w")
 
     skyflat = ListParameter()
 
@@ -170,19 +189,46 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError("skyflat and override_bkg are given: give one of them")
         sources = self._named_sources()
         check_alone(sources)
+        self._check_filters(segments, sources)
+        self._check_f277w(header, name)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
         states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
-        if len(states) > 1 and all(fielded for _, fielded in states):
+        is_named = len(states) > 1 or _is_smooth(header)
+        if is_named and all(fielded for _, fielded in states):
             check_flat(header, self.get_ref_override("flat"))
         conflict = _find_conflict(states)
         if conflict and self._flat_path(segments.sources[0]) is None:
             raise SkyflatError(self._describe_conflict(conflict))
 
+    def _check_filters(self, segments, sources):
+        """Raise if a sky, or a background exposure that makes one, has another filter."""
+        skies = [(each, inspect_sky(each).filter_name) for each in sources]
+        if not sources:
+            skies = [(each, header_of(each).get(_FILTER)) for each in segments.background]
+        own = segments.headers[0].get(_FILTER)
+        for source, found in skies:
+            if found not in (None, own):
+                raise SkyflatError(
+                    f"{name_item(source)}: FILTER is {found}, but {own} in {segments.name}: a sky "
+                    "serves exposures with its own filter"
+                )
+
+    def _check_f277w(self, header, name):
+        """Raise if the exposure with F277W does not show the field of another with CLEAR."""
+        if not self.f277w:
+            return
+        if fault := find_fault(header, REQUIRED_CLEAR):
+            raise SkyflatError(f"{name}: {fault}, but f277w is given")
+        check_companion(Path(self.f277w), header, name)
+
     def _names_sky(self, background):
-        """Return whether the user names a sky or a flat, so that the sky must be subtracted."""
+        """Return whether the user names files for the sky, so that it must be subtracted."""
         overrides = [self.get_ref_override(kind) for kind in ("bkg", "flat")]
         return bool(
-            self.skyflat or background or any(each not in (None, "N/A") for each in overrides)
+            self.skyflat
+            or self.f277w
+            or background
+            or any(each not in (None, "N/A") for each in overrides)
         )
 
     def _named_sources(self):
@@ -231,6 +277,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _fit(self, segments):
         """Fit the sky of an exposure; raise _NotSubtractedError if there is nothing to subtract."""
+        contaminants = self._find_contaminants() if self.f277w else None
         try:
             image, members = average_segments(segments)
             window = find_window(image)
@@ -238,7 +285,9 @@ class SkyflatSubtractStep(SkyflatStep):
             fault = str(err).removeprefix(f"{segments.name}: ")
             raise _NotSubtractedError(fault) from err
         pwcpos = find_pwcpos(image)
-        source = read_sky(self._find_sources(image, segments.background), window, pwcpos)
+        filter_name = image.meta.instrument.filter
+        sources = self._find_sources(image, segments.background)
+        source = read_sky(sources, window, pwcpos, filter_name)
         flat = self._find_flat(image, window, source.states)
         # The fit needs a flat-fielded exposure.
         fielded = image.meta.cal_step.flat_field == "COMPLETE"
@@ -253,23 +302,35 @@ class SkyflatSubtractStep(SkyflatStep):
                 source.make_prior(flat),
                 self._trace_distance(image, window, pwcpos),
                 self.n_sigma,
+                blocks=window.column_blocks(),
+                pedestal_rms=self._pedestal_rms(segments, members, image, usable, window),
+                sources=contaminants,
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
         numbers = describe_numbers(segments.numbers[index] for index in members)
         fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
+        cards = _list_cards(fit, fraction, source.number, numbers)
+        if self.f277w:
+            name = to_ascii(Path(self.f277w).name)
+            cards.append(["SKYF277W", name, "exposure whose sources are masked"])
         subtraction = Subtraction(
             image,
             *(np.where(reference, 0, plane * divisor) for plane in (fit.sky, fit.err)),
             fit.used,
             source.flags & ~np.uint32(dqflags.pixel["DO_NOT_USE"]),  # gaps are filled
-            _list_cards(fit, fraction, source.number, numbers),
+            cards,
             [name for name, _ in source.states],
             [segments.names[index] for index in members],
+            contaminants,
         )
         sentence = summarize_fit(fit, subtraction.sky, ~reference, window.x0, fraction)
         log.info("%s: %s", segments.name, sentence)
-        log.info("Templates: %s", ", ".join(subtraction.templates))
+        if fit.pedestals.size:
+            rms = np.sqrt(np.mean(fit.pedestals**2))
+            log.info("%d blocks of columns: pedestals of %.3g DN/s rms", fit.pedestals.size, rms)
+        names = ", ".join(subtraction.templates) or "none, a smooth surface is fitted"
+        log.info("Templates: %s", names)
         if fit.misfit > _LARGEST_MISFIT:
             log.warning(
                 "%s: its sky differs %.1f times as much from its templates as their prior expects",
@@ -277,6 +338,36 @@ class SkyflatSubtractStep(SkyflatStep):
                 fit.misfit,
             )
         return subtraction
+
+    def _pedestal_rms(self, segments, members, mean, usable, window):
+        """Measure the rms of the pedestals of the mean, DN/s, if it has several; else return 0."""
+        blocks = window.column_blocks()
+        if len(blocks) == 1:
+            return 0.0
+        offsets = []
+        for index in members:
+            cube = segments.read(index).data.reshape(-1, *window.shape)
+            offsets.append(measure_offsets(cube, mean.data, usable, blocks))
+        return expect_rms(np.concatenate(offsets))
+
+    def _find_contaminants(self):
+        """Return True for the pixels of sources in the exposure with F277W."""
+        image = read_companion(self.f277w)
+        window, pwcpos = find_window(image), find_pwcpos(image)
+        try:
+            sources = find_contaminants(
+                image.data,
+                image.err,
+                usable_pixels(image.data, image.err, image.dq) & ~window.reference_pixels(),
+                window,
+                self._trace_distance(image, window, pwcpos),
+                subtracted=image.meta.cal_step.bkg_subtract == "COMPLETE",
+                n_sigma=self.n_sigma,
+            )
+        except NoSkyError as err:
+            raise SkyflatError(f"{self.f277w}: no sources can be found, {err}") from err
+        log.info("%s: %.2f %% of its pixels show sources", self.f277w, 100 * sources.mean())
+        return sources
 
     def remove(self, subtraction, model):
         """
@@ -310,7 +401,7 @@ class SkyflatSubtractStep(SkyflatStep):
     def _trace_distance(self, model, window, pwcpos):
         """Return the distance of pixels from the target's first two orders."""
         with open_pastasoss(self, model) as reference:
-            return trace_distance(window, pwcpos, reference)
+            return trace_distance(window, pwcpos, reference, model.meta.instrument.filter)
 
     def _save_extras(self, subtraction):
         """Save sky, residual and mask if requested."""
@@ -339,7 +430,9 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         if background and self.parent is None:
             log.warning("%s: %s", model.meta.filename, IGNORED)
-        return sources or [self._bkg_path(model)]
+        if sources or not has_edge(model.meta.instrument.filter):
+            return sources
+        return [self._bkg_path(model)]
 
     def _find_flat(self, model, window, states):
         """Read the flat; return None if it is not needed, or missing and not required."""
@@ -356,7 +449,7 @@ class SkyflatSubtractStep(SkyflatStep):
                 raise
         if conflict:
             raise _NotSubtractedError(self._describe_conflict(conflict))
-        log.info("No flat: templates are shifted together with the flat of the detector")
+        log.info("No flat: the sky is fitted without it")
         return None
 
     def _describe_conflict(self, conflict):
@@ -423,6 +516,11 @@ class SkyflatSubtractStep(SkyflatStep):
 
 class _NotSubtractedError(Exception):
     """Exception for an exposure without anything to subtract."""
+
+
+def _is_smooth(header):
+    """Return whether the sky of an exposure needs no template."""
+    return not has_edge(header.get(_FILTER))
 
 
 def _mark_skipped(model):

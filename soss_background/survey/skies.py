@@ -12,6 +12,7 @@ from tqdm import tqdm
 from soss_background.detector import Window
 from soss_background.errors import SkyflatError
 from soss_background.io.skyflats import (
+    check_clear,
     describe_skyflat,
     find_place,
     name_skyflat,
@@ -88,6 +89,7 @@ def _measure(skyflat):
     """Measure a skyflat; return a row of the table, its sky in blocks, and its pixels."""
     with open_skyflat(skyflat) as model:
         name = name_skyflat(skyflat, model)
+        check_clear(model, name)
         window = find_place(model, model.bkg.shape, name)
         template = from_skyflat(model, window, name)
         row = {"FILE": name} | describe_skyflat(model) | _when_and_where(model)
