@@ -45,7 +45,7 @@ PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 # Placeholders for names of the user.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
 SEGMENT = "jw01366003001_04101_00001-seg{:03d}_nis_rateints.fits"
-# The pixels of SUBSTRIP256 in the full detector; other tests use full-size exposures.
+# The part of the full detector that SUBSTRIP256 reads out: real sizes are tested elsewhere.
 PART = replace(SUBSTRIP256, name="FULL")
 QUICK = {
     "soss-background simulate DIR": " --n-exposures 3 --subarray SUBSTRIP96",
