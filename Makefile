@@ -1,5 +1,5 @@
-# make demo    simulate ten exposures, group them, make a skyflat of them, draw it beside the truth,
-#              show it on a page
+# make demo    simulate ten exposures, group them, create their skyflat, draw it next to the truth,
+#              write a report
 # make test    lint, then all tests
 # make fuzz    run steps and subcommands on FUZZ=2000 random faults of files and parameters
 # make style   lint, and look for a fragment in changes/
@@ -9,18 +9,19 @@
 # make wheel   build the wheel and the source in dist/, and test what is in a wheel
 # make docs    build the documentation in docs/_build/html
 # make figures   draw all figures of the documentation (after make demo; half an hour)
-# make bench-accuracy   measure skies of simulated visits beside the peer's, and the limit;
-#                       BENCH=--ablation takes our ingredients away, one by one
+# make bench-accuracy   compare skies of simulated visits with the peer's, and with the limit;
+#                       BENCH=--ablation removes our ingredients, one by one
 # make bench-subtract   subtract the sky of simulated time series with this package and jwst's step;
-#                       BENCH="--skyflats DIR" keeps the skyflats, BENCH=--large takes 40 of them
-# make bench-stare      the bias of a transmission spectrum without sky subtraction, with jwst's, ours
-# make bench-flicker    the scatter of light curves with 1/f noise, and after its subtraction by
-#                       jwst's step and by this package's; BENCH="--subarray SUBSTRIP96"
-# make bench-f277w      find field stars of time series with an exposure with F277W, and without
+#                       BENCH="--skyflats DIR" keeps the skyflats, BENCH=--large uses 40 of them
+# make bench-stare      measure the bias of transmission spectra without sky subtraction, with jwst's
+#                       step, and with this package
+# make bench-flicker    measure the scatter of light curves with 1/f noise, and after its subtraction
+#                       by jwst's step and by this package; BENCH="--subarray SUBSTRIP96"
+# make bench-f277w      find field stars of time series with and without an exposure with F277W
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
-# make bench-speed      time and memory beside the peer (15 GB of disk); BENCH="--plot FILE.png"
+# make bench-speed      compare time and memory with the peer's (15 GB of disk); BENCH="--plot FILE.png"
 #
-# All make their own virtual environment in .venv; PYTHON=... chooses the Python it is made of.
+# All create a virtual environment in .venv; PYTHON=... chooses its Python.
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \

@@ -1,8 +1,9 @@
-"""How accurate skies are: ours beside the peer's and the limit, over many simulated visits.
+"""Compare the accuracy of our skies with the peer's and the limit in many simulated visits.
 
     python accuracy.py [--visits N] [--only WORD] [--ablation] [--workers N]
 
-All errors are in per cent of the median sky, the best scale removed, without reference pixels.
+All errors are in percent of the median sky, after the best scale is applied, without reference
+pixels.
 """
 
 import argparse
@@ -17,10 +18,10 @@ from skies import ABLATIONS, limit_sky, our_sky
 
 from soss_background.simulate.comparison import sky_errors
 
-# Columns of the table: of the denoised sky, then of the combined sky before it.
+# Columns of the table: first for the denoised sky, then for the combined sky.
 _COLUMNS = ("scatter", "99 %", "rms", "blocks", "edge", "BKG", "/ERR", "no sky")
 _DENOISED = ("scatter", "p99", "rms", "blocks", "edge")
-# Goals of the drawn visits: median, and worst.
+# Goals of the random visits: median, and worst.
 _GOALS = {
     "goal: median": (0.15, 0.50, 0.20, 0.12, 0.30, np.nan, 1.00, 0),
     "goal: worst": (0.30, 0.90, 0.35, 0.25, 0.50, np.nan, 1.05, 0),
@@ -59,7 +60,7 @@ def _read_options():
 
 
 def print_group(group, visits, pool):
-    """Print a line per visit of a group, their median and worst, and those where we are worse."""
+    """Print a line per visit of a group, the median and worst, and visits where we are worse."""
     print(f"\n{group}: ours, and the scatter of the peer and of the limit")
     results, worse = {who: [] for who in _WHO}, []
     for name, rows in zip(visits, pool.map(measure_visit, visits.values()), strict=True):
@@ -105,7 +106,7 @@ def print_ablations(visits, pool):
 
 def measure_visit(simulation):
     """Measure the skies of one visit."""
-    from peer import peer_sky  # its dependencies are slow to import, and no other function's
+    from peer import peer_sky  # its dependencies are slow to import, and only needed here
 
     visit = observe_visit(simulation)
     return {
@@ -116,7 +117,7 @@ def measure_visit(simulation):
 
 
 def measure_ablations(simulation):
-    """Measure our sky of one visit with one ingredient after the other removed."""
+    """Measure our sky of one visit with each ingredient removed in turn."""
     visit = observe_visit(simulation)
     rows = {}
     for ingredient, change in {"all ingredients": None, **ABLATIONS}.items():
@@ -126,12 +127,12 @@ def measure_ablations(simulation):
 
 
 def _measure_ours(visit, combined, denoised):
-    """Measure a sky of ours, and its scatter against its ERR."""
+    """Measure one of our skies, and the ratio of its scatter to its ERR."""
     return _measure(visit, combined.sky, denoised, combined.err)
 
 
 def _measure(visit, sky, denoised, err=None):
-    """Measure a sky, denoised and not; in units of its uncertainty, if it has any."""
+    """Measure a sky, denoised and combined; also in units of its uncertainty, if it has any."""
     science = ~visit.window.reference_pixels()
     _, metrics = sky_errors(denoised, visit.truth, science)
     error, before = sky_errors(sky, visit.truth, science)

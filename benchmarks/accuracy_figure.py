@@ -1,4 +1,4 @@
-"""Draw what each stage does to the errors of the reference visit, for the documentation.
+"""Draw how each stage reduces the errors of the reference visit, for the documentation.
 
 python accuracy_figure.py OUTPUT.png
 """

@@ -1,4 +1,4 @@
-"""The simulated visits that accuracy is measured on."""
+"""Simulated visits on which the accuracy is measured."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ __all__ = ["REFERENCE", "SETTINGS", "Visit", "list_visits", "observe_visit"]
 
 REFERENCE = Simulation(seed=1)
 
-# The first seed of the drawn visits.
+# The first seed of the random visits.
 _FIRST_DRAW = 1000
 
 # Visits of other lengths, levels and densities, with the reference nuisances.
@@ -61,8 +61,8 @@ def list_visits(n_drawn=30):
     -------
     visits : dict of dict of `~soss_background.simulate.Simulation`
         By group and name: those with all nuisances at random, with and without errors of the flat
-        reference file, which no method can correct; the reference visit with one family at a
-        time; visits of other lengths, levels and densities.
+        reference file, which no method can correct; the reference visit with one changed family;
+        visits of other lengths, levels and densities.
     """
     drawn = {f"drawn {i}": draw_simulation(_FIRST_DRAW + i) for i in range(1, n_drawn + 1)}
     families = {}
@@ -133,7 +133,7 @@ def observe_visit(simulation):
     for i, exposure in enumerate(observe_exposures(simulation, defects)):
         mean, mean_stripes = _average(exposure, simulation)
         images[i] = mean["data"] / flat
-        # As jwst's flat_field propagates the uncertainty of the flat.
+        # Propagate the uncertainty of the flat as jwst's flat_field does.
         flat_error = images[i] * flat_uncertainty(simulation)
         errors[i] = np.hypot(mean["err"], flat_error) / flat
         flags[i] = mean["dq"] | defects.flat_dq

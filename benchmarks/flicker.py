@@ -1,9 +1,9 @@
 """
-1/f noise of single integrations: what it costs in spectra, and what each correction leaves of it.
+Effect of the 1/f noise of single integrations on spectra, before and after each correction.
 
-Time series of a transit, 50 s an integration, without their sky. Each is extracted as it is, and
-after jwst's CleanFlickerNoiseStep (median_image, with the mask of this package), after the
-difference from the scaled mean of the literature, and after the step of this package.
+Sky-subtracted time series of a transit with integrations of 50 s are extracted without a
+correction, after jwst's CleanFlickerNoiseStep (median_image, with the mask of this package), after
+the difference from the scaled mean of the literature, and after the step of this package.
 
     python flicker.py [--integrations N] [--subarray NAME]
 """
@@ -32,12 +32,12 @@ from soss_background.sky.traces import expected_trace
 
 # J of the target, and rms of the stripes of an integration, DN/s.
 MAGNITUDES, STRIPES = (9, 11, 13), (0.0, 0.02, 0.05, 0.2, 0.5)
-# J of the target with which all methods are compared; else only that of this package.
+# J of the target for which all methods are compared; for others, only that of this package.
 COMPARED = 11
 INTEGRATION_TIME, SEED = 50.0, 31
 # Limits of the bands of the light curves, micron.
 BANDS = ((0.85, 1.2), (1.2, 1.6), (1.6, 2.0), (2.0, 2.5), (2.5, 2.85))
-# Half of the number of rows that are summed to the white light, as in jwst's step.
+# Half of the number of rows that are summed for the white light, as in jwst's step.
 WHITE_LIGHT = 7.5
 
 
@@ -92,7 +92,7 @@ def clean_jwst(series):
     with tempfile.NamedTemporaryFile(suffix=".fits") as file:
         mask = find_scene(series).free.astype(np.float32)
         datamodels.ImageModel(data=mask).save(file.name)
-        # Its own scaled median needs reference files for the white light.
+        # The scaled median of the step needs reference files for the white light.
         image = scaled(series, nanmedian(series.data, axis=0))
         with mock.patch.object(jwst_step, "make_median_image", return_value=image):
             result = jwst_step.do_correction(

@@ -1,12 +1,12 @@
 """The peer: the algorithm of SOSSBackgrounds (2024), on public libraries.
 
-One pass over the exposures as they are: their sigma-clipped median, segmentation against it, the
-median of what is not masked, holes filled, non-local means with one sigma.
+One pass over the exposures without matching their levels: their sigma-clipped median, segmentation
+against it, the median of unmasked pixels, filled holes, non-local means with one sigma.
 
     python peer.py FLAT EXPOSURES...
 
-reads the first integration of each exposure, all into memory, divides it by the flat, makes the
-sky and writes nothing.
+reads the first integrations of all exposures into memory, divides them by the flat, and computes
+the sky without writing it.
 """
 
 import sys
@@ -29,7 +29,7 @@ _TRIM = np.s_[4:-4, 4:-4]
 
 def peer_sky(images, errors, flags):
     """
-    Make a sky as the peer does.
+    Compute a sky as the peer does.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _clipped_median(images):
 
 
 def _find_sources(image, err, sky):
-    """Segment what is brighter than the sky by two sigma, and grow it by a pixel."""
+    """Segment regions brighter than the sky by two sigma, and grow them by a pixel."""
     image = np.where(np.isfinite(image) & np.isfinite(sky), image, 0)
     err, sky = np.nan_to_num(err), np.nan_to_num(sky)
     threshold = detect_threshold(image, 2.0, background=sky, error=err)

@@ -1,10 +1,10 @@
 """
-Subtract a library of skies with jwst's own step, beside a single template.
+Compare the subtraction of a library of skies and of a single template by jwst's step.
 
-Four BKG reference files are made: of one sky like that of commissioning, of twelve skyflats of
-which none has the sky of the exposure, of twelve templates that represent the sky model of these
-skyflats, and of that sky itself, which shows the errors that are not the library's. The time series
-and the families of the skies are those of subtract.py.
+Four BKG reference files are written: of one sky like that of commissioning, of twelve skyflats of
+other skies, of twelve templates that represent the sky model of these skyflats, and of the sky of
+the exposure, which shows the errors that are not due to the library. The time series and the
+families of the skies are those of subtract.py.
 
     python reference.py [--seeds N]
 """
@@ -37,7 +37,7 @@ NOISE = 0.0015
 
 
 def make_skyflat(sky, rng):
-    """Make a skyflat that is not flat-fielded."""
+    """Build a skyflat that is not flat-fielded."""
     skyflat = SkyflatModel(bkg=sky, err=0.01 * sky, dq=np.zeros(sky.shape, dtype=np.uint32))
     noise = NOISE * rng.standard_normal(sky.shape)
     skyflat.bkgdn = (sky * (1 + noise)).astype(np.float32)
@@ -59,7 +59,7 @@ def make_represented(skies, rng):
 
 
 def measure(scene, reference, folder):
-    """Return the rms that is left in per cent of the sky, in all and without errors of levels."""
+    """Return the residual rms in percent of the sky, in total and without errors of levels."""
     path = folder / "bkg.fits"
     write_reference(reference, path)
     removed = remove_with_jwst(scene, str(path))
@@ -73,9 +73,9 @@ def measure(scene, reference, folder):
 
 def compare(n_seeds):
     """Print the table."""
-    print("rms of what jwst's step leaves of the sky, per cent of its median, over", n_seeds)
-    print("exposures: median, mean, and how often it found no template (100 per cent then); shape:")
-    print("median of what is left if its levels on both sides of the step are set right")
+    print("rms residual of the sky after jwst's step, percent of its median, over", n_seeds)
+    print("exposures: median, mean, and how often it found no template (then 100 %); shape:")
+    print("median of the residual if the levels on both sides of the edge are corrected")
     print(f"{'':52}{'median':>8}{'mean':>8}{'failed':>8}{'shape':>8}")
     for number, (window, magnitude, has_stars) in enumerate(CASES):
         results = {

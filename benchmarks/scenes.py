@@ -1,4 +1,4 @@
-"""Skyflats that the pipeline makes of simulated visits, and time series over other skies."""
+"""Skyflats of simulated visits, created by the pipeline, and time series with other skies."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ _FIRST_VISIT, _FIRST_SCENE = 24_000, 25_000
 @dataclass
 class Scene:
     """
-    A time series of a target, and what is true of it.
+    A time series of a target, and its truth.
 
     Attributes
     ----------
@@ -69,12 +69,12 @@ def draw_sky(seed, window, *, families=None, **settings):
 
 
 def make_skyflats(number, window, folder):
-    """Return the paths of skyflats in a folder; make those that it lacks."""
+    """Return the paths of skyflats in a folder; create missing ones."""
     return [_make_skyflat(index, window, Path(folder)) for index in range(1, number + 1)]
 
 
 def _make_skyflat(index, window, folder):
-    """Simulate a visit of ten exposures and make its skyflat, unless it exists."""
+    """Simulate a visit of ten exposures and create its skyflat, unless it exists."""
     folder = folder / window.name
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{index:03d}_000_skyflat.fits"
@@ -102,7 +102,7 @@ def read_skyflat(path, window):
 
 def make_scene(window, magnitude, seed, *, has_stars=True, **families):
     """
-    Observe the transit of a star over a sky that no skyflat has.
+    Observe the transit of a star with a sky that differs from those of all skyflats.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def make_scene(window, magnitude, seed, *, has_stars=True, **families):
         n_integrations=_INTEGRATIONS,
         exposure_time=_INTEGRATIONS * _INTEGRATION_TIME,
     )
-    # Neither method gets a flat: the responses of the pixels are equal.
+    # Neither method needs a flat, since all pixels have the same response.
     simulation = replace(simulation, flat_pixel_rms=0.0, flat_large_rms=0.0)
     if not has_stars:
         simulation = replace(simulation, star_density=0.0)

@@ -107,7 +107,7 @@ def _no_edge(*_):
 _REFINE = sky.refine_levels
 _FIND = source_mask.find_sources
 
-# Each ingredient, and what replaces it.
+# Each ingredient, and its replacement.
 ABLATIONS = {
     "star light not subtracted": (sky, "model_star_light", _no_light),
     "no masks, no star light": (source_mask, "find_sources", _no_sources),

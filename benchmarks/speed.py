@@ -1,4 +1,4 @@
-"""What a skyflat costs: wall time and memory of whole processes, beside the peer's algorithm.
+"""Compare wall time and memory of whole processes with those of the peer's algorithm.
 
     python speed.py [--numbers 5 10 20 40] [--runs 3] [--data FOLDER] [--plot OUTPUT.png]
 
@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 _BIN = Path(sys.executable).parent
 _PEER = Path(__file__).with_name("peer.py")
 
-# The number of exposures that goals are about, and the larger one that it is compared with.
+# The number of exposures for which goals are set, and the larger number for comparison.
 _USUAL, _MANY = 10, 40
 
-# Messages of the log that begin a stage; the first stage is what comes before them.
+# Messages of the log that begin a stage; the first stage is the time before them.
 _STAGES = {
     "start-up": None,
     "headers": "Step SkyflatPipeline running",
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--numbers", type=int, nargs="+", default=[5, _USUAL, 20, _MANY])
     parser.add_argument("--runs", type=int, default=3, help="of which the median is taken")
     parser.add_argument("--data", type=Path, help="folder of the exposures; it is kept")
-    parser.add_argument("--plot", type=Path, help="picture of the costs")
+    parser.add_argument("--plot", type=Path, help="figure of time and memory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = options.data or Path(folder) / "exposures"
@@ -70,7 +70,7 @@ def main():
 
 
 def _prepare(folder, numbers):
-    """Simulate as many exposures as are needed; write an association of each number of them."""
+    """Simulate the exposures; write an association for each number of exposures."""
     whole = sorted(folder.glob("*_skyflat_asn.json"))
     if not whole:
         count = ("--n-exposures", str(max(_USUAL, *numbers)))
@@ -89,7 +89,7 @@ def _prepare(folder, numbers):
 
 
 def _exposures(folder):
-    """List the exposures that the peer takes."""
+    """List the exposures for the peer."""
     return sorted(folder.glob("*_rateints.fits"))[:_USUAL]
 
 
@@ -125,7 +125,7 @@ def _time_stages(log, seconds):
         day, milliseconds, _ = next(line for line in lines if message in line[2])
         times.append(datetime.fromisoformat(f"{day}.{milliseconds}").timestamp())
     durations = [after - before for before, after in zip(times, times[1:], strict=False)]
-    # What comes before and after the pipeline is the rest.
+    # The rest is the time before and after the pipeline.
     names = list(_STAGES)
     stages = dict(zip(names[1:], durations, strict=False))
     return {names[0]: seconds - sum(durations)} | stages

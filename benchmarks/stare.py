@@ -1,9 +1,9 @@
 """
-What a sky residual costs in the spectrum of a transit: no sky subtracted, jwst's step, ours.
+Bias of a transit spectrum by the residual sky: without subtraction, with jwst's step, and ours.
 
 Time series and skyflats are those of subtract.py. Spectra are extracted by this package, optimally,
-at the traces that it finds. The bias of the transit depth is that of the flux that the extraction
-weights leave of the sky, without noise; parts per million of the star's flux.
+at the traces that it finds. The bias of the transit depth is due to the residual sky in the
+weighted flux, without noise; parts per million of the star's flux.
 
     python stare.py [--seeds N] [--skyflats FOLDER] [--plot FILE.png]
 """
@@ -24,7 +24,8 @@ from soss_background.detector import PWCPOS, SUBSTRIP256
 # J of the target, and whether there are field stars; number of skyflats.
 CASES = [(9, False), (11, False), (11, True), (13, False), (13, True)]
 N_SKYFLATS = 12
-# Columns of a bin of the spectrum; of order 2, those redder than this are order 1's, micron.
+# Columns of a bin of the spectrum, and longest wavelength of order 2, since order 1 covers longer
+# ones, micron.
 BIN, REDDEST = 64, 0.85
 METHODS = {"none": "no sky subtracted", "jwst": "jwst's bkg_subtract", "ours": "this package"}
 
@@ -52,7 +53,7 @@ def extract(scene, sky):
 
 
 def depth_bias(order, scene, left_over):
-    """Tell by how much the depth of the transit is off in each bin: wavelengths, ppm."""
+    """Return the bias of the transit depth in each bin: wavelengths, ppm."""
     band, response = order.extraction.band, order.extraction.response
     star = np.sum(response * band.take(scene.target), axis=1)
     left = np.sum(response * band.take(left_over), axis=1)
@@ -64,7 +65,7 @@ def depth_bias(order, scene, left_over):
 
 
 def compare(n_seeds, skyflats):
-    """Print the table; return what the figure shows."""
+    """Print the table; return the data of the figure."""
     print("Bias of a transit depth of 1 %, ppm: median over bins of 64 columns, and worst")
     print(f"bin, of {n_seeds} seeds")
     print(f"{'':26}" + "".join(f"{name:>20}" for name in METHODS))
@@ -111,7 +112,7 @@ def draw(shown):
 
 
 def main():
-    """Print the table, and draw a scene if asked."""
+    """Print the table, and draw a scene if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--seeds", type=int, default=3, help="exposures of each kind")
     parser.add_argument("--skyflats", type=Path, help="folder that keeps the skyflats")

@@ -1,8 +1,8 @@
 """
 Subtract the sky of simulated time series with this package and with jwst's step.
 
-Both get the same skyflats, made by SkyflatPipeline of simulated visits. No skyflat has the sky of a
-time series: each sky has a colour, edge, bend and glow of its own, each star wings of its own.
+Both get the same skyflats, created by SkyflatPipeline from simulated visits. No skyflat has the sky
+of a time series: the colour, edge, bend and glow differ for each sky, the wings for each star.
 
     python subtract.py [--rounds N] [--large] [--skyflats FOLDER] [--plot FILE.png]
 """
@@ -38,7 +38,7 @@ _ROUND = [SUBSTRIP256, SUBSTRIP256, SUBSTRIP96]
 # Sizes of the libraries, and with --large; in FULL.
 _SIZES, _LARGE, _FULL_SIZES = (1, 3, 12), 40, (1, 3)
 
-# Rows to each side of the trace that a plain extraction sums, and columns of a bin.
+# Rows on each side of the trace in a plain extraction, and columns of a bin.
 _APERTURE, _BIN = 20, 64
 
 # Columns left and right of the edge, and around it.
@@ -56,7 +56,7 @@ J: bias of a transit of 1 % of such a target in bins of 64 columns, ppm: median 
 
 class Result(NamedTuple):
     """
-    What a method makes of a scene with a library.
+    Result of a method for a scene with a library.
 
     Attributes
     ----------
@@ -73,7 +73,8 @@ class Result(NamedTuple):
     has_stars : bool
         Whether there are field stars.
     errors : tuple of float
-        Errors of the sky left and right of the edge, and their rms at it, percent of the sky there.
+        Errors of the sky left and right of the edge, and their rms at the edge, percent of the sky
+        there.
     pulls : tuple of float
         Errors left and right in units of the stated ones, NaN if none are stated.
     biases : ndarray
@@ -101,7 +102,7 @@ def find_prior(skyflats, window):
 
 
 def subtract_ours(scene, skyflats):
-    """Return the sky that SkyflatSubtractStep fits, and the relative errors it states."""
+    """Return the sky that SkyflatSubtractStep fits, and its stated relative errors."""
     window, mean = scene.window, scene.mean
     usable = usable_pixels(mean["data"], mean["err"], mean["dq"]) & ~window.reference_pixels()
     prior, distance = find_prior(skyflats, window), trace_distance(window, PWCPOS)
@@ -114,8 +115,8 @@ def subtract_ours(scene, skyflats):
 
 
 def subtract_jwst(scene, skyflats):
-    """Return the sky that jwst's step subtracts, zero if it subtracts none, and no errors."""
-    # Its reference file has the rows of SUBSTRIP256.
+    """Return the sky that jwst's step subtracts (0 if it subtracts none), and no errors."""
+    # The reference file of jwst's step has the rows of SUBSTRIP256.
     library = np.array([read_skyflat(path, SUBSTRIP256).sky for path in skyflats])
     return remove_with_jwst(scene, datamodels.SossBkgModel(data=library)), (np.nan, np.nan)
 
@@ -159,7 +160,7 @@ def find_biases(removed, scene):
 
 
 def list_scenes(n_rounds):
-    """List the arguments of `make_scene`; families of wings follow in random order."""
+    """List the arguments of `make_scene`, with families of wings in random order."""
     places = [(window, *kind) for window in _ROUND for kind in _KINDS] * n_rounds
     wings = np.resize(list(FAMILIES["wings"]), len(places))
     wings = np.random.default_rng(1).permutation(wings)
@@ -170,14 +171,14 @@ def list_scenes(n_rounds):
 
 
 def choose_library(skyflats, size, number):
-    """Return the library of a scene: skyflats are used in turn."""
+    """Return the library of a scene; skyflats are used in turn."""
     n_groups = len(skyflats) // size
     first = size * (number % n_groups)
     return tuple(skyflats[first : first + size])
 
 
 def compare(scene, case, library):
-    """Return the result of each method, and the skies that they remove."""
+    """Return the result of each method, and the skies that the methods subtract."""
     results, skies = [], {}
     for name, subtract in _METHODS.items():
         start = time.process_time()
@@ -209,7 +210,7 @@ def run(scenes, skyflats, sizes):
 
 
 def _show_progress(number, results):
-    """Print the errors of a scene and the errors over those stated to standard error."""
+    """Print the errors of a scene, absolute and relative to those stated, to standard error."""
     for each in results:
         place = f"{each.window}, J = {each.magnitude}, {each.wings}, {each.size} skyflats"
         numbers = " ".join(f"{value:7.2f}" for value in (*each.errors, *each.pulls, each.seconds))

@@ -10,8 +10,7 @@ fitted to the reference traces; they differ by at most 0.007 pixels.
 The table holds every 32nd row of the reference traces and the wavelength polynomials, expanded in
 powers of column / 2048 and of the offset of the pupil wheel in degrees. Read back for offsets of
 -0.3 to 0.3 degrees, its rows differ from those of pastasoss 1.2.4 by at most 0.004 pixels (order 1)
-and 0.002 pixels (order 2); its wavelengths agree to 1e-6 micron within the range of offsets that
-the polynomials were fitted to.
+and 0.002 pixels (order 2); its wavelengths agree to 1e-6 micron within the fitted range of offsets.
 """
 
 import json

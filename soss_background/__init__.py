@@ -2,8 +2,8 @@
 
 from importlib import import_module
 
-# asdf imports this package for every one of its users, and the steps import the whole of jwst
-# (seconds): names are loaded when they are first used.
+# asdf imports this package for all of its users, and the steps import all of jwst, which takes
+# seconds. Names are therefore loaded when they are first used.
 _MODULES = {
     "EncircledEnergyStep": "fluxcal.encircled_energy_step",
     "FlickerNoiseStep": "extract.flicker_noise_step",
@@ -42,5 +42,5 @@ def __getattr__(name):
 
 
 def __dir__():
-    """List the public names, those not yet loaded included."""
+    """List the public names, including those that are not loaded yet."""
     return sorted({*globals(), *__all__, "__version__"})

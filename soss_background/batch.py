@@ -48,7 +48,7 @@ __all__ = ["PlannedPipeline", "run_batch"]
 
 log = logging.getLogger(__name__)
 
-# Memory of a visit, bytes: the available memory limits the number of simultaneous visits.
+# Memory that a visit needs, bytes; it limits the number of simultaneous visits.
 _MEMORY = 1e9
 
 # Seconds to wait for a scheduler, and between checks whether a batch is to stop.
@@ -63,12 +63,12 @@ def _open_client(scheduler, workers):
         with Client(**{place: scheduler}, timeout=_PATIENCE) as client:
             yield client
         return
-    room = int(psutil.virtual_memory().available / _MEMORY)
-    workers = workers or max(1, min(CPU_COUNT, room))
+    most = int(psutil.virtual_memory().available / _MEMORY)
+    workers = workers or max(1, min(CPU_COUNT, most))
     settings = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
     settings |= {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
     with (
-        # A worker gets one visit at a time: when it dies, no other visit is blamed.
+        # A worker gets one visit at a time, so that its death affects no other visit.
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
         # Disable the progress bars of visits, which would overlap.
         dask.config.set({"distributed.nanny.pre-spawn-environ.TQDM_DISABLE": 1}),
@@ -81,7 +81,7 @@ def _open_client(scheduler, workers):
 
 
 def _ignore_interrupts():
-    """Let the parent end the workers: a terminal interrupts both."""
+    """Ignore interrupts in workers, since the parent ends them; a terminal interrupts both."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -99,11 +99,11 @@ class _Visit:
     status : str
         Made, kept, failed, or not done.
     products : dict of dict
-        What identifies each product, by its file name.
+        Identity of each product, by its file name.
     seconds : float
         Run time.
     message : str
-        Why the products are kept or made, or the reason of the failure.
+        Why the products are kept or created, or the reason for the failure.
     """
 
     path: Path
@@ -164,7 +164,7 @@ def run_batch(
         Further arguments of the pipeline, in the format of ``strun``.
     scheduler : str, optional
         Address or scheduler file of a cluster whose workers see the same files; by default a
-        cluster is started on this machine, if there is anything to make.
+        cluster is started on this machine, if there is anything to do.
     workers : int, optional
         Number of processes of a new cluster; by default limited by cores and memory.
     overwrite : bool
@@ -177,7 +177,7 @@ def run_batch(
     table : `~astropy.table.Table`
         ``association``, ``status`` (made, kept, failed, or not done if the batch was interrupted),
         ``products``, run time in ``seconds``, and a ``message``: why the products were kept or
-        made, or the reason of a failure.
+        created, or the reason for a failure.
 
     Raises
     ------
@@ -187,12 +187,12 @@ def run_batch(
     output_dir = Path(output_dir).absolute()
     with explain_write_fault(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
-        # Remove what killed batches have left; others may be at work, also on other machines.
+        # Remove files of killed batches; others may be at work, also on other machines.
         sweep(output_dir, "batch")
     stop, here = stop or threading.Event(), Path.cwd()
     visits = _name_visits(dict.fromkeys(Path(path).absolute() for path in associations))
     plan = functools.partial(_plan, output_dir, tuple(arguments), overwrite)
-    # In this process, without a cluster: often there is nothing to make.
+    # Compare in this process, without a cluster, since often there is nothing to do.
     progress = tqdm(visits, "Comparing products", unit="visit", disable=None)
     visits = _reject_twins([_attempt(plan, here, visit, stop) for visit in progress])
     if any(visit.status == "not done" for visit in visits) and not stop.is_set():
@@ -218,7 +218,7 @@ def _name_visits(paths):
 
 
 def _map(client, work, visits, stop):
-    """Do work on the visits that are not done, on the cluster; return all visits."""
+    """Process the visits that are not done, on the cluster; return all visits."""
     visits = {visit.label: visit for visit in visits}
     left = [visit for visit in visits.values() if visit.status == "not done"]
     futures = {client.submit(work, visit, pure=False): visit for visit in left}
@@ -232,7 +232,7 @@ def _map(client, work, visits, stop):
 
 
 def _wait(futures, stop):
-    """Yield futures when they are done, until the batch is stopped."""
+    """Yield futures as they complete, until the batch is stopped."""
     left = set(futures)
     with tqdm(desc="Making skyflats", total=len(left), unit="visit", disable=None) as progress:
         while left and not stop.is_set():
@@ -245,7 +245,7 @@ def _wait(futures, stop):
 
 
 def _lose(visit, future):
-    """Return a visit as failed: its workers died, or the cluster lost it."""
+    """Return a visit as failed, since its workers died, or the cluster lost it."""
     message = f"the cluster reports the status {future.status}"
     if future.status == "error":
         message = _describe_error(future.exception())
@@ -260,7 +260,7 @@ def _describe_error(err):
 
 
 def _reject_twins(visits):
-    """Set visits to failed whose product is that of an earlier one."""
+    """Set visits to failed if their product is that of an earlier visit."""
     owners, checked = {}, []
     for visit in visits:
         twins = [owners[name] for name in visit.products if name in owners]
@@ -274,14 +274,14 @@ def _reject_twins(visits):
 
 
 def _warn_of_siblings(output_dir, visits):
-    """Warn of skyflats of the same observations that are no products of this batch."""
+    """Warn of skyflats of the same observations that are not products of this batch."""
     products = {name: each for visit in visits for name, each in visit.products.items()}
     for path in find_siblings(output_dir, products.values(), products):
         log.warning("%s is a skyflat of the same observation, not one of this batch", path)
 
 
 def _attempt(work, here, visit, stop=None):
-    """Do work on a visit, unless the batch is stopped: no error stops the other visits."""
+    """Process a visit, unless the batch is stopped; no error stops the other visits."""
     if stop is not None and stop.is_set():
         return visit
     start, printed = time.monotonic(), io.StringIO()
@@ -291,7 +291,7 @@ def _attempt(work, here, visit, stop=None):
             visit = work(visit)
     except StoppedError:
         raise
-    except SystemExit:  # strun exits so for invalid arguments
+    except SystemExit:  # strun exits like this for invalid arguments
         message = (printed.getvalue().splitlines() or ["the arguments are not valid"])[-1]
     except Exception as err:  # no error stops the other visits
         message = _describe_error(err)
@@ -324,12 +324,12 @@ def _plan(output_dir, arguments, overwrite, visit):
 
 
 def _make(output_dir, arguments, folder, plan, visit):
-    """Run the pipeline in a folder of its own; move the products when all are complete."""
+    """Run the pipeline in a separate folder; move the products when all are complete."""
     log_file = output_dir / f"{visit.label}.log"
     with contextlib.ExitStack() as stack:
         for name in sorted([*visit.products, log_file.name]):
             stack.enter_context(claim(output_dir / name))
-        # Another batch may have made the products meanwhile.
+        # Another batch may have created the products in the meantime.
         visit = plan(visit)
         if visit.status == "kept":
             return visit
@@ -340,7 +340,7 @@ def _make(output_dir, arguments, folder, plan, visit):
 
 
 def _run_pipeline(output_dir, arguments, folder, visit):
-    """Run the pipeline in a new folder below ``folder``; move all that it saves from there."""
+    """Run the pipeline in a new folder below ``folder``; move its files to ``output_dir``."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     try:
         places = ["--log-stream=null", *arguments, f"--output_dir={folder}"]

@@ -1,7 +1,7 @@
 """The geometry of the NIRISS detector, in full-frame, zero-based [row, column] pixels.
 
-In the DMS orientation used throughout, the detector is read out along columns, so that 1/f
-noise makes vertical stripes.
+In the DMS orientation used throughout, the detector is read out along columns, so 1/f noise appears
+as vertical stripes.
 """
 
 import math
@@ -41,7 +41,7 @@ PIXEL_SCALE = 0.0656
 PWCPOS, PWCPOS_REACH = 245.76, 0.3
 
 # Rows of FULL that one of its four amplifiers reads (JWST User Documentation, NIRISS Detector
-# Readout). Each has 1/f stripes and a pedestal of its own; a subarray is read through one.
+# Readout). Each has its own 1/f stripes and pedestal; a subarray is read through one.
 AMPLIFIER_ROWS = 512
 
 # Width of the frame of reference pixels around the full detector.
@@ -123,7 +123,7 @@ class Window:
         reference : ndarray of bool, shape (ny, nx)
             True for reference pixels.
         """
-        import numpy as np  # the console script, which needs names only, starts without it
+        import numpy as np  # imported late, since the console script only needs names
 
         border = np.ones(FULL.shape, dtype=bool)
         science = slice(REFERENCE_BORDER, -REFERENCE_BORDER)
@@ -163,7 +163,7 @@ FILTERS = (
     "F277W", "F356W", "F380M", "F430M", "F444W", "F480M",
 )  # fmt: skip
 
-# Values of the wheel without the filter; old headers lack it.
+# Values of a wheel without a filter; old headers lack it.
 _EMPTY = ("CLEAR", "CLEARP", None)
 
 # Filters of the filter wheel, used with CLEARP in the pupil wheel.

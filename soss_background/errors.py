@@ -4,7 +4,7 @@ from stpipe.exceptions import StpipeExitException
 
 __all__ = ["SkyflatError", "count", "one_line"]
 
-# Characters of a message of another package; those of asdf can fill pages.
+# Largest length of a message of another package; messages of asdf can be very long.
 _LONGEST_LINE = 500
 
 
@@ -17,7 +17,7 @@ class SkyflatError(StpipeExitException, ValueError):
     Parameters
     ----------
     message : str
-        The file, the fault, and the remedy; lines are joined to one.
+        The file, the fault, and the remedy; lines are joined.
     """
 
     def __init__(self, message):

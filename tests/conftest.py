@@ -1,4 +1,4 @@
-"""Fixtures: simulated visits, and a machine without CRDS unless a test makes one."""
+"""Fixtures: simulated visits, and an environment without CRDS unless a test creates one."""
 
 import functools
 import json
@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from types import SimpleNamespace
 
-# Before NumPy is imported: the threads of BLAS of several test processes wait for each other.
+# Set before NumPy is imported, since BLAS threads of several test processes wait for each other.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import asdf.schema
@@ -21,7 +21,7 @@ from soss_background.steps import crds_access, resources
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
-# Files that take longest. Several processes share the files in this order, and end together.
+# The slowest files. Several processes start them first, so that all end at about the same time.
 LONGEST = (
     "documentation",
     "stare",
@@ -40,14 +40,14 @@ SMALL = Simulation(
 
 
 def pytest_collection_modifyitems(items):
-    """Start the files that take longest first."""
+    """Start with the slowest files."""
     order = [f"test_{name}" for name in LONGEST]
     items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else 99)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def parsed_once():
-    """Parse each schema once: asdf does so for each value, in a fifth of the time of the tests."""
+    """Parse each schema once; asdf parses it for each value, a fifth of the time of the tests."""
     load = asdf.schema.yaml.load
     parsed = functools.cache(load)
 
@@ -61,7 +61,7 @@ def parsed_once():
 
 @pytest.fixture(autouse=True, scope="module")
 def few_collections():
-    """Exempt what the tests have imported from the garbage collection of each step."""
+    """Exempt objects of imported modules from the garbage collection of each step."""
     with resources.few_collections():
         yield
 

@@ -1,4 +1,4 @@
-"""A small CRDS cache in a folder: real look-ups, no server."""
+"""A small CRDS cache in a folder, with real look-ups but without a server."""
 
 import hashlib
 import pprint
@@ -21,7 +21,7 @@ selector = Match({
 })
 """
 
-# What CRDS matches on, and the value for SOSS; BKG reference files are told apart by more.
+# Keywords that CRDS matches, and their values for SOSS; BKG reference files have more keywords.
 _MATCH = {"META.EXPOSURE.TYPE": "NIS_SOSS"}
 _MATCH_BKG = _MATCH | {
     "META.INSTRUMENT.DETECTOR": "NIS",
@@ -32,10 +32,10 @@ _MATCH_BKG = _MATCH | {
 
 def make_cache(folder, references):
     """
-    Make a CRDS cache that holds NIRISS SOSS reference files.
+    Create a CRDS cache with NIRISS SOSS reference files.
 
-    ``references`` maps reference types to files, or to None for N/A. Returns the environment that
-    leads CRDS to the cache.
+    ``references`` maps reference types to files, or to None for N/A. Returns the environment
+    variables of the cache.
     """
     folder = Path(folder)
     mappings = folder / "mappings" / "jwst"
@@ -95,7 +95,7 @@ def make_cache(folder, references):
 
 @contextmanager
 def crds_at(environment, folder):
-    """Lead this process to a cache, and work in a folder."""
+    """Use a cache in this process, and work in a folder."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -110,7 +110,7 @@ def crds_at(environment, folder):
 
 
 def _write_mapping(path, header, selector):
-    """Write a CRDS mapping; its checksum leaves out the line that holds it."""
+    """Write a CRDS mapping; its checksum excludes the line with the checksum."""
     entries = pprint.pformat(header | {"derived_from": "made by a test"}).removeprefix("{")
     text = f"header = {{\n{entries}\n{selector}"
     checksum = hashlib.sha1(text.encode()).hexdigest()

@@ -44,7 +44,7 @@ def strun(*arguments):
 
 
 def run_program(name, *arguments, home, **environment):
-    """Run a console script in a process of its own, with an empty home and no CRDS."""
+    """Run a console script in a new process, with an empty home and without CRDS."""
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
     return subprocess.run(
         [str(BIN / name), *map(str, arguments)],
@@ -110,7 +110,7 @@ def as_sky(image, window, error=0.01, name="a sky"):
 
 
 def make_skyflat(number=1, window=SUBSTRIP256, sky=None, flat="", **settings):
-    """Make a skyflat as the pipeline does."""
+    """Build a skyflat as the pipeline does."""
     rng = np.random.default_rng(number)
     if sky is None:
         sky = sky_image(window, **{"seed": number} | settings)

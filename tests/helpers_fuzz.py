@@ -14,7 +14,7 @@ from numpy.lib import recfunctions as rfn
 
 from soss_background.io.opening import is_fits
 
-# Numbers of extensions and entries, counted modulo those that there are.
+# Numbers of extensions and entries, taken modulo the number of existing ones.
 NUMBER = st.integers(0, 40)
 # Values that a keyword or an entry of an association should not have.
 VALUES = (
@@ -189,14 +189,14 @@ def _change_table(table, how):
 
 
 def _filled(array, value):
-    """Fill an array with a number, or its largest if it is an integer."""
+    """Fill an array with a number; integer arrays with their largest value."""
     if array.dtype.kind == "f" or abs(value) < 100:
         return np.full_like(array, value)
     return np.full_like(array, np.iinfo(array.dtype).max)
 
 
 def _only(array, section):
-    """Keep only a section of floats; flag the rest of integers."""
+    """Keep a section of the values; the others become NaN, or flags in integer arrays."""
     result = np.full_like(array, np.nan if array.dtype.kind == "f" else 1)
     result[section] = array[section]
     return result
@@ -369,7 +369,7 @@ def faults(files, options):
 
 
 def _option_faults(option):
-    """Return a strategy of values of an option, given with those to draw from."""
+    """Return a strategy of values of an option, drawn from the given ones."""
     name, values = option
     return st.builds(Option, st.just(name), st.sampled_from(values))
 

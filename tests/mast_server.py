@@ -1,8 +1,8 @@
 """
-A server on this machine that answers the requests of astroquery as MAST does.
+A local server that answers the requests of astroquery as MAST does.
 
-The formats are those of the MAST search API (missions-mast) and of its answers that astroquery
-keeps for its own tests.
+The formats are those of the MAST search API (missions-mast) and of the answers in the tests of
+astroquery.
 """
 
 import json
@@ -18,7 +18,7 @@ import pytest
 from astroquery.mast import conf
 from astroquery.mast.services import ServiceAPI
 
-# Columns of the archive that are asked for or about, and their types.
+# Columns of the archive that queries use or return, and their types.
 COLUMNS = {
     "ArchiveFileID": "INTEGER",
     "fileSetName": "VARCHAR",
@@ -47,16 +47,16 @@ class MastServer(ThreadingHTTPServer):
     exposures : list of dict
         Rows of the archive, with all of `COLUMNS`.
     files : dict
-        For each file name its bytes, and the exposure it belongs to; private ones in ``private``.
+        Bytes and exposure of each file, by its name; names of private files are in ``private``.
     faults : dict
-        For each path or file name what goes wrong with the next requests, one after the other:
+        Faults of successive requests, by path or file name:
         None, a status, ``"truncated"``, ``"cut"``, ``"silent"``, ``"slow"``, ``"whole"``,
         ``"truncated whole"``, ``"truncated page"``, ``"another part"``, ``"no ranges"``, or bytes
-        that come instead.
+        that are sent instead.
     sizes, changed : dict
-        For each file name the size that is told if it is not the true one, and when it was changed.
+        Reported size of each file, by name, if it is not the true one, and time of its last change.
     requests : list of str
-        Paths, file names and ranges that were asked for.
+        Paths, file names and ranges of the requests.
     """
 
     daemon_threads = True
@@ -74,10 +74,10 @@ class MastServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
-        """Say nothing: clients may leave."""
+        """Ignore errors, since clients may disconnect."""
 
     def add(self, name, content=b"", **values):
-        """Add an exposure, with its file in all products, and what else MAST has of it."""
+        """Add an exposure with a file of each product, and its other entries in MAST."""
         number = len(self.exposures) // 2
         row = {
             "ArchiveFileID": number,
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self):  # noqa: N802 - as the base class has it
         url = urlsplit(self.path)
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         return products + products[:1]
 
     def _send_file(self, name):
-        """Send a file, or the range of it that was asked for."""
+        """Send a file, or the requested range of it."""
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.server.requests.append(f"{name} from {start}")
         if name not in self.server.files:
@@ -199,18 +199,18 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(206 if start else 200, content[start:end], fault, extra)
 
     def _send_json(self, path, answer):
-        """Send an answer; a query that makes no sense has none."""
+        """Send an answer, or an error for an invalid query."""
         self.server.requests.append(path)
         status = 400 if answer is None else 200
         self._send(status, json.dumps(answer).encode(), self._fault(path))
 
     def _fault(self, name):
-        """Tell what goes wrong this time."""
+        """Return the fault of this request."""
         faults = self.server.faults.get(name)
         return faults.pop(0) if faults else None
 
     def _is_known(self):
-        """Tell whether a request comes with the token."""
+        """Return whether a request contains the token."""
         return f"mast_token={TOKEN}" in (self.headers["Cookie"] or "")
 
     def _send(self, status, content, fault=None, extra=()):
@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "silent":
             time.sleep(1)
         self.send_response(status)
-        # Without a length the end of the connection is that of the answer.
+        # Without a length, the answer ends with the connection.
         if fault != "cut":
             self.send_header("Content-Length", str(len(content)))
         if fault in ("cut", "truncated", "truncated whole", "truncated page"):
@@ -254,7 +254,7 @@ def run_server():
 
 @contextmanager
 def ask(server):
-    """Let astroquery, in this process, ask a server."""
+    """Let astroquery use a server, in this process."""
     with pytest.MonkeyPatch.context() as patch, conf.set_temp("server", server.url):
         patch.setattr(ServiceAPI, "SERVICE_URL", server.url)
         patch.setattr(ServiceAPI, "MISSIONS_DOWNLOAD_URL", f"{server.url}/search/")

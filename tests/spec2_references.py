@@ -20,7 +20,7 @@ _HALF_WIDTH = 4
 
 
 def make_references(folder, flat):
-    """Write all reference files into a folder; map all types that spec2 asks for to a file."""
+    """Write all reference files into a folder; map all types that spec2 needs to a file."""
     folder = Path(folder)
     pipeline = Spec2Pipeline()
     types = {
@@ -40,7 +40,7 @@ def make_references(folder, flat):
 
 
 def make_specwcs(path):
-    """Tell the wavelength in every pixel: that of the trace in its column."""
+    """Write the wavelength of every pixel, which is that of the trace in its column."""
     rows = np.array([0.0, FULL.ny - 1.0])
     columns = np.arange(0.0, FULL.nx)
     tree = {}
@@ -57,7 +57,7 @@ def make_specwcs(path):
 
 
 def make_pastasoss(path):
-    """Tell where the simulator puts the traces, and how sensitive it is."""
+    """Write the traces of the simulator and their sensitivity."""
     traces, wavecals, throughputs = [], [], []
     for order, last in zip(ORDERS, _LAST_COLUMNS, strict=True):
         trace = get_trace(str(order))
@@ -121,7 +121,7 @@ def _wavelength_polynomial(x, wavelength, degree):
 
 
 def make_specprofile(path):
-    """Tell how light spreads across the traces; a box extraction does not look."""
+    """Write the profile across the traces, which a box extraction does not use."""
     rows = np.arange(SUBSTRIP256.ny)[:, np.newaxis]
     with datamodels.SpecProfileModel() as model:
         for order in ORDERS:
@@ -135,7 +135,7 @@ def make_specprofile(path):
 
 
 def make_speckernel(path):
-    """Tell how light spreads along the traces; a box extraction does not look."""
+    """Write the kernel along the traces, which a box extraction does not use."""
     pixels = np.linspace(-_HALF_WIDTH, _HALF_WIDTH, 10 * _HALF_WIDTH + 1)
     wavelengths = np.linspace(0.5, 3.0, 126)
     kernel = np.exp(-0.5 * pixels**2)
@@ -155,7 +155,7 @@ def _save(model, path, reftype):
 
 
 def add_header(model, reftype):
-    """Give a reference file the header that all of them have."""
+    """Set the header that all reference files share."""
     meta = {
         "telescope": "JWST",
         "reftype": reftype,

@@ -1,4 +1,4 @@
-"""Exposures of an archive: a real server on this machine, asked by astroquery."""
+"""Exposures of an archive: astroquery queries a real server on this machine."""
 
 import functools
 import io
@@ -31,7 +31,7 @@ COLUMN_LIST = "/search/util/api/v0.1/column_list"
 
 @pytest.fixture
 def mast(monkeypatch):
-    """Run an archive with three exposures of blank sky; let astroquery ask it."""
+    """Run an archive with three exposures of blank sky; let astroquery use it."""
     rng = np.random.default_rng(1)
     with run_server() as server:
         for name in NAMES:
@@ -45,14 +45,14 @@ def mast(monkeypatch):
 
 @pytest.fixture
 def table(mast):
-    """Find the exposures, and forget what was asked."""
+    """Find the exposures, and clear the list of requests."""
     table = query_archive()
     mast.requests.clear()
     return table
 
 
 def received(mast, folder):
-    """Tell which files are whole."""
+    """Return which files are complete."""
     return [(folder / name).read_bytes() == mast.files[name] for name in FILES]
 
 
@@ -116,7 +116,7 @@ def test_programs_sets_and_dates(mast):
     }
     assert list(everything["DATE-BEG"]) == sorted(everything["DATE-BEG"])
     assert {*query_archive(programs=[1092, 1201])["PROGRAM"]} == {"01092", "01201"}
-    # From the first moment on, and before the second.
+    # The first limit is inclusive, the second exclusive.
     dates = {"after": datetime(2022, 6, 1, 12), "before": datetime(2023, 11, 16, 2)}
     assert len(query_archive(programs=[1541, 4479], **dates)) == 3
 
@@ -128,8 +128,8 @@ def test_product(mast):
     assert list(query_archive("rateints")["FILENAME"]) == FILES[:2]
 
 
-def test_what_the_archive_does_not_tell(mast):
-    """The category of a program may be unknown to it."""
+def test_missing_categories(mast):
+    """The category of a program may be missing."""
     del mast.columns["category"]
     mast.add("jw01201001001_03101_00001", b"x", program=1201, niriss_pwcpos=None)
     table = query_archive(programs=[4479, 1201])
@@ -185,7 +185,7 @@ def test_an_archive_that_is_busy_is_asked_again(mast, monkeypatch, path, fault):
     assert mast.requests.count(path) == 2
 
 
-def test_nobody_answers(mast):
+def test_unreachable_archive(mast):
     mast.shutdown()
     mast.server_close()
     with pytest.raises(SkyflatError, match=rf"^{mast.url}: .*Connection refused"):
@@ -198,7 +198,7 @@ def test_an_archive_that_is_lost_is_left_alone(mast, table, tmp_path):
     results = download_exposures(table, tmp_path)
     assert list(results["STATUS"]) == ["failed"] * 3
     assert "Connection refused" in results["MESSAGE"][1]
-    assert results["MESSAGE"][2].startswith("not asked for")
+    assert results["MESSAGE"][2].startswith("not requested")
 
 
 def test_faults_of_this_machine(table, tmp_path):
@@ -216,7 +216,7 @@ def test_download(mast, table, tmp_path):
 
 
 def test_good_files_are_kept(mast, table, tmp_path):
-    """A file of a wrong size is no good one."""
+    """Files of the right size are kept, a file of a wrong size is replaced."""
     (tmp_path / FILES[0]).write_bytes(mast.files[FILES[0]])
     (tmp_path / FILES[1]).write_bytes(b"too short")
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["kept", "fetched", "fetched"]
@@ -228,7 +228,7 @@ def test_a_download_goes_on_where_it_was(mast, table, tmp_path):
     (tmp_path / f"{FILES[1]}.part").write_bytes(mast.files[FILES[1]][:3000])
     (tmp_path / f"{FILES[2]}.part").write_bytes(mast.files[FILES[2]])
     download_exposures(table, tmp_path)
-    # The first of the two requests asks for the size, and is dropped.
+    # The first of the two requests gets the size, and is dropped.
     assert mast.requests == [f"{FILES[0]} from 0", f"{FILES[1]} from 0", f"{FILES[1]} from 3000"]
     assert received(mast, tmp_path) == [True] * 3
 
@@ -250,7 +250,7 @@ def test_a_failed_download_is_tried_again(mast, table, tmp_path, fault, starts):
 
 
 def test_a_server_that_sends_the_whole_file_again(mast, table, tmp_path):
-    """Or knows no ranges at all: the file comes whole, and once."""
+    """A server that ignores ranges sends the complete file, which is written once."""
     (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:3000])
     mast.faults[FILES[0]] = [None, "whole"]
     mast.faults[FILES[1]] = ["truncated", None, "whole"]
@@ -261,7 +261,7 @@ def test_a_server_that_sends_the_whole_file_again(mast, table, tmp_path):
 
 
 def test_a_beginning_that_does_not_fit(mast, table, tmp_path):
-    """It is longer than the file, or than the file is on the server, or no FITS file."""
+    """A partial file is discarded if it is too long, or is not a FITS file."""
     (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]] + bytes(1000))
     (tmp_path / f"{FILES[1]}.part").write_bytes(mast.files[FILES[1]] + bytes(500))
     (tmp_path / f"{FILES[2]}.part").write_bytes(b"x" * 5000)
@@ -273,7 +273,7 @@ def test_a_beginning_that_does_not_fit(mast, table, tmp_path):
 
 
 def test_a_beginning_of_an_older_file(mast, table, tmp_path):
-    """Of the same size: its end would make a file of nothing that ever was."""
+    """A partial file of an older version of the same size is discarded, not continued."""
     mast.faults[FILES[1]] = ["truncated"] * 6
     download_exposures(table, tmp_path)
     assert (tmp_path / f"{FILES[1]}.part").stat().st_size > 0
@@ -291,7 +291,7 @@ def test_another_part_than_was_asked_for(mast, table, tmp_path):
 
 
 def test_a_truncated_file_instead_of_the_rest(mast, table, tmp_path):
-    """The sizes add up to that of the file."""
+    """A truncated file is refused even if the sizes add up."""
     (tmp_path / f"{FILES[0]}.part").write_bytes(mast.files[FILES[0]][:2500])
     mast.faults[FILES[0]] = [None, "truncated whole"]
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["fetched"] * 3
@@ -300,7 +300,7 @@ def test_a_truncated_file_instead_of_the_rest(mast, table, tmp_path):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_faults_in_a_row_give_a_wrong_file(mast, table, tmp_path, seed):
-    """A file is right or missing, and right in the end."""
+    """After each fault a file is right or missing, and in the end it is right."""
     faults = [None, "truncated", "cut", "whole", "truncated whole", "truncated page", "no ranges"]
     faults += ["another part", 500, 412, b"<html>login</html>"]
     rng = np.random.default_rng(seed)
@@ -328,7 +328,7 @@ def test_a_page_that_excuses_the_server_costs_nothing(mast, table, tmp_path):
 
 
 def test_progress(mast, table, tmp_path, monkeypatch):
-    """It is at the end when all is done, whatever was there, broke off or failed."""
+    """The bar reaches its end, whether files existed, were interrupted, or failed."""
     bars = []
 
     class Bar(archive.tqdm):
@@ -347,7 +347,7 @@ def test_progress(mast, table, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("SIZE", "many", f"{FILES[1]}: SIZE is many, which is no number"),
+        ("SIZE", "many", f"{FILES[1]}: SIZE is many, which is not a number"),
         ("SIZE", 0, f"a file '{FILES[1]}' of 0 bytes"),
         ("FILENAME", "", "a file '' of 5000 bytes"),
     ],
@@ -363,7 +363,7 @@ def test_rows_that_make_no_sense(mast, table, tmp_path, column, value, message):
     ("faults", "message", "requests"),
     [
         ([500] * 9, "500 Server Error", 3),
-        ([b"<html>login</html>"] * 9, "what came is not a file of 5000 bytes", 3),
+        ([b"<html>login</html>"] * 9, "the download is not a file of 5000 bytes", 3),
         (["silent"] * 9, "Read timed out", 3),
         ([404] * 9, "404 Client Error", 1),
         ([403] * 9, "not public, or not for the owner", 1),
@@ -372,7 +372,7 @@ def test_rows_that_make_no_sense(mast, table, tmp_path, column, value, message):
 def test_a_download_that_fails_for_good(
     mast, table, tmp_path, monkeypatch, faults, message, requests
 ):
-    """It is told, and does not keep the others."""
+    """A failure is reported and does not stop other downloads."""
     monkeypatch.setattr(archive, "_PATIENCE", 0.3)
     mast.faults[FILES[1]] = faults
     results = download_exposures(table, tmp_path)
@@ -381,7 +381,7 @@ def test_a_download_that_fails_for_good(
     assert "\n" not in results["MESSAGE"][1]
     assert len([line for line in mast.requests if line.startswith(FILES[1])]) == requests
     assert not (tmp_path / FILES[1]).exists()
-    # Another day all is well.
+    # A later run succeeds.
     mast.faults.clear()
     assert list(download_exposures(table, tmp_path)["STATUS"]) == ["kept", "fetched", "kept"]
     assert received(mast, tmp_path) == [True] * 3
@@ -406,14 +406,14 @@ def test_download_needs_a_table_of_the_archive(tmp_path):
 
 
 def configure(home, server):
-    """Tell astroquery in another process where the archive is."""
+    """Configure the archive of astroquery for other processes."""
     folder = home / ".astropy" / "config"
     folder.mkdir(parents=True)
     (folder / "astroquery.cfg").write_text(f"[mast]\nserver = {server.url}\n")
 
 
 def test_from_archive_to_association(mast, tmp_path):
-    """As users run it, in processes of their own."""
+    """Run the commands as users do, in new processes."""
     for path in write_small_exposures(tmp_path, 3):
         mast.files[path.name] = path.read_bytes()
         path.unlink()
@@ -436,13 +436,13 @@ def test_from_archive_to_association(mast, tmp_path):
     assert len(list(tmp_path.glob("*_asn.json"))) == 1
 
 
-def test_downloads_that_fail_are_told(mast, table, capsys):
+def test_failed_downloads_are_reported(mast, table, capsys):
     table.write("sky.ecsv")
     mast.faults[FILES[1]] = [500] * 9
     assert main(["download", "sky.ecsv", "-o", "data"]) == 1
-    told = capsys.readouterr()
-    assert told.err.startswith(f"{FILES[1]}: 500 Server Error")
-    assert "2 fetched, 1 failed" in told.out
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"{FILES[1]}: 500 Server Error")
+    assert "2 fetched, 1 failed" in captured.out
 
 
 def test_an_interrupted_download_goes_on(mast, table, tmp_path):
@@ -454,7 +454,7 @@ def test_an_interrupted_download_goes_on(mast, table, tmp_path):
     mast.faults[FILES[0]] = ["slow"]
     command = [BIN / "soss-background", "download", "sky.ecsv"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    # What runs the tests in the background may have it ignore interrupts, and its children too.
+    # A background shell may have set interrupts to be ignored, which child processes inherit.
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, preexec_fn=listen)
     partial = tmp_path / f"{FILES[0]}.part"
@@ -508,7 +508,10 @@ def test_index(tmp_path, capsys):
     (tmp_path / "empty.csv").write_text(f"{header}\n")
     assert main(["query", "--index", "empty.csv", "--after", "2022-01-01"]) == 1
     assert "none of its 0 files" in capsys.readouterr().err
-    for arguments, message in ((["-o", "a.csv"], "end in .ecsv"), (["--after", "x"], "is no date")):
+    for arguments, message in (
+        (["-o", "a.csv"], "end in .ecsv"),
+        (["--after", "x"], "is not a date"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             main([*query, *arguments])
         assert message in capsys.readouterr().err

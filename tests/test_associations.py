@@ -36,7 +36,7 @@ def files(originals, tmp_path):
 
 
 def put(path, **values):
-    """Change metadata of an exposure; None takes them away."""
+    """Change metadata of an exposure; None removes them."""
 
     def edit(model):
         for name, value in values.items():
@@ -46,7 +46,7 @@ def put(path, **values):
 
 
 def left_out(caplog):
-    """Collect what was said of files that were left out, by the name of the file."""
+    """Return the messages about files that were left out, by file name."""
     said = {}
     for record in caplog.records:
         text = record.getMessage()
@@ -80,7 +80,7 @@ def test_an_uninterrupted_visit_is_one_group(files, tmp_path):
 
 
 def test_jwst_takes_the_associations(files):
-    """Beside the exposures they name no folders, of which jwst warns."""
+    """Next to the exposures, associations contain no folders, about which jwst warns."""
     (path,) = make_associations(files, files[0].parent)["association"]
     with Path(path).open() as stream:
         association = load_asn(stream)
@@ -109,7 +109,7 @@ def test_members_are_found_from_elsewhere(files, tmp_path, monkeypatch, place):
 
 
 def test_a_gap_parts_an_observation(files, tmp_path, caplog):
-    """The product of each part is named as the table says."""
+    """The product of each group has the name in the table."""
     for path in files[2:]:
         put(path, observation__date_beg="2023-11-17T00:06:00.001")
     table = make_associations(files, tmp_path)
@@ -137,7 +137,7 @@ def test_two_targets_in_one_observation(files, tmp_path, caplog):
     assert list(table["group"]) == ["000", "000"]
     assert len({Path(path).name for path in table["association"]}) == 2
     assert all(Path(path).parent == tmp_path for path in table["association"])
-    # Both look at one place: their skyflats would have one name.
+    # Both have the same pointing: their skyflats would have the same name.
     assert f"{NAME.format(0)} is the name of 2 products" in caplog.text
 
 
@@ -156,8 +156,8 @@ def test_product_name(files, tmp_path):
         make_associations(files, tmp_path, product_name="a/b")
 
 
-def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
-    """The integrations rather than their mean, in whatever order they come."""
+def test_integrations_are_preferred_to_their_mean(files, tmp_path, caplog):
+    """The integrations are preferred to their mean, in any order of the files."""
     cube_path = Path(str(files[1]).replace("_rate", "_rateints"))
     with datamodels.open(files[1]) as image, datamodels.CubeModel() as cube:
         cube.update(image)
@@ -175,8 +175,8 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
     assert len(results) == 1
     assert members(path) == ["data/" + p.name for p in (files[0], cube_path)] + [twin.name]
     said = left_out(caplog)
-    assert said[files[1].name] == f"the same exposure as {cube_path}, which is taken"
-    assert said[files[2].name] == f"the same exposure as {twin}, which is taken"
+    assert said[files[1].name] == f"the same exposure as {cube_path}, which is used"
+    assert said[files[2].name] == f"the same exposure as {twin}, which is used"
     assert set(said) == {files[1].name, files[2].name}
 
 
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_left_out(files, tmp_path, caplog, values, reason):
 
 
 def test_any_one_subarray(files, tmp_path, caplog):
-    """As the simulator writes them; science beside the full detector is left out."""
+    """Any single subarray is accepted; with exposures of the full detector, others are left out."""
     for path in files[:2]:
         put(path, subarray__name="SUBSTRIP256")
     assert list(make_associations(files[:2], tmp_path)["n"]) == [2]
@@ -226,7 +226,7 @@ def test_paths_that_are_none(files, tmp_path, caplog):
     (row,) = make_associations([*files, loop, tmp_path / ("x" * 5000)], tmp_path)
     assert row["n"] == 4
     said = left_out(caplog)
-    assert said.pop("loop_rate.fits") == "a link to loop_rate.fits, where there is no file"
+    assert said.pop("loop_rate.fits") == "a link to loop_rate.fits, which does not exist"
     assert list(said.values()) == ["the name is too long"]
 
 
@@ -284,7 +284,7 @@ def test_what_a_header_says_is_no_path(files, tmp_path):
     assert {Path(path).parent for path in table["association"]} == {tmp_path / "asn"}
 
 
-def test_any_letter_may_be_in_a_path(files, tmp_path):
+def test_any_character_may_be_in_a_path(files, tmp_path):
     folder = tmp_path / "été %20 ü"
     folder.mkdir()
     for path in files:
@@ -299,15 +299,15 @@ def test_one_file_needs_no_list(files):
 
 
 def test_associations_of_another_grouping(files, tmp_path, caplog):
-    """They are told of: a batch of all would make skyflats twice."""
+    """Associations of an earlier grouping cause a warning: a batch would duplicate skyflats."""
     old = make_associations(files, tmp_path, gap_days=0)["association"][-1]
-    assert "another grouping" not in caplog.text
+    assert "different grouping" not in caplog.text
     assert len(make_associations(files, tmp_path)) == 1
-    assert f"{old} is of another grouping" in caplog.text
+    assert f"{old} belongs to a different grouping" in caplog.text
 
 
 def test_command_line(files, tmp_path):
-    """As users run it: the table on the screen, what is left out beside it, the pipeline next."""
+    """Run the command, which prints the table and omitted files, and then the pipeline."""
     put(files[1], instrument__filter="F380M")
     names = [f"data/{path.name}" for path in files]
     done = run_program("soss-background", "asn", *names, "-o", "asn", home=tmp_path)
@@ -353,7 +353,7 @@ def test_command_line_faults(files, tmp_path, capsys):
 
 
 def test_a_table_lists_files(files, tmp_path, caplog):
-    """With paths that are relative to the table, absolute, of folders, or not given."""
+    """Paths may be relative to the table, absolute, those of folders, or missing."""
     shutil.copy(files[3], tmp_path)
     rows = [
         (files[0].name, "data"),
@@ -405,12 +405,12 @@ def test_background_of_a_science_exposure(files, tmp_path, caplog):
     ]
     with pytest.warns(UserWarning, match="path information"):
         assert LoadAsLevel2Asn.load(str(path))["products"] == [product]
-    assert left_out(caplog) == {science.name: f"the same exposure as {science}, which is taken"}
+    assert left_out(caplog) == {science.name: f"the same exposure as {science}, which is used"}
 
 
 @pytest.mark.parametrize("with_background", [True, False])
 def test_segments_are_members_of_one_product(with_background, files, tmp_path, capsys):
-    """In order of time, whatever the order of the files; another exposure has its own."""
+    """Segments are in order of time for any order of the files; exposures are separate."""
     other, *background = files
     segments = []
     for number in (2, 1, 3):

@@ -34,7 +34,7 @@ def test_table(places, kind):
 
 
 def test_image():
-    """Of the exposures, or of the full detector; what is not 0 is bad, NaN too."""
+    """Bad pixels are nonzero or NaN in an image of the exposures or of the full detector."""
     full = np.zeros(FULL.shape, dtype=np.float32)
     full[1930, 610], full[1931, 611] = 5, np.nan
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(full)]).writeto("full.fits")
@@ -66,7 +66,7 @@ def test_faults(tmp_path):
 
 
 def test_by_hand(visit, exposures, flat, places, tmp_path):
-    """Bad pixels have no sample, exposures that are left out are not used, and the file says so."""
+    """Bad pixels have no sample, omitted exposures are not used, and the product records both."""
     Table(places, names=["x", "y"]).write("bad.csv")
     left_out = exposures[1].name
     options = [
@@ -97,12 +97,12 @@ def test_names_without_suffix(visit, exposures, flat):
     assert_array_equal(skyflat.metadata["used"], [1, 1, 0, 1, 1])
     others = [str(path) for path in exposures if root not in path.name]
     alone = SkyflatPipeline.call(others, steps=steps)
-    # It was used for the masks of the others.
+    # The exposure was used for the masks of the others.
     assert_allclose(np.median(skyflat.bkg / np.maximum(alone.bkg, 0.1)), 1, atol=0.003)
 
 
 def test_an_exposure_of_one_of_two_products(two_observations):
-    """Of an association of several, it is left out of the one that has it."""
+    """The exposure is left out of the product that contains it."""
     name = "jw04479001002_03102_00001_nis_rateints.fits"
     steps = {"flat_field": {"skip": True}, "skyflat_combine": {"exclude": [name]}}
     skyflats = SkyflatPipeline.call(two_observations, steps=steps)
@@ -113,7 +113,7 @@ def test_an_exposure_of_one_of_two_products(two_observations):
 
 def test_faults_of_a_run(visit, flat, tmp_path):
     for option, message in (
-        ("exclude=nobody", "nobody, which is to be left out, is none of the exposures"),
+        ("exclude=nobody", "nobody, which is to be left out, is not among the exposures"),
         ("bad_pixels=none.csv", "none.csv: no such file"),
     ):
         with pytest.raises(SkyflatError, match=message):
@@ -127,7 +127,7 @@ def test_faults_of_a_run(visit, flat, tmp_path):
 
 
 def test_a_list_is_checked_for_each_product(tmp_path):
-    """Before work, although the products may be of different subarrays."""
+    """The list is checked before work, even for products of different subarrays."""
     libraries = []
     for shape in ((64, 96), (64, 128)):
         folder = tmp_path / str(shape[1])

@@ -1,4 +1,4 @@
-"""Many visits on real clusters: what fails, dies or is interrupted."""
+"""Many visits on real clusters, with failures, killed workers and interrupts."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ from soss_background.batch import _name_visits
 from soss_background.cli import main
 from soss_background.simulate import simulate_visit
 
-# All that the small visits need.
+# Parameters for the small visits.
 SKIP = ("--", "--steps.flat_field.skip=true")
 
 
@@ -40,7 +40,7 @@ def associations(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Start a cluster of one worker; return the file that leads to its scheduler."""
+    """Start a cluster of one worker; return its scheduler file."""
     folder = tmp_path_factory.mktemp("cluster")
     address_file, dask = folder / "address", str(BIN / "dask")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
@@ -61,7 +61,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def run():
-    """Run ``soss-background batch`` in this process, which keeps its answer to signals."""
+    """Run ``soss-background batch`` in this process, and restore its signal handlers."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield lambda *arguments: main(["batch", *map(str, arguments)])
     for number, handler in handlers.items():
@@ -69,7 +69,7 @@ def run():
 
 
 def clean_environment(home):
-    """Leave CRDS out, wherever it is."""
+    """Disable CRDS."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("CRDS_")}
     return kept | {"HOME": str(home)}
 
@@ -88,7 +88,7 @@ def start(*arguments, home):
 
 
 def wait_for(condition, process):
-    """Wait until something is there."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -97,17 +97,17 @@ def wait_for(condition, process):
 
 
 def statuses(folder):
-    """Read what became of each association."""
+    """Read the status of each association."""
     return list(Table.read(folder / "batch.ecsv")["status"])
 
 
 def messages(folder):
-    """Read why each association was kept, made, or not."""
+    """Read the message of each association."""
     return list(Table.read(folder / "batch.ecsv")["message"])
 
 
 def assert_complete(folder, number):
-    """Make sure that there are so many skyflats, and nothing unfinished."""
+    """Check the number of skyflats, and that no unfinished files are left."""
     products = sorted(folder.glob("*_skyflat.fits"))
     assert len(products) == number
     for product in products:
@@ -139,7 +139,7 @@ def test_a_dead_worker_and_a_corrupt_association(associations, cluster, run, tmp
     assert_complete(out, 2)
     assert len(list(out.glob("*.log"))) == 2
 
-    # What is finished stays as it is, unless it is to be made again.
+    # Finished products are unchanged, unless they are to be overwritten.
     before = [path.stat().st_mtime_ns for path in sorted(out.glob("*.fits"))]
     there = ("--scheduler", cluster, "-o", out, *SKIP)
     assert run(*good, *there) == 0
@@ -162,7 +162,7 @@ def test_interrupted_and_started_again(associations, run, tmp_path):
     assert "not done" in output
     assert "not done" in statuses(out)
 
-    # On as many processes as there are cores.
+    # On as many processes as cores.
     assert run(*associations, "-o", out, *SKIP) == 0
     assert set(statuses(out)) == {"kept", "made"}
     assert_complete(out, 3)
@@ -214,7 +214,7 @@ def test_a_product_is_kept_only_if_it_is_up_to_date(associations, cluster, run, 
     assert again() == ("made", "no product yet")
     assert again()[0] == "kept"
     assert "no product of this batch" not in caplog.text
-    # Later exposures change the mean date, and so the name of the product.
+    # Later exposures change the mean date and thus the name of the product.
     (product,) = (tmp_path / "out").glob("*.fits")
     old = tmp_path / "out" / product.name.replace("DOY314", "DOY313")
     shutil.copy(product, old)
@@ -247,7 +247,7 @@ def test_another_sky_of_the_same_name(associations, cluster, run, tmp_path):
 
 
 def set_program(model):
-    """Let another program have observed an exposure."""
+    """Change the program of an exposure."""
     model.meta.observation.program_number = "06658"
 
 
@@ -276,7 +276,7 @@ def run_here(run, monkeypatch):
 
 
 def test_results_of_steps_replace_neither_inputs_nor_other_skies(associations, run_here, tmp_path):
-    """They are checked as the product is, which is kept, although the pipeline runs elsewhere."""
+    """Results of steps are checked like the product, which is kept."""
     data = shutil.copytree(associations[0].parent, tmp_path / "data")
     inputs = sorted(data.iterdir())
     before = checksums(inputs)
@@ -291,7 +291,7 @@ def test_results_of_steps_replace_neither_inputs_nor_other_skies(associations, r
 
 
 def test_nothing_to_make(associations, run_here, monkeypatch, tmp_path):
-    """No cluster is started; a later step on a product does not change how it was made."""
+    """No cluster is started, even if a step has changed a product later."""
     there = (associations[0], "-o", "out", *SKIP)
     assert run_here(*there) == 0
     (product,) = Path("out").glob("*_skyflat.fits")
@@ -300,7 +300,7 @@ def test_nothing_to_make(associations, run_here, monkeypatch, tmp_path):
     monkeypatch.setattr(batch, "_open_client", lambda *_: pytest.fail())
     assert run_here(*there) == 0
     assert statuses(Path("out")) == ["kept"]
-    # Another batch made the product after this one had found it missing.
+    # Another batch created the product after this one had found it missing.
     plan = functools.partial(batch._plan, tmp_path / "out", SKIP[1:])
     visit = plan(True, *_name_visits(associations[:1]))
     assert visit.status == "not done"

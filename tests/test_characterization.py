@@ -1,4 +1,4 @@
-"""How the sky changes: what was put into simulated skies is found again."""
+"""Variations of the sky: those of simulated skies are recovered."""
 
 import weakref
 
@@ -97,7 +97,7 @@ def test_pointing():
 
 
 def test_a_skyflat_without_a_table():
-    """What the header does not tell is not known."""
+    """Values that are missing in the header are unknown."""
     skyflat = make_skyflat(1, window=SMALL)
     skyflat.metadata = skyflat.meta.skyflat.day = None
     (row,) = survey_skies([skyflat]).table
@@ -118,7 +118,7 @@ def test_skies_of_different_pixels():
 
 
 def test_latitude_and_season_are_recovered():
-    """What was put in: 0.4 per cent a degree, 6 per cent with the season, and a shift."""
+    """The simulated trends are 0.4 % per degree, 6 % with the season, and a shift."""
     skyflats = []
     for number, (lon, lat, mjd) in enumerate(draw_pointings(40)):
         day = Time(mjd, format="mjd").to_datetime().timetuple().tm_yday
@@ -138,7 +138,7 @@ def test_latitude_and_season_are_recovered():
     assert_allclose(left["peak"], 100, atol=4)
     assert_allclose(ratio["latitude"], 0.1 / 1.03, atol=0.01)
     assert ratio["season"] < 0.2
-    # The simulator's step moves with the pupil wheel.
+    # The edge of the simulator moves with the pupil wheel.
     moved = [sky_image(SMALL, pwcpos=pwcpos, structure=0) for pwcpos in (245.66, 245.86)]
     from_skies = survey_skies(
         [make_skyflat(number, window=SMALL, sky=sky) for number, sky in enumerate(moved)]
@@ -148,7 +148,7 @@ def test_latitude_and_season_are_recovered():
 
 
 def test_uncertainties_are_true():
-    """The errors of many fits are as large as the fits say."""
+    """The errors of many fits agree with their stated uncertainties."""
     rng = np.random.default_rng(3)
     pulls = []
     for _ in range(100):
@@ -170,7 +170,7 @@ def test_uncertainties_are_true():
 
 
 def test_skies_that_are_all_alike():
-    """Of one pointing and one day, or of days that are not known."""
+    """Skies of one pointing and one day, or of unknown days, have no trends."""
     table = Table({"LAT": 9 * [1.0], "DOY": 9 * [20.0], "PWCPOS": 9 * [245.76]})
     table["q"], table["constant"] = np.arange(9.0) + 1, 9 * [2.0]
     rows = [*fit_trends(table, {"q": True})]
@@ -189,7 +189,7 @@ def test_skies_that_are_all_alike():
     [(5, 40.0, []), (20, 0.0, ["season", "pwcpos"]), (20, 40.0, ["latitude", "season", "pwcpos"])],
 )
 def test_what_cannot_be_fitted(number, lat, known):
-    """Too few skies, or all of one latitude."""
+    """Trends of too few skies, or of a single latitude, are not fitted."""
     rng = np.random.default_rng(1)
     table = Table({"LAT": lat * rng.uniform(-1, 1, number), "DOY": rng.uniform(1, 365, number)})
     table["PWCPOS"], table["q"] = rng.uniform(245.6, 245.9, number), rng.uniform(1, 2, number)
@@ -203,7 +203,7 @@ def test_what_cannot_be_fitted(number, lat, known):
 
 
 def test_components():
-    """Two patterns of known strength, whatever the levels; columns beyond the step have none."""
+    """Two patterns of known strength are found for any levels; they are zero beyond the edge."""
     rng = np.random.default_rng(2)
     sky = sky_image(SMALL, structure=0)
     y, x = np.indices(SMALL.shape) / 20
@@ -240,18 +240,18 @@ def test_components_of_the_same_sky():
 
 
 def test_elongation():
-    """On the day of the equinox the Sun is at longitude 0, but for the precession since 2000."""
+    """At the equinox the Sun is at longitude 0, except for the precession since 2000."""
     assert sun_angle(point(90, 0, "2024-03-20T03:06")).unit == u.deg
     assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06")).value, 90, atol=0.4)
     assert_allclose(sun_angle(point(0, 0, "2024-03-20T03:06")).value, 0, atol=0.4)
     assert_allclose(sun_angle(point(123, 90, "2024-03-20T03:06")).value, 90, atol=0.1)
-    # As seen from a place beside the Earth, that is another day for the Sun.
+    # For a telescope next to the Earth, the Sun is where it is on another day.
     place = get_body_barycentric("earth", Time("2024-06-20")).xyz
     assert_allclose(sun_angle(point(90, 0, "2024-03-20T03:06"), place).value, 0, atol=1.5)
 
 
 def test_brightness():
-    """As zodipy has it for its own L2; brighter in the ecliptic, and nearer to the Sun."""
+    """The brightness agrees with zodipy at L2, and grows towards the ecliptic and the Sun."""
     zodipy = pytest.importorskip("zodipy")
     pointing = point(9, -2, "2023-11-16")
     expected = zodipy.Model(1.25 * u.um).evaluate(pointing, obspos="semb-l2")[0]
@@ -262,7 +262,7 @@ def test_brightness():
 
 
 def test_pointings_at_objects():
-    """How far an object is does not matter; when it is looked at does."""
+    """The distance of an object is ignored; the time of the observation is required."""
     target = SkyCoord(10, -5, 50, unit="deg, deg, pc")
     near = SkyCoord(target, obstime=Time("2023-11-16"))
     far = SkyCoord(10, -5, unit="deg", obstime=Time("2023-11-16"))
@@ -287,7 +287,7 @@ def test_fit_of_levels():
 
 
 def test_an_outlier_among_a_few():
-    """With the plain standard deviation one of twelve could not be four of them away."""
+    """The clipping is robust: one of twelve values cannot be at four standard deviations."""
     rng = np.random.default_rng(6)
     brightness = rng.uniform(0.1, 0.4, 12)
     levels = 20 * brightness * np.exp(0.05 * rng.standard_normal(12))
@@ -301,7 +301,7 @@ def test_an_outlier_among_a_few():
 
 @pytest.mark.parametrize("number", [3, 8, 30])
 def test_uncertainty_of_a_prediction(number, monkeypatch):
-    """It holds 68 per cent of further skies, also if it comes from three."""
+    """The interval contains 68 % of further skies, even if it is based on three."""
     monkeypatch.setattr(zodi, "predict_brightness", lambda *_: 0.2 * u.MJy / u.sr)
     rng = np.random.default_rng(5)
     inside = 0
@@ -336,7 +336,7 @@ def skyflats(tmp_path_factory):
 
 
 def test_command_line(skyflats, tmp_path):
-    """In a process of its own, wildcards and all."""
+    """Run the command in a new process, with wildcards."""
     pattern = skyflats[0].parent / "*_skyflat.fits"
     done = run_program("soss-background", "characterize", pattern, "-o", "out", home=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -349,7 +349,7 @@ def test_command_line(skyflats, tmp_path):
     fit = tables["zodiacal_light"]
     assert_allclose(fit["ratio"][0], sky, rtol=0.02)
     assert fit["scatter"].max() < 2
-    # What was fitted predicts the skies that it was fitted to.
+    # The fit predicts the fitted skies.
     row = tables["skies"][4]
     level, error = predict_levels(fit, *find_pointing(row))["right"]
     assert level.unit == error.unit == u.DN / u.s
@@ -357,7 +357,7 @@ def test_command_line(skyflats, tmp_path):
 
 
 def test_a_few_skyflats(tmp_path):
-    """Three do, of which nothing can be fitted."""
+    """Three skyflats suffice, although no trend can be fitted."""
     skyflats = [make_skyflat(number, window=SMALL) for number in (1, 2, 3)]
     tables = characterize(skyflats, tmp_path)
     assert np.isnan(tables["trends"]["latitude"]).all()
@@ -365,7 +365,7 @@ def test_a_few_skyflats(tmp_path):
     assert_array_equal(np.diag(residuals), 0)
     assert np.all(residuals[~np.eye(3, dtype=bool)] > 0)
     assert_allclose(tables["components"]["together"][-1], 1)
-    with pytest.raises(SkyflatError, match="2 different skyflats: a comparison takes 3 or more"):
+    with pytest.raises(SkyflatError, match="2 different skyflats: a comparison needs 3 or more"):
         characterize(skyflats[:2], tmp_path)
 
 
@@ -381,7 +381,7 @@ def test_without_zodipy(skyflats, tmp_path, monkeypatch, caplog):
 
 
 def test_skyflats_are_closed(skyflats, monkeypatch):
-    """Of three hundred not more memory is needed than for their skies in blocks."""
+    """Three hundred skyflats need no more memory than their skies in blocks."""
     opened, read = [], survey.open_skyflat
 
     def watch(path):
@@ -404,7 +404,7 @@ def test_plots(skyflats):
     table, skies, _ = survey_skies(skyflats[:4])
     ax = Figure().add_subplot(projection="mollweide")
     survey_plots.draw_map(ax, table)
-    # Longitudes grow towards the left.
+    # Longitudes increase to the left.
     places = ax.collections[-1].get_offsets()
     assert_allclose(np.degrees(places[:, 0]) % 360, -table["LON"] % 360)
     ax = Figure().subplots()

@@ -217,7 +217,7 @@ def test_a_cut_file_is_called_truncated(skyflat, name):
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_a_cut_compressed_file_is_called_truncated(skyflat, exposure, compress):
-    """Also if no more than its last bytes are missing: readers take the file for whole."""
+    """The check finds even a few missing bytes at the end, which readers ignore."""
     extension = {gzip: "gz", bz2: "bz2", lzma: "xz"}[sys.modules[compress.__module__]]
     readers = {
         exposure: [read_header, SkyflatMaskStep.call],
@@ -244,7 +244,7 @@ def test_a_lost_extension_is_named(skyflat, exposure):
 
 @pytest.mark.parametrize("step", [SkyflatMaskStep, SkyflatCombineStep, TraceFitStep])
 def test_a_damaged_tree_of_an_exposure(step, exposure):
-    """asdf finds it when it validates the tree, not when it reads the metadata."""
+    """asdf finds the fault when it validates the tree, not when it reads the metadata."""
     edit_fits(exposure, partial(replace_in_tree, b"byteorder: ", b"byteorder: {a: 1}"))
     with pytest.raises(
         SkyflatError, match=f"{exposure.name}: cannot be read .ERROR loading"
@@ -254,7 +254,7 @@ def test_a_damaged_tree_of_an_exposure(step, exposure):
 
 
 def test_a_damaged_block_of_an_asdf_file(skyflat, exposure, tmp_path, monkeypatch):
-    """Data models read it late; it is found before work."""
+    """The fault is found before work, although data models load blocks lazily."""
     path = tmp_path / "a_skyflat.asdf"
     with SkyflatModel(skyflat) as model:
         model.save(path)
@@ -270,7 +270,7 @@ def test_a_damaged_block_of_an_asdf_file(skyflat, exposure, tmp_path, monkeypatc
 
 
 def test_metadata_that_the_schema_refuses(tmp_path):
-    """jwst finds it when it saves: then no exposure is saved."""
+    """jwst finds the fault when it saves; then no exposure is saved."""
     paths = write_small_exposures(tmp_path)
     edit_fits(paths[-1], partial(replace_in_tree, b"groups: ", b"groups: abc"))
     with pytest.raises(SkyflatError, match="00002_nis_rate.fits: cannot be saved .'abc") as caught:
@@ -299,7 +299,7 @@ def test_nan_in_metadata_cannot_be_saved(skyflat):
 
 @pytest.mark.filterwarnings("ignore")  # of asdf
 def test_a_damaged_history(skyflat):
-    """Of a version of asdf that does not match its form."""
+    """A history whose form does not match its version of asdf ends the run in one line."""
     edit_fits(skyflat, partial(replace_in_tree, b"#ASDF_STANDARD", b"#ASDF_STANDARD x"))
     with pytest.raises(SkyflatError, match="small_skyflat.fits: its history is damaged"):
         SkyflatDenoiseStep.call(skyflat)
@@ -391,7 +391,7 @@ def test_a_pupil_wheel_far_away_is_warned_of(exposure, caplog):
 def test_links_in_a_circle(tmp_path, capsys):
     path = tmp_path / "loop_rateints.fits"
     path.symlink_to(path.name)
-    match = r"loop_rateints.fits: a link to loop_rateints.fits, where there is no file"
+    match = r"loop_rateints.fits: a link to loop_rateints.fits, which does not exist"
     for step in (SkyflatMaskStep, SkyflatSubtractStep, TraceFitStep, SkyflatQualityStep):
         with pytest.raises(SkyflatError, match=match):
             step.call(path)

@@ -46,7 +46,7 @@ OPTIONS = {
     "fluxcal expected": ["--throughputs", "--area", "--gain", "--measured", "--output", "--plot"],
 }
 
-# Usage errors and what their messages say.
+# Usage errors and their messages.
 USAGE = {
     "": "the following arguments are required: COMMAND",
     "paint": "invalid choice: 'paint'",
@@ -58,7 +58,7 @@ USAGE = {
     "batch asn.json --steps.flat_field.skip 1": "--steps.flat_field.skip 1 (parameters",
     "query --product cal": "invalid choice: 'cal'",
     "query --programs 1 --all": "argument --all: not allowed with argument --programs",
-    "query --before soon": "soon is no date",
+    "query --before soon": "soon is not a date",
     "batch a_asn.json --workers 0": "0 is not positive",
     "model s.fits -o model.txt": "model.txt does not end in .fits or .asdf",
     "reference s.fits -o library.asdf": "library.asdf does not end in .fits",
@@ -70,7 +70,7 @@ USAGE = {
     "fluxcal expected s.fits --throughputs dir --gain 0": "0 is not positive",
 }
 
-# What help texts and usage errors must not import, since it is slow.
+# Slow modules that help texts and usage errors must not import.
 SLOW = ("asdf", "astropy", "dask", "jwst", "matplotlib", "numpy", "scipy", "stdatamodels", "stpipe")
 
 # Run several commands in one process; print the texts, and the slow modules that are imported.
@@ -123,7 +123,7 @@ def test_version_is_light():
 
 
 def test_help_shows_defaults():
-    """Of every option whose value is not simply missing."""
+    """The help shows the default of every option that has one."""
     for parser in list_parsers(_create_parser()):
         for action in parser._actions:
             if action.option_strings and not isinstance(action.default, bool | None):
@@ -222,7 +222,7 @@ def test_a_table_of_numbers_is_not_shortened(capsys):
 
 
 def test_no_colours_on_a_terminal(monkeypatch):
-    """NO_COLOR is met: nothing is coloured."""
+    """The output contains no colours, as NO_COLOR demands."""
     printed = []
 
     def read(descriptor):
@@ -249,7 +249,7 @@ def test_defaults_of_the_simulation():
 
 
 def test_simulate_run_compare(tmp_path, capsys):
-    """The road of the demo, with a subarray."""
+    """The commands of the demo work for a subarray."""
     assert main(["simulate", "visit", *SMALL, "--seed=5", "--sky-level=1.3"]) == 0
     association = tmp_path / capsys.readouterr().out.strip()
     skyflat = SkyflatPipeline.call(
@@ -273,7 +273,7 @@ def test_simulate_a_time_series(tmp_path, capsys):
     assert fits.getval(path, "TSOVISIT") is True
 
 
-def test_faults_are_told_in_a_line(tmp_path):
+def test_faults_end_in_one_line(tmp_path):
     done = run_program(
         "soss-background", "compare", "no.fits", "no.fits", "-o", "p.png", home=tmp_path
     )

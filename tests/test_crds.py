@@ -1,4 +1,4 @@
-"""With CRDS and without: no correction is left out in silence, no run ends in a traceback."""
+"""With and without CRDS, no correction is silently skipped, and no run ends in a traceback."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ PIPELINE = "soss_background.SkyflatPipeline"
 
 @pytest.fixture
 def crds(tmp_path, flat, monkeypatch):
-    """Make a cache with a flat and parameters for two steps; lead this process to it."""
+    """Create a cache with a flat and parameters for two steps; use it in this process."""
     pars = tmp_path / "pars"
     pars.mkdir()
     SkyflatMaskStep(n_sigma=7.0).export_config(pars / "mask.asdf", include_metadata=True)
@@ -78,14 +78,14 @@ def test_reachable(monkeypatch, tmp_path):
 
 
 def test_unreachable_server(monkeypatch, tmp_path):
-    """Nobody listens at the address: it is asked once, and soon given up."""
+    """A server that refuses connections is tried once, for a short time."""
     monkeypatch.setenv("CRDS_PATH", str(tmp_path))
     monkeypatch.setenv("CRDS_SERVER_URL", "http://127.0.0.1:9")
     assert not crds_access.crds_reachable()
 
 
 def test_silent_server(monkeypatch, tmp_path):
-    """A server that takes the call and says nothing is not waited for."""
+    """A server that accepts connections but does not answer causes no delay."""
     monkeypatch.setattr(crds_access, "_PATIENCE", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("CRDS_PATH", str(tmp_path))
@@ -129,7 +129,7 @@ def test_nothing_overridden(visit, tmp_path):
 
 
 def test_what_is_flat_fielded_needs_no_flat(visit, flat, tmp_path):
-    """Masks of a former run, which are flat-fielded, become a skyflat without CRDS."""
+    """Masked exposures of an earlier run, which are flat-fielded, are combined without CRDS."""
     override = f"--steps.flat_field.override_flat={flat}"
     strun(PIPELINE, visit, override, "--steps.skyflat_combine.skip=true")
     strun(PIPELINE, *tmp_path.glob("*_skyflatmask.fits"), "--steps.skyflat_mask.skip=true")
@@ -203,7 +203,7 @@ def test_parameters_of_a_step_alone(visit, caplog):
 
 @pytest.mark.usefixtures("crds")
 def test_cache_without_a_flat(visit, tmp_path, caplog, monkeypatch):
-    """CRDS says that there is none for these exposures: jwst's way is to say so and go on."""
+    """If CRDS has no flat for these exposures, the run warns and continues, as in jwst."""
     environment = make_cache(tmp_path / "other", {"flat": None})
     monkeypatch.setenv("CRDS_PATH", environment["CRDS_PATH"])
     utils.clear_function_caches()
@@ -230,7 +230,7 @@ def test_cache_that_lost_its_file(visit, tmp_path):
     ],
 )
 def test_crds_does_not_end_the_program(kind, message, exposures, monkeypatch):
-    """Only the user does, also while CRDS is asked."""
+    """Only the user can end the program while CRDS selects a reference file."""
     monkeypatch.setattr(crds_access, "_crds_reachable", lambda *_: True)
     monkeypatch.setattr(kind, "get_config_from_reference", lambda *_, **__: {})
     monkeypatch.setattr(crds_client, "get_multiple_reference_paths", exit_like_crds)

@@ -1,4 +1,4 @@
-"""SkyflatModel: what is written can be read."""
+"""SkyflatModel: written models can be read."""
 
 import pickle
 
@@ -41,7 +41,7 @@ KEYWORDS = {
 
 @pytest.fixture
 def model():
-    """Make a skyflat with all that the schema knows."""
+    """Build a skyflat with all entries of the schema."""
     rng = np.random.default_rng(3)
     model = SkyflatModel(bkg=rng.normal(size=(8, 9)).astype("f4"))
     model.bkgdn = model.bkg + 1
@@ -87,7 +87,7 @@ def test_round_trip(model, tmp_path, suffix):
 
 @pytest.mark.parametrize("from_file", [True, False])
 def test_pickle(model, tmp_path, from_file):
-    """Also of a model whose tables are those of a file."""
+    """Models can be pickled, even if their tables come from a file."""
     if from_file:
         model.save(tmp_path / "sky.fits")
         model = SkyflatModel(tmp_path / "sky.fits")

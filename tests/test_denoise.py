@@ -17,7 +17,7 @@ SHAPE = (128, 128)
 
 
 def sky():
-    """Make a sky with a step as sharp as the real one, tilted, in DN/s."""
+    """Create a sky with a tilted edge as sharp as the real one, in DN/s."""
     rows, columns = np.indices(SHAPE)
     return (5 + 2.5 / (1 + np.exp(-(columns - 60 - 0.04 * rows) / 4))).astype("f4")
 
@@ -31,12 +31,12 @@ def test_noise_falls_and_the_step_stays():
         errors.append(denoise_sky(noisy, err, noisy > 0) - sky())
     assert np.std(errors) < 0.01
     bias = np.mean(errors, axis=0)[20:-20].mean(axis=0)
-    assert np.abs(bias).max() < 0.01  # 0.2 % of the sky, at the step as elsewhere
+    assert np.abs(bias).max() < 0.01  # 0.2 % of the sky, also at the edge
 
 
 @pytest.mark.parametrize("row", [300, 1200])
 def test_the_edge_of_the_simulated_sky_is_not_blurred(row):
-    """Its foot and its top are curved: no column near it is off by more than 0.14 %."""
+    """No column near the edge, whose foot and top are curved, has an error above 0.14 %."""
     window = Window("FULL", row, 500, 512, 400)
     truth, err = sky_image(window, structure=0), np.full(window.shape, 0.005, dtype="f4")
     noise = np.random.default_rng(0).normal(0, 0.005, window.shape)
@@ -123,7 +123,7 @@ def stripes(rng, n):
 @pytest.mark.parametrize("sigmas", [(12.0, 12.0), (6.0, 20.0), (3.0, 8.0)])
 @pytest.mark.parametrize("stripe_rms", [0.0, 0.3])
 def test_the_noise_falls_by_the_factor(sigmas, stripe_rms):
-    """Without an edge, the scatter of what is denoised is what the factor predicts."""
+    """Without an edge, the scatter of the denoised sky is that predicted by the factor."""
     rng, shape = np.random.default_rng(5), (256, 1024)
     ratios = []
     for _ in range(6):
@@ -140,7 +140,7 @@ WIDE = (256, 800)
 
 
 def wide_sky(second=0.0):
-    """Return a wide sky with an edge that leans, and a second edge of a relative height."""
+    """Return a wide sky with a tilted edge, and a second edge of a relative height."""
     rows, columns = np.indices(WIDE)
     lean = 0.025 * rows
     rise = 1 / (1 + np.exp(-(columns - 300 - lean) / 3))
@@ -161,7 +161,7 @@ def striped(truth, rng, fraction, slope=0.0):
 
 @pytest.mark.parametrize("fraction", [0.0015, 0.003, 0.006])
 def test_white_stripes_do_not_survive(fraction):
-    """The noise of the columns is smoothed everywhere: a stripe is not an edge."""
+    """The noise of the columns is smoothed everywhere; a stripe is not mistaken for an edge."""
     rng, truth = np.random.default_rng(2), wide_sky()
     left = []
     for _ in range(4):
@@ -190,7 +190,7 @@ def test_the_edge_stays_sharp_among_stripes(slope):
 @pytest.mark.parametrize("height", [-0.03, -0.02, 0.01, 0.02, 0.03])
 @pytest.mark.parametrize("fraction", [0.0, 0.0015])
 def test_a_second_edge_is_not_smeared(height, fraction):
-    """By more than 0.3 % anywhere across the edge, in the mean of patterns with both signs."""
+    """The error is below 0.3 % across the edge, in the mean of patterns with both signs."""
     rng, truth = np.random.default_rng(4), wide_sky(height)
     errors = []
     for _ in range(3):
@@ -208,7 +208,7 @@ def test_factor_of_a_narrow_sky():
 
 @pytest.mark.parametrize(("slope", "expected"), [(0.0, 0.19), (-1.0, 0.73), (-2.0, 0.99)])
 def test_factor_of_stripes_by_their_spectrum(slope, expected):
-    """White stripes are smoothed away, a random walk stays."""
+    """Smoothing removes white stripes, but not a random walk."""
     assert_allclose(noise_factor(12.0, 12.0, 2048, 1.0, slope), expected, atol=0.04)
     skyflat = make_skyflat()
     skyflat.meta.skyflat.stripe_rms = 100.0  # all of ERR
@@ -230,7 +230,7 @@ def test_flagged_pixels_are_ignored():
 
 
 def test_no_factor_without_stripes():
-    """A single exposure does not show its stripes: the factor is unknown, not small."""
+    """The stripes of a single exposure are unknown, so the factor is unknown, too."""
     skyflat = make_skyflat()
     skyflat.meta.skyflat.stripe_rms = None
     assert SkyflatDenoiseStep.call(skyflat).meta.skyflat.noise_factor is None

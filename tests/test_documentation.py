@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 PAGES = [page for page in PAGES if not {"_build", "api"} & set(page.parts)]
 
-# Names that stand for the user's own.
+# Placeholders for names of the user.
 SCIENCE = "jw01366001001_04101_00001_nis_rateints.fits"
 SEGMENT = "jw01366003001_04101_00001-seg{:03d}_nis_rateints.fits"
 F277W = "jw01366003001_04102_00001-seg001_nis_rateints.fits"
@@ -66,7 +66,7 @@ _LITERAL = re.compile(
     r"^ *(?:\.\. code-block:: \w+|(?!\.\. ).*::|::)\n\n((?:(?: +.*)?(?:\n|\Z))+)", re.MULTILINE
 )
 _PROGRAM = re.compile(r"(soss-background|strun|crds|dask) ")
-# Who runs the tests has set all up.
+# Commands of the installation, which the tests need anyway.
 _KNOWN = re.compile(rf"{_PROGRAM.pattern}|pip install |make |\.venv/bin/pytest ")
 
 
@@ -173,7 +173,7 @@ def _reach_crds(folder, flat):
 
 @pytest.fixture(scope="module")
 def run(lab):
-    """Run what a block shows, each command once."""
+    """Run the commands of a block, each command once."""
     folder, environment, server = lab
     done = set()
 
@@ -218,7 +218,7 @@ def _batches_here():
 
 
 def _run_here(words):
-    """Run in this process, which has imported all, what a shell would start."""
+    """Run a shell command in this process, where all modules are imported."""
     program, *arguments = words
     if program == "strun":
         strun(*arguments)
@@ -260,7 +260,7 @@ def test_commands(page, run):
 
 
 def test_what_is_named_is_there():
-    """Targets of make, extras of the package."""
+    """The targets of make and the extras of the package exist."""
     text = "\n".join(page.read_text() for page in (*PAGES, ROOT / "CONTRIBUTING.md"))
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -36,7 +36,7 @@ def noisy(image, seed=0, stripes=0.01, noise=0.05):
 def test_the_edge_is_followed(name, stripes):
     place, width = PLACES[name]
     edge = trace_edge(noisy(sky(place, width), stripes=stripes), np.ones(SHAPE, dtype="f4"))
-    # The column is that of a fixed fraction of the height, and defined up to a constant.
+    # The column is defined by a fixed fraction of the height, up to a constant.
     difference = edge.column - place
     assert np.std(difference) < 0.1
     assert abs(np.mean(difference)) < 3
@@ -47,7 +47,7 @@ def test_the_edge_is_followed(name, stripes):
 
 
 def test_the_width_is_followed():
-    """An edge that is twice as wide in the last rows as in the first."""
+    """The edge of the test is twice as wide in the last rows as in the first."""
     width = 3.5 * 2 ** np.linspace(0, 1, SHAPE[0])
     image = sky(PLACES["straight"][0], width[:, np.newaxis])
     edge = trace_edge(noisy(image, noise=0.02, stripes=0.0), np.ones(SHAPE, dtype="f4"))
@@ -68,7 +68,7 @@ def test_unknown_pixels_do_not_matter():
 
 @pytest.mark.parametrize("unknown", [0, 128, 512])
 def test_the_edge_of_a_full_frame(unknown):
-    """The polynomial of a high degree is not extrapolated where rows are unknown."""
+    """A polynomial of high degree is not extrapolated to unknown rows."""
     rows, columns = np.indices((2048, 300))
     place = 150 + 6 * np.sin(2 * np.pi * rows[:, 0] / 1600)
     image = 5 + 2.5 * expit((columns - place[:, np.newaxis]) / 4)
@@ -90,7 +90,7 @@ def test_stripes_are_no_edge(stripe_rms, seed):
 
 @pytest.mark.parametrize("columns", [1, 8, 32, 60])
 def test_narrow_images(columns):
-    """Images narrower than the reach of the edge raise nothing."""
+    """Images that are narrower than the modelled edge raise no error."""
     image = noisy(sky(PLACES["straight"][0]))[:, 120 : 120 + columns]
     edge = trace_edge(image, np.ones(image.shape, dtype="f4"))
     assert edge is None or edge.image(columns).shape == image.shape

@@ -1,4 +1,4 @@
-"""Exceptions that cross the border of a process."""
+"""Exceptions that are passed between processes."""
 
 import pickle
 from concurrent.futures import ProcessPoolExecutor

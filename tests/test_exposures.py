@@ -1,4 +1,4 @@
-"""Whatever a user gives is opened, or refused with the file's name and the fault."""
+"""Any input is opened, or refused with the name of the file and the fault."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ def test_a_cube_becomes_the_mean_of_all_its_integrations(exposures):
 
 
 def set_meta(path, value):
-    """Make an edit that sets a metadata attribute."""
+    """Return a function that sets a metadata attribute."""
 
     def edit(model):
         *parents, name = path.split(".")
@@ -212,9 +212,9 @@ def test_nothing_unmasked(tmp_path, caplog):
     assert skyflat.meta.skyflat.n_samples == 2
     assert np.isnan(skyflat.metadata["scale"][2])
     assert skyflat.masks[2].all()
-    assert "00003_nis_rate.fits: not used, hardly anything unmasked" in caplog.text
-    assert skyflat.metadata["reason"].tolist() == ["", "", "hardly anything unmasked"]
-    with pytest.raises(SkyflatError, match="no exposure can be used: hardly anything unmasked"):
+    assert "00003_nis_rate.fits: not used, hardly any unmasked pixel" in caplog.text
+    assert skyflat.metadata["reason"].tolist() == ["", "", "hardly any unmasked pixel"]
+    with pytest.raises(SkyflatError, match="no exposure can be used: hardly any unmasked pixel"):
         SkyflatCombineStep.call(paths[2:])
 
 

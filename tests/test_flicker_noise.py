@@ -1,4 +1,4 @@
-"""1/f noise of integrations: what the step measures and subtracts, against the truth."""
+"""1/f noise of integrations: measured and subtracted stripes, compared with the truth."""
 
 from dataclasses import replace
 
@@ -75,13 +75,13 @@ def test_stripes_are_measured(rms):
 
 
 def test_nothing_is_subtracted_without_stripes():
-    """The noise of the measurement, 0.04 DN/s a column, is not added to the integrations."""
+    """The noise of the measurement, 0.04 DN/s per column, is not added to the integrations."""
     images = make_target() + SIGMA * np.random.default_rng(3).standard_normal((NINTS, NY, NX))
     assert np.std(fit(images)) < 0.005
 
 
 def test_a_transit_leaves_no_trace():
-    """Its depth may depend on the wavelength; wings outside the trace change with it."""
+    """The stripes contain nothing of a transit, whose depth varies, and which changes the wings."""
     depth = 0.02 + 0.01 * np.sin(np.arange(NX) / 7)
     curve = 1 - np.clip(3 - np.abs(np.arange(NINTS) - 5.5), 0, 1)[:, np.newaxis] * depth
     target = make_target()
@@ -106,7 +106,7 @@ def test_columns_without_free_pixels_are_interpolated():
 
 
 def test_sources():
-    """A star is found beside wings that are as bright; stripes and wings are no sources."""
+    """A star is found on wings that are as bright; stripes and wings are not sources."""
     free = DISTANCE >= HALF_WIDTH
     rng = np.random.default_rng(4)
     image = make_target() + as_images(*draw_stripes(0.1))[0] + 0.05 * rng.standard_normal((NY, NX))
@@ -135,7 +135,7 @@ SETTINGS = Simulation(
 
 
 def simulate(folder, settings=SETTINGS):
-    """Simulate a time series; return its path, itself without sky, and the flux of its target."""
+    """Simulate a time series; return its path, the series without sky, and the target's flux."""
     path = simulate_time_series(folder, settings, target_flux=220.0)
     with fits.open(folder / "time_series_truth.fits") as truth:
         sky, curve = truth["SKY"].data, truth["TRANSIT"].data["brightness"]
@@ -162,7 +162,7 @@ def scatter(exposure, curve):
 
 
 def test_light_curves(series):
-    """The scatter of a light curve is that without stripes, within its own uncertainty."""
+    """The scatter of a light curve agrees with that without stripes within its uncertainty."""
     _, exposure, curve, plain = series
     before = exposure.data.copy()
     cleaned = FlickerNoiseStep.call(exposure)
@@ -171,7 +171,7 @@ def test_light_curves(series):
     assert scatter(exposure, curve) > 5 * least
     assert scatter(cleaned, curve) < 1.3 * least
     assert cleaned.meta.cal_step.clean_flicker_noise == "COMPLETE"
-    # No noise is added, the mean of the integrations stays, and so do reference pixels and errors.
+    # No noise is added; the mean of the integrations, reference pixels and errors are unchanged.
     difference = cleaned.data - before
     assert np.std(nanmean(difference, axis=0)) < 0.01
     assert np.nanstd(difference) == pytest.approx(0.2, rel=0.2)
@@ -206,7 +206,7 @@ def segments(series, tmp_path_factory):
 
 
 def test_segments_alone(segments, tmp_path):
-    """They are compared with the mean of all, and each is saved under its own name."""
+    """Segments are compared with the mean of all, and each is saved under its own name."""
     paths, expected = segments
     wildcard = str(paths[0].parent / "*.fits")
     FlickerNoiseStep.call(wildcard, save_results=True, output_dir=str(tmp_path))
@@ -218,7 +218,7 @@ def test_segments_alone(segments, tmp_path):
 
 
 def test_segments_of_one_file_name(segments, tmp_path):
-    """They differ in their folders only, so that their products would replace each other."""
+    """Segments that differ only in their folders are refused, as their products would."""
     paths, _ = segments
     copies = [tmp_path / str(number) / "rateints.fits" for number in range(len(paths))]
     for path, copy in zip(paths, copies, strict=True):
@@ -240,7 +240,7 @@ def test_models_are_left_unchanged(segments):
 
 
 def test_one_segment_of_several(series, caplog):
-    """The others are missing from the mean: a warning."""
+    """A warning lists the segments that are missing from the mean."""
     segment = series[1].copy()
     segment.meta.exposure.segment_number, segment.meta.exposure.segment_total = 1, 3
     FlickerNoiseStep.call(segment)
@@ -261,7 +261,7 @@ def test_product(series, tmp_path):
 
 
 def test_amplifiers(tmp_path):
-    """Each amplifier of FULL has stripes of its own, and one may have no trace."""
+    """Each amplifier of FULL has its own stripes, even without a trace."""
     window = Window("FULL", 1440, 600, 400, 512)
     settings = replace(SETTINGS, window=window, stripe_sharing=0.0, pedestals=0.1)
     _, exposure, _ = simulate(tmp_path / "striped", settings)
@@ -274,7 +274,7 @@ def test_amplifiers(tmp_path):
 
 
 def test_single_integrations(series):
-    """There is nothing to compare it to: an error alone, skipped in a pipeline."""
+    """Without a comparison, the step fails alone and is skipped in a pipeline."""
     one = series[1].copy()
     image = datamodels.ImageModel(data=one.data[0], err=one.err[0], dq=one.dq[0])
     image.update(one)
@@ -287,7 +287,7 @@ def test_single_integrations(series):
 
 
 def test_sky_in_the_image(series, caplog):
-    """An error alone; a pipeline warns and goes on."""
+    """Without sky subtraction, the step fails alone; a pipeline warns and continues."""
     sky = series[1].copy()
     sky.data += 5
     sky.meta.cal_step.bkg_subtract = None
@@ -310,7 +310,7 @@ def test_flat_fielded_exposures(series, caplog):
 
 
 def test_pipeline(series):
-    """The pipeline subtracts the noise unless it is told not to."""
+    """The pipeline subtracts the noise by default."""
     _, exposure, curve, _ = series
     steps = {"skyflat_subtract": {"skip": True}, "flat_field": {"skip": True}}
     cleaned = SossStarePipeline.call(exposure, steps=steps)
@@ -323,7 +323,7 @@ def test_pipeline(series):
 
 
 def test_too_few_pixels(series, caplog):
-    """An error alone; a pipeline goes on without the step, which is on by default."""
+    """With too few pixels, the step fails alone; a pipeline continues without it."""
     narrow = series[1].copy()
     narrow.dq[:, 12:] = 1
     with pytest.raises(SkyflatError, match="too few pixels between the orders"):

@@ -425,10 +425,10 @@ def test_several_images(dithers, tmp_path):
     ]
     association.write_text(json.dumps({"asn_type": "image2", "products": products}))
     models = [datamodels.open(path) for path in dithers]
-    pictures = str(tmp_path / "*_rate.fits")
+    images = str(tmp_path / "*_rate.fits")
     for inputs in (
         [dithers],
-        [pictures],
+        [images],
         [association],
         [dithers[0], models[1:]],
     ):

@@ -23,7 +23,7 @@ from soss_background.simulate import Simulation, sky_image, write_exposure
 STEP = "soss_background.SkyflatSubtractStep"
 LEVEL, NOISE = 0.7, 0.05
 
-# A part of FULL inside of SUBSTRIP96, with the edge.
+# A section of FULL inside SUBSTRIP96, with the edge.
 SMALL = Window("FULL", 1804, 560, 90, 400)
 
 
@@ -70,7 +70,7 @@ def write_templates(kind, folder):
     window = {"96": SUBSTRIP96, "256n": SUBSTRIP256, "full": FULL}[kind]
     sky = np.where(window.reference_pixels(), 0, sky_image(window, structure=0))
     sky[:4] = (
-        0  # exoTEDRF's array of SUBSTRIP96 lacks its outer rows, which are no reference pixels
+        0  # exoTEDRF's array of SUBSTRIP96 lacks its outer rows, which are not reference pixels
     )
     np.save(folder / "a.npy", np.array([sky, 1.1 * sky]) if kind.endswith("n") else sky)
     return folder / "a.npy"
@@ -139,7 +139,7 @@ def test_values_of_an_older_skyflat(trimmed):
 @pytest.mark.parametrize(
     ("array", "fault"),
     [
-        (np.ones((100, 2048)), r"a.npy: its shape \(100, 2048\) is that of no subarray"),
+        (np.ones((100, 2048)), r"a.npy: its shape \(100, 2048\) is not that of a subarray"),
         (np.ones(2048), r"a.npy: its shape \(2048,\) is not that of one or more images"),
         (np.ones((0, 96, 2048)), r"its shape \(0, 96, 2048\) is not that of one or more images"),
         (np.full((96, 2048), np.nan), "a.npy: no sky in it"),
@@ -164,7 +164,7 @@ def test_other_faults(small, tmp_path):
     for name in ("cut", "text"):
         with pytest.raises(SkyflatError, match=f"{name}.npy: cannot be read"):
             read_templates(tmp_path / f"{name}.npy", SUBSTRIP96)
-    with pytest.raises(SkyflatError, match="its SUBSTRIP96 has not the pixels of SUBSTRIP256"):
+    with pytest.raises(SkyflatError, match="its SUBSTRIP96 lacks pixels of SUBSTRIP256"):
         read_templates(tmp_path / "a.npy", SUBSTRIP256)
     with pytest.raises(SkyflatError, match="nor an .npy array nor a sky model"):
         SkyflatSubtractStep.call(small[0], skyflat=small[0])
@@ -183,7 +183,7 @@ def test_a_template_and_an_exposure_of_two_flat_states(tmp_path):
 
 
 def test_a_folder_of_templates(small, tmp_path, caplog):
-    """The templates in it, of whatever kind, with one warning of the other files."""
+    """A folder gives its templates of all kinds, with one warning about other files."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     np.save(folder / "a.npy", sky_image(SUBSTRIP96))
@@ -197,7 +197,7 @@ def test_a_folder_of_templates(small, tmp_path, caplog):
     names = list(result.meta.skyflat_subtract.instance["templates"])
     assert names == ["a.npy", "nis_skyflat.fits"]
     (warning,) = [text for text in caplog.messages if "ignored" in text]
-    assert warning.endswith("ignored, since they are no templates: centroids.npy, jw1_rate.fits")
+    assert warning.endswith("ignored, since they are not templates: centroids.npy, jw1_rate.fits")
     given = [skyflat, np.ones((96, 2048)), str(folder / "*.npy"), folder]
     assert find_sources(given)[2:] == [
         folder / "a.npy", folder / "centroids.npy", folder / "nis_skyflat.fits"
@@ -208,7 +208,7 @@ def test_a_folder_of_templates(small, tmp_path, caplog):
 
 
 def test_arrays_in_memory(small):
-    """An array, alone or in a list with other kinds, which the record of the run names."""
+    """An array is used alone or in a list with other kinds, and the record of the run names it."""
     path, sky = small
     array = sky_image(SUBSTRIP96, structure=0)
     kept = array.copy()
@@ -223,7 +223,7 @@ def test_arrays_in_memory(small):
 
 
 def test_arrays_as_arguments(small):
-    """An array that stpipe gets beside other parameters; reference files are no arrays."""
+    """stpipe accepts an array among other parameters; a reference file must not be an array."""
     array = sky_image(SUBSTRIP96, structure=0)
     for value in (array, [array]):
         result = SkyflatSubtractStep.call(small[0], skyflat=value)
@@ -303,12 +303,12 @@ def test_a_sky_model_of_too_few_pixels(small, sky_model, tmp_path):
         cut(hdus)
         del hdus["ASDF"]
         hdus.writeto(tmp_path / "cut.fits")
-    with pytest.raises(SkyflatError, match=r"cut.fits: its SUBSTRIP96 has not the pixels of FULL"):
+    with pytest.raises(SkyflatError, match=r"cut.fits: its SUBSTRIP96 lacks pixels of FULL"):
         SkyflatSubtractStep.call(small[0], skyflat=tmp_path / "cut.fits")
 
 
 def test_a_sky_model_with_the_flat_in_it(small, sky_model, tmp_path):
-    """It is divided by the flat, which a flat-fielded exposure makes necessary."""
+    """For a flat-fielded exposure, the sky model is divided by the flat."""
     path, sky = small
     columns = np.arange(SUBSTRIP96.nx)
     flat = np.tile(1 + 0.1 * np.sin(columns / 3), (96, 1)).astype("f4")
@@ -333,7 +333,7 @@ def test_a_sky_model_with_the_flat_in_it(small, sky_model, tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
 def test_the_real_template(tmp_path):
-    """The commissioning template, as exoTEDRF ships it, of an exposure with its sky."""
+    """The commissioning template of exoTEDRF is subtracted from an exposure with its sky."""
     template = REAL / "gr700xd_background_substrip96.npy"
     truth = 0.6 * np.load(template)
     rows = np.clip(np.arange(96), 4, 91)
@@ -365,7 +365,7 @@ def test_superstripes_have_the_pixels_of_substrip256(name, wide, small):
 
 
 def test_the_sky_of_superstripes(wide, tmp_path):
-    """Columns without a value stay so, and SUBARRAY does."""
+    """Missing columns and SUBARRAY are unchanged."""
     path, sky, template = wide
     with datamodels.open(path) as model:
         model.meta.subarray.name = "SUB17STRIPE_SOSS"

@@ -1,4 +1,4 @@
-"""Time series of the full detector: without their sky, as spectra, and as source of a sky."""
+"""Time series of the full detector: sky subtraction, spectra, and skyflats from them."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def truth(folder, name):
 
 
 def test_subtract(folder, paths, sky):
-    """The sky of all amplifiers is that of the truth."""
+    """The sky of all amplifiers agrees with the truth."""
     library = SkyflatSubtractStep.call(paths, **sky)
     expected, science = truth(folder, "SKY"), ~WINDOW.reference_pixels()
     error = library.fit.sky / truth(folder, "FLAT") - expected
@@ -72,7 +72,7 @@ def test_spectra(folder, paths, sky):
     spectra = SossStarePipeline.call(paths, steps=steps)
     assert [spec.spectral_order for spec in spectra.spec] == [1, 2, 3] * 2
     curve = truth(folder, "TRANSIT")["brightness"]
-    # Of the aperture of 41 rows, in columns without other orders.
+    # Flux in an aperture of 41 rows, in columns without other orders.
     target = truth(folder, "TARGET")
     flux = np.concatenate([spec.spec_table["FLUX"] for spec in spectra.spec[::3]])
     total = np.nansum(flux[:, 100:1500], axis=1)
@@ -81,7 +81,7 @@ def test_spectra(folder, paths, sky):
 
 
 def test_spec2(folder, paths, sky, tmp_path):
-    """Up to the extraction, which jwst does not do in FULL."""
+    """The pipeline runs up to the extraction, which jwst does not support for FULL."""
     references = make_references(tmp_path, folder / "time_series_flat.fits")
     steps = {"bkg_subtract": {"skyflat": sky["skyflat"]}, "extract_1d": {"skip": True}}
     with crds_at(make_cache(tmp_path / "cache", references), tmp_path):
@@ -102,7 +102,7 @@ TALL = Window("FULL", 700, 500, 1348, 256)
 
 
 def test_reach_of_a_target():
-    """A power law is extrapolated; there is none without a target, or without free pixels."""
+    """A power law is extrapolated; without a target or free pixels the reach is 0."""
     distance = np.abs(np.arange(-1000, 100, 4.0))[:, np.newaxis] * np.ones(64)
     trace = np.where(distance < 20, 1e4, 0.5 * (np.maximum(distance, 20) / 60) ** -2)
     reach = target_reach(5 * (1 + trace), distance, 0.003)
@@ -113,7 +113,7 @@ def test_reach_of_a_target():
 
 
 def test_a_target_in_the_source_of_a_sky(tmp_path, caplog):
-    """Its traces and wings are masked, which is recorded; the sky there is that beside them."""
+    """The target's traces and wings are masked, which is recorded, and filled."""
     settings = Simulation(window=TALL, n_integrations=2, exposure_time=600.0, star_density=0)
     path = simulate_time_series(tmp_path / "series", settings, target_flux=200.0)
     paths = cut_series(path, tmp_path / "cut", (1, 1))

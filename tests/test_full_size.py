@@ -1,4 +1,4 @@
-"""The real size, end to end: ten FULL exposures by strun, judged by the truth."""
+"""Full-size run from end to end: ten FULL exposures by strun, compared with the truth."""
 
 import numpy as np
 import pytest

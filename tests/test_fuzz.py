@@ -1,4 +1,4 @@
-"""Any fault of a file, an association or a parameter ends in one line, or in a sound product.
+"""Any fault of a file, an association or a parameter ends in one line, or in a valid product.
 
 The suite draws a few faults; ``make fuzz`` draws FUZZ_EXAMPLES of them.
 """
@@ -48,10 +48,10 @@ from soss_background.simulate import (
 )
 
 SAVE_FIGURE = Figure.savefig
-# The longest run is one of a few seconds.
+# The longest run takes a few seconds.
 LONGEST = 60
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
-# Large enough for some sky without light of the target.
+# Large enough to contain sky without light of the target.
 WINDOW = Window("FULL", 1792, 640, 128, 128)
 VISIT = Simulation(window=WINDOW, n_exposures=3, n_integrations=2, star_density=0)
 
@@ -129,7 +129,7 @@ TEXT_OPTIONS = {
     "report": "output",
     "fluxcal total": "psf plot",
 }
-# Parameters of stpipe that lead to no product, to another folder, or to hooks.
+# Parameters of stpipe that cause no product, a different folder, or hooks.
 UNTOUCHED = (
     "skip", "save_results", "output_dir", "search_output_file", "pre_hooks", "post_hooks",
     "config_file", "name", "class", "output_use_index", "output_use_model",
@@ -143,7 +143,7 @@ UNNAMED = dict.fromkeys(("visit_asn.json", "truth.fits", "index.csv"), EXPOSURES
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
-    """Write a sound file of each kind."""
+    """Write a valid file of each kind."""
     folder = tmp_path_factory.mktemp("seeds")
     with contextlib.chdir(folder):
         association = simulate_visit(folder, VISIT)
@@ -245,7 +245,7 @@ def read_files(words, folder):
 
 
 def step_options(name):
-    """List the parameters of a step and their values; those of stpipe stay, except its names."""
+    """List the parameters of a step with values to draw; of stpipe, only those for names."""
     found = []
 
     def walk(spec, prefix=""):
@@ -281,7 +281,7 @@ def draw_case(data, folder):
 
 
 def run(words, crds):
-    """Run a step or subcommand; return the line that it ends in, None if it succeeds."""
+    """Run a step or subcommand; return its error line, None if it succeeds."""
     try:
         if "Spec2" in words[0]:
             with crds_at(crds, "."):
@@ -314,7 +314,7 @@ def run_batch():
 
 
 def run_command(words):
-    """Run a subcommand; return the line that it prints, None if it succeeds."""
+    """Run a subcommand; return its error line, None if it succeeds."""
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         if main(words) == 0:
             return None
@@ -326,7 +326,7 @@ def run_command(words):
 
 
 def check(words, found, seeds, folder, crds):
-    """Run on faulty files; fail unless it ends in a line or a sound product."""
+    """Run on faulty files; fail unless the run ends in a line or a valid product."""
     for name in read_files(words, seeds):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(seeds / name, folder / name)
@@ -382,7 +382,7 @@ def check_product(path):
 
 
 def check_skyflat(model):
-    """Fail unless the planes of a skyflat agree, and the sky is a number."""
+    """Fail unless the planes of a skyflat agree, and the sky is finite."""
     shape = model.bkg.shape
     assert model.err.shape == model.dq.shape == shape
     for plane in (model.bkgdn, model.images, model.masks):
@@ -407,9 +407,9 @@ def save_small(figure, *args, **settings):
 
 @contextlib.contextmanager
 def working_in(folder):
-    """Work in a new folder, which is removed; keep neither log records nor large figures."""
+    """Work in a temporary folder; keep neither log records nor large figures."""
     folder.mkdir()
-    # The log records that pytest keeps would keep the exposures of runs alive.
+    # Log records kept by pytest would keep the exposures of runs in memory.
     without_records = patch.object(logging.getLogger(), "handlers", [])
     small_figures = patch.object(Figure, "savefig", save_small)
     try:

@@ -1,4 +1,4 @@
-"""Which exposures belong together."""
+"""Grouping of exposures that belong together."""
 
 import itertools
 from datetime import datetime, timedelta
@@ -34,12 +34,12 @@ settings = {
 
 
 def at(days, pwcpos=245.8, observation=("04479", "SKY", "001")):
-    """Make an exposure that begins after some days."""
+    """Create an exposure that begins after some days."""
     return Exposure(observation, START + timedelta(days=days), Path(f"{days}.fits"), pwcpos)
 
 
 def days(groups):
-    """Tell the groups by the days on which their exposures begin."""
+    """Return the groups as the days on which their exposures begin."""
     return [[(e.start - START) / timedelta(days=1) for e in group.exposures] for group in groups]
 
 
@@ -58,7 +58,7 @@ def test_groups_partition_the_exposures(given_exposures, rules):
 
 @given(exposures, st.fixed_dictionaries(settings))
 def test_what_groups_have_in_common(given_exposures, rules):
-    """Observation, sequence and wheel agree in a group; with its neighbour it cannot be joined."""
+    """Observation, sequence and wheel agree in a group, and groups cannot be joined."""
     gap, tolerance = timedelta(days=rules["gap_days"]), rules["by_pwcpos"]
     groups = group_exposures(given_exposures, **rules)
     for group in groups:
@@ -109,7 +109,7 @@ def test_two_targets_in_one_observation():
 
 @given(exposures, st.fixed_dictionaries(settings), st.integers(0, 200))
 def test_later_exposures_change_no_earlier_group(given_exposures, rules, hours):
-    """Products keep their numbers when the archive has more of the observation."""
+    """Products keep their numbers when later exposures of the observation arrive."""
     limit = START + timedelta(hours=hours)
     earlier = group_exposures([e for e in given_exposures if e.start < limit], **rules)
     kept = [
@@ -120,7 +120,7 @@ def test_later_exposures_change_no_earlier_group(given_exposures, rules, hours):
 
 
 def test_drift_of_the_pupil_wheel():
-    """A slow drift is parted where it exceeds the tolerance; the wheel may come back."""
+    """A slow drift is split where it exceeds the tolerance; the wheel may return."""
     drift = [at(0.1 * step, 245.7 + 0.02 * step) for step in range(6)]
     assert len(group_exposures(drift)) == 1
     assert days(group_exposures(drift, by_pwcpos=0.04)) == [[0, 0.1, 0.2], [0.3, 0.4, 0.5]]

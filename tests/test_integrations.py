@@ -1,4 +1,4 @@
-"""The mean of integrations, against what it must be."""
+"""The mean of integrations, compared with the expected one."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_poisson_noise_does_not_bias_the_mean():
     averages = average_integrations(counts, err, dq, counts, np.zeros_like(counts))
     assert_allclose(averages["data"].mean(), 200, rtol=2e-4)
     naive = np.average(counts, weights=1 / err**2)
-    assert naive < 200 * (1 - 2e-3)  # what the method is for
+    assert naive < 200 * (1 - 2e-3)  # the purpose of the method
     assert_allclose(np.std(averages["data"]) / np.mean(averages["err"]), 1, rtol=0.02)
 
 

@@ -1,4 +1,4 @@
-"""The library of exposures: what it keeps, where, and what it leaves alone."""
+"""The library of exposures: stored changes, and files that stay unchanged."""
 
 import gc
 

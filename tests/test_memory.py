@@ -1,4 +1,4 @@
-"""The memory of a run is that of its file, whatever the number of integrations."""
+"""The memory of a run is that of its file, for any number of integrations."""
 
 import tracemalloc
 
@@ -18,7 +18,7 @@ from soss_background.simulate import Simulation, simulate_time_series
 from soss_background.steps.jwst_steps import FlatFieldStep
 
 WINDOW = Window("FULL", 1800, 500, 128, 256)
-# Images of the size of an integration that a run holds besides the exposure itself.
+# Number of images of the size of an integration that a run holds in addition to the exposure.
 IMAGES = 100
 
 
@@ -31,9 +31,9 @@ def series(tmp_path_factory):
 
 def measure_peak(function, *arguments):
     """
-    Return the most memory that a function allocates once its imports are done, bytes.
+    Return the peak memory that a function allocates after its imports, bytes.
 
-    It runs in one thread: each has a block of pixels of its own, and how many meet is chance.
+    It runs in one thread, since each thread has its own block of pixels, and timing is random.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -46,7 +46,7 @@ def measure_peak(function, *arguments):
 
 
 def test_a_pipeline_up_to_its_frames(series, tmp_path, monkeypatch):
-    """It holds the file, the variance of the flat, and a block of integrations."""
+    """The memory holds the file, the variance of the flat, and a block of integrations."""
     make_skyflat(window=WINDOW, flat="flat.fits", structure=0).save(tmp_path / "a_skyflat.fits")
     flat = {"override_flat": str(series.parent / "time_series_flat.fits")}
     subtract = {"skyflat": "a_skyflat.fits", "scale_mode": "integration", "save_results": True}
@@ -64,7 +64,7 @@ def test_a_pipeline_up_to_its_frames(series, tmp_path, monkeypatch):
 
 
 def test_a_step_of_a_pipeline_does_not_copy_its_model(series, tmp_path):
-    """Beside the exposure it holds images, and blocks of integrations."""
+    """In addition to the exposure, the memory holds images and blocks of integrations."""
     make_skyflat(window=WINDOW, flat="flat.fits", structure=0).save(tmp_path / "a_skyflat.fits")
     parameters = {"skyflat": "a_skyflat.fits"}
     parameters["override_flat"] = series.parent / "time_series_flat.fits"
@@ -99,7 +99,7 @@ def test_a_cube_is_written_as_by_its_model(series, tmp_path):
 
 
 def test_a_cube_is_flat_fielded_as_by_jwst(series):
-    """In blocks, with the same result to the bit."""
+    """Flat-fielding in blocks gives an identical result."""
     flat = str(series.parent / "time_series_flat.fits")
     with datamodels.open(series) as cube:
         before = cube.data.copy()

@@ -14,7 +14,7 @@ from soss_background.errors import SkyflatError
 
 
 def header(ra=0.0, dec=0.0, time="2024-06-01", **more):
-    """Make the metadata of an exposure."""
+    """Create the metadata of an exposure."""
     return {
         "name": "jw1_nis_rate.fits",
         "meta.pointing.ra_v1": ra,
@@ -55,7 +55,7 @@ def test_mean_direction_is_on_the_sphere():
 def test_ecliptic_position_in_the_name(ra, dec, expected):
     headers = [header(*pair) for pair in zip(ra, dec, strict=True)]
     found = name(*headers)
-    if expected.endswith("+90"):  # the pole has any longitude
+    if expected.endswith("+90"):  # the longitude of the pole is arbitrary
         assert "_LAT+90_" in found
     else:
         assert f"_{expected}_" in found
@@ -75,7 +75,7 @@ def test_day_of_year_across_new_year():
     assert (summary["day"], summary["day_min"], summary["day_max"]) == (366, 366, 366)
 
 
-def test_what_is_not_told_is_nan():
+def test_missing_values_are_nan():
     row = describe(header(**{"meta.instrument.pupil_position": 245.8}))[0]
     assert row["pwcpos"] == 245.8
     assert np.isnan([row["pa_v3"], row["jwst_x_bary"], row["jwst_z_geo"]]).all()
@@ -125,7 +125,7 @@ def test_two_products_of_one_name(two_observations, tmp_path):
     path = two_observations.with_name("same_asn.json")
     path.write_text(json.dumps(content))
     for step in (SkyflatPipeline, SkyflatCombineStep):
-        with pytest.raises(SkyflatError, match="the name of two products"):
+        with pytest.raises(SkyflatError, match="two products have this name"):
             step.call(path)
     content["products"][0]["obs_group"] = "x"
     path.write_text(json.dumps(content))
@@ -145,7 +145,9 @@ def test_exposures_of_two_products_are_not_masked_together(two_observations, tmp
     with pytest.raises(SkyflatError, match="2 products: mask the exposures of one at a time"):
         SkyflatMaskStep.call(two_observations, output_file="m.fits")
     steps = {"flat_field": {"skip": True}, "skyflat_combine": {"skip": True}}
-    with pytest.raises(SkyflatError, match="2 products: skyflat_combine can be skipped for one"):
+    with pytest.raises(
+        SkyflatError, match="2 products: skyflat_combine can be skipped for one product"
+    ):
         SkyflatPipeline.call(two_observations, save_results=True, steps=steps)
     assert not list(tmp_path.glob("*.fits"))
 
@@ -154,7 +156,7 @@ def test_products_of_one_observation_are_numbered(two_observations, tmp_path):
     results = SkyflatPipeline.call(
         two_observations, save_results=True, steps={"flat_field": {"skip": True}}
     )
-    # In the association the later sequence comes first.
+    # In the association, the later sequence comes first.
     assert [result.meta.filename for result in results] == [
         "nis_clear_gr700xd_LON009_LAT-02_DOY003_001_001_skyflat.fits",
         "nis_clear_gr700xd_LON009_LAT-02_DOY001_001_000_skyflat.fits",

@@ -24,7 +24,7 @@ SCIENCE = ~SUBSTRIP96.reference_pixels()
 
 
 def draw_sky(number):
-    """Draw a sky whose colour and edge are its own."""
+    """Draw a sky with a random colour and edge."""
     rng = np.random.default_rng(number)
     waves = np.sin(np.outer(np.arange(1, 6), np.linspace(0, np.pi, SUBSTRIP96.nx)))
     sky = shift_columns(sky_image(SUBSTRIP96, seed=3), 3 * rng.normal())
@@ -45,7 +45,7 @@ def model(tmp_path_factory):
 
 
 def measure_best(templates):
-    """Return the rms that the best template leaves of skies that no skyflat has, in percent."""
+    """Return the residual rms of new skies after the best template is subtracted, in percent."""
     known = [bin_sky(sky, SCIENCE) for sky in templates]
     skies = [bin_sky(draw_sky(number), SCIENCE) for number in range(50, 60)]
     residuals = cross_residuals([*skies, *known])[: len(skies), len(skies) :]
@@ -53,7 +53,7 @@ def measure_best(templates):
 
 
 def test_templates_fit_skies_of_no_skyflat(model):
-    """More of them fit better, and better than as many skyflats do."""
+    """More templates fit better, and better than the same number of skyflats."""
     left = [
         measure_best(make_model_reference(model, "SUBSTRIP96", number=number)[0].data).mean()
         for number in (1, 4, 10)
@@ -80,12 +80,12 @@ def test_one_template_is_the_mean():
     assert np.all(np.diff(shares) <= 0)
     found = [find_edge(each) for each in skies]
     assert_allclose(np.subtract(found, find_edge(sky)), shifts, atol=0.3)
-    # Each is the mean of its cluster: together, weighted by their shares, they are the mean.
+    # Each is the mean of its cluster, so their mean, weighted by their shares, is the mean sky.
     assert_allclose(np.tensordot(shares, skies, 1)[:, 760:], sky[:, 760:], rtol=5e-3)
 
 
 def test_the_file(model, tmp_path):
-    """What it holds, as jwst and our step read it."""
+    """jwst and our step read the contents of the file."""
     path = tmp_path / "bkg.fits"
     reference, table = make_model_reference(model, "SUBSTRIP96", number=3, author="A. Person")
     write_reference(reference, path)
@@ -111,7 +111,7 @@ def test_the_file(model, tmp_path):
 
 
 def test_a_flat_is_multiplied(tmp_path):
-    """That of the model, or another one."""
+    """The flat is that of the model, or one that the user gives."""
     values = np.random.default_rng(1).uniform(0.9, 1.1, SUBSTRIP96.shape).astype("f4")
     flat = datamodels.FlatModel(data=values)
     flat.meta.subarray.name, flat.meta.subarray.xstart = "SUBSTRIP96", 1
@@ -149,8 +149,8 @@ def test_command_line(model, capsys):
         (["a_skyflat.fits", "-n", "3"], "-n is the number of templates of a sky model"),
         (["--model", "m.fits", "--plane", "BKG"], "--plane applies to skyflats only"),
         (["--model", "m.fits"], "m.fits: no such file"),
-        (["--model", "{model}"], "its SUBSTRIP96 has not the pixels of SUBSTRIP256"),
-        (["--model", "{model}", "--pedigree", "GUESS"], "GUESS is no PEDIGREE"),
+        (["--model", "{model}"], "its SUBSTRIP96 lacks pixels of SUBSTRIP256"),
+        (["--model", "{model}", "--pedigree", "GUESS"], "GUESS is not a PEDIGREE"),
         (["--model", "{model}", "-o", "{model}"], "is an input"),
     ],
 )
@@ -164,7 +164,7 @@ def test_faults(model, arguments, message, tmp_path, capsys):
 
 
 def test_faulty_choices(model):
-    with pytest.raises(SkyflatError, match="one template at least"):
+    with pytest.raises(SkyflatError, match="at least one template"):
         make_model_reference(model, number=0)
     with pytest.raises(SkyflatError, match="SUB80 is none of the subarrays"):
         make_model_reference(model, "SUB80")

@@ -1,4 +1,4 @@
-"""The notebooks of the documentation run, and what they claim holds."""
+"""The notebooks of the documentation run, and their claims are true."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "docs" / "notebooks"
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook(path, tmp_path, monkeypatch):
-    """In a kernel of its own; the notebooks assert what they say."""
+    """Each notebook runs in a new kernel, and asserts its claims."""
     for name in ("HOME", "TMPDIR"):
         monkeypatch.setenv(name, str(tmp_path))
     notebook = nbformat.read(path, as_version=4)

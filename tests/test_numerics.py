@@ -23,7 +23,7 @@ from soss_background.numerics.threads import count_threads, map_parallel, split_
 
 
 def test_blocks():
-    """Row by row; what the image lacks is NaN."""
+    """Blocks are in order of rows; pixels beyond the image are NaN."""
     image = np.arange(30.0).reshape(5, 6)
     blocks = gather_blocks(image, (2, 4))
     assert blocks.shape == (3, 2, 8)
@@ -33,7 +33,7 @@ def test_blocks():
 
 
 def test_covered_cells():
-    """More than half of the usable pixels, in cells that the image fills and in others."""
+    """Cells count as covered if more than half of their usable pixels are, also at the borders."""
     usable = np.ones((6, 20), dtype=bool)
     usable[:4, 8:12] = False
     mask = np.zeros_like(usable)
@@ -47,7 +47,7 @@ def test_covered_cells():
 
 
 def test_expansion_of_cells():
-    """A ramp of cells becomes that of their pixels; beyond the outermost centres it is flat."""
+    """A ramp of cells becomes a ramp of pixels, flat beyond the outermost centres."""
     rows, columns = np.indices((13, 22))
     centres_y, centres_x = 1.5 + 4.0 * np.arange(4), 3.5 + 8.0 * np.arange(3)
     cells = (2 * centres_y[:, None] + 3 * centres_x).astype("f4")
@@ -66,7 +66,7 @@ def test_exposures_of_other_levels():
 
 
 def test_common_sky():
-    """Levels, columns and sky are separated; a source stays in the residuals."""
+    """Levels, columns and sky are separated; a source remains in the residuals."""
     rng = np.random.default_rng(0)
     shape, noise = (60, 80), 0.02
     sky = np.broadcast_to(5 + np.linspace(0, 2, shape[1]), shape)
@@ -87,7 +87,7 @@ def test_common_sky():
 
 
 def test_gaps_are_filled_from_near_to_far():
-    """With Gaussians that double, as scipy convolves them, until nothing is left."""
+    """Gaussians double in width until no gap is left, with the result of scipy."""
     rng = np.random.default_rng(3)
     image = rng.normal(5, 1, (64, 96)).astype("f4")
     known = np.ones(image.shape, dtype=bool)
@@ -108,7 +108,7 @@ def test_gaps_are_filled_from_near_to_far():
 
 
 def test_number_of_threads(monkeypatch):
-    """OMP_NUM_THREADS, or else the cores of this process, or else those of the machine."""
+    """The number is OMP_NUM_THREADS, else the cores of this process, else those of the machine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert count_threads() == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 4, 6, 8}, raising=False)
@@ -121,7 +121,7 @@ def test_number_of_threads(monkeypatch):
 
 
 def test_items_are_worked_on_together(monkeypatch):
-    """Three threads meet, which one after the other could not; results are in order."""
+    """Three threads run at the same time; results are in order."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     barrier = threading.Barrier(3)
 
@@ -135,7 +135,7 @@ def test_items_are_worked_on_together(monkeypatch):
 
 
 def test_noise_of_cells():
-    """The scatter of cells is that stated, where all pixels are usable and where half are."""
+    """The scatter of cells agrees with their noise, with all or half of the pixels usable."""
     rng = np.random.default_rng(5)
     image, err = rng.normal(5, 0.2, (256, 512)), np.full((256, 512), 0.2)
     for usable in (np.ones(image.shape, dtype=bool), rng.random(image.shape) < 0.5):
@@ -154,7 +154,7 @@ def test_noise_of_cells():
     ],
 )
 def test_bands_of_cells(bands, expected):
-    """They cover all rows of cells once; an amplifier of hardly a row has none."""
+    """Bands cover all rows of cells once; an amplifier of less than a row has none."""
     assert cell_bands(bands) == expected
 
 

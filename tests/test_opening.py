@@ -1,4 +1,4 @@
-"""Whatever jwst opens is opened: files of other programs, folders, wildcards, models."""
+"""Anything that jwst opens is opened: files of other programs, folders, wildcards, models."""
 
 import gzip
 import shutil
@@ -70,7 +70,7 @@ def originals(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_exposures_of_other_programs(kind, originals, tmp_path):
-    """Every way to open them gives the pixels and the header of the original."""
+    """Every way to open the files gives the pixels and the header of the original."""
     paths = [KINDS[kind](path, tmp_path) for path in originals]
     before = checksums(paths)
     (library,), (expected,) = open_libraries(paths), open_libraries(originals)
@@ -90,7 +90,7 @@ def test_exposures_of_other_programs(kind, originals, tmp_path):
 
 
 def test_pixels_are_not_read_for_a_header(originals, tmp_path, monkeypatch):
-    """Not even of a file without ASDF: its pixels are mapped."""
+    """Reading a header reads no pixels, even without ASDF, since they are mapped."""
     paths = [resave(path, tmp_path) for path in originals]
     calls = []
     opened = fits.open
@@ -100,7 +100,7 @@ def test_pixels_are_not_read_for_a_header(originals, tmp_path, monkeypatch):
 
 
 def test_a_skyflat_of_resaved_exposures(originals, tmp_path):
-    """The whole pipeline on a folder of files without ASDF extension and DATAMODL."""
+    """The pipeline runs on a folder of files without ASDF extension and DATAMODL."""
     for path in originals:
         resave(path, tmp_path, datamodl=None, compress=True)
     strun("soss_background.SkyflatPipeline", tmp_path, "--steps.flat_field.skip=true")
@@ -126,7 +126,7 @@ def test_big_endian_arrays(originals):
 
 @pytest.mark.parametrize("kind", ["ASDF", "no ASDF"])
 def test_skyflats_of_other_programs(kind, tmp_path):
-    """A skyflat is recognized as a template and by its reports."""
+    """A skyflat is recognized as a template and by the report."""
     original = make_skyflat()
     original.save(tmp_path / "a_skyflat.fits")
     path = tmp_path / "b_skyflat.fits"
@@ -149,7 +149,7 @@ def test_skyflats_of_other_programs(kind, tmp_path):
 
 
 def test_folders_and_wildcards(originals, tmp_path):
-    """A folder stands for its rateints, and for the rates of other exposures."""
+    """A folder gives its _rateints files, and the _rate files of other exposures."""
     cube = tmp_path / originals[0].name.replace("_rate", "_rateints")
     for path in (*originals, tmp_path / "x_skyflatmask.fits", tmp_path / "[a]_rate.txt"):
         shutil.copy(originals[0], tmp_path / path.name)
@@ -173,7 +173,7 @@ def test_folders_and_wildcards(originals, tmp_path):
 
 @pytest.mark.parametrize("kind", ["str", "name", "path", "model", "list"])
 def test_one_exposure_to_exclude(kind, originals):
-    """In an attribute, the constructor and the parameters of a pipeline."""
+    """One name is accepted in an attribute, the constructor and the parameters of a pipeline."""
     value = {
         "str": str(originals[1]),
         "name": root_name(originals[1]),
@@ -199,7 +199,7 @@ def test_one_exposure_to_exclude(kind, originals):
     [
         ({"skyflat_combine": {"bad_pixels": "no.fits"}}, "no.fits: no such file"),
         ({"skyflat_combine": {"bad_pixels": "cut.fits"}}, "cut.fits: its shape is"),
-        ({"skyflat_combine": {"exclude": "other"}}, "other, which is to be left out, is none of"),
+        ({"skyflat_combine": {"exclude": "other"}}, "other, which is to be left out, is not among"),
         ({"skyflat_quality": {"ranges": "no.yaml"}}, "no.yaml: no such file"),
         (
             {"skyflat_combine": {"skip": True, "exclude": "x"}},
@@ -223,7 +223,7 @@ def test_one_exposure_to_exclude(kind, originals):
     ],
 )
 def test_what_is_named_is_applied(parameters, message, originals, tmp_path, monkeypatch):
-    """Or the run ends before it reads an exposure."""
+    """Otherwise the run ends before it reads an exposure."""
     fits.writeto(tmp_path / "cut.fits", np.zeros((8, 8)))
     monkeypatch.setattr("soss_background.io.exposures.borrow_image", None)
     with pytest.raises(SkyflatError, match=message):
@@ -232,7 +232,7 @@ def test_what_is_named_is_applied(parameters, message, originals, tmp_path, monk
 
 
 def test_a_flat_in_asdf_or_memory(exposures, flat, tmp_path):
-    """Both give what the file gives."""
+    """Both give the same result as the FITS file."""
     with datamodels.FlatModel(flat) as model:
         model.save(tmp_path / "flat.asdf")
         skies = [
@@ -243,7 +243,7 @@ def test_a_flat_in_asdf_or_memory(exposures, flat, tmp_path):
 
 
 def test_a_flat_for_what_is_flat_fielded(exposures, flat, tmp_path):
-    """The flat of the header is taken as applied, another one cannot be."""
+    """The flat in the header may be named again, a different flat may not."""
     paths = [shutil.copy(path, tmp_path) for path in exposures[:2]]
     for path in paths:
 
@@ -262,7 +262,7 @@ def test_a_flat_for_what_is_flat_fielded(exposures, flat, tmp_path):
 
 
 def test_a_sky_that_was_subtracted(tmp_path, caplog):
-    """No skyflat comes of it, by any step, and asn leaves it out."""
+    """Every step refuses such an exposure, and asn leaves it out."""
 
     def edit(model):
         model.meta.cal_step.bkg_subtract = "COMPLETE"
@@ -285,7 +285,7 @@ def test_a_sky_that_was_subtracted(tmp_path, caplog):
 
 
 def test_a_time_series_is_no_blank_sky(tmp_path, caplog):
-    """Headers of one pointing look like it; a dithered sky does not."""
+    """Headers with one pointing cause a warning, those of a dithered sky do not."""
 
     def edit(model):
         model.meta.visit.tsovisit = True

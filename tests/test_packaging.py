@@ -1,4 +1,4 @@
-"""What is installed: entry points, the wheel, the version."""
+"""The installation: entry points, the wheel, the version."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ import soss_background
 from soss_background.integration import get_resource_mappings, get_steps
 
 ROOT = Path(__file__).parents[1]
-# What is no program, and needed all the same.
+# Data files that the package needs.
 DATA = {".html", ".json", ".yaml"}
 
 
@@ -42,7 +42,7 @@ def test_stpipe_lists_the_steps(tmp_path):
     assert sorted(done.stdout.splitlines()) == sorted(lines)
 
 
-def test_help_tells_the_parameters(tmp_path):
+def test_help_lists_the_parameters(tmp_path):
     done = run_program("strun", "soss_background.SkyflatPipeline", "--help", home=tmp_path)
     assert done.returncode == 0
     for option in ("--steps.skyflat_mask.n_sigma", "--steps.flat_field.override_flat", "[sigma]"):
@@ -50,7 +50,7 @@ def test_help_tells_the_parameters(tmp_path):
 
 
 def build_wheel(folder):
-    """Build the wheel of a copy: what an earlier build left in the tree would be taken along."""
+    """Build the wheel of a copy, since it would include files of earlier builds in the tree."""
     source = folder / "source"
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT / "soss_background", source / "soss_background", ignore=ignored)
@@ -66,7 +66,7 @@ def build_wheel(folder):
 
 
 def test_wheel_holds_all_that_is_needed(tmp_path):
-    """Of a wheel of our own, or of the one that is to be released."""
+    """A wheel built here, or one to be released, contains all files."""
     wheel = os.environ.get("WHEEL") or build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -86,7 +86,7 @@ def test_wheel_holds_all_that_is_needed(tmp_path):
     ],
 )
 def test_import_is_light(code):
-    """Every user of asdf imports the package, which loads what is large on first use."""
+    """The package loads large modules on first use, since every user of asdf imports it."""
     code = f"import sys; {code}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"astropy", "crds", "jwst", "scipy", "stdatamodels", "stdatamodels.jwst.datamodels"}

@@ -1,4 +1,4 @@
-"""Parameters of all types, given in all ways: applied, or refused in one line before work."""
+"""Parameters of all types, given in all ways, are applied, or refused in one line before work."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def test_what_is_refused(way, kind, parameters, message):
 
 @WAYS
 def test_what_is_converted(way, monkeypatch):
-    """Strings to numbers, None to the default."""
+    """Strings become numbers, and None the default."""
     found = {}
 
     def note(step, _):
@@ -90,7 +90,7 @@ def test_what_is_converted(way, monkeypatch):
 
 
 def test_paths_of_the_steps_of_jwst(monkeypatch):
-    """They become strings, which these steps expect."""
+    """Paths become strings, which these steps expect."""
     found = {}
 
     def note(pipeline, _):

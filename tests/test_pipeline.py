@@ -1,4 +1,4 @@
-"""Steps and pipeline, as users run them: strun, call, run; parameters, names, products."""
+"""Steps and pipeline as users run them (strun, call, run): parameters, names, products."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +24,7 @@ PIPELINE = "soss_background.SkyflatPipeline"
 
 @pytest.fixture(scope="module")
 def reference(visit, flat, tmp_path_factory):
-    """Make the skyflat of the small visit once; return its path."""
+    """Create the skyflat of the small visit once; return its path."""
     folder = tmp_path_factory.mktemp("reference")
     SkyflatPipeline.call(
         str(visit),
@@ -134,7 +134,7 @@ def test_run(visit, flat, reference, tmp_path):
 
 
 def test_strun_step_by_step(exposures, flat, reference, tmp_path):
-    """Each step alone, on what the one before it saved."""
+    """Each step runs alone on the saved result of the previous step."""
     before = checksums(exposures)
     flatted = []
     for path in exposures:
@@ -383,7 +383,7 @@ ONCE_AN_EXPOSURE = (
 
 @pytest.mark.parametrize("as_models", [False, True])
 def test_nothing_is_computed_twice(visit, flat, as_models):
-    """Headers, usable pixels and cells of an exposure, and the description of the product."""
+    """Headers, usable pixels, cells and the description of the product are computed once."""
     files = sorted(Path(visit).parent.glob("*_rateints.fits"))
     models = [datamodels.open(path) for path in files] if as_models else []
     with ExitStack() as stack:

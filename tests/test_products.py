@@ -1,4 +1,4 @@
-"""Skyflats that exist: what may be replaced, and what is up to date; names from associations."""
+"""Existing skyflats that may be replaced or are up to date; names from associations."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def skyflat(tmp_path_factory):
     model.meta.observation.observation_number = "001"
     sky.members = [{"name": name, "size": 5} for name in ("a.fits", "b.fits")]
     run = {"command": f"strun {PIPELINE} asn.json", "parameters": {"n_sigma": 5.0, "exclude": None}}
-    # A step that was run on the product later does not change how it was made.
+    # A later step on the product does not change the record of the pipeline.
     later = {"command": f"strun {QUALITY} a_skyflat.fits", "parameters": {"fail_on_qc": False}}
     sky.runs.append(run)
     sky.runs.append(later)
@@ -153,12 +153,12 @@ def test_results_of_an_exposure_move_onto_older_ones_alone(tmp_path):
 
 
 def set_another_date(model):
-    """Let an exposure begin on another day."""
+    """Change the date of an exposure."""
     model.meta.observation.date_beg = "2024-02-03T00:00:00"
 
 
 def set_another_program(model):
-    """Let another program have observed a sky."""
+    """Change the program of a sky."""
     model.meta.observation.program_number = "06658"
 
 
@@ -192,7 +192,7 @@ def test_siblings(skyflat, tmp_path):
 
 @pytest.fixture
 def two_programs(tmp_path):
-    """Write exposures of two programs that saw the same sky."""
+    """Write exposures of the same sky by two programs."""
     folders = [tmp_path / program for program in ("04479", "06658")]
     for folder in folders:
         folder.mkdir()
@@ -205,12 +205,12 @@ def two_programs(tmp_path):
 
 
 def set_program(model):
-    """Let another program have observed an exposure."""
+    """Change the program of an exposure."""
     model.meta.observation.program_number = "06658"
 
 
 def test_each_step_stops_before_it_replaces_another_sky(two_programs, tmp_path, caplog):
-    """4479 and 6658 see one place: their skyflats have one name."""
+    """Skyflats of 4479 and 6658 have the same name, since their pointings agree."""
     first, second = two_programs
     steps = [(PIPELINE, SKIP), ("soss_background.SkyflatCombineStep",)]
     for step, *options in steps:
@@ -297,7 +297,7 @@ def test_faults_of_a_product(product, message, tmp_path):
         ("x" * 5000, "the name is too long"),
         ("x/" * 2500, "the name is too long"),
         ("a\0.fits", "control characters in the name of a file"),
-        ("loop.fits", "loop.fits: a link to loop.fits, where there is no file"),
+        ("loop.fits", "loop.fits: a link to loop.fits, which does not exist"),
         (5, "expname is 5"),
     ],
 )
@@ -314,7 +314,7 @@ def test_faults_of_a_member(name, message, tmp_path):
 
 @pytest.mark.parametrize("step", ["SkyflatPipeline", "SkyflatSubtractStep", "SossStarePipeline"])
 def test_associations_are_json(step, tmp_path):
-    """YAML would take hours to read nested brackets, and reads what is no association."""
+    """Associations are not read as YAML, which takes hours for nested brackets."""
     path = tmp_path / "a_asn.json"
     for text in ("[" * 100_000, "products:\n- name: a\n"):
         path.write_text(text)
@@ -352,5 +352,5 @@ def test_several_associations(two_programs, tmp_path):
         SkyflatError, match="one_asn.json: give associations or exposures, not both"
     ):
         SkyflatPipeline.call(first[0], associations[0])
-    with pytest.raises(SkyflatError, match="the name of two products"):
+    with pytest.raises(SkyflatError, match="two products have this name"):
         SkyflatCombineStep.call(associations[0], associations[0])

@@ -1,4 +1,4 @@
-"""A skyflat tells how it was made, and the command makes it again."""
+"""A skyflat records its provenance, and the recorded command reproduces it."""
 
 import shlex
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_strun_reads_the_values_of_a_command(pipeline, names):
 
 
 def test_saved_parameters_are_not_those_of_one_place(visit, flat, tmp_path):
-    """What another folder does with them, changes nothing in the first."""
+    """Using saved parameters in a different folder changes nothing in the first one."""
     options = (f"--steps.flat_field.override_flat={flat}", "--steps.skyflat_mask.grow=2")
     step = "soss_background.SkyflatPipeline"
     folder = ("--output_dir", tmp_path / "first")
@@ -94,7 +94,7 @@ def test_saved_parameters_are_not_those_of_one_place(visit, flat, tmp_path):
 
 
 def test_saved_parameters_name_the_reference_files():
-    """Also those of jwst's own steps; models by their names."""
+    """Saved parameters include reference files of jwst's steps, and names of models."""
     model = datamodels.FlatModel()
     model.meta.filename = "flat.fits"
     parts = {
@@ -110,7 +110,7 @@ def test_saved_parameters_name_the_reference_files():
 
 
 def test_lines_for_a_shell(pipeline):
-    """Names with blanks stay whole; products that were asked for are asked for again."""
+    """Names with blanks are quoted, and requested products are requested again."""
     pipeline.skyflat_mask.save_results = True
     names = [f"my folder/exposure number  {number} rateints.fits" for number in range(5)]
     command = describe_command(pipeline, names)
@@ -132,7 +132,7 @@ def test_inputs_of_all_kinds():
 
 
 def test_hooks_are_named(tmp_path):
-    """A class cannot be saved, its name can; nor do all letters fit into HISTORY."""
+    """Hooks are saved by name, and names are transliterated for HISTORY."""
     skyflat = make_skyflat(window=SUBSTRIP96)
     (tmp_path / "été").mkdir()
     skyflat.save(tmp_path / "été" / "a_skyflat.fits")
@@ -156,12 +156,12 @@ def test_all_parameters(pipeline):
 
 
 def test_the_command_of_a_skyflat_makes_it_again(visit, flat, tmp_path):
-    """Command by command, also where steps were run one by one."""
+    """The commands reproduce the skyflat, even if steps were run one by one."""
     option = "--steps.skyflat_mask.grow=2"
     pipeline = "soss_background.SkyflatPipeline"
     strun(pipeline, visit, f"--steps.flat_field.override_flat={flat}", option, "--output_dir=first")
     (path,) = (tmp_path / "first").glob("*_skyflat.fits")
-    # A line that is longer than a card goes on in the next.
+    # A line that is longer than a card continues in the next card.
     history = "".join(fits.getheader(path)["HISTORY"]).replace(" \\", " ")
     skyflat = SkyflatQualityStep.call(str(path))
     commands = [shlex.split(run.command) for run in skyflat.meta.skyflat.runs]

@@ -1,4 +1,4 @@
-"""How good is a skyflat: metrics against truth, their ranges, and the step that measures them."""
+"""Quality of skyflats: metrics compared with the truth, their ranges, and the step."""
 
 import shutil
 from dataclasses import replace
@@ -51,14 +51,14 @@ name {0} high
 
 
 def measure(images, masks, bkg, err, bkgdn=None, window=WINDOW):
-    """Measure exposures; None where there is nothing to measure."""
+    """Measure exposures; None if nothing can be measured."""
     bkgdn = sky_image(window, structure=0) if bkgdn is None else bkgdn
     planes = (images, masks, bkg, err, count_samples(masks), window, bkgdn)
     return measure_exposures(*planes, (12.0, 12.0))
 
 
 def observe(number=6, seed=1, light=0.0, masked=0.3, window=WINDOW):
-    """Make exposures of a plain sky with their masks; return them with their mean and its error."""
+    """Create exposures of a plain sky and masks; return them, their mean and its error."""
     rng = np.random.default_rng(seed)
     sky = sky_image(window, structure=0)
     images = sky + light + NOISE * rng.standard_normal((number, *sky.shape))
@@ -109,7 +109,7 @@ def test_levels_and_edge(contrast):
     assert_allclose(found["level_left"], left, rtol=0.01)
     assert_allclose(found["level_right"], right, rtol=0.01)
     assert_allclose(found["level_ratio"], right / left, rtol=0.01)
-    # It leans: at row 1846 it is where it was measured.
+    # The edge is tilted: at row 1846 it is where it was measured.
     assert_allclose(found["step_column_1846"], 700, atol=1.5)
     assert_allclose(found["step_column_1280"] - found["step_column_1846"], -5.1, atol=0.6)
     assert 15 < found["step_width_1846"] < 50
@@ -158,7 +158,7 @@ def test_a_sky_whose_edge_is_not_found():
 
 
 def test_an_edge_on_a_noisy_foot():
-    """The foot of the edge reaches a tenth of its height here and there."""
+    """Noise at the foot of the edge reaches a tenth of its height."""
     sky = sky_image(WINDOW, structure=0)
     expected = measure_sky(sky, sky, sky, np.zeros(sky.shape, np.uint32), WINDOW)
     sky[:, 651] += 0.15 * (sky[:, 760] - sky[:, 640])
@@ -186,7 +186,7 @@ def test_misstated_errors():
 
 
 def test_star_light_that_leaks():
-    """In one of six exposures, unmasked."""
+    """Unmasked star light in one of six exposures raises the metric."""
     images, masks, bkg, err = observe()
     clean = measure(images, masks, bkg, err)
     images[2] += star_image(WINDOW, draw_stars(1.0, 3))
@@ -198,7 +198,7 @@ def test_star_light_that_leaks():
 
 @pytest.mark.parametrize("fraction", [0.003, 0.006])
 def test_stripes_that_denoising_leaves(fraction):
-    """They are in all exposures alike, and in the denoised sky: the metric is out of its range."""
+    """Stripes that all exposures share remain in the denoised sky, and the metric fails."""
     images, masks, bkg, err = observe()
     stripes = fraction * np.random.default_rng(3).standard_normal(WINDOW.nx).astype("f4")
     striped = sky_image(WINDOW, structure=0) * (1 + stripes)
@@ -221,7 +221,7 @@ def _pedestal(_, rng):
 
 @pytest.mark.parametrize("fault", [_own_stripes, _pedestal])
 def test_amplifiers_that_were_not_levelled(fault):
-    """Stripes or pedestals of two amplifiers whose mean is subtracted from both."""
+    """The metric detects stripes or pedestals of two amplifiers that got their common mean."""
     window, rng = Window("FULL", 960, 600, 128, 256), np.random.default_rng(4)
     images, masks, _, err = observe(window=window)
     low, high = METRICS["stripes_left"].limits
@@ -239,7 +239,7 @@ def test_amplifiers_that_were_not_levelled(fault):
 
 
 def test_halves_that_differ():
-    """A glow in every other exposure, half of it in each of the two halves' deviations."""
+    """A glow in every other exposure contributes half of itself to the deviation of each half."""
     images, masks, bkg, err = observe()
     images[::2, :, 1000:1300] *= 1.04
     found = measure(images, masks, bkg, err)
@@ -269,7 +269,7 @@ def test_a_single_exposure():
 
 
 def test_two_exposures():
-    """What one shows beyond the sky the other lacks: stars cannot be told."""
+    """Stars cannot be detected, since the residuals of two exposures are antisymmetric."""
     images, masks, bkg, err = observe(number=2, masked=0.0)
     images[1] += star_image(WINDOW, draw_stars(1.0, 3))
     found = measure(images, masks, images.mean(axis=0), err)
@@ -285,14 +285,14 @@ def test_halves_without_a_block_in_common():
 
 
 def test_a_glow_in_the_last_rows():
-    """There a block of the large scales is but half as high."""
+    """A glow is found even where the last block of the large scales has half the height."""
     images, masks, bkg, err = observe()
     images[::2, 66:, 1000:1300] *= 1.2
     assert measure(images, masks, bkg, err)["jackknife"] > 5
 
 
 def test_noise_of_smoothing_where_coverage_is_uneven():
-    """As expected by ERR, with holes and with halves of different size."""
+    """The noise is that expected by ERR, with holes and with halves of different size."""
     images, masks, bkg, err = observe(number=9, masked=0.2)
     rng = np.random.default_rng(5)
     for mask in masks[1::2][:3]:
@@ -357,7 +357,7 @@ def test_defaults():
 
 
 def test_a_yaml_file_overrides_the_defaults(tmp_path):
-    """For one row of a metric too; null is no range."""
+    """A range may apply to one row of a metric; null removes a range."""
     text = "step_column_256: [690, .inf]\nstep_column: [685.5, 720]\nchi2: null\n"
     ranges = read_ranges(write(tmp_path, text), DEFINED)
     assert ranges == {"chi2": None, "step_column": (685.5, 720), "step_column_256": (690, np.inf)}
@@ -373,7 +373,7 @@ def test_the_example_of_the_docs():
 
 
 def test_an_ecsv_file_overrides_the_defaults(tmp_path, table):
-    """The QC of a product is one, and so is a table with gaps."""
+    """The QC table of a product is valid, and so is a table with gaps."""
     path = tmp_path / "qc.ecsv"
     Table(table).write(path, format="ascii.ecsv")
     ranges = read_ranges(path, METRICS)
@@ -401,9 +401,9 @@ def test_an_ecsv_file_overrides_the_defaults(tmp_path, table):
         ("a.yaml", "- chi2", "a.yaml: cannot be read .not a mapping of metrics"),
         ("a.yaml", "", "a.yaml: cannot be read .not a mapping of metrics"),
         ("a.ecsv", "name low high\nchi2 0 1", "a.ecsv: cannot be read"),
-        ("a.ecsv", ECSV.format("low", "chi2", "chi2"), "a.ecsv: .*a metric is in it twice"),
+        ("a.ecsv", ECSV.format("low", "chi2", "chi2"), "a.ecsv: .*a metric is listed twice"),
         ("a.ecsv", ECSV.format("lowest", "chi2", "hot"), "a.ecsv: cannot be read .'low'.$"),
-        ("a.txt", "chi2: [0, 1]", "a.txt: ranges must come as a .yaml, .yml or .ecsv file"),
+        ("a.txt", "chi2: [0, 1]", "a.txt: ranges must be in a .yaml, .yml or .ecsv file"),
     ],
 )
 def test_faulty_ranges(tmp_path, name, text, fault):
@@ -412,7 +412,7 @@ def test_faulty_ranges(tmp_path, name, text, fault):
 
 
 def test_no_work_is_done_with_faulty_ranges(visit, tmp_path, monkeypatch):
-    """The pipeline finds the fault before it flat-fields."""
+    """The pipeline finds the fault before flat-fielding."""
     monkeypatch.setattr(SkyflatPipeline, "_flat_field", None)
     with pytest.raises(SkyflatError, match="nowhere.yaml: no such file"):
         strun(
@@ -439,7 +439,7 @@ def skyflat(visit, flat, tmp_path_factory):
 
 
 def test_the_pipeline_measures(skyflat):
-    """What is in the file, and recomputed from the file."""
+    """The metrics in the file agree with those recomputed from it."""
     qc = Table.read(skyflat, "QC")
     assert fits.getheader(skyflat)["S_SKYQC"] == "COMPLETE"
     assert list(qc.colnames) == ["name", "value", "unit", "comment", "low", "high", "flag"]
@@ -455,7 +455,7 @@ def test_the_pipeline_measures(skyflat):
 
 
 def test_alone(skyflat, tmp_path):
-    """On a file, which stays as it is, with a range of the user's own."""
+    """The step runs on a file, which is unchanged, with a range of the user."""
     before = checksums([skyflat])
     ranges = write(tmp_path, "level_left: [1, 2]")
     strun(STEP, skyflat, f"--ranges={ranges}", "--output_dir", tmp_path)
@@ -501,7 +501,7 @@ def test_ranges_in_a_parameter_file(skyflat, tmp_path):
 
 
 def test_misstated_errors_of_exposures(visit, tmp_path):
-    """ERR of the sky follows the scatter; that of the exposures is told of."""
+    """ERR of the sky follows the scatter; the metric reports wrong errors of exposures."""
     copies = shutil.copytree(visit.parent, tmp_path / "visit")
     for path in copies.glob("*_rateints.fits"):
         with fits.open(path, mode="update") as hdus:
@@ -519,7 +519,7 @@ def test_misstated_errors_of_exposures(visit, tmp_path):
 
 
 def test_denoised_again(skyflat):
-    """What was measured before does not stay."""
+    """Denoising removes earlier metrics."""
     denoised = SkyflatDenoiseStep.call(str(skyflat), sigma_rows=5.0)
     assert denoised.qc is None
     assert denoised.meta.cal_step.skyflat_quality is None
@@ -535,7 +535,7 @@ def test_what_lacks_its_masks(skyflat):
 
 
 def test_without_a_stack(visit, flat):
-    """What needs the exposures is measured before they are left out, and not again."""
+    """Metrics of the exposures are measured before these are dropped, and not again."""
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
     bare = SkyflatPipeline.call(visit, steps=steps)
     assert bare.images is None
@@ -547,7 +547,7 @@ def test_without_a_stack(visit, flat):
 
 
 def test_a_glow_in_one_exposure(tmp_path):
-    """Too little to be left out, but more than the others deviate: the metric fails."""
+    """A glow too faint for rejection, but stronger than other deviations, fails the metric."""
     association = simulate_visit(tmp_path, replace(SMALL, star_density=0.0))
     path = sorted(tmp_path.glob("*_rateints.fits"))[1]
     y, x = np.indices((128, 256))

@@ -1,4 +1,4 @@
-"""Real frames of the instrument, where the folder that holds them is there."""
+"""Real frames of the instrument, if their folder exists."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ STEP = "soss_background.SkyflatMaskStep"
 
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
 
-# Boxes (first row, last row, first column, last column) that the eye finds to be star or sky.
+# Boxes (first row, last row, first column, last column) of stars and sky, found by eye.
 FRAMES = {
     "jw01512001001_03102_00001_nis_substrip256_pwcpos245.778671.npy": {
         "star": {
@@ -66,7 +66,7 @@ FRAMES = {
 
 @pytest.fixture
 def wrapped(request, tmp_path):
-    """Wrap a real frame as an exposure; return its path, its name, its masks once made."""
+    """Write a real frame as an exposure; return its path, its name, and a cache for its masks."""
     frame = np.load(REAL / request.param)
     err = np.sqrt(0.1**2 + np.clip(frame, 0, None) / 1.6 / 100).astype("f4")
     path = tmp_path / "jw01512001001_03102_00001_nis_rate.fits"
@@ -86,7 +86,7 @@ def test_stars_are_masked_and_the_sky_is_not(wrapped, request):
 
 
 def test_sky_of_the_real_template(tmp_path):
-    """Exposures whose sky has the column profile of the real template, not of its description."""
+    """The sky of simulated exposures has the column profile of the real template."""
     template = np.load(REAL / "gr700xd_background_substrip96.npy")
     profile = np.median(template[4:-4], axis=0)
     settings = Simulation(window=Window("FULL", 1856, 560, 192, 384), sky_profile=profile)
@@ -117,14 +117,14 @@ def test_the_real_edge_among_stripes(stripe_rms):
         stripes = stripe_rms * rng.standard_normal(len(columns))
         image = (template * (1 + noise + stripes)).astype("f4")
         edge = trace_edge(image, np.ones_like(image))
-        # Half of the rise is at column 698; it leans by 0.03 columns per row.
+        # Half of the rise is at column 698; the tilt is 0.03 columns per row.
         assert_allclose(edge.column.mean(), 694, atol=5)
         assert_allclose(np.ptp(edge.column), 0.03 * len(template), atol=1.5)
         error = denoise_sky(image, 0.01 * template, template > 0) / template - 1
         bias.append(error.mean(axis=0))
         scatter.append(np.std(error.mean(axis=0)[np.abs(columns - 694) > 60]))
     near = np.abs(columns - 698) < 40
-    # The template has noise of its own, 0.15 % per column.
+    # The template has a noise of 0.15 % per column.
     assert np.sqrt(np.mean(np.mean(bias, axis=0)[near] ** 2)) < 0.002 + 0.25 * stripe_rms
     assert np.mean(scatter) < 0.0008 + 0.26 * stripe_rms
 
@@ -154,7 +154,7 @@ def real_star():
 
 
 def test_sky_of_a_real_star(real_star):
-    """A bright star over a real sky, with the commissioning template: no edge remains."""
+    """No edge remains under a bright star after the commissioning template is subtracted."""
     frame, _, fit = real_star
     found = fit()
     residual = frame - found.sky - found.wings
@@ -166,7 +166,7 @@ def test_sky_of_a_real_star(real_star):
     for name, box in boxes.items():
         part = residual[box][found.used[box]]
         assert abs(np.median(part)) < 0.06 * np.median(found.sky[box]), name
-    # What is left steps no more than its surroundings wave.
+    # The residual step is not larger than the variation of its surroundings.
     before, after = (
         np.median((frame - found.sky)[215:250, part]) for part in (slice(655, 685), slice(730, 760))
     )
@@ -196,7 +196,7 @@ def test_fewer_rows_of_a_real_star_show_the_same_sky(real_star):
 
 
 def test_spectra_of_a_real_star(tmp_path):
-    """Traces where pastasoss expects them, and spectra as smooth as those of a hot star are."""
+    """The traces agree with pastasoss, and the spectra are as smooth as those of a hot star."""
     frame = np.load(REAL / "jw01512001001_03102_00001_nis_substrip256_pwcpos245.778671.npy")
     noise = 0.5 + np.sqrt(np.clip(frame, 0, None) / 6)
     path = tmp_path / "jw01512001001_03102_00001_nis_rate.fits"

@@ -26,12 +26,12 @@ from soss_background.sky.commissioning import commissioning_profile
 from soss_background.sky.match import bin_sky, cross_residuals
 from soss_background.steps import crds_access
 
-# Four skies, each with a structure of its own.
+# Four skies with different structures.
 NUMBERS = (1, 2, 3, 4)
 
 
 def write_flat(path, seed=1, window=FULL):
-    """Write a flat with some pixels that have no value; return it as it is applied."""
+    """Write a flat with some missing pixels; return the values that are applied."""
     rng = np.random.default_rng(seed)
     flat = (1 + 0.02 * rng.standard_normal(window.shape)).astype(np.float32)
     dq = np.zeros(window.shape, dtype=np.uint32)
@@ -74,7 +74,7 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize("subarray", SUBARRAYS)
 @pytest.mark.parametrize("plane", ["BKG", "BKGDN"])
 def test_a_subarray_is_cut_by_hand(full, subarray, plane):
-    """To the bit: before the flat, and multiplied by it."""
+    """The planes of a subarray are exactly those of the full detector, multiplied by the flat."""
     path, flat = full
     rows = {
         "FULL": slice(0, 2048),
@@ -89,7 +89,7 @@ def test_a_subarray_is_cut_by_hand(full, subarray, plane):
         cut = {
             name: getattr(skyflat, name)[rows[subarray]] for name in (plane.lower(), "err", "dq")
         }
-        # ERR is that of the plane that the templates are.
+        # ERR belongs to the plane of the templates.
         if plane == "BKGDN":
             cut["err"] = cut["err"] * skyflat.meta.skyflat.noise_factor
     flat = flat[rows[subarray]]
@@ -105,7 +105,7 @@ def test_a_subarray_is_cut_by_hand(full, subarray, plane):
 
 
 def test_header_and_table(library):
-    """What CRDS and people want to know, in the file as it is opened again."""
+    """The reopened file contains the keywords for CRDS and the table for users."""
     with fits.open(library) as hdus:
         header, shape = hdus[0].header, hdus["SCI"].data.shape
         assert shape == hdus["ERR"].data.shape == hdus["DQ"].data.shape == (4, 256, 2048)
@@ -218,7 +218,11 @@ def test_flat_of_crds(full, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flat", "state", "message"),
     [
-        ("gone/flat.fits", "COMPLETE", r"LON001_skyflat.fits: its flat gone/flat.fits is no file"),
+        (
+            "gone/flat.fits",
+            "COMPLETE",
+            r"LON001_skyflat.fits: its flat gone/flat.fits is not a",
+        ),
         ("N/A", "COMPLETE", "LON001_skyflat.fits: R_FLAT does not record its flat"),
         (None, "COMPLETE", "LON001_skyflat.fits: R_FLAT does not record its flat"),
         (None, None, "LON001_skyflat.fits: FLATCORR is None"),
@@ -234,7 +238,7 @@ def test_a_flat_is_never_guessed(flat, state, message):
 
 
 def test_flat_states_are_compared_in_one(tmp_path):
-    """One sky, flat-fielded and not: with the flat they are the same, without it nothing is."""
+    """A sky with and without flat-fielding is recognized as the same if the flat is given."""
     flat = write_flat(tmp_path / "flat.fits", window=SUBSTRIP256)
     sky = sky_image(SUBSTRIP256)
     skyflats = [make_skyflat(1, sky=sky, flat=tmp_path / "flat.fits")]
@@ -251,7 +255,7 @@ def test_flat_states_are_compared_in_one(tmp_path):
     assert "PWCPOS 245.770\n  not flat-fielded" in history
 
 
-def test_different_flats_are_told_of(tmp_path, caplog):
+def test_different_flats_cause_a_warning(tmp_path, caplog):
     for name in ("a.fits", "b.fits"):
         write_flat(tmp_path / name, window=SUBSTRIP256)
     skyflats = [make_skyflat(1, flat=tmp_path / "a.fits"), make_skyflat(2, flat="b.fits")]
@@ -264,7 +268,7 @@ def test_different_flats_are_told_of(tmp_path, caplog):
 
 
 def test_near_duplicates_and_outliers(tmp_path):
-    """The first two are one sky at two levels, the last is bad; the table and HISTORY say so."""
+    """Table and HISTORY record that two skies are the same and that the last one is bad."""
     sky = sky_image(SUBSTRIP256, seed=1)
     bad = sky.copy()
     bad[100:200, 1000:1500] *= 1.5
@@ -292,7 +296,7 @@ def test_near_duplicates_and_outliers(tmp_path):
 
 
 def test_leave_one_out():
-    """The table tells what the best of the others leaves of each sky."""
+    """The table lists the residual of each sky after the best of the others is subtracted."""
     skyflats = [make_skyflat(number) for number in NUMBERS]
     _, table = make_reference(skyflats, merge_below=0.0)
     inside = ~SUBSTRIP256.reference_pixels()
@@ -313,7 +317,7 @@ def test_the_plane_does_not_change_the_choice():
     assert_array_equal(tables[0]["RESIDUAL"], tables[1]["RESIDUAL"])
 
 
-# --- where it will be used ---------------------------------------------------------------
+# --- use of the library ---------------------------------------------------------------
 
 
 def _lead_to(environment, monkeypatch):
@@ -331,7 +335,7 @@ def test_crds_certifies_it(library, subarray, tmp_path):
     write_reference(reference, new)
     environment = make_cache(tmp_path / "cache", {"bkg": library})
     options = ["certify", new, "--comparison-context", CONTEXT]
-    if Version(crds.__version__) < Version("14.0.3"):  # later ones do it unasked
+    if Version(crds.__version__) < Version("14.0.3"):  # later versions do this by default
         options.append("--check-rmap-updates")
     done = run_program("crds", *options, home=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
@@ -343,7 +347,7 @@ def test_crds_certifies_it(library, subarray, tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Return a function that makes a CRDS cache with a BKG reference file, and leads to it."""
+    """Return a function that creates a CRDS cache with a BKG reference file, and uses it."""
     folders = (tmp_path / f"cache{number}" for number in count())
     yield lambda path: _lead_to(make_cache(next(folders), {"bkg": path}), monkeypatch)
     utils.clear_function_caches()
@@ -351,7 +355,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def draw_skies(seed, number):
-    """Draw skies of one structure, but of other step contrasts and places of the step."""
+    """Draw skies of one structure with random heights and positions of the edge."""
     rng = np.random.default_rng(seed)
     for _ in range(number):
         profile = commissioning_profile(np.clip(np.arange(2048) - rng.uniform(-5, 5), 0, 2047))
@@ -369,14 +373,14 @@ def simulate_series(folder, window, sky, target_flux=100.0):
 
 
 def removed_by(result, path):
-    """Average what a step has taken out of an exposure; NaN where an integration has no value."""
+    """Return the mean of the subtracted sky; NaN where an integration has no value."""
     with datamodels.open(path) as before:
         return np.mean(before.data - result.data, axis=0)
 
 
 def jwst_leaves(path, sky, window, **settings):
     """
-    Run jwst's step; return what it leaves of the sky, rms as a fraction, and its shape.
+    Run jwst's step; return the residual rms as a fraction of the sky, in total and of the shape.
 
     NaN if it finds no template.
     """
@@ -390,10 +394,10 @@ def jwst_leaves(path, sky, window, **settings):
     return rms, cross_residuals(skies)[0, 1]
 
 
-# The smaller subarray has fewer dark pixels for jwst's step to find levels in.
+# In the smaller subarray, jwst's step finds fewer dark pixels for its levels.
 @pytest.mark.parametrize(("window", "target_flux"), [(SUBSTRIP256, 220.0), (SUBSTRIP96, 100.0)])
 def test_jwst_subtracts_it(window, target_flux, cache, tmp_path):
-    """By override and from CRDS's cache, and over several skies better than one template."""
+    """The library works by override and from CRDS, and is better than one template."""
     skyflats = [
         make_skyflat(
             number, flat="any", contrast=sky["step_contrast"], profile=sky["sky_profile"], seed=9
@@ -434,7 +438,7 @@ def _embed(flat):
 
 @pytest.mark.parametrize("window", [SUBSTRIP256, SUBSTRIP96], ids=lambda window: window.name)
 def test_our_step_reads_it_back(window, cache, tmp_path):
-    """The same sky comes out, whether the templates are skyflats or their library."""
+    """Skyflats and their library give the same sky."""
     path, flat, sky = simulate_series(tmp_path, window, {})
     files = [str(tmp_path / f"{number}_skyflat.fits") for number in NUMBERS]
     for number, file in zip(NUMBERS, files, strict=True):
@@ -458,13 +462,13 @@ def test_our_step_reads_it_back(window, cache, tmp_path):
     )
     assert np.nanpercentile(np.abs(overridden - skyflats), 99) < 2e-3
     assert_array_equal(cached, overridden)
-    # Without a flat that of the detector is shifted too.
+    # Without a flat, the pattern of the detector is shifted, too.
     assert abs(np.nanmedian(no_flat - cached)) < 2e-3
     assert np.nanstd(no_flat - cached) < 5e-3
 
 
 def test_noise_survives_the_way_back(library):
-    """A denoised template is known better than the plain sky."""
+    """The uncertainty of a denoised template is smaller than that of the plain sky."""
     window = SUBSTRIP96
     plain = make_reference([make_skyflat()], plane="BKG")[0]
     write_reference(plain, library.parent / "plain.fits")
@@ -488,15 +492,15 @@ def test_faults(library, tmp_path):
         r"bad.fits: cannot be read": {"skyflats": ["bad.fits"]},
         r"No skyflats are given": {"skyflats": []},
         r"LON002_skyflat.fits: FILTER is F277W, not CLEAR": {"skyflats": [good, wrong]},
-        r"LON001_skyflat.fits: its SUBSTRIP256 has not the pixels of FULL": {"subarray": "FULL"},
-        r"soon is no date for USEAFTER": {"useafter": "soon"},
-        r"FLIGHT is no PEDIGREE": {"pedigree": "FLIGHT"},
-        r"INFLIGHT is no PEDIGREE": {"pedigree": "INFLIGHT"},
-        r"is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-30 2024-03-01"},
-        r"2024-01-01 is no PEDIGREE": {"pedigree": "INFLIGHT 2024-02-01 2024-01-01"},
-        r"20240201 is no PEDIGREE": {"pedigree": "INFLIGHT 20240101 20240201"},
+        r"LON001_skyflat.fits: its SUBSTRIP256 lacks pixels of FULL": {"subarray": "FULL"},
+        r"soon is not a date for USEAFTER": {"useafter": "soon"},
+        r"FLIGHT is not a PEDIGREE": {"pedigree": "FLIGHT"},
+        r"INFLIGHT is not a PEDIGREE": {"pedigree": "INFLIGHT"},
+        r"is not a PEDIGREE": {"pedigree": "INFLIGHT 2024-02-30 2024-03-01"},
+        r"2024-01-01 is not a PEDIGREE": {"pedigree": "INFLIGHT 2024-02-01 2024-01-01"},
+        r"20240201 is not a PEDIGREE": {"pedigree": "INFLIGHT 20240101 20240201"},
         r"SUBSTRIP80 is none of the subarrays": {"subarray": "SUBSTRIP80"},
-        r"ERR is not BKGDN or BKG": {"plane": "ERR"},
+        r"ERR is neither BKGDN nor BKG": {"plane": "ERR"},
         r"max_residual is nan, not a fraction": {"max_residual": float("nan")},
         r"max_residual is 5, not a fraction of the sky from 0 to 0.5": {"max_residual": 5},
         r"merge_below is -1, not a fraction": {"merge_below": -1},
@@ -526,7 +530,7 @@ def test_faults(library, tmp_path):
     with datamodels.FlatModel("flat.fits") as flat:
         flat.data[:] = 0
         flat.save("zero.fits")
-    with pytest.raises(SkyflatError, match=r"zero.fits: a flat without any value"):
+    with pytest.raises(SkyflatError, match=r"zero.fits: a flat without valid values"):
         make_reference(make_skyflat(1, flat="flat.fits"), flat="zero.fits")
     with pytest.raises(SkyflatError, match=r"library.fits: cannot be read as a flat"):
         make_reference(make_skyflat(1, flat=library))
@@ -535,16 +539,16 @@ def test_faults(library, tmp_path):
     with pytest.raises(SkyflatError, match="LON001_skyflat.fits: BKG has no value"):
         make_reference(empty, plane="BKG")
     good.bkgdn = None
-    with pytest.raises(SkyflatError, match="LON001_skyflat.fits: no BKGDN in it"):
+    with pytest.raises(SkyflatError, match="LON001_skyflat.fits: BKGDN is missing"):
         make_reference([good])
     undated = make_skyflat()
     undated.metadata["mid_time_mjd"] = np.nan
-    with pytest.raises(SkyflatError, match="No skyflat records when it was taken"):
+    with pytest.raises(SkyflatError, match="No skyflat records the dates of its exposures"):
         make_reference([undated])
 
 
 def test_command_line(library, tmp_path):
-    """As a user does it, and the file is the one that Python makes."""
+    """The command writes the same file as the Python function."""
     skyflats = sorted(library.parent.glob("*_skyflat.fits"))
     output = tmp_path / "new" / "bkg.fits"
     options = ["--merge-below", "0", "--author", "A. Person"]
@@ -563,12 +567,12 @@ def test_command_line(library, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "bkg.fits", "--useafter", "soon"], "soon is no date"),
+        (["-o", "bkg.fits", "--useafter", "soon"], "soon is not a date"),
         (["-o", "{skyflat}"], "is an input"),
         (["-o", "bkg.fits", "--max-residual", "5"], "max_residual is 5.0, not a fraction"),
         (
             ["-o", "bkg.fits", "--subarray", "FULL"],
-            "has not the pixels of FULL: give one of FULL, or --subarray SUBSTRIP256",
+            "lacks pixels of FULL: give one of FULL, or --subarray SUBSTRIP256",
         ),
     ],
 )
@@ -584,7 +588,7 @@ def test_command_line_faults(library, capsys, options, message, tmp_path):
 
 
 def test_skyflats_of_substrip96(tmp_path, capsys):
-    """The message names the option that works."""
+    """The error message names the option that works."""
     make_skyflat(window=SUBSTRIP96).save(tmp_path / "s_skyflat.fits")
     arguments = ("reference", "s_skyflat.fits", "-o", "bkg.fits")
     assert main(arguments) == 1

@@ -1,4 +1,4 @@
-"""Reports: numbers are those of the file, figures are there, no other file is needed."""
+"""Reports: correct numbers, all figures, and no need for other files."""
 
 import base64
 import io
@@ -38,7 +38,7 @@ EXCLUDED = "jw04479001001_03101_00002_nis_rateints.fits"
 
 @pytest.fixture(scope="module")
 def skyflat(visit, flat, tmp_path_factory):
-    """Make a skyflat with an exposure that is left out; return its file."""
+    """Create a skyflat with an exposure that is left out; return its file."""
     folder = tmp_path_factory.mktemp("skyflat")
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"exclude": [EXCLUDED]}}
     SkyflatPipeline.call(visit, steps=steps, save_results=True, output_dir=str(folder))
@@ -156,7 +156,7 @@ def test_an_exposure_that_is_left_out_is_shown_at_the_level_of_the_sky():
 
 
 def test_plots_show_what_they_are_given():
-    """Public functions, on anybody's axes."""
+    """The public functions draw their data on given axes."""
     views, variation = view_exposures(*stack())
     coverage = stack()[-1]
     window = Window("FULL", 2048 - 64, 700, 64, 96)
@@ -165,7 +165,7 @@ def test_plots_show_what_they_are_given():
     shown = ax.images[0].get_array()
     assert shown.mask[-4:].all()
     assert_array_equal(shown[:-4], coverage[:-4])
-    # In the pixels of the full frame.
+    # In pixels of the full frame.
     assert_allclose([*ax.get_xlim(), *ax.get_ylim()], [699.5, 795.5, 1983.5, 2047.5])
     (ax,) = Figure().subplots(1, 1, squeeze=False)[0]
     plots.draw_variation(ax, variation, window)
@@ -211,7 +211,7 @@ def test_vetting_plot():
 
 
 def test_deviations_fill_their_figure():
-    """Also where the threshold is far above them: the legend gives it."""
+    """The deviations fill their figure; the legend lists a threshold far above them."""
     table = Table({"used": [1, 1, 1], "deviation": [0.3, 0.4, 0.4]}).as_array()
     ax = Figure().subplots()
     plots.draw_vetting(ax, table, mad_threshold=0.05)
@@ -225,7 +225,7 @@ def test_deviations_fill_their_figure():
 
 
 def test_a_faint_star_shows_in_a_smoothed_residual():
-    """One that is lost in the noise of blocks; masked blocks stay unknown."""
+    """Smoothing reveals a star below the noise of blocks; masked blocks stay unknown."""
     rng = np.random.default_rng(5)
     residual = rng.normal(0, 0.5, (96, 96)).astype("f4")
     residual[50:52, 20:50] += 0.6
@@ -240,7 +240,7 @@ def test_a_faint_star_shows_in_a_smoothed_residual():
 
 
 def test_structure():
-    """A star that remains is seen, the edge is not."""
+    """The structure shows a remaining star, but not the edge."""
     sky = sky_image(SUBSTRIP96, structure=0)
     sky[30:32, 1000:1100] *= 1.02
     ax = Figure().subplots()
@@ -278,7 +278,7 @@ def test_needs_no_other_file_and_no_network(html):
     assert links
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
     assert not re.search(r"url\((?!#)|@import|<script|<link", text)
-    # Drawn with twice the pixels that they are shown with.
+    # Figures have twice as many pixels as they are shown with.
     data = [link.partition("base64,")[2] for link in links if link.startswith("data")]
     sizes = {images.imread(io.BytesIO(base64.b64decode(each))).shape[:2] for each in data}
     assert sizes == {(920, 1160), (370, 740)}
@@ -404,7 +404,7 @@ def test_a_model_is_shown_and_left_open(skyflat, tmp_path):
 
 
 def test_a_skyflat_with_little_in_it(tmp_path):
-    """Not denoised, without exposures and quality, and with a name that is no HTML."""
+    """A report works without BKGDN, exposures and QC, and escapes the name."""
     model = make_skyflat(1, window=SUBSTRIP96)
     model.bkgdn = model.metadata = None
     model.meta.target.proposer_name = "<b>&"
@@ -418,7 +418,7 @@ def test_a_skyflat_with_little_in_it(tmp_path):
 
 
 def test_without_a_stack(visit, flat, tmp_path):
-    """What needs the exposures was measured before they were left out; the report says so."""
+    """The report explains that metrics of the exposures were measured before these were dropped."""
     steps = {"flat_field": {"override_flat": flat}, "skyflat_combine": {"save_stack": False}}
     report = report_skyflat(SkyflatPipeline.call(visit, steps=steps))
     assert "chi2" in [row["name"] for row in report.metrics]
@@ -443,7 +443,7 @@ def test_nothing_is_read_for_a_place_that_cannot_be_written_to(skyflat, tmp_path
 
 
 def test_one_of_several_is_broken(skyflat, tmp_path):
-    """Then nothing is written."""
+    """If one skyflat is broken, nothing is written."""
     (tmp_path / "broken.fits").write_bytes(skyflat.read_bytes()[:400_000])
     with pytest.raises(SkyflatError, match="broken.fits: truncated in extension"):
         write_reports([skyflat, tmp_path / "broken.fits"], tmp_path / "all.html")
@@ -459,7 +459,7 @@ def test_command_line(skyflat, tmp_path, capsys):
 
 
 def test_several_skyflats(skyflat, tmp_path):
-    """A report each, and one that links to them; folders tell equal names apart."""
+    """Each skyflat gets a report, and an overview links to them; folders precede equal names."""
     other, twin = tmp_path / "other.fits", tmp_path / "sub" / "other.fits"
     make_skyflat(1, window=SUBSTRIP96).save(other)
     twin.parent.mkdir()
@@ -494,7 +494,7 @@ def test_two_settings_are_compared(tmp_path):
     ]
 
 
-def test_a_bad_metric_is_told_of(skyflat, tmp_path):
+def test_a_bad_metric_is_reported(skyflat, tmp_path):
     ranges = str(tmp_path / "ranges.yaml")
     Path(ranges).write_text("chi2: [3, 4]")
     report = report_skyflat(SkyflatQualityStep.call(str(skyflat), ranges=ranges))
@@ -517,7 +517,7 @@ def test_what_is_no_skyflat(tmp_path, capsys, name, fault):
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not here")
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 500)])
 def test_in_a_browser(html, tmp_path, scheme, width):
-    """It is drawn in light and dark, and no table or figure is wider than a phone."""
+    """Chromium draws the report in light and dark, without overflow on a phone."""
     settings = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
     screenshot = tmp_path / "report.png"
     probe = tmp_path / "probe.html"

@@ -1,4 +1,4 @@
-"""A run leaves the settings of the process as they were."""
+"""A run restores the settings of the process."""
 
 import gc
 import threading
@@ -20,7 +20,7 @@ def blas_threads():
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    """Let BLAS use two threads and let no object be frozen; the tests' own freeze stands aside."""
+    """Let BLAS use two threads, and undo the freeze of the tests meanwhile."""
     monkeypatch.setattr(resources, "_FROZEN", Shared(resources._freeze))
     frozen = gc.get_freeze_count()
     gc.unfreeze()
@@ -79,7 +79,7 @@ def test_nothing_remains_after_two_runs_in_two_threads(two_threads, first):
 
 
 def test_warning_filters_of_two_threads():
-    """The first thread enters first and leaves first, and the second restores what it found."""
+    """The first thread enters and leaves first, and the second restores the original filters."""
     before = list(warnings.filters)
     with allow_member_paths():
         leave = enter_in_thread(ignore_file_warnings())

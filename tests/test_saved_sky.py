@@ -1,4 +1,4 @@
-"""A saved sky, subtracted from count rates and ramps and added back, and its export."""
+"""A saved sky: subtracted from count rates and ramps, added back, and exported."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,7 @@ SETTINGS = Simulation(
 
 
 class Series(NamedTuple):
-    """A time series with its sky: rates, ramps, flat; the saved sky, and rates without it."""
+    """A time series: rates, ramps, flat, the saved sky, and rates without the sky."""
 
     rates: object
     ramps: object
@@ -61,7 +61,7 @@ def series(tmp_path_factory):
 
 
 def test_group_times():
-    """A group counts at the mean of its frames: NISRAPID has one, NIS averages four."""
+    """The time of a group is the mean of its frames: one in NISRAPID, four in NIS."""
     times = group_times(3, group_time=5.5, frame_time=5.5, n_frames=1)
     assert_allclose(times, [5.5, 11, 16.5])
     times = group_times(3, group_time=22.0, frame_time=5.5, n_frames=4)
@@ -79,7 +79,7 @@ def test_saved_sky(series):
 
 
 def test_rates(series, tmp_path):
-    """The same is subtracted as by SkyflatSubtractStep, and nothing is left when it is back."""
+    """The step subtracts the same as SkyflatSubtractStep, and adding back restores the data."""
     before = checksums([series.rates, series.sky])
     strun("soss_background.SavedSkyStep", series.rates, f"--sky={series.sky}")
     (path,) = tmp_path.glob("*_savedsky.fits")
@@ -100,7 +100,7 @@ def test_rates(series, tmp_path):
 
 
 def test_ramps(series):
-    """What is subtracted from each group is the sky times the time of the group."""
+    """The sky times the time of the group is subtracted from each group."""
     with datamodels.open(series.ramps) as model:
         before = model.data.copy()
         result = SavedSkyStep.call(model, sky=str(series.sky))
@@ -124,7 +124,7 @@ def fit_slopes(ramps):
 
 
 class _ScaledMean(CleanFlickerNoiseStep):
-    """The method of the literature: columns of the difference from the scaled mean group."""
+    """Subtract columns of the difference from the scaled mean group, as in the literature."""
 
     def process(self, input_data):
         model = self.prepare_output(input_data)
@@ -135,11 +135,11 @@ class _ScaledMean(CleanFlickerNoiseStep):
         return model
 
     def finalize_result(self, *_):
-        """Ask CRDS for nothing."""
+        """Use no reference file of CRDS."""
 
 
 def test_noise_of_groups(series):
-    """Without the sky, the noise of the groups is subtracted and a transit leaves no trace."""
+    """Without the sky, the noise of the groups is subtracted without affecting a transit."""
     flat = fits.getdata(series.flat)
     sky, light = fits.getdata(series.sky), fits.getdata(series.truth, "TRANSIT")["brightness"]
     row = expected_trace(1, SUBSTRIP96, SETTINGS.pwcpos).row
@@ -164,7 +164,7 @@ def test_noise_of_groups(series):
 
 
 def test_export(series, tmp_path, capsys):
-    """The array is a template of this package, too."""
+    """This package accepts the exported array as a template, too."""
     output = tmp_path / "sky.npy"
     assert main(["export", str(series.sky), "-o", str(output)]) == 1
     assert "not flat-fielded, give its flat (--flat FILE)" in capsys.readouterr().err
@@ -248,7 +248,7 @@ def test_rates_that_do_not_fit(series, edit, message):
 
 
 def test_flags(series, tmp_path):
-    """The flags of the sky are those that SkyflatSubtractStep sets; others stay."""
+    """The flags of the sky are set as by SkyflatSubtractStep; others are unchanged."""
     hot, saturated = (datamodels.dqflags.pixel[key] for key in ("HOT", "SATURATED"))
     flagged = tmp_path / "flagged.fits"
     with datamodels.ImageModel(series.sky) as sky:
@@ -292,7 +292,7 @@ def test_what_cannot_be_done(series, tmp_path):
 
 
 def test_levels_of_integrations(series):
-    """A sky with a level per integration is not one sky."""
+    """A sky with a level for each integration is refused."""
     settings = {"skyflat": [fits.getdata(series.truth, "SKY")], "scale_mode": "integration"}
     step = SkyflatSubtractStep(save_background=True, **settings)
     step.override_flat = str(series.flat)

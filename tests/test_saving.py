@@ -1,4 +1,4 @@
-"""What a run reads is never written to, and what it writes is whole or not there."""
+"""A run never writes to its inputs, and its products are complete or absent."""
 
 import errno
 import os
@@ -45,12 +45,12 @@ def hidden(folder):
 
 @pytest.fixture
 def nothing_runs(monkeypatch):
-    """Have all steps fail that begin to work."""
+    """Let all steps fail when they begin to work."""
     for kind in ("Pipeline", "MaskStep", "CombineStep", "DenoiseStep", "SubtractStep"):
         monkeypatch.setattr(f"soss_background.Skyflat{kind}.process", lambda *_: pytest.fail())
 
 
-# Commands whose output is the file keep_skyflat.fits, which they read too.
+# Commands whose output is the file keep_skyflat.fits, which they also read.
 READ_AND_WRITTEN = [
     "SubtractStep in.fits --skyflat=keep_skyflat.fits --output_file=keep.fits --suffix=skyflat",
     "SubtractStep in.fits --skyflat=k*.fits --output_file=keep.fits --suffix=skyflat",
@@ -120,7 +120,7 @@ def test_parameters_replace_older_parameters_alone(name, message, tmp_path, capl
         assert SkyflatDenoiseStep.from_config_file(known).skip
 
 
-# Subcommands whose output is the file keep, which they read too.
+# Subcommands whose output is the file keep, which they also read.
 SUBCOMMANDS = {
     "query --index {keep} -o {keep}": query,
     "query --index {link} -o {keep}": query,
@@ -338,7 +338,7 @@ def test_impossible_output_folders(kind, place, fault, skyflat, tmp_path, monkey
 
 @pytest.mark.parametrize("step", ["skyflat_quality", "skyflat_mask", "skyflat", "soss_stare"])
 def test_an_impossible_folder_of_output_file(step, skyflat, tmp_path, caplog):
-    """stpipe creates it when it reads the parameters."""
+    """stpipe creates the folder when it reads the parameters."""
     (tmp_path / "taken").touch()
     with pytest.raises(SkyflatError, match="taken.*: cannot be written"):
         strun(step, skyflat, "--output_file=taken/below/a.fits")

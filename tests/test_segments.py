@@ -1,4 +1,4 @@
-"""A time series is one exposure, however many files it comes in."""
+"""A time series is one exposure, however many segments it has."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ WINDOW = Window("FULL", 1800, 500, 128, 256)
 SETTINGS = Simulation(window=WINDOW, n_integrations=12, exposure_time=1200.0, star_density=0.0)
 CUTS = {1: (12,), 2: (5, 7), 4: (1, 6, 2, 3)}
 STEP = "soss_background.SkyflatSubtractStep"
-# Keywords of the fit, which all segments share.
+# Keywords of the fit, equal in all segments.
 KEYWORDS = (
     "SKYLEFT",
     "SKYRIGHT",
@@ -62,7 +62,7 @@ def segments(folder, number):
 
 
 def visit(library, function):
-    """Return what a function returns for each model of a library."""
+    """Return the results of a function for each model of a library."""
     return list(library.map_function(lambda model, _: function(model)))
 
 
@@ -86,7 +86,7 @@ def test_name_of_an_exposure():
 
 
 def test_a_mean_does_not_depend_on_the_cubes():
-    """Also where integrations are missing, or have an error of their own."""
+    """The mean is the same even with missing integrations or different errors."""
     rng = np.random.default_rng(1)
     counts = rng.poisson(50, size=(9, 20, 30)).astype(np.float32)
     read = np.where(rng.random(counts.shape) < 0.2, 90, 10).astype(np.float32)
@@ -105,7 +105,7 @@ def test_a_mean_does_not_depend_on_the_cubes():
 
 @pytest.mark.parametrize("number", [2, 4])
 def test_segments_get_one_sky(number, folder, names):
-    """The same as the whole series, in any order."""
+    """Segments in any order get the same sky as the whole series."""
     whole = subtract(segments(folder, 1), names)
     (path,) = segments(folder, 1)
     sky = np.nanmedian(fits.getdata(path) - whole)
@@ -233,7 +233,7 @@ def test_exposures_are_fitted_one_by_one(folder, names, tmp_path):
 
 
 def test_a_segment_without_a_measurement(folder, names, tmp_path, caplog):
-    """It gets the sky of the others, and says so."""
+    """The segment gets the sky of the others, which is logged."""
     paths = cut_series(segments(folder, 1)[0], tmp_path, CUTS[4])
     with datamodels.open(paths[1]) as model:
         model.data[:] = np.nan
@@ -272,7 +272,7 @@ def test_segments_that_do_not_fit(key, value, message, folder, names, tmp_path):
 
 
 def test_one_segment_is_in_memory(names, tmp_path):
-    """Four segments need the memory of one."""
+    """Four segments need no more memory than one."""
     settings = Simulation(window=WINDOW, n_integrations=288, star_density=0.0)
     path = simulate_time_series(tmp_path / "long", settings, target_flux=100.0)
     paths = cut_series(path, tmp_path / "cut", (72, 72, 72, 72))
@@ -336,7 +336,7 @@ def whole(strip):
 
 @pytest.mark.parametrize("number", [2, 4])
 def test_spectra_do_not_depend_on_the_cut(number, strip, whole, tmp_path):
-    """To 1 ppm; one product per segment, and one of all, which jwst reads."""
+    """Spectra agree to 1 ppm; jwst reads the product of each segment and that of all."""
     paths = segments(strip, number)
     spectra = stare(strip, paths[::-1], save_results=True)
     for order in (1, 2):
@@ -365,7 +365,7 @@ def test_spectra_do_not_depend_on_the_cut(number, strip, whole, tmp_path):
 
 
 def test_no_step_at_a_boundary(strip, tmp_path):
-    """The light curve scatters about the truth as its errors state, whatever the cut."""
+    """The scatter of the light curve about the truth agrees with its errors for any cut."""
     truth = fits.getdata(strip / "time_series_truth.fits", "TRANSIT")["brightness"]
     spectra = stare(strip, segments(strip, 4), output_file="other", save_report=False)
     names = {f"other_{part}x1dints.fits" for part in ("", *(f"seg{i:03d}_" for i in range(1, 5)))}
@@ -400,7 +400,7 @@ def test_levels_and_light_between_the_orders_are_those_of_all_segments(strip, wh
 
 
 def test_spectra_of_two_exposures(strip, tmp_path):
-    """Each has its own products."""
+    """Each exposure has its own products."""
     (path,) = segments(strip, 1)
     with datamodels.open(path) as model:
         model.meta.observation.exposure_number = "00002"
@@ -419,7 +419,7 @@ def test_spectra_of_two_exposures(strip, tmp_path):
 
 
 def test_nothing_is_left_in_the_folder_of_the_products(strip, tmp_path):
-    """Neither hidden files, nor those of single steps."""
+    """No hidden files and no products of single steps remain."""
     spectra = stare(strip, segments(strip, 2))
     assert len(spectra.spec) == 4
     assert not list(tmp_path.iterdir())

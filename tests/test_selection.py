@@ -1,4 +1,4 @@
-"""Compare skies with each other, choose those of a library, average those that are the same."""
+"""Comparison of skies, selection for a library, and averages of identical skies."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ WINDOW = SUBSTRIP96
 
 
 def make_sky(level=1.0, contrast=1.0, shift=0.0):
-    """Make a sky without structure, with its step somewhere else."""
+    """Create a sky without structure, with a shifted edge."""
     moved = Window("", WINDOW.y0, WINDOW.x0 - shift, *WINDOW.shape)
     return level * sky_image(moved, contrast=contrast, structure=0)
 
@@ -46,7 +46,7 @@ def test_levels_of_both_sides_are_matched():
 
 
 def test_residuals():
-    """Levels do not matter; what is left of a sky is the rms of its own structure."""
+    """Levels are ignored; the residual of a sky is the rms of its structure."""
     rng = np.random.default_rng(1)
     structure = 1 + 0.01 * np.kron(rng.standard_normal((12, 1024)), np.ones((8, 2)))
     plain, scaled, structured = make_sky(), make_sky(1.7), make_sky() * structure.astype("f4")
@@ -59,7 +59,7 @@ def test_residuals():
 
 
 def test_residual_of_a_step_elsewhere():
-    """A template is not shifted, as little as jwst's step shifts one."""
+    """A template is not shifted, as in jwst's step."""
     residuals = cross_residuals(bin_all(make_sky(), make_sky(shift=2), make_sky(shift=5)))
     assert 0.004 < residuals[0, 1] < residuals[0, 2] < 0.05
 
@@ -74,7 +74,7 @@ def test_masked_pixels_do_not_count():
 
 
 def distances(places):
-    """Make residuals of skies that differ by their places on a line, in percent."""
+    """Return residuals of skies that differ by their positions on a line, in percent."""
     places = np.array(places, dtype=float) / 100
     return np.abs(places[:, None] - places)
 
@@ -93,7 +93,7 @@ def test_leave_one_out():
     alone = select([3])
     assert alone.nearest[0] == 0
     assert np.isinf(alone.left[0])
-    # What is made of the same exposures tells nothing.
+    # Skies of the same exposures carry no information about each other.
     again = select([0, 0.1, 5], [{1}, {1}, {2}])
     assert_array_equal(again.nearest, [2, 2, 1])
 
@@ -109,7 +109,7 @@ def test_near_duplicates_are_merged():
     assert sorted(map(sorted, selection.groups)) == [[0, 2, 3], [1], [4]]
     assert selection.reasons == ["", "", "merged with sky 1", "merged with sky 1", ""]
     assert len(select([0, 3, 0.1, 0, 3.3], merge_below=0.0).groups) == 5
-    # Any two of those that are merged are the same, not only neighbours.
+    # All pairs of merged skies are the same, not only neighbours.
     chain = select([0, 0.2, 0.4, 0.6]).groups
     assert all(np.ptp(group) == 1 for group in chain)
 
@@ -124,7 +124,7 @@ def test_one_measurement_is_not_averaged_with_itself():
     selection = select([0, 0.1, 0.05], [{1, 2}, {2, 3, 4}, {5}])
     assert selection.groups == [[1, 2]]
     assert selection.reasons == ["shares exposures with sky 2", "", "merged with sky 2"]
-    # Skies that differ are not one measurement, whatever they say.
+    # Skies that differ are separate, even if they list the same exposures.
     assert select([0, 1, 2], [{1}, {1}, {1}]).groups == [[0], [1], [2]]
 
 
@@ -147,7 +147,7 @@ def test_outliers():
 
 
 def test_what_is_no_outlier():
-    # Skies that are all unlike each other, two of which nobody knows which is right, one alone.
+    # Skies that all differ; two that differ, of which either may be right; a single sky.
     assert len(select([0, 6, 12, 20]).groups) == 4
     assert len(select([0, 50]).groups) == 2
     assert select([0]).groups == [[0]]
@@ -161,11 +161,11 @@ def observe(sky, noise, seed):
 
 
 def test_average():
-    """At the level of the first, with less noise than either, and an error that tells it."""
+    """The average has the level of the first sky, less noise than either, and a correct error."""
     truth = make_sky()
     planes = [observe(truth, 0.1, 1), observe(make_sky(0.5), 0.05, 2), observe(truth, 0.2, 3)]
     sky, err, dq = average_skies(planes, bin_all(*(plane[0] for plane in planes)))
-    # The second is twice as noisy as it looks at the level of the first.
+    # At the level of the first, the noise of the second is twice as large.
     expected = (0.1**-2 + 0.1**-2 + 0.2**-2) ** -0.5
     assert_allclose(np.std(sky - truth), expected, rtol=0.02)
     assert_allclose(err, expected, rtol=0.01)
@@ -194,8 +194,8 @@ def test_one_sky_stays_as_it_is():
 
 
 @pytest.mark.parametrize("spoil", [np.nan, 0.0])
-def test_average_of_skies_that_do_not_tell_their_errors(spoil):
-    """A sky without errors counts as much as the other, a pixel without one does not count."""
+def test_average_of_skies_without_errors(spoil):
+    """A sky without errors gets the same weight; a pixel without an error is ignored."""
     first, second = observe(make_sky(), 0.1, 1), observe(make_sky(), 0.1, 2)
     second[1][:] = spoil
     sky, err, _ = average_skies([first, second], bin_all(first[0], second[0]))

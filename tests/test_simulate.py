@@ -1,4 +1,4 @@
-"""The simulator: what is put in is what is found in the files."""
+"""The simulator: its files agree with its settings."""
 
 import json
 from dataclasses import replace
@@ -89,7 +89,7 @@ def noisy(tmp_path_factory):
 
 
 def test_sky_has_a_profile_of_its_own():
-    """It is near that of commissioning, which is known to the algorithms, but not equal."""
+    """The profile is similar to that of commissioning, which the algorithms use, but not equal."""
     row = sky_image(Window("FULL", 1846, 0, 1, 2048), structure=0)[0]
     assert_allclose(row, sky_profile(np.arange(2048)), rtol=1e-6)
     difference = row / commissioning_profile(np.arange(2048)) - 1
@@ -99,7 +99,7 @@ def test_sky_has_a_profile_of_its_own():
 
 
 def half_height(window, pwcpos=245.76):
-    """Find the column at which every row crosses the step's half height."""
+    """Return the column at which each row crosses half the height of the edge."""
     sky = sky_image(window, structure=0, pwcpos=pwcpos)
     return np.array([np.interp(5.85, row[650:760], np.arange(650, 760)) for row in sky])
 
@@ -300,7 +300,7 @@ def test_saturation():
 
 
 def test_slopes_of_ramps_have_the_noise_of_the_settings(tmp_path):
-    """Fitted by least squares, read noise and stripes are those of count rates."""
+    """Least-squares slopes have the read noise and stripes of the count rates."""
     window = Window("FULL", 1900, 600, 32, 512)
     quiet = Simulation(window=window, n_integrations=2, exposure_time=200.0, **NOTHING_BUT_SKY)
     quiet = replace(quiet, flat_pixel_rms=0.0, flat_large_rms=0.0)
@@ -479,7 +479,7 @@ def test_headers_are_complete(noisy):
         assert len(model.int_times) == 2
 
 
-def test_pointing_looks_where_it_is_told():
+def test_pointing_is_that_of_the_settings():
     simulation = replace(QUIET, lon=200.0, lat=-30.0, start="2024-05-01T12:00:00")
     pointing = Pointing.of_exposure(simulation, Clock.of_exposure(simulation, 1), (0.0, 0.0))
     ecliptic = pointing.axis.barycentricmeanecliptic
@@ -495,7 +495,7 @@ def test_dither_and_pointing_agree(noisy):
             places.append((matrix, wcs.ra_ref, wcs.dec_ref))
     (matrix, ra, dec), (_, ra2, dec2) = places
     step = np.array([(ra2 - ra) * np.cos(np.radians(dec)), dec2 - dec])
-    # The field moves on the detector against the telescope.
+    # The field moves opposite to the telescope.
     shift = -np.linalg.solve(matrix, step)
     assert_allclose(shift, np.diff(dither_offsets(2), axis=0)[0], atol=0.05)
 

@@ -1,4 +1,4 @@
-"""Families of the simulator: each does what its name says, measured on simulated arrays."""
+"""Families of the simulator, verified on simulated arrays."""
 
 from dataclasses import replace
 from functools import partial
@@ -37,7 +37,7 @@ from soss_background.simulate.stripes import draw_stripes, stripe_pattern
 from soss_background.simulate.visit import observe_exposures, true_sky, variations
 
 PIXEL = dqflags.pixel
-# Rows on both sides of the border of two amplifiers; reference pixels are not among them.
+# Rows on both sides of the boundary of two amplifiers, without reference pixels.
 BORDER = Window("FULL", 504, 640, 16, 96)
 ROW = Window("FULL", 1846, 0, 1, 2048)
 QUIET = Simulation(window=BORDER, n_exposures=3, n_integrations=2, **NOTHING_BUT_SKY)
@@ -479,7 +479,7 @@ def test_flat_file_differs_from_the_flat_field(tmp_path):
         row = truth["LEVELS"].data[0]
         sky = true_sky(simulation, row["level"], row["contrast"])
         assert_allclose(data / truth["FLAT"].data, sky, rtol=1e-4)
-        # The truth is the sky, not what the wrong flat makes of it.
+        # The truth is the sky, without errors of the flat.
         assert_array_equal(truth["SKY"].data, true_sky(simulation))
     assert_allclose(np.diff(ratio).std() / np.sqrt(2), 0.003, rtol=0.03)
     large = [

@@ -16,13 +16,13 @@ FLAG = dqflags.pixel
 
 
 def sky():
-    """Make a sky with a step, in DN/s."""
+    """Create a sky with an edge, in DN/s."""
     rows, columns = np.indices(SHAPE)
     return (5 + 2.5 / (1 + np.exp(-(columns - 40) / 3)) + 0.2 * np.sin(rows / 60)).astype("f4")
 
 
 def make_exposures(seed=0, n=8, noise=0.2, level_rms=0.01, stripe_rms=0.05):
-    """Make noisy exposures of the sky; return what `combine_exposures` takes, and the levels."""
+    """Create noisy exposures; return the arguments of `combine_exposures`, and the levels."""
     rng = np.random.default_rng(seed)
     levels = 1 + rng.normal(0, level_rms, n) if n > 1 else np.ones(1)
     stripes = rng.normal(0, stripe_rms, (n, 1, SHAPE[1])) if n > 1 else 0
@@ -41,7 +41,7 @@ def combine(images, errors, flags, masks, bands=None):
 
 
 def error_of(combined):
-    """Compare with the truth, the best scale removed."""
+    """Compare with the truth, after the best scale is applied."""
     return combined.sky / np.median(combined.sky / sky()) - sky()
 
 
@@ -49,7 +49,7 @@ def error_of(combined):
     ("stripe_rms", "understated"), [(0.02, 1), (0.02, 1.5), (0.02, 4), (0.2, 1)]
 )
 def test_err_is_the_scatter_of_repeated_simulations(stripe_rms, understated):
-    """Pixel by pixel, over independent sets of exposures, whatever their errors say."""
+    """ERR of each pixel is its scatter over independent sets, even if input errors are wrong."""
     sets = [make_exposures(seed, stripe_rms=stripe_rms) for seed in range(40)]
     combined = [combine(i, e / understated, f, ~u) for i, e, f, u, _ in sets]
     scatter = np.std([c.sky / c.scale.mean() for c in combined], axis=0)
@@ -66,7 +66,7 @@ def test_levels_and_stripes_are_solved():
     )
     combined = combine(images, errors, flags, ~usable)
     assert_allclose(combined.scale, levels, atol=5e-3)  # the mean stripe is 0.2 % of the sky
-    # Stripes that all exposures share cannot be told from the sky.
+    # Stripes that all exposures share cannot be distinguished from the sky.
     assert 100 * np.std(error_of(combined)) / 5 < 0.9
     matched = np.where(usable, combined.images - combined.sky, np.nan)
     assert np.nanmax(np.abs(np.nanmean(matched, axis=1))) < 0.02
@@ -74,7 +74,7 @@ def test_levels_and_stripes_are_solved():
 
 @pytest.mark.parametrize("row", [64, 50])
 def test_each_amplifier_has_its_stripes(row):
-    """No boundary is left between two bands of rows, in the sky and in the exposures."""
+    """No boundary between two bands of rows remains in the sky and in the exposures."""
     bands, rng = [slice(0, row), slice(row, SHAPE[0])], np.random.default_rng(1)
     images, errors, flags, usable, levels = make_exposures(noise=0.05, stripe_rms=0.1)
     second = rng.normal(0, 0.1, (len(images), 1, SHAPE[1]))
@@ -89,7 +89,7 @@ def test_each_amplifier_has_its_stripes(row):
         assert np.nanmax(np.abs(np.nanmean(matched[:, rows], axis=1))) < 0.03
     assert_allclose(combined.scale, levels, atol=0.01)
     assert_allclose(combined.stripe_rms, 0.12, rtol=0.15)  # sqrt(0.1^2 + 0.1^2 / 2)
-    # As if there were one amplifier, the second band's stripes remain.
+    # With a single amplifier, the stripes of the second band remain.
     single = combine(images, errors, flags, ~usable)
     matched = np.where(usable, single.images - single.sky, np.nan)
     assert np.nanstd(np.nanmean(matched[:, :row], axis=1)) > 0.03
@@ -127,7 +127,7 @@ STRIPS = [slice(16 * row, 16 * row + 16) for row in range(64)]
 
 
 def continuous_sky(seed=0):
-    """Return strips of two bands of a sky with noise, without a jump, and what else is needed."""
+    """Return strips of two bands of a noisy sky without a jump, and the other arguments."""
     rng = np.random.default_rng(seed)
     sky = (5 + 0.02 * rng.standard_normal((64, 512))).astype("f4")
     stripes = np.repeat(0.03 * rng.standard_normal((10, 1, 512)), 2, axis=1).astype("f4")
@@ -136,13 +136,13 @@ def continuous_sky(seed=0):
 
 
 def test_amplifiers_that_share_their_stripes():
-    """The noise of the sky is not taken for stripes of one of two amplifiers."""
+    """The noise of the sky is not mistaken for stripes of one of two amplifiers."""
     assert_allclose(measure_band_offsets(*continuous_sky()), 0, atol=1.5e-3)
 
 
 @pytest.mark.parametrize("pedestal", [0.02, 0.1, -0.4])
 def test_a_pedestal_that_all_exposures_share(pedestal):
-    """It is measured, however large, since the sky has no jump."""
+    """A pedestal of any size is measured, since the sky has no jump."""
     sky, *others = continuous_sky()
     sky[32:] += pedestal
     offsets = measure_band_offsets(sky, *others)
@@ -159,7 +159,7 @@ def test_a_side_that_is_unknown(unknown):
 
 
 def test_the_edge_is_not_a_jump():
-    """Blocks that the leaning edge crosses are left out."""
+    """Blocks that the tilted edge crosses are ignored."""
     sky, *others = continuous_sky()
     rows, columns = np.indices(sky.shape)
     sky += (2 / (1 + np.exp(-(columns - 200 - 0.4 * rows) / 3))).astype("f4")
@@ -168,7 +168,7 @@ def test_the_edge_is_not_a_jump():
 
 @pytest.mark.parametrize("row", [64, 50])
 def test_the_combined_sky_has_no_jump(row):
-    """A pedestal of one amplifier in all exposures does not reach the sky or the exposures."""
+    """A pedestal of one amplifier in all exposures is removed from the sky and the exposures."""
     bands = [slice(0, row), slice(row, SHAPE[0])]
     images, errors, flags, usable, _ = make_exposures(noise=0.05, stripe_rms=0.02)
     images[:, row:] += 0.1
@@ -181,7 +181,7 @@ def test_the_combined_sky_has_no_jump(row):
 
 @pytest.mark.parametrize("slope", [0.0, -1.0, -2.0])
 def test_spectrum_of_the_stripes(slope):
-    """The index of its power law is measured."""
+    """The index of the power law is measured."""
     rng, columns = np.random.default_rng(0), 1024
     frequency = np.fft.rfftfreq(columns)
     power = np.fft.rfft(rng.standard_normal((8, 1, columns)))
@@ -204,7 +204,7 @@ def test_levels_have_a_mean_of_one():
 
 @pytest.mark.parametrize(("sigma", "flagged"), [(5, False), (7.5, True)])
 def test_threshold_of_hot_pixels(sigma, flagged):
-    """A pixel is hot from six times its uncertainty above its column."""
+    """A pixel is hot if it is six times its uncertainty above its column."""
     images, errors, flags, usable, _ = make_exposures(noise=0.2, level_rms=0, stripe_rms=0)
     usable[:] = True
     images = np.array([sky()] * len(images))
@@ -277,7 +277,7 @@ def test_of_two_samples_the_bright_outlier_goes():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 def test_stripes_of_an_exposure(n):
-    """Their mean is in the sky; what is told is the rms of one all the same."""
+    """The recorded rms is that of one exposure, although the mean stripe is in the sky."""
     images, errors, flags, usable, _ = make_exposures(n=n, noise=0.01, stripe_rms=0.1)
     found = combine(images, errors, flags, ~usable).stripe_rms
     if n == 1:
@@ -287,7 +287,7 @@ def test_stripes_of_an_exposure(n):
 
 
 def test_strong_stripes_behind_large_masks():
-    """Where masks leave little, stripes and sky must be solved for until they stay."""
+    """With few unmasked pixels, stripes and sky are iterated until they converge."""
     errors_of = []
     for seed in range(4):
         images, errors, flags, usable, _ = make_exposures(seed, noise=0.05, stripe_rms=0.4)
@@ -296,7 +296,7 @@ def test_strong_stripes_behind_large_masks():
             mask[16 * k : 16 * k + 70] = False
         combined = combine(images, errors, flags, ~usable)
         errors_of.append(error_of(combined))
-        errors_of[-1] -= np.mean(errors_of[-1], axis=0)  # the mean stripe stays in any case
+        errors_of[-1] -= np.mean(errors_of[-1], axis=0)  # the mean stripe remains in any case
     blocks = np.array(errors_of).reshape(4, 8, 16, SHAPE[1]).mean(axis=2)
     assert np.std(blocks) < 0.03
 
@@ -323,14 +323,14 @@ def test_flags():
     assert (combined.sky[:4] == 0).all()
     assert (combined.images[:, :4] == 0).all()
     assert np.isfinite(combined.sky).all()
-    # What had to be filled is near the truth, and its uncertainty is not that of a mean.
+    # Filled pixels are near the truth, and their uncertainty is not that of a mean.
     assert np.abs(error_of(combined)[70:74, 80]).max() < 0.3
     assert combined.err[72, 80] > 1.5 * np.median(combined.err)
 
 
 @pytest.mark.parametrize(("n", "shape"), [(9, SHAPE), (17, (37, 45)), (33, (50, 96))])
 def test_files_many_exposures_odd_shapes(n, shape, tmp_path):
-    """Blocks of rows have other sizes then; one exposure is left out."""
+    """Blocks of rows have different sizes then; one exposure is left out."""
     images, errors, flags, usable, levels = make_exposures(n=n)
     images[4] *= 3
     rows, columns = (slice(0, size) for size in shape)

@@ -1,4 +1,4 @@
-"""Sky models: what skyflats show is found again, and few skyflats have the prior's variance."""
+"""Sky models recover the variation of skyflats; for few skyflats, they have that of the prior."""
 
 import numpy as np
 import pytest
@@ -22,10 +22,10 @@ from soss_background.sky.learning import learn_sky
 from soss_background.sky.nodes import make_grid
 from soss_background.sky.sky_prior import build_prior, cut_prior
 
-# Rms of the two components of the test's skies, and of their smooth scatter.
+# Rms of the two components of the simulated skies, and of their smooth scatter.
 ONE, TWO, SCATTER = 0.012, 0.006, 0.001
 
-# A part of FULL with the edge, and one without.
+# A section of FULL with the edge, and one without.
 SMALL, PLAIN = Window("FULL", 1920, 600, 128, 256), Window("FULL", 1920, 1000, 128, 256)
 
 
@@ -95,7 +95,7 @@ def test_the_mean_is_that_of_the_skies(forty):
     for side in (forty.right == 0, forty.right == 1):
         assert np.median(forty.shape[side]) == pytest.approx(1, abs=1e-5)
         ratio = forty.shape[side] / truth[side]
-        # The mean of forty deviations of 1.5 %, a sixth of that.
+        # The mean of forty deviations of 1.5 % is a sixth of that.
         assert np.std(ratio / ratio.mean()) < 0.005
     assert np.all(forty.err > 0)
 
@@ -128,7 +128,7 @@ def test_a_single_sky_has_the_prior():
 
 
 def test_predictions_hold_a_new_sky(forty):
-    """New skies are as far from the mean as the prior says."""
+    """New skies deviate from the mean as much as the prior predicts."""
     prior = cut_prior(forty, SUBSTRIP96, SUBSTRIP96)
     right = bin_smooth(prior.right)
     usable = (right == 0) | (right == 1)
@@ -151,12 +151,12 @@ def test_noise_is_no_variation():
     assert np.sum(seen.variances) < 1e-5
     total = [each.smooth_rms**2 + each.variances.sum() for each in (seen, not_seen)]
     assert total[0] < 0.5 * total[1]
-    # Noise of the pixels, which was not smoothed, is no scatter of the sky.
+    # Unsmoothed noise of the pixels is not part of the scatter of the sky.
     assert seen.scatter < 0.004
 
 
 def test_narrow_structure_is_scatter_of_pixels():
-    """What varies within 60 columns is neither component nor smooth scatter."""
+    """Variations within 60 columns are neither components nor smooth scatter."""
     rng, base, skies = np.random.default_rng(4), sky_image(SUBSTRIP96, seed=0), []
     for index in range(12):
         narrow = gaussian_filter1d(rng.normal(size=2048), 10)
@@ -182,7 +182,7 @@ def test_levels_and_ratios_of_skies():
     assert_allclose(
         statistics.levels[:, 0] / statistics.levels[0, 0], levels / levels[0], rtol=1e-3
     )
-    # Between what they show and the 10 % of the prior.
+    # Between their rms and the 10 % of the prior.
     expected = np.sqrt((4 * 0.1**2 + 11 * np.var(ratios / ratios.mean(), ddof=1)) / 15)
     assert statistics.ratio_rms == pytest.approx(expected, rel=0.02)
 
@@ -219,7 +219,7 @@ def test_left_out_pixels_do_not_count():
     values, noise, gain = fit_modes(modes, deviation, white, share)
     assert_allclose(values, 0, atol=1e-12)
     assert np.linalg.eigvalsh(noise).min() > -1e-12
-    # Stripes of 1 % remain in the modes; 1/f stripes, which are correlated, more than white ones.
+    # Stripes of 1 % remain in the modes; correlated 1/f stripes more than white ones.
     pink, plain = (
         np.trace(stripe_noise(gain, white, slope, [slice(0, 96)])[:5, :5]) for slope in (-1, 0)
     )
@@ -241,7 +241,7 @@ def test_the_edge_follows_the_pupil_wheel():
     assert shift == pytest.approx(3, rel=0.1)
     assert statistics.edge.shape == (3, 96)
     assert_allclose(statistics.edge[1], find_edge(plain.sky), atol=5)
-    # Positions that hardly differ show no slope.
+    # Wheel positions that hardly differ give no slope.
     near = learn_sky([sky._replace(pwcpos=245.7) for sky in skies[:3]], SUBSTRIP96)
     assert near.pwcpos_slope == 0
 
@@ -260,7 +260,7 @@ def test_windows_of_a_model_and_a_flat():
     whole = cut_prior(statistics, SUBSTRIP256, SUBSTRIP256)
     ratio = prior.sky / whole.sky[10:106]
     assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
-    # What varies as a constant of the smaller window is uncertainty of the ratio.
+    # Variations that are constant in the smaller window contribute to the error of the ratio.
     assert prior.ratio_rms > whole.ratio_rms
     flat = np.random.default_rng(0).uniform(0.8, 1.2, (96, 2048))
     divided = cut_prior(statistics, SUBSTRIP256, SUBSTRIP96, divisor=flat)
@@ -270,7 +270,7 @@ def test_windows_of_a_model_and_a_flat():
 
 
 def test_a_poor_sky_counts_less():
-    """It counts by its uncertainty on large scales, which its noise does not tell."""
+    """Its weight follows from its uncertainty on large scales, which its noise does not show."""
     sky = sky_image(SMALL, seed=1)
     bend = 1 + 0.1 * np.linspace(-1, 1, SMALL.ny)[:, np.newaxis] ** 2
     good, poor = as_sky(sky, SMALL, name="good"), as_sky(sky * bend, SMALL, name="poor")
@@ -318,7 +318,7 @@ def test_a_window_without_edge():
 def test_skies_with_and_without_edge_are_refused():
     one = as_sky(sky_image(SMALL, seed=1), SMALL, name="one")
     flat = as_sky(np.ones(SMALL.shape), SMALL, name="other")
-    with pytest.raises(ValueError, match="other: its sky has no edge, that of one has"):
+    with pytest.raises(ValueError, match="other: its sky has no edge, but that of one has one"):
         build_prior([one, flat], SMALL)
 
 
@@ -338,7 +338,7 @@ def skyflats(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(skyflats):
-    """Learn from one and from three skyflats, which stay as they are."""
+    """Learn from one and from three skyflats, which are unchanged."""
     before = checksums(skyflats)
     models = {n: make_sky_model(skyflats[:n], author="A. Uthor") for n in (1, 3)}
     assert checksums(skyflats) == before
@@ -437,7 +437,7 @@ def faulty(number, window=SMALL, **changes):
         ),
     ],
 )
-def test_faults_are_told_in_a_line(others, fault):
+def test_faults_end_in_one_line(others, fault):
     with pytest.raises(SkyflatError, match=fault) as raised:
         make_sky_model(others)
     assert "\n" not in str(raised.value)
@@ -447,7 +447,7 @@ def test_faulty_models_are_refused(skyflats, models):
     with pytest.raises(SkyflatError, match="1_skyflat.fits: not a sky model"):
         open_sky_model(skyflats[0])
     model = models[1].copy()
-    with pytest.raises(SkyflatError, match="has not the pixels of SUBSTRIP96"):
+    with pytest.raises(SkyflatError, match="lacks pixels of SUBSTRIP96"):
         read_prior(model, SUBSTRIP96)
     model.meta.filename = "m_skymodel.fits"
     for change, fault in {

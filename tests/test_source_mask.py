@@ -11,13 +11,13 @@ SHAPE = (128, 512)
 
 
 def sky():
-    """Make a sky with a step, in DN/s."""
+    """Create a sky with an edge, in DN/s."""
     columns = np.arange(SHAPE[1])
     return np.broadcast_to(5 + 2.5 / (1 + np.exp(-(columns - 200) / 4)), SHAPE)
 
 
 def trace(row, peak, width=6.0):
-    """Make the light of a star along a row."""
+    """Create the light of a star along a row."""
     rows = np.arange(SHAPE[0])[:, None]
     return np.broadcast_to(peak * np.exp(-0.5 * ((rows - row) / width) ** 2), SHAPE)
 
@@ -36,7 +36,7 @@ def make_cells(lights, noise=0.15, seed=0, levels=1.0, stripes=0.0):
 
 
 def in_cells(mask):
-    """Tell which cells a mask of pixels covers at least half."""
+    """Return the cells of which a mask of pixels covers at least half."""
     return np.array([bin_to_cells(m.astype("f4"), 0 * m + 1.0, m >= 0)[0] for m in mask]) > 0.5
 
 
@@ -99,7 +99,7 @@ def in_cells_mean(images):
 
 
 def test_masks_do_not_run_away():
-    """More rounds change nothing: sky and masks have found each other."""
+    """More rounds change nothing, since sky and masks have converged."""
     lights = np.array([trace(20 + 12 * k, 1.0) for k in range(6)])
     cells, noise = make_cells(lights)
     few, many = (find_sources(cells, noise, max_rounds=rounds) for rounds in (6, 60))
@@ -144,7 +144,7 @@ def test_an_exposure_that_shows_nothing_is_masked():
 
 
 def test_a_star_where_few_exposures_look():
-    """Fewer exposures than the lowest third: the sky is that of those that are there."""
+    """With fewer exposures than the lowest third, the sky is that of the existing ones."""
     cells, noise = make_cells(np.array([trace(40, 5.0), *np.zeros((8, *SHAPE))]))
     cells[2:, :, 32:] = noise[2:, :, 32:] = np.nan
     sources = find_sources(cells, noise)

@@ -1,4 +1,4 @@
-"""calwebb_spec2 from end to end, with the subtraction of the sky."""
+"""calwebb_spec2 from end to end, with sky subtraction."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ SETTINGS = Simulation(
 
 
 class Series(NamedTuple):
-    """A simulated time series: the exposure, its flat, the light of target and sky."""
+    """A simulated time series: the exposure, its flat, the flux of target and sky."""
 
     path: Path
     flat_path: Path
@@ -65,7 +65,7 @@ def series(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def skyflat(tmp_path_factory):
-    """Write a skyflat of another level than that of the exposure."""
+    """Write a skyflat whose level differs from that of the exposure."""
     sky = 0.8 * sky_image(SUBSTRIP256, structure=SETTINGS.sky_structure)
     model = SkyflatModel(bkg=sky, bkgdn=sky.copy(), err=0.01 * sky, dq=np.zeros(sky.shape, "u4"))
     model.meta.skyflat.flat_correction = "COMPLETE"
@@ -76,20 +76,20 @@ def skyflat(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(series, tmp_path_factory):
-    """Make a CRDS cache with all that spec2 needs, but neither BKG nor PHOTOM."""
+    """Create a CRDS cache for spec2, with neither BKG nor PHOTOM."""
     folder = tmp_path_factory.mktemp("references")
     return make_cache(folder / "cache", make_references(folder, series.flat_path))
 
 
 @pytest.fixture
 def crds(environment, tmp_path):
-    """Lead a test to the cache."""
+    """Use the cache in a test."""
     with crds_at(environment, tmp_path):
         yield environment
 
 
 class Products(NamedTuple):
-    """What a run leaves: the calibrated exposure and the spectra, and what it said."""
+    """Results of a run: the calibrated exposure, the spectra, and the log."""
 
     calints: Path
     x1dints: Path
@@ -102,7 +102,7 @@ def products(folder, log=""):
 
 
 def spectrum(run):
-    """Read the spectra of the first order, one a row."""
+    """Read the spectra of the first order, one per row."""
     with datamodels.open(run.x1dints) as model:
         assert [spec.spectral_order for spec in model.spec] == [1, 2, 3]
         return np.array(model.spec[0].spec_table["FLUX"], dtype=float)
@@ -125,9 +125,9 @@ def subtracted(series, skyflat, environment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def not_subtracted(series, environment, tmp_path_factory):
-    """Run it without a skyflat, where CRDS has no BKG reference file."""
+    """Run the pipeline without a skyflat and without a BKG reference file in CRDS."""
     folder = tmp_path_factory.mktemp("not_subtracted")
-    # No FITS header can hold the name of this flat.
+    # The name of this flat does not fit into a FITS header.
     flat = folder / "visité 1" / "flat.fits"
     flat.parent.mkdir()
     flat.symlink_to(series.flat_path)
@@ -143,7 +143,7 @@ def test_a_name_that_no_header_holds(not_subtracted):
 
 @pytest.fixture(scope="module")
 def target_alone(series, environment, tmp_path_factory):
-    """Run it without the step on the light of the target alone, without noise."""
+    """Run the pipeline without the step on noiseless data of the target alone."""
     folder = tmp_path_factory.mktemp("target_alone")
     with datamodels.open(series.path) as model:
         model.data = np.where(np.isnan(model.data), np.nan, series.target * series.flat)
@@ -154,7 +154,7 @@ def target_alone(series, environment, tmp_path_factory):
 
 
 def test_all_steps(subtracted, skyflat):
-    """The pipeline runs up to the spectrum; what has no reference file is skipped."""
+    """The pipeline runs up to the spectrum; steps without a reference file are skipped."""
     for path in subtracted[:2]:
         header = fits.getheader(path)
         for step in ("S_WCS", "S_BKDSUB", "S_FLAT"):
@@ -170,7 +170,7 @@ def test_all_steps(subtracted, skyflat):
 
 
 def test_no_template(not_subtracted, series):
-    """Where there is no template, the exposure keeps its sky, and the log says so."""
+    """Without a template, the exposure keeps its sky, which is logged."""
     with datamodels.open(not_subtracted.calints) as model:
         assert model.meta.cal_step.bkg_subtract == "SKIPPED"
         reason = "sky not subtracted, CRDS has no BKG reference file"
@@ -180,11 +180,11 @@ def test_no_template(not_subtracted, series):
 
 
 def test_flat_of_the_sky(subtracted, series):
-    """The sky that is subtracted before the flat is divided out has the flat in it."""
+    """The sky that is subtracted before flat-fielding is multiplied by the flat."""
     residual = (data(subtracted.calints) - series.target).mean(axis=0)
     dark = np.isfinite(residual) & (series.target[0] < 1) & ~SUBSTRIP256.reference_pixels()
     assert abs(np.median(residual[dark])) < 0.005 * np.median(series.sky)
-    # What would be left without the flat; hot pixels and cosmic rays are left out.
+    # The residual without the flat, without hot pixels and cosmic rays.
     pattern = series.sky * (1 - 1 / series.flat)
     dark &= np.abs(residual) < 1
     assert abs(np.polyfit(pattern[dark], residual[dark], 1)[0]) < 0.1
@@ -206,13 +206,13 @@ def test_spectrum(subtracted, not_subtracted, target_alone):
 
 
 def depth(spectra):
-    """Measure how much light is lost in the middle of the time series."""
+    """Measure the depth of the transit in the middle of the time series."""
     light = np.nansum(spectra, axis=1)
     return 1 - light[1:3].sum() / light[[0, 3]].sum()
 
 
 def test_extraction_beside_jwst(subtracted):
-    """Our spectra of the calibrated exposure are those of jwst's box, and less noisy."""
+    """Our spectra of the calibrated exposure agree with jwst's box, and are less noisy."""
     order = OptimalExtractStep().extract(str(subtracted.calints)).orders[1]
     with datamodels.open(subtracted.x1dints) as model:
         theirs = {
@@ -234,7 +234,7 @@ def test_extraction_beside_jwst(subtracted):
 
 @pytest.mark.usefixtures("crds")
 def test_hook_of_the_plain_pipeline(subtracted, series, skyflat):
-    """Between jwst's own step, which is skipped, and the flat field, ours does the same."""
+    """As a hook between jwst's skipped step and flat_field, our step does the same."""
     hook = SkyflatSubtractStep(skyflat=[str(skyflat)])
     hook.override_flat = str(series.flat_path)
     steps = {"bkg_subtract": {"skip": True}, "flat_field": {"pre_hooks": [hook]}}
@@ -255,13 +255,13 @@ def test_flicker_noise_as_a_hook(subtracted, series, skyflat, tmp_path):
     assert fits.getheader(path)["S_CLNFNS"] == "COMPLETE"
     noise = (data(subtracted.calints) - data(path)) * series.flat
     assert np.nanstd(noise) == pytest.approx(0.05 * np.sqrt(3 / 4), rel=0.3)
-    # What is subtracted does not depend on the row, apart from a slope.
+    # The subtracted noise does not depend on the row, apart from a slope.
     assert np.nanmax(np.nanstd(np.diff(noise, n=2, axis=1)[:, :, 10:-10], axis=1)) < 1e-3
 
 
 @pytest.mark.usefixtures("crds")
 def test_before_the_plain_pipeline(subtracted, series, skyflat, tmp_path):
-    """The step alone, and then jwst's pipeline without its own, do the same."""
+    """Our step alone and then jwst's pipeline without its step do the same."""
     flat = f"--override_flat={series.flat_path}"
     strun("soss_background.SkyflatSubtractStep", series.path, f"--skyflat={skyflat}", flat)
     (path,) = tmp_path.glob("*_skyflatsubtract.fits")
@@ -273,7 +273,7 @@ def test_before_the_plain_pipeline(subtracted, series, skyflat, tmp_path):
 
 @pytest.mark.usefixtures("crds")
 def test_parameter_file(subtracted, series, skyflat, tmp_path):
-    """A file of parameters holds the skyflat, and gives the same."""
+    """A parameter file with the skyflat does the same."""
     steps = {"bkg_subtract": {"skyflat": [str(skyflat)]}, "extract_1d": {"skip": True}}
     SkyflatSpec2Pipeline(steps=steps).export_config(tmp_path / "pars.asdf")
     strun("pars.asdf", series.path)
@@ -322,7 +322,7 @@ def test_a_skyflat_that_cannot_be_applied(series, skyflat, tmp_path, values, opt
 
 @pytest.mark.usefixtures("crds")
 def test_a_fault_in_one_line(series, monkeypatch, capsys):
-    """jwst would turn it into a traceback."""
+    """A fault ends in one line, although jwst would print a traceback."""
 
     def fail(*_):
         raise SkyflatError("too few pixels show a sky")
@@ -347,7 +347,7 @@ def test_an_error_of_a_jwst_step_in_one_line(series, skyflat, capsys):
 
 @pytest.mark.usefixtures("crds")
 def test_a_fault_of_an_exposure_is_found_once(series, tmp_path, monkeypatch, caplog):
-    """Not for each of its segments."""
+    """A fault of an exposure is not reported for each of its segments."""
     faults = []
 
     def fail(*_):
@@ -361,8 +361,8 @@ def test_a_fault_of_an_exposure_is_found_once(series, tmp_path, monkeypatch, cap
     assert len(faults) == caplog.text.count("ERROR    soss_background.pipeline.spec2") == 1
 
 
-def test_lists_and_associations_are_taken_as_they_are(series, tmp_path):
-    """Any list is one, and a given association keeps its products."""
+def test_lists_and_associations_are_unchanged(series, tmp_path):
+    """Lists of any kind are accepted, and a given association keeps its products."""
     paths = cut_series(series.path, tmp_path, (2, 2))
     pipeline = SkyflatSpec2Pipeline()
     for form in (list, tuple):
@@ -385,7 +385,7 @@ def _science(product):
 
 
 def test_other_modes_in_a_mixture(series, skyflat, tmp_path, caplog):
-    """They are calibrated without the step; what is of SOSS is checked."""
+    """Exposures of other modes are calibrated without the step; those of SOSS are checked."""
     other = edited(series, tmp_path, instrument__filter="F380M")
     pipeline = SkyflatSpec2Pipeline()
     step = pipeline.bkg_subtract
@@ -403,7 +403,7 @@ def test_other_modes_in_a_mixture(series, skyflat, tmp_path, caplog):
 @pytest.mark.usefixtures("crds")
 @pytest.mark.parametrize("form", ["files", "association"])
 def test_segments(form, series, skyflat, subtracted, tmp_path):
-    """They get the sky of the whole exposure, each under its own name."""
+    """Segments get the sky of the whole exposure, and keep their names."""
     paths = cut_series(series.path, tmp_path / "cut", (1, 3))
     given = paths[::-1]
     if form == "association":
@@ -426,7 +426,7 @@ def test_segments(form, series, skyflat, subtracted, tmp_path):
 @pytest.mark.filterwarnings("ignore:Input association file contains path:UserWarning")
 @pytest.mark.usefixtures("crds")
 def test_background_members(series, background, tmp_path):
-    """The sky is made of the background members of an association, wherever that is."""
+    """The sky is created from the background members of an association in any folder."""
     (row,) = make_background_associations([series.path], background, background[0].parent)
     assert row["n"] == 3
     strun(PIPELINE, row["association"], NO_SPECTRUM)
@@ -444,7 +444,7 @@ def test_background_members(series, background, tmp_path):
 def test_the_skyflat_of_background_members_is_saved_and_used_again(
     series, background, tmp_path, caplog
 ):
-    """Once for all segments, with its report; the next run finds it by its name."""
+    """The skyflat is created once for all segments, with a report, and the next run finds it."""
     paths = cut_series(series.path, tmp_path / "cut", (2, 2))
     (row,) = make_background_associations(paths, background, tmp_path / "asn")
     assert (row["segments"], row["n"]) == (2, 3)
@@ -468,7 +468,7 @@ def test_the_skyflat_of_background_members_is_saved_and_used_again(
 
 @pytest.mark.usefixtures("crds")
 def test_bkg_reference_file(series, skyflat, subtracted, tmp_path):
-    """A BKG reference file, which is not flat-fielded, does what the skyflat does."""
+    """A BKG reference file, which is not flat-fielded, gives the same result as the skyflat."""
     with SkyflatModel(skyflat) as model:
         sky = np.where(series.flat > 0, model.bkgdn * series.flat, 0).astype(np.float32)[np.newaxis]
     reference = datamodels.SossBkgModel(data=sky, err=0.01 * sky, dq=np.zeros(sky.shape, "u4"))
@@ -481,7 +481,7 @@ def test_bkg_reference_file(series, skyflat, subtracted, tmp_path):
 
 
 def test_steps_of_the_package_save_as_they_do_alone():
-    """Only jwst's own steps get another way to save."""
+    """Only the saving of jwst's own steps is changed."""
     pipeline = SkyflatSpec2Pipeline()
     assert "SkyflatSubtractStep" in pipeline.bkg_subtract.save_model.__func__.__qualname__
     assert "SkyflatMixin" in pipeline.extract_1d.save_model.__func__.__qualname__

@@ -1,4 +1,4 @@
-"""Star light told from the sky by its motion, on arrays with known truth."""
+"""Star light separated from the sky by its motion, on arrays with known truth."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ DITHER = np.array([(0, 0), (3, 12), (-2, 25), (14, 1), (12, 13), (15, 24.5), (7.
 
 
 def sky():
-    """Make a sky with a step, in DN/s."""
+    """Create a sky with an edge, in DN/s."""
     return 5 + 2.5 / (1 + np.exp(-(np.arange(SHAPE[1]) - 60.0) / 2)) + np.zeros(SHAPE)
 
 
 def star_field(seed=0, n=14):
-    """Make traces of stars with wings over a field that is larger than an exposure."""
+    """Create traces of stars with wings in a field that is larger than an exposure."""
     rng = np.random.default_rng(seed)
     rows, columns = np.indices((200, 280), dtype=float)
     field = np.zeros(rows.shape)
@@ -36,7 +36,7 @@ def star_field(seed=0, n=14):
 
 
 def make_exposures(dither=DITHER, noise=0.03, seed=0):
-    """Make exposures in cells: the sky, the moving stars, noise; and their masks."""
+    """Create exposures in cells (the sky, moving stars, noise) and their masks."""
     rng = np.random.default_rng(seed)
     field = star_field(seed)
     cut = np.s_[50 : 50 + SHAPE[0], 60 : 60 + SHAPE[1]]
@@ -56,7 +56,7 @@ def test_dither_is_measured():
 
 
 def left_in_sky(light, sources):
-    """Measure the star light that the mean of what is unmasked holds."""
+    """Measure the star light in the mean of the unmasked cells."""
     count = np.sum(~sources, axis=0)
     mean = np.sum(light, axis=0, where=~sources) / np.maximum(count, 1)
     return np.std(mean[count > 0])
@@ -119,7 +119,7 @@ def test_gradient_of_the_split():
 
 
 @pytest.mark.parametrize("why", ["two exposures", "no sources", "no dither", "different stars"])
-def test_where_nothing_can_be_told(why):
+def test_inseparable_stars(why):
     cells, noise, sources, _ = make_exposures()
     if why == "two exposures":
         cells, noise, sources = cells[:2], noise[:2], sources[:2]
@@ -146,7 +146,7 @@ def test_an_exposure_of_other_stars_is_left_alone(index):
 
 
 def test_light_that_is_not_there_is_not_subtracted():
-    """An order-0 image may end where the field stop is, though the field moves on."""
+    """An order-0 image may be cut off by the field stop in some exposures."""
     cells, noise, sources, light = make_exposures(seed=3)
     box = np.s_[2, 40:60, 60:100]
     cells[box] -= light[box]
@@ -176,7 +176,7 @@ def test_unknown_cells():
 
 @pytest.mark.parametrize("boundary", [48, 33])
 def test_two_amplifiers(boundary):
-    """Stripes of their own hardly spoil the model of stars; a boundary at an odd row is fine."""
+    """Separate stripes hardly affect the model of stars; a boundary may be at an odd row."""
     rng = np.random.default_rng(0)
     cells, noise, sources, light = make_exposures(seed=4)
     plain = left_in_sky(light - model_star_light(cells, noise, sources), sources)
@@ -192,7 +192,7 @@ def test_two_amplifiers(boundary):
 
 @pytest.mark.parametrize("rows", [4, 8, 16])
 def test_few_rows(rows):
-    """Too few for the rms of the stripes: the model stays finite."""
+    """With too few rows for the rms of the stripes, the model is finite."""
     cells, noise, sources, _ = (part[:, 40 : 40 + rows] for part in make_exposures(seed=4))
     for boundary in (rows // 2, rows - 1):
         bands = [slice(0, boundary), slice(boundary, rows)]

@@ -1,4 +1,4 @@
-"""From an exposure to spectra: traces, extraction and products against the truth."""
+"""From an exposure to spectra: traces, extraction and products compared with the truth."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -54,7 +54,7 @@ SETTINGS = Simulation(
 
 
 class Series(NamedTuple):
-    """A simulated time series: the exposure as it came, and without sky and flat; the truth."""
+    """A simulated time series: the raw exposure, the exposure without sky and flat, the truth."""
 
     path: Path
     folder: Path
@@ -64,7 +64,7 @@ class Series(NamedTuple):
 
 
 def simulate(folder, settings=SETTINGS, target_flux=200.0):
-    """Simulate a transit, and take flat and sky off by the truth."""
+    """Simulate a transit, and remove the true flat and sky."""
     path = simulate_time_series(folder, settings, target_flux=target_flux)
     with fits.open(folder / "time_series_truth.fits") as truth:
         sky, flat = truth["SKY"].data, truth["FLAT"].data
@@ -95,7 +95,7 @@ def extracted(series, traces):
 
 
 def extract(exposure, traces=None):
-    """Run OptimalExtractStep; return its product and the extraction that it is made of."""
+    """Run OptimalExtractStep; return its product and its extraction."""
     kept = []
     return OptimalExtractStep().run(exposure, traces, None, kept.append), *kept
 
@@ -124,7 +124,7 @@ def test_traces(traces, order, columns, limit):
 
 
 def test_traces_of_a_wheel_that_is_elsewhere(series, caplog):
-    """The header tells a wrong position: the trace is found all the same, the residuals tell."""
+    """The trace is found even for a wrong position in the header, which the residuals show."""
     wrong = series.exposure.copy()
     wrong.meta.instrument.pupil_position = None
     assert len(TraceFitStep.call(wrong, slice_length=3000).traces) > 4000
@@ -172,7 +172,7 @@ def test_a_trace_that_is_too_faint(tmp_path, caplog):
     ("order", "columns", "limit"), [(1, (300, 2030), 0.004), (2, (900, 1700), 0.008)]
 )
 def test_fluxes_are_true(series, extracted, order, columns, limit):
-    """Of both ways, in all columns, beside the light in the aperture; the scatter is that told."""
+    """Fluxes of both methods agree with the truth in all columns, their scatter with errors."""
     each = extracted[1][order].extraction
     truth = light_in(each.band, series.target)
     inside = (each.band.columns >= columns[0]) & (each.band.columns < columns[1])
@@ -186,7 +186,7 @@ def test_fluxes_are_true(series, extracted, order, columns, limit):
 
 
 def test_photon_noise(series, extracted):
-    """Where the star is bright, no more noise than that of its photons and 10 per cent."""
+    """Where the star is bright, the noise exceeds photon noise by at most 10 %."""
     each = extracted[1][1].extraction
     time = SETTINGS.exposure_time / SETTINGS.n_integrations
     inside = (each.band.columns > 1200) & (each.band.columns < 2000)
@@ -208,7 +208,7 @@ def test_a_faint_star_gains_most(tmp_path):
 
 
 def test_cosmic_rays_and_bad_pixels(series, traces, extracted):
-    """What is hit or lost changes the spectra by less than their errors."""
+    """Hit or lost pixels change the spectra by less than their errors."""
     hurt = series.exposure.copy()
     rows, _ = traces.rows(1, 2048)
     columns = np.arange(600, 2000, 50)
@@ -249,7 +249,7 @@ def parts():
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_contamination(order, extracted, series, parts):
-    """The light of other orders beside the truth; what is flagged has it."""
+    """The flux of other orders agrees with the truth, and contaminated columns are flagged."""
     each = extracted[1][order]
     band, found = each.extraction.band, each.contamination
     true = 1 - light_in(band, parts[order]) / light_in(band, series.target)
@@ -266,7 +266,7 @@ def test_contamination(order, extracted, series, parts):
 
 
 def test_contamination_that_is_not_known(series, traces):
-    """Where one order is lost, nobody knows what the others have of it."""
+    """Where one order is lost, its contribution to the others is unknown."""
     lost = series.exposure.copy()
     rows, _ = traces.rows(1, 2048)
     columns = np.arange(700, 1000, 10)
@@ -282,7 +282,7 @@ def test_contamination_that_is_not_known(series, traces):
 
 @pytest.mark.parametrize("half_width", [20.0, 40.0])
 def test_the_red_end(half_width, series, traces, parts):
-    """Where order 2 comes near, the profile is not seen whole, and yet right."""
+    """The profile is correct even where order 2 hides part of it."""
     step = OptimalExtractStep(half_width=half_width)
     each = step.extract(series.exposure, traces).orders[1].extraction
     ratio = nanmean(each.flux / series.brightness[:, np.newaxis], axis=0)
@@ -293,7 +293,7 @@ def test_the_red_end(half_width, series, traces, parts):
 
 
 def test_errors_of_single_integrations(series, traces, extracted):
-    """An integration that is noisier is told so; the error of the flat is no scatter."""
+    """Noisier integrations have larger errors; the error of the flat is not part of them."""
     uneven = series.exposure.copy()
     uneven.err[3] *= 3
     columns = np.arange(800, 1800, 20)
@@ -326,7 +326,7 @@ def test_a_pixel_that_is_always_hot(series, traces, extracted):
 
 
 def test_a_bright_star(tmp_path):
-    """Its overlapping orders are neither lost nor take each other for cosmic rays."""
+    """Overlapping orders are not lost, nor mistaken for cosmic rays."""
     series = simulate(tmp_path, replace(SETTINGS, n_integrations=6), target_flux=1000.0)
     moved = series.exposure
     # The trace of one integration moves by a twentieth of a pixel.
@@ -347,7 +347,7 @@ def test_a_bright_star(tmp_path):
 
 @pytest.mark.parametrize("window", [SUBSTRIP96, SUBSTRIP256], ids=lambda window: window.name)
 def test_one_image(window, tmp_path):
-    """An image instead of a cube; of orders that leave the window, what is seen."""
+    """An image works like a cube; orders that leave the window are extracted within it."""
     settings = replace(SETTINGS, window=window, n_integrations=1)
     series = simulate(tmp_path, settings)
     image = datamodels.ImageModel(
@@ -363,7 +363,7 @@ def test_one_image(window, tmp_path):
     assert abs(np.nanmedian(ratio) - 1) < 0.003
     assert np.isfinite(ratio).mean() > 0.95
     assert len(spectra.spec[0].spec_table) == 1
-    # What the edge of the window cuts off is not seen.
+    # Flux beyond the border of the window is lost.
     second = results.orders[2].extraction
     cut = np.sum(second.band.weight, axis=1) < 0.7 * np.sum(second.band.aperture, axis=1)
     assert cut.any()
@@ -371,7 +371,7 @@ def test_one_image(window, tmp_path):
 
 
 def test_an_order_without_light(series, traces):
-    """Over-subtracted, or masked: the other orders are extracted all the same."""
+    """If an order is over-subtracted or masked, the other orders are still extracted."""
     faint = series.exposure.copy()
     faint.data -= 30.0
     product, results = extract(faint, traces)
@@ -383,7 +383,7 @@ def test_an_order_without_light(series, traces):
     masked.dq[:, near] |= 1
     spectra = OptimalExtractStep.call(masked, traces)
     assert [spec.spectral_order for spec in spectra.spec] == [1, 2]
-    # Nothing tells how far the light of one order reaches: all columns are flagged.
+    # The extent of the wings is unknown, so all columns are flagged.
     dark = series.exposure.copy()
     dark.data -= 300.0
     for spec in OptimalExtractStep.call(dark, traces).spec:
@@ -459,7 +459,7 @@ def test_smoothing_and_stars():
 
 @pytest.fixture(scope="module")
 def skyflat(tmp_path_factory, series):
-    """Write a skyflat of the sky that the exposure has."""
+    """Write a skyflat of the sky of the exposure."""
     from soss_background import SkyflatModel
 
     sky = fits.getdata(series.folder / "time_series_truth.fits", "SKY")
@@ -471,7 +471,7 @@ def skyflat(tmp_path_factory, series):
 
 
 def test_pipeline(series, skyflat, extracted, tmp_path):
-    """As users run it: all products, the metrics, the command that repeats it."""
+    """Run the pipeline as users do: all products, the metrics, the command to repeat it."""
     before = checksums([series.path])
     done = run_program(
         "strun",
@@ -518,7 +518,7 @@ def test_pipeline(series, skyflat, extracted, tmp_path):
     page = (tmp_path / f"{root}_stare.html").read_text()
     for text in ("snr_order_1", "white_light", "To repeat it", str(skyflat)):
         assert text in page
-    # The table, the name of the log, the command and the last product, one after the other.
+    # The log ends with the table, the name of the log file, the command and the last product.
     ends = ("snr_order_1", f"kept in {tmp_path / 'run.log'}", "To repeat this run:", "x1dints.fits")
     places = [done.stderr.rindex(text) for text in ends]
     assert places == sorted(places)
@@ -526,7 +526,7 @@ def test_pipeline(series, skyflat, extracted, tmp_path):
 
 
 def test_pipeline_in_a_notebook(series, skyflat, tmp_path):
-    """A model is left unchanged; metrics out of range end the run if asked; nothing runs twice."""
+    """A model is unchanged, failed metrics end the run if requested, and nothing runs twice."""
     ranges = tmp_path / "ranges.yaml"
     ranges.write_text("snr_order_1: [1e6, .inf]")
     with datamodels.open(series.path) as model:
@@ -554,7 +554,7 @@ def test_pipeline_in_a_notebook(series, skyflat, tmp_path):
 
 
 def black_body(wavelength):
-    """Give the spectrum of the simulated star a flux, erg/s/cm^2/Angstrom; micron."""
+    """Return the wavelength (micron) and flux (erg/s/cm^2/Angstrom) of the simulated star."""
     return 1e-13 * wavelength**-5 / np.expm1(14387.77 / (wavelength * 6000.0))
 
 
@@ -604,7 +604,7 @@ def test_standards_that_are_none(series, columns, message, tmp_path):
 
 
 def test_photom(series, tmp_path):
-    """jwst's own step calibrates the spectra by a reference file that is given."""
+    """jwst's own step calibrates the spectra with a given reference file."""
     model = datamodels.NisSossPhotomModel()
     add_header(model, "PHOTOM")
     table = np.zeros(3, dtype=_photom_dtype())
@@ -629,7 +629,7 @@ def test_photom(series, tmp_path):
 
 
 def test_a_reference_file_that_is_not_applied(series, monkeypatch):
-    """jwst would skip the step."""
+    """The run fails, whereas jwst would skip the step."""
     pipeline = SossStarePipeline()
     pipeline.photom.override_photom = "photom.fits"
     monkeypatch.setattr(pipeline.photom, "run", lambda model: model)
@@ -652,7 +652,7 @@ def _photom_dtype():
 
 
 def test_what_may_be_left_out(series, traces, tmp_path):
-    """The sky may stay, and traces be given; orders must be found and extracted."""
+    """Sky subtraction may be skipped and traces be given, but orders must be extracted."""
     mine = traces.copy()
     mine.traces["wavelength"] += 0.001
     mine.save(tmp_path / "mine.fits")

@@ -1,4 +1,4 @@
-"""Stripes of skyflats by their library: they fall, and a sky that differs keeps its difference."""
+"""Stripes of skyflats fall by comparison in a library, and real differences of skies remain."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ AWAY = np.r_[20:240, 380:1000]
 
 
 def draw_stripes(rng, columns):
-    """Draw smoothed 1/f stripes of rms one before they are smoothed."""
+    """Draw smoothed 1/f stripes whose rms before smoothing is one."""
     frequency = np.fft.rfftfreq(columns)
     power = np.fft.rfft(rng.standard_normal(columns))
     power[0], power[1:] = 0, power[1:] * frequency[1:] ** -0.5
@@ -44,7 +44,7 @@ def draw_stripes(rng, columns):
 
 
 def draw_truth(rng, window, **shape):
-    """Draw a sky: level, contrast and colour change from visit to visit, the detector does not."""
+    """Draw a sky whose level, contrast and colour vary among visits, unlike the detector."""
     colours = [tuple(rng.normal(scale=0.01, size=size)) for size in (2, 3)]
     shape = SkyShape(left_colour=colours[0], right_colour=colours[1], **shape)
     sky = sky_image(window, contrast=rng.uniform(0.95, 1.05), seed=3, shape=shape)
@@ -52,7 +52,7 @@ def draw_truth(rng, window, **shape):
 
 
 def draw_library(seed, window=ONE, number=12, odd=None):
-    """Draw skies with stripes; ``odd`` are the settings of the last. Return truths and skies."""
+    """Draw skies with stripes, the last with settings ``odd``; return truths and skies."""
     rng, truths, skies = np.random.default_rng(seed), [], []
     for index in range(number):
         truth = draw_truth(rng, window, **(odd if odd and index == number - 1 else {}))
@@ -80,7 +80,7 @@ def column_errors(sky, truth):
 
 
 def measure_errors(window, skies, truths):
-    """Return the errors before and after, shape (2, n): rms, and rms of the narrow ones."""
+    """Return the rms of all and of narrow errors, before and after, each of shape (2, n)."""
     found = estimate_stripes(compare_skies(skies, window), window, [12.0] * len(skies))
     total, narrow = [], []
     for sky, truth, stripes in zip(skies, truths, found, strict=True):
@@ -97,7 +97,7 @@ def measure_errors(window, skies, truths):
 def test_stripes_fall_by_a_third():
     truths, skies = draw_library(1)
     total, narrow = measure_errors(ONE, skies, truths)
-    # Broad stripes look like the smooth deviations that skies really have.
+    # Broad stripes look like real smooth deviations of skies.
     assert np.median(total[1] / total[0]) < 0.77
     assert np.median(narrow[1] / narrow[0]) < 0.6
     assert np.all(narrow[1] < 0.8 * narrow[0])
@@ -116,7 +116,7 @@ def test_an_odd_sky_keeps_its_difference(odd):
     total, narrow = measure_errors(ONE, skies, truths)
     assert total[1, -1] < total[0, -1]
     assert narrow[1, -1] < narrow[0, -1]
-    # It does not hurt the others.
+    # It does not affect the others.
     assert np.median(narrow[1, :-1] / narrow[0, :-1]) < 0.7
 
 
@@ -134,7 +134,7 @@ def test_another_contrast_is_kept():
 
 
 def test_skies_of_one_visit_are_no_prior_of_each_other():
-    """A second skyflat of a visit, with the same stripes, changes nothing."""
+    """A second skyflat of a visit with the same stripes changes nothing."""
     _, skies = draw_library(4, number=4)
     twice = [*skies, skies[0]._replace(name="again")]
     # All skies of a visit have the weight of one, which shifts the mean slightly.
@@ -201,7 +201,7 @@ def test_the_command_writes_denoised_skyflats(skyflats, tmp_path, monkeypatch, c
             assert_array_equal(getattr(new, plane), getattr(old, plane))
         change = new.bkgdn - old.bkgdn
         assert 0 < np.std(change) < 2 * STRIPES * np.median(old.bkgdn)
-        # The change is that of columns.
+        # The change is constant along columns.
         assert_allclose(change, np.tile(change[:1], (32, 1)), atol=1e-6 * np.median(old.bkgdn))
         assert 0 < new.meta.skyflat.stripes_left < 1
         assert new.meta.skyflat.noise_factor < old.meta.skyflat.noise_factor
@@ -209,7 +209,7 @@ def test_the_command_writes_denoised_skyflats(skyflats, tmp_path, monkeypatch, c
     assert header["DNLEFT"] < 1
     assert "Denoised with 2 skyflats of other visits" in str(header["HISTORY"])
     assert "2_skyflat.fits" in str(header["HISTORY"])
-    # A library of them counts the stripes that are left.
+    # A library of denoised skyflats includes the remaining stripes.
     first, second = (next(iter(open_library(each))).stripes for each in (names, ["denoised"]))
     assert second == pytest.approx(first * header["DNLEFT"])
     assert main(["model", "denoised", "--denoise", "--output-dir", "again"]) == 1

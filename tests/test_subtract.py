@@ -73,7 +73,7 @@ def fit(image, err, prior, window=SUBSTRIP256):
 
 
 def errors(found, sky, window=SUBSTRIP256):
-    """Measure the errors left and right, the rms, and that at the edge, per cent of the sky."""
+    """Return the errors left and right, the rms, and the rms at the edge, percent of the sky."""
     science = ~window.reference_pixels()
     error = 100 * (found - sky) / np.median(sky[science])
     columns = np.arange(window.nx)
@@ -85,7 +85,7 @@ def errors(found, sky, window=SUBSTRIP256):
 
 @pytest.fixture(scope="module")
 def prior():
-    """Build the prior of five skies, none like that of an exposure."""
+    """Build the prior of five skies that differ from those of the exposures."""
     skies = [
         make_sky(level=0.7 + 0.1 * i, contrast=0.92 + 0.04 * i, shift=2 * i - 4) for i in range(5)
     ]
@@ -118,7 +118,7 @@ def test_a_window_without_an_edge():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_faint_light_does_not_bias_a_level(share):
-    """Light in some of the cells, fainter than the noise or not, is accounted for."""
+    """Light in some of the cells, below or above the noise, does not bias the level."""
     rng = np.random.default_rng(3)
     residual = 0.01 * rng.standard_normal(20_000)
     residual += rng.exponential(0.04, residual.size) * (rng.random(residual.size) < share)
@@ -134,7 +134,7 @@ def test_faint_light_does_not_bias_a_level(share):
 
 
 def test_wings_of_a_point():
-    """They fall from the point outwards; images of nodes are their derivatives."""
+    """Wings fall outwards from the point; images of nodes are their derivatives."""
     core = np.zeros((64, 128))
     core[32, 64] = 100
     wings = Wings.guess()
@@ -149,7 +149,7 @@ def test_wings_of_a_point():
 
 
 def test_prior_of_wings():
-    """Wings that are too steep are drawn back less than wings that are too shallow."""
+    """The prior constrains steep wings less than shallow wings."""
     logarithm = Wings.guess().logarithm
     outwards = np.arange(len(logarithm))
     steep, shallow = (
@@ -177,7 +177,7 @@ def test_level_contrast_and_shift(prior, level, contrast, shift):
 
 @pytest.mark.parametrize("flux", [35.0, 220.0, 1400.0])
 def test_light_of_stars(prior, flux):
-    """A target with its wings, and field stars, hardly move the sky."""
+    """A target with wings, and field stars, hardly change the fitted sky."""
     sky = make_sky(level=0.8, contrast=1.04, shift=-2)
     target = Stars(*(np.array([value]) for value in (0.0, 0.0, flux, 9400.0)))
     light = star_image(SUBSTRIP256, target) + star_image(SUBSTRIP256, draw_stars(1.0, 5))
@@ -193,7 +193,7 @@ def test_light_of_stars(prior, flux):
 
 
 def test_stripes_do_not_bias(prior):
-    """Not even in a single integration, where they stand out of the noise of cells."""
+    """Stripes do not bias the sky, even in a single integration, where they exceed the noise."""
     sky = make_sky(level=0.9, shift=1)
     results = [
         errors(fit(*observe(sky, stripes=0.2, seed=seed), prior).sky, sky) for seed in range(4)
@@ -202,7 +202,7 @@ def test_stripes_do_not_bias(prior):
 
 
 def test_uncertainty(prior, single_prior):
-    """A star and few templates make a sky less certain."""
+    """A star and few templates increase the uncertainty of a sky."""
     sky = make_sky()
     star = star_image(SUBSTRIP256, Stars(*(np.array([value]) for value in (0.0, 0.0, 220, 9400.0))))
     science = ~SUBSTRIP256.reference_pixels()
@@ -224,7 +224,7 @@ def smooth_deviation(rms, seed):
 
 
 def test_a_sky_without_stars(single_prior):
-    """Deviations of the sky at the traces of a target are not taken for a target."""
+    """Deviations of the sky at the expected traces are not mistaken for a target."""
     for seed in range(2):
         sky = make_sky() * smooth_deviation(0.025, seed)
         found = fit(*observe(sky, noise=0.1, seed=seed), single_prior)
@@ -233,7 +233,7 @@ def test_a_sky_without_stars(single_prior):
 
 
 def test_a_sky_beyond_its_prior(single_prior):
-    """Its errors grow, since its prior describes neither its shape nor its level."""
+    """The errors grow, since the prior describes neither the shape nor the level of the sky."""
     fits = [
         fit(*observe(make_sky() * smooth_deviation(rms, seed=3)), single_prior)
         for rms in (0.015, 0.15)
@@ -246,7 +246,7 @@ def test_a_sky_beyond_its_prior(single_prior):
 
 @pytest.mark.parametrize(("first", "last"), [(685, 2048), (0, 730), (560, 850)])
 def test_columns_without_sky(single_prior, first, last):
-    """A side that nothing shows has the uncertainty of the ratio; the edge stays where it is."""
+    """A hidden side gets the uncertainty of the ratio, and the edge is not shifted."""
     sky = make_sky(level=0.8, contrast=1.1)
     usable = ~SUBSTRIP256.reference_pixels()
     usable[:, first:last] = False
@@ -264,7 +264,7 @@ def test_columns_without_sky(single_prior, first, last):
 
 @pytest.mark.parametrize("wings", ["none", "cut", "exponential", "reference"])
 def test_a_sky_of_another_shape(single_prior, wings):
-    """Wings do not take its deviations, whatever they look like; errors are as stated."""
+    """Wings do not absorb deviations of the sky of any shape; errors are as stated."""
     spread = PointSpread(wings=wings, wing_scale={"cut": 60.0, "exponential": 40.0}.get(wings, 0))
     star = Stars(*(np.array([value]) for value in (0.0, 0.0, 220.0, 9400.0)))
     light, pulls = star_image(SUBSTRIP256, star, spread=spread), []
@@ -359,7 +359,7 @@ def call(path, flat, **settings):
 
 
 def test_standalone(series, skyflat, tmp_path, caplog):
-    """By strun: the sky is subtracted, saved if asked, and recorded in the header."""
+    """By strun, the sky is subtracted, saved if requested, and recorded in the header."""
     path, flat, truth = series
     before = checksums([path, skyflat, flat])
     options = ["--save_background=true", "--save_mask=true", f"--override_flat={flat}"]
@@ -406,7 +406,7 @@ def test_standalone(series, skyflat, tmp_path, caplog):
 
 
 def test_poor_templates_are_warned_about(series, tmp_path, caplog):
-    """Whether their own quality says so, or the exposure."""
+    """Templates with failed metrics, or that do not fit the exposure, cause a warning."""
     path, flat, _ = series
     bend = 1 + 0.3 * np.linspace(-1, 1, SUBSTRIP256.nx) ** 2
     poor = make_skyflat(sky=sky_image(SUBSTRIP256) * bend, flat=flat.name)
@@ -434,7 +434,7 @@ def test_inputs_and_their_headers_are_kept(series, skyflat):
 
 
 def test_flat_state(series, skyflat):
-    """What is flat-fielded loses a flat-fielded sky; without a flat nothing is guessed."""
+    """The sky is subtracted in the flat state of the exposure; a missing flat is an error."""
     path, flat, truth = series
     with datamodels.open(path) as model:
         plain = call(model, flat, skyflat=[str(skyflat)])
@@ -452,7 +452,7 @@ def test_flat_state(series, skyflat):
 
 
 def test_reference_file(series, tmp_path):
-    """A BKG reference file, as jwst's step has it: not flat-fielded, with several templates."""
+    """A BKG reference file for jwst's step is not flat-fielded and has several templates."""
     path, _, truth = series
     skies = [make_sky(level=level, contrast=c) for level, c in ((0.6, 0.95), (1.2, 1.05))]
     flat_field = np.where(truth["FLAT"] > 0, truth["FLAT"], 1)
@@ -469,7 +469,7 @@ def test_reference_file(series, tmp_path):
 
 
 def test_subarrays(skyflat, tmp_path):
-    """A subarray is cut from FULL by the exposure's own keywords, a FULL exposure uses it all."""
+    """A subarray is cut from FULL by the keywords of the exposure; FULL uses all of it."""
     full = sky_image(FULL, structure=0)
     for window in (SUBSTRIP96, SUBSTRIP256, FULL, Window("FULL", 1900, 600, 64, 512)):
         (template,) = read_templates(skyflat, window)
@@ -482,7 +482,7 @@ def test_subarrays(skyflat, tmp_path):
         model.save(tmp_path / "strip_skyflat.fits")
     with pytest.raises(
         SkyflatError,
-        match="strip_skyflat.fits: its SUBSTRIP96 has not .*: give one of FULL or",
+        match="strip_skyflat.fits: its SUBSTRIP96 lacks .*: give one of FULL or",
     ):
         read_templates(tmp_path / "strip_skyflat.fits", SUBSTRIP256)
 
@@ -495,7 +495,7 @@ def test_files_of_templates(skyflat, series, tmp_path):
         SkyflatSubtractStep.call(series[0], skyflat=[str(series[0])])
     with pytest.raises(SkyflatError, match="CRDS cannot be reached"):
         SkyflatSubtractStep.call(series[0])
-    # Two of one name are told apart: one is flat-fielded, the other is not.
+    # Two files of the same name are distinguished: one is flat-fielded, the other is not.
     (tmp_path / "other").mkdir()
     with SkyflatModel(skyflat) as model:
         model.meta.skyflat.flat_correction = "SKIPPED"
@@ -547,7 +547,7 @@ def test_background_exposures(series, skyflat, tmp_path, caplog):
     "settings", [{"skip": True}, {"skyflat": ["a_skyflat.fits"]}, {"override_bkg": "bkg.fits"}]
 )
 def test_no_skyflat_is_made_that_is_not_needed(settings):
-    """Of an exposure whose sky is given or left in."""
+    """No skyflat is created for an exposure whose sky is given or not subtracted."""
     step = SkyflatSubtractStep()
     for key, value in settings.items():
         setattr(step, key, value)
@@ -577,7 +577,7 @@ def test_what_cannot_be_subtracted(series, skyflat, edit, reason, tmp_path):
 
 
 def test_nothing_named_and_nothing_subtracted(series, tmp_path, caplog):
-    """A sky that CRDS does not have is no fault; a file that holds the sky gets no suffix."""
+    """A missing sky in CRDS is not an error; the unchanged exposure gets no suffix."""
     environment = make_cache(tmp_path / "cache", {"bkg": None, "flat": None, "pastasoss": None})
     with crds_at(environment, tmp_path):
         strun(STEP, series[0])
@@ -586,7 +586,7 @@ def test_nothing_named_and_nothing_subtracted(series, tmp_path, caplog):
 
 
 def test_not_twice(series, skyflat, tmp_path):
-    """An exposure without its sky is refused by the step, and left as it is by a pipeline."""
+    """The step refuses a sky-subtracted exposure; a pipeline leaves it unchanged."""
     path, flat, _ = series
     with datamodels.open(path) as model:
         model.meta.cal_step.bkg_subtract = "COMPLETE"
@@ -645,7 +645,7 @@ def test_a_skyflat_in_any_form(kind, skyflat):
 
 
 def test_each_template_is_inspected_once(series, skyflat, tmp_path, monkeypatch):
-    """By the checks of the pipeline, the step, and the fit together; again if it has changed."""
+    """Pipeline, step and fit inspect a template once, and again if it has changed."""
 
     def count(place, name):
         original, given = getattr(place, name), []
@@ -684,7 +684,7 @@ def stop_fit(*_, **__):
 
 
 def test_skyflat_and_flat_in_memory(series, skyflat):
-    """Models give what their files give, and are recorded by name."""
+    """Models give the same result as their files, and are recorded by name."""
     path, flat, _ = series
     with SkyflatModel(skyflat) as sky, datamodels.FlatModel(flat) as model:
         step = SkyflatSubtractStep(skyflat=sky, override_flat=model)
@@ -711,7 +711,7 @@ def test_a_single_image(series, skyflat, tmp_path):
 
 
 def test_scales_of_a_drifting_series(series, skyflat, tmp_path):
-    """The sky drifts, stars do not."""
+    """The scales follow a drift of the sky."""
     path, flat, truth = series
     sky, flat_field = truth["SKY"], truth["FLAT"]
     levels = np.array([0.94, 0.98, 1.02, 1.06])
@@ -743,7 +743,7 @@ def test_parameters_are_saved_and_used_again(series, skyflat, tmp_path):
 
 
 def test_files_of_other_programs(series, skyflat, tmp_path):
-    """An exposure and a skyflat that astropy saved again, without ASDF and DATAMODL."""
+    """An exposure and a skyflat that astropy has saved work without ASDF and DATAMODL."""
     path, flat, _ = series
     for name in (path, skyflat):
         with fits.open(name) as hdus:
@@ -754,7 +754,7 @@ def test_files_of_other_programs(series, skyflat, tmp_path):
 
 
 def test_a_time_series_makes_no_skyflat(series, caplog):
-    """Its target is reported before any star is masked, and by the quality of the product."""
+    """The target is reported before stars are masked, and by the quality of the product."""
     skyflat = SkyflatPipeline.call(series[0], steps={"flat_field": {"skip": True}})
     first = next(record for record in caplog.records if record.levelname == "WARNING")
     assert "TSOVISIT is true, as in a time series of a target" in first.getMessage()
@@ -765,7 +765,7 @@ def test_a_time_series_makes_no_skyflat(series, caplog):
 
 
 def test_files_that_do_not_belong_together(series, skyflat):
-    """A wildcard that also matches files of other kinds, and an exposure that is given twice."""
+    """Wildcards that match other files, and exposures that are given twice, are errors."""
     with pytest.raises(SkyflatError, match="time_series_truth.fits: cannot be read"):
         strun(STEP, f"{series[0].parent}/*.fits", f"--skyflat={skyflat}")
     for others in ([series[0]], [series[0], series[0]]):
@@ -819,7 +819,7 @@ def test_one_usable_row_is_too_little(single_prior):
 
 
 def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
-    """The next run of the same pipeline has background exposures of its own."""
+    """The next run of the same pipeline uses its own background exposures."""
     step, found = SkyflatSubtractStep(), iter([["first"], ["second"]])
     monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
     monkeypatch.setattr(background, "find_fault", lambda _: None)

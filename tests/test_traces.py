@@ -1,4 +1,4 @@
-"""Expected traces: the table beside a PASTASOSS reference file, and the pupil wheel."""
+"""Expected traces: the table compared with a PASTASOSS reference file, and the pupil wheel."""
 
 import logging
 
@@ -19,7 +19,7 @@ from soss_background.steps.crds_access import open_pastasoss
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """Open a PASTASOSS reference file of the simulator's traces, which come from other nodes."""
+    """Open a PASTASOSS reference file of the simulator's traces, which have different nodes."""
     path = tmp_path_factory.mktemp("reference") / "pastasoss.asdf"
     make_pastasoss(path)
     with datamodels.PastasossModel(path) as model:

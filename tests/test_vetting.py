@@ -12,7 +12,7 @@ SHAPE = (96, 80)
 
 
 def make_exposures(n=6, seed=0, crowding=0.0):
-    """Make exposures of one sky, each with its own stars; return cells, noise and masks."""
+    """Create exposures of one sky with different stars; return cells, noise and masks."""
     rng = np.random.default_rng(seed)
     sky = 5 + 2 * (np.arange(SHAPE[1]) > 30) + np.zeros(SHAPE)
     field = crowding * rng.pareto(1, SHAPE[0] // 4).repeat(4)
@@ -23,7 +23,7 @@ def make_exposures(n=6, seed=0, crowding=0.0):
 
 
 def stray_light(fraction):
-    """Make light that is bright in one corner, relative to the sky."""
+    """Return light that is bright in one corner, relative to the sky."""
     rows, columns = np.indices(SHAPE)
     return 5 * fraction * np.exp(-((rows - 96) ** 2 + (columns - 80) ** 2) / 2 / 35**2)
 
@@ -79,7 +79,7 @@ def test_of_two_that_differ_both_stay():
 def test_a_masked_exposure_is_left_out():
     cells, noise, sources = make_exposures()
     sources[5] = True
-    assert vet_exposures(cells, noise, sources).reasons == [""] * 5 + ["hardly anything unmasked"]
+    assert vet_exposures(cells, noise, sources).reasons == [""] * 5 + ["hardly any unmasked pixel"]
 
 
 @pytest.mark.parametrize("factor", [0.4, 3])

@@ -1,4 +1,4 @@
-"""Which warnings fail the tests, under the configuration of pyproject.toml."""
+"""Warnings that fail the tests with the configuration of pyproject.toml."""
 
 import re
 import subprocess
@@ -75,12 +75,12 @@ def test_deprecations_between_other_packages_do_not_fail(outcomes):
 
 
 def test_warnings_of_ours_fail(outcomes):
-    """A deprecated function that we call, and what a package warns of our data."""
+    """Our calls of deprecated functions, and warnings about our data, fail tests."""
     assert sorted(outcomes["FAILED"]) == 3 * ["test_data"] + 4 * ["test_ours"]
 
 
 def test_configuration_names_the_modules_of_the_tests():
-    """A module of the tests that the filters do not name would be taken for another package's."""
+    """The filters name all modules of the tests, which would count as other packages otherwise."""
     filters = tomllib.loads((ROOT / "pyproject.toml").read_text())
     filters = filters["tool"]["pytest"]["ini_options"]["filterwarnings"]
     patterns = [entry.split(":")[3] for entry in filters if entry.count(":") > 1]

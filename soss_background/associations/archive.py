@@ -32,7 +32,7 @@ _PATIENCE, _LOOK = 120, 1.0
 # Number of attempts at a request, and the pause between them, s.
 _ATTEMPTS, _PAUSE = 3, 2.0
 
-# Number of successive files without an answer after which no more files are requested.
+# Number of successive unanswered requests after which no more files are requested.
 _LOST = 2
 
 # HTTP errors for lack of permission, those that another request does not change, and those of a
@@ -69,7 +69,7 @@ def query_archive(product="rateints", *, login=False, **criteria):
     product : {"rateints", "rate"}
         Kind of file.
     login : bool
-        Whether to log in, to find also exposures that are not public. The token comes from the
+        Whether to log in, which also finds exposures that are not public. The token comes from the
         environment (MAST_API_TOKEN), the keyring or the terminal, see `astroquery.mast`.
     **criteria : dict
         See `~soss_background.associations.tables.select_exposures`.
@@ -150,7 +150,7 @@ def download_exposures(table, directory=".", *, login=False):
     bar = {"desc": "Downloading", "unit": "B", "unit_scale": True, "disable": None}
     with tqdm(total=sum(sizes), **bar) as progress, _quiet_astroquery():
         for name, uri, size in zip(names, table["URI"], sizes, strict=True):
-            status, message = "failed", "not asked for: the archive does not answer any more"
+            status, message = "failed", "not requested: the archive does not answer any more"
             with _follow(progress, directory / f"{name}.part", size):
                 if lost < _LOST:
                     status, message = _download(archive, uri, directory / name, size)
@@ -165,7 +165,7 @@ def _read_size(name, size):
     try:
         size = int(size)
     except (TypeError, ValueError) as err:
-        raise SkyflatError(f"{name}: SIZE is {size}, which is no number") from err
+        raise SkyflatError(f"{name}: SIZE is {size}, which is not a number") from err
     if not name or size <= 0:
         raise SkyflatError(f"The table of exposures: a file {name!r} of {size} bytes")
     return size
@@ -254,7 +254,7 @@ class _Archive(MastMissionsClass):
         super().__init__(mission="jwst")
         # astroquery offers no other way to set headers and time limits than its private session.
         self._session.mount(conf.server, _Adapter())
-        # A compressed answer could not be continued.
+        # A compressed download could not be continued.
         self._session.headers["Accept-Encoding"] = "identity"
         if login:
             try:
@@ -326,12 +326,12 @@ class _Archive(MastMissionsClass):
         if is_wrong:
             partial.unlink(missing_ok=True)
         if not message and length != size:
-            message = f"what came is not a file of {size} bytes"
+            message = f"the download is not a file of {size} bytes"
         return message
 
 
 class _WrongRangeError(requests.RequestException):
-    """Exception for an answer that is not the requested rest of a file."""
+    """Exception for an answer that is not the requested remainder of a file."""
 
 
 class _Adapter(HTTPAdapter):

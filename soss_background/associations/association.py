@@ -121,7 +121,7 @@ def make_associations(files, directory=".", *, gap_days=1.0, by_pwcpos=None, pro
 
 def make_background_associations(science, background=(), directory="."):
     """
-    Write level-2 associations of science exposures and the background that was observed with them.
+    Write level-2 associations of science exposures and their background exposures.
 
     The segments of a time series are members of one product. Of the background, an exposure gets
     the sequence (of one program, target and observation, without a gap) that is nearest in time.
@@ -271,7 +271,7 @@ def _warn_of_strays(rows):
         stem = path.name.removesuffix("_skyflat_asn.json")[:-3]
         for other in path.parent.glob(f"{glob.escape(stem)}???_skyflat_asn.json"):
             if other not in written:
-                log.warning("%s is of another grouping", other)
+                log.warning("%s belongs to a different grouping", other)
 
 
 def _collect(files, read, besides=()):
@@ -310,12 +310,12 @@ def _part_twins(headers, besides):
             taken.append(header)
             seen |= dict.fromkeys(own, header["name"])
         else:
-            reasons.append(f"{header['name']}: the same exposure as {twin}, which is taken")
+            reasons.append(f"{header['name']}: the same exposure as {twin}, which is used")
     return taken, reasons
 
 
 def _preference(header):
-    """Return a sort key that puts integrations before their mean."""
+    """Return a sort key that places integrations before their mean."""
     return _RATES.index(header["meta.model_type"]), str(header["path"])
 
 
@@ -340,7 +340,7 @@ def _read_blank_sky(path, required):
     except SkyflatError:
         raise
     except (TypeError, ValueError) as err:
-        raise SkyflatError(f"{path}: a keyword has a value that makes no sense ({err})") from err
+        raise SkyflatError(f"{path}: a keyword has an invalid value ({err})") from err
     return header
 
 

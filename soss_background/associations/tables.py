@@ -62,7 +62,7 @@ def clean_columns(table):
 
 
 def require_columns(table, columns, name):
-    """Raise SkyflatError, which names the table, if it lacks a column."""
+    """Raise SkyflatError with the name of the table if it lacks a column."""
     for column in columns:
         if column not in table.colnames:
             raise SkyflatError(f"{name}: column {column} is missing")
@@ -138,7 +138,7 @@ def _begins_between(after, before, text):
 
 
 def _place(path, name):
-    """Return the path of a file, given with or without its name."""
+    """Return the path of a file from FILEPATH, which may or may not include its name."""
     return path if path.name == name else path / name
 
 

@@ -20,8 +20,8 @@ def add_parser(commands):
     """Add the subcommand that runs the pipeline on many associations."""
     parser = commands.add_parser(
         "batch",
-        help="make the skyflats of many associations on a Dask cluster",
-        description="Make the skyflats of many associations, several at a time. A failed "
+        help="create the skyflats of many associations on a Dask cluster",
+        description="Create the skyflats of many associations, several at a time. A failed "
         "association does not stop the others. Products are kept if their exposures, parameters "
         "and version are still the same.",
         epilog="Arguments after -- are for the pipeline, as strun takes them.",
@@ -36,7 +36,7 @@ def add_parser(commands):
     cluster.add_argument(
         "--scheduler", metavar="ADDRESS", help="a running cluster, or its scheduler file"
     )
-    parser.add_argument("--overwrite", action="store_true", help="make all products anew")
+    parser.add_argument("--overwrite", action="store_true", help="replace finished products")
     add_verbose(parser)
     parser.set_defaults(run=run)
 

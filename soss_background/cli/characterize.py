@@ -8,10 +8,10 @@ def add_parser(commands):
     """Add the subcommand that describes how the sky varies."""
     parser = commands.add_parser(
         "characterize",
-        help="describe how the sky changes from skyflat to skyflat",
+        help="describe how the sky varies among skyflats",
         description="Write tables and figures of how level and edge change with pointing, season "
         "and pupil wheel position, of how well skies fit each other, of their principal "
-        "components, and of their levels beside the zodiacal light that a model predicts.",
+        "components, and of their levels compared with the zodiacal light of a model.",
     )
     add_skyflats(parser, "at least three skyflats")
     add_output_dir(parser, "tables and figures")

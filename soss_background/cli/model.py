@@ -9,7 +9,7 @@ def add_parser(commands):
     """Add the subcommand that learns a sky model."""
     parser = commands.add_parser(
         "model",
-        help="learn from skyflats what the sky looks like, and how it varies",
+        help="learn the mean sky and its variation from skyflats",
         description="Write a sky model: the mean of one or more skyflats, the components and the "
         "scatter of their variation, their levels, and their edge. SkyflatSubtractStep uses it as "
         "its prior.",
@@ -38,7 +38,7 @@ def add_parser(commands):
 
 
 def run(options):
-    """Write a sky model, its figure and denoised skyflats; print what the model holds."""
+    """Write a sky model, its figure and denoised skyflats; print a summary of the model."""
     from soss_background.errors import SkyflatError
     from soss_background.io.denoised import denoise_library, plan_denoised
     from soss_background.io.files import save_datamodel, save_whole

@@ -56,7 +56,7 @@ def _date(text):
     try:
         return parse_date(text)
     except ValueError as err:
-        raise argparse.ArgumentTypeError(f"{text} is no date, such as 2024-01-31") from err
+        raise argparse.ArgumentTypeError(f"{text} is not a date, such as 2024-01-31") from err
 
 
 def run(options):

@@ -13,7 +13,7 @@ def add_parser(commands):
     )
     add_skyflats(parser)
     add_output(
-        parser, "report to write; each of several skyflats has its own beside it", "report.html"
+        parser, "report to write; each of several skyflats gets its own next to it", "report.html"
     )
     parser.set_defaults(run=run)
 

@@ -11,7 +11,7 @@ from soss_background.detector import PWCPOS, SOSS_BANDS, SUBARRAYS, SUPERSTRIPES
 # slow to import; a test compares the defaults.
 SETTINGS = {
     "seed": (1, "random seed"),
-    "observation": ("001", "observation number of three digits, which tells visits apart"),
+    "observation": ("001", "observation number of three digits, which distinguishes visits"),
     "n_exposures": (10, "number of dithered exposures"),
     "n_integrations": (3, "integrations per exposure"),
     "exposure_time": (300.0, "time of an exposure [s]"),
@@ -34,7 +34,7 @@ def add_parser(commands):
     parser.add_argument("directory", type=Path, help="folder to write to")
     for name, (default, meaning) in SETTINGS.items():
         option = name_options([name])
-        # Only what the user gives overrides a family.
+        # Only options that the user gives override a family.
         given = {"type": type(default), "default": argparse.SUPPRESS}
         parser.add_argument(option, help=f"{meaning} (default: {default})", **given)
     parser.add_argument(

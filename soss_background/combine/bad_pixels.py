@@ -20,7 +20,7 @@ def read_bad_pixels(path, window):
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        A FITS image, not 0 where a pixel is bad, of the window or of the full detector; or a table
+        A FITS image of the window or of the full detector, nonzero where a pixel is bad; or a table
         (FITS, ECSV, CSV, text) with columns x and y of pixels of the window, counted from 0.
     window : `~soss_background.detector.Window`
         The pixels of the exposures.

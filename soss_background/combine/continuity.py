@@ -1,8 +1,8 @@
 """Continuity of the sky from one amplifier to the next.
 
-Differences of stripes between exposures are solved from the exposures, but the mean stripe of all
-exposures looks like sky. The sky is continuous where one amplifier's rows end and the next one's
-begin: a jump there is the difference of the mean stripes of both.
+Differences of stripes between exposures are measured from the exposures, but the mean stripe of all
+exposures cannot be distinguished from the sky. The sky is continuous at the boundary between two
+amplifiers: a jump there is the difference of their mean stripes.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from soss_background.numerics.cells import gather_blocks
 
 __all__ = ["measure_band_offsets"]
 
-# Columns that are averaged: noise hides narrower stripes, which denoising removes.
+# Columns that are averaged; narrower stripes are hidden by noise, and removed by denoising.
 _COLUMNS = 16
 
 # Strips on each side of a boundary that are used. With half as many, jumps are a tenth noisier;
@@ -21,12 +21,12 @@ _COLUMNS = 16
 _STRIPS = 6
 
 # Deviation of the sky from a straight line in row: standard deviation in rows of the Gaussian that
-# smooths white noise, and rms as a fraction of the sky. At a third and at three times the rms the
+# smooths white noise, and rms as a fraction of the sky. At a third and at three times the rms, the
 # noise of a jump changes by a fifth.
 _LENGTH, _RMS = 24.0, 0.003
 
-# Variances, as fractions of the sky squared, that leave free the level and slope of that line, and
-# the pedestal of an amplifier.
+# Variances, as fractions of the sky squared, large enough to leave the level and slope of that line
+# and the pedestal of an amplifier unconstrained.
 _FREE, _PEDESTAL = 1.0, 0.01
 
 
@@ -107,7 +107,7 @@ def _estimate_covariance(difference, level):
     # Padded with zeros, since the last column is not next to the first.
     power = np.abs(np.fft.rfft(blocks, 2 * blocks.shape[1], axis=1)) ** 2
     correlation = np.fft.irfft(power.sum(axis=0)) / blocks.shape[1]
-    # A pedestal that all exposures share does not show in their differences.
+    # A pedestal that all exposures share cancels in their differences.
     return toeplitz(correlation[: blocks.shape[1]]) / (n - 1) / n + _PEDESTAL
 
 

@@ -78,7 +78,7 @@ def _correlate(images, reference, reduce):
 
 
 def _find_peak(image):
-    """Locate the peak of a periodic image to a fraction of a cell, by parabolas."""
+    """Locate the peak of a periodic image to a fraction of a cell by fitting parabolas."""
     peak = np.unravel_index(np.argmax(image), image.shape)
     place = []
     for axis, index in enumerate(peak):
@@ -132,7 +132,7 @@ def refine_dither(stars, dither):
             slopes = np.array([(slope * here).ravel() for slope in np.gradient(mean)])
             left = ((image - mean) * here).ravel()
             shifts.append(np.linalg.lstsq(slopes @ slopes.T, -slopes @ left)[0])
-        # A common shift moves the field, not the exposures in it.
+        # A common shift moves the field, not the exposures relative to each other.
         dither = dither + shifts - np.mean(shifts, axis=0)
     return dither
 

@@ -1,7 +1,7 @@
-"""Levels and stripes of exposures, from strips: runs of pixels along their columns.
+"""Levels and stripes of exposures, from strips: short pieces of their columns.
 
-The sky hardly changes along a strip, and a strip is one column wide. Each amplifier reads a
-band of rows, with stripes and a pedestal of its own.
+A strip is one column wide, and the sky hardly changes along it. Each amplifier reads a band of
+rows, with its own stripes and pedestal.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ _STRIP = 16
 # Iterations of medians for the first guess.
 _MEDIAN_ROUNDS = 3
 
-# Maximum number of iterations between sky, levels and stripes, and the change of the stripes, as a
-# fraction of their scatter, at which they have converged.
+# Maximum number of iterations that alternate between sky, levels and stripes, and the change of the
+# stripes, as a fraction of their scatter, at which they have converged.
 _MAX_ROUNDS = 30
 _SETTLED = 0.003
 
 # Frequencies, in cycles per column, over which the spectrum of the stripes is fitted, below those
-# where the noise of the pixels shows; number of bins that are equally wide in the logarithm of the
+# where the noise of the pixels dominates; number of bins of equal width in the logarithm of the
 # frequency; and indices from a random walk to white noise.
 _FREQUENCIES, _BINS, _SLOPES = (0.002, 0.06), 6, (-2.0, 0.0)
 
@@ -86,12 +86,12 @@ class Levels:
 
     @property
     def common_stripe_variance(self):
-        """Variance of the mean stripe of all exposures in (DN/s)^2, most of which is in the sky."""
+        """Variance of the mean stripe of all exposures in (DN/s)^2; most of it is in the sky."""
         n = len(self.stripes)
         return np.mean(np.var(self.stripes, axis=0, ddof=1)) / n if n > 1 else 0.0
 
     def match(self, images, bands, index=slice(None)):
-        """Return rows of exposures, of a band or of a band each, without stripes, at one level."""
+        """Return rows, all of one band or with a band for each, without stripes, at one level."""
         matched = images - self.stripes[index][..., np.atleast_1d(bands), :]
         matched /= self.scale[index][..., None, None]
         return matched
@@ -127,7 +127,7 @@ def guess_levels(strips, bands):
     zero = np.zeros((n, bands[-1] + 1, nx), dtype=np.float32)
     levels = Levels(np.ones(n, dtype=np.float32), zero)
     for _ in range(_MEDIAN_ROUNDS):
-        # The exposures that see a strip differ from strip to strip, hence match their levels first.
+        # The exposures that see a strip differ from strip to strip, so match their levels first.
         sky = nanmedian(levels.match(strips, bands), axis=0)
         levels.scale[:] = [nanmedian(image / sky) for image in strips]
     levels.scale /= levels.scale.mean()
@@ -179,7 +179,7 @@ def refine_levels(levels, sky, residuals, count, weight, bands, strips):
         sky /= np.where(total > 0, total, 1)
         scale, stripes = [], []
         for strip, number, here in zip(means, count, known, strict=True):
-            # Fit the level first: it includes a signal that stripes could fit as well.
+            # Fit the level first, since stripes could absorb its signal.
             scale.append(np.median(strip[here] / sky[here]))
             left = np.where(here, strip - scale[-1] * sky, 0)
             sums, numbers = (np.add.reduceat(part, first) for part in (number * left, number))

@@ -24,7 +24,7 @@ _ROWS = 240
 # Minimum scatter relative to the errors, for exposures without noise.
 _LEAST_EXCESS = 0.1
 
-# Rows of the running median for hot pixels: the sky is smooth along columns, its edge across them.
+# Rows of the running median for hot pixels, since the sky is smooth along columns.
 _NEIGHBOURS = 9
 
 # Number of values that suffice to measure a scatter.
@@ -32,11 +32,11 @@ _ENOUGH = 16384
 
 
 class NothingToCombineError(ValueError):
-    """No exposure can be used."""
+    """Exception for a set of exposures of which none can be used."""
 
 
 class NoSkyError(ValueError):
-    """The exposure of number ``index`` has no sky."""
+    """Exception for the exposure of number ``index``, which has no sky."""
 
     def __init__(self, index):
         super().__init__(index)
@@ -50,7 +50,7 @@ class NoSkyError(ValueError):
 @dataclass
 class CombinedSky:
     """
-    The sky of a set of exposures, and their state.
+    Sky of a set of exposures, and the state of each exposure.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class CombinedSky:
         JWST data quality flags of the sky.
     images : ndarray of float32, shape (n, ny, nx)
         The exposures in DN/s at their common level, without stripes and faint stars. An exposure
-        that was not used is unchanged, except for 0 on reference pixels.
+        that was not used is unchanged, except that its reference pixels are 0.
     left_out : ndarray of uint8, shape (n, ny, nx)
         1 where a pixel of an exposure was not used, else 0.
     scale, offset, excess : ndarray of float, shape (n,)
@@ -123,10 +123,10 @@ def combine_exposures(
     exposures : iterable of tuple
         For each exposure the image and its 1-sigma uncertainties in DN/s (ndarray of float32,
         shape (ny, nx)), its JWST data quality flags (uint32), and its mask (bool, True for masked
-        pixels, or None). Masked pixels are not averaged, but show the stars whose wings reach
+        pixels, or None). Masked pixels are not averaged, but help to model stars whose wings extend
         beyond the masks. The exposures are iterated twice.
     stack : `~soss_background.io.store.Stack`
-        Storage of the exposures; it holds ``images`` and ``left_out`` of the result at the end.
+        Storage of the exposures; in the end it holds ``images`` and ``left_out`` of the result.
     summaries : `~soss_background.numerics.summaries.ExposureSummaries`, optional
         Summaries of the exposures, if they exist already.
     bands : list of slice, optional
@@ -202,7 +202,7 @@ def combine_exposures(
 
 
 def _model_stars(means, noise, covered, vetted, bands):
-    """Model the star light in the cells of the vetted exposures; there is none in the others."""
+    """Model the star light in the cells of the vetted exposures; it is 0 in the others."""
     light = np.zeros_like(means)
     light[vetted] = model_star_light(means[vetted], noise, covered[vetted], bands)
     return light
@@ -229,7 +229,7 @@ def _vet(means, errors, covered, mad_threshold, excluded, bands):
 
 
 def _expand(used, *values):
-    """Return the values of the used exposures for all of them, NaN for the others."""
+    """Expand values of the used exposures to all exposures, with NaN for the others."""
     expanded = np.full((len(values), len(used)), np.nan)
     expanded[:, used] = values
     return expanded
@@ -237,7 +237,7 @@ def _expand(used, *values):
 
 def _survey(exposures, summaries, bad):
     """
-    Find the cells that masks cover, and the pixels that are neither masked nor unusable.
+    Find the masked cells, and the pixels that are usable and not masked.
 
     Return the summaries, created if there are none, the covered cells, the pixels as bits, and the
     number of exposures without a mask.
@@ -283,7 +283,7 @@ def _leave_out(stack, indices, reference):
 
 class _Passes:
     """
-    Passes over the pixels of exposures of one sky, without their stars, by blocks of rows.
+    Iterate over the pixels of star-subtracted exposures of one sky, by blocks of rows.
 
     Parameters
     ----------
@@ -292,14 +292,14 @@ class _Passes:
     used : slice or ndarray of int
         Indices of the exposures used.
     sigma : ndarray of float32
-        Typical uncertainty of a pixel of each of them, in DN/s.
+        Typical uncertainty of a pixel of each exposure used, in DN/s.
     bands : list of slice
         Rows that each amplifier reads.
     """
 
     def __init__(self, stack, used, sigma, bands):
         self._stack, self._used, self._sigma, self._bands = stack, used, sigma, bands
-        # Rows of a block, a fraction of a strip if there are many exposures.
+        # Rows of a block, only a fraction of a strip if there are many exposures.
         self._rows = next(rows for rows in (16, 8, 4) if rows * len(sigma) <= _ROWS or rows == 4)
 
     def weight(self, excess):
@@ -307,7 +307,7 @@ class _Passes:
         return 1 / (excess * self._sigma) ** 2
 
     def solve(self, strips, n_sigma):
-        """Return the levels of exposures, from their strips; their sky at a guess; its scatter."""
+        """Return the levels of exposures from their strips, a first sky, and its scatter."""
         blocks, numbers = split_bands(self._bands)
         guess = guess_levels(strips, numbers)
         sky, excess, *residuals = self.compare(guess, n_sigma)
@@ -322,7 +322,7 @@ class _Passes:
         Returns
         -------
         sky : ndarray of float32, shape (ny, nx)
-            The mean of the exposures, NaN where there is none.
+            The mean of the exposures, NaN where no exposure is usable.
         excess : ndarray of float32, shape (n,)
             Scatter of each exposure about the sky, relative to its errors.
         residuals, count : ndarray of float32, shape (n, my, nx)
@@ -361,7 +361,7 @@ class _Passes:
         left = np.where(clean, left - mean, 0)
         sums, numbers = left.sum(axis=1), clean.sum(axis=1, dtype=np.float32)
         errors = np.where(clean, errors, 0)
-        # An exposure contributes to the sky that it is compared with; alone, it is the sky.
+        # An exposure contributes to the sky that it is compared with; a single one equals the sky.
         share = weight[:, None, None] / np.where(total > 0, total, np.inf)
         np.copyto(left, np.nan, where=~clean | (share > 0.999))
         scatter = _scatter(left, errors * np.sqrt(np.maximum(1 - share, 0)))
@@ -374,8 +374,8 @@ class _Passes:
         Returns
         -------
         sky, variance : ndarray of float32, shape (ny, nx)
-            The mean of the exposures, NaN where there is none, and its variance without that of the
-            stripes.
+            The mean of the exposures, NaN where no exposure is usable, and its variance without
+            that of the stripes.
         counts : ndarray of int, shape (n,)
             Number of pixels of each exposure that are used.
         """
@@ -405,7 +405,7 @@ class _Passes:
 
 
 def _typical(images, usable):
-    """Return the median of exposures, which are NaN where they are not usable."""
+    """Return the median of exposures; their unusable pixels are NaN."""
     ordered, count = np.sort(images, axis=0), usable.sum(axis=0)
     low, high = (
         np.take_along_axis(ordered, middle[None], axis=0)[0]
@@ -423,7 +423,7 @@ def _scatter(deviations, errors):
 
 
 def _weighted_mean(images, weight, usable):
-    """Average exposures; return the mean, NaN where there is none, and the sum of the weights."""
+    """Average exposures; return the mean (NaN if no pixel is usable) and the sum of the weights."""
     np.copyto(images, 0, where=~usable)
     total = np.tensordot(weight, usable.astype(np.float32), axes=1)
     mean = np.tensordot(weight, images, axes=1)
@@ -437,7 +437,7 @@ def _common_flags(flags, measured):
 
 
 def _flag_outlying_pixels(sky, err, measured, n_sigma):
-    """Flag pixels that deviate from their column; they are fixed and hence not stars."""
+    """Flag pixels that deviate from their column; they do not move, so they are not stars."""
     half = _NEIGHBOURS // 2
     padded = np.pad(sky, ((half, half), (0, 0)), mode="symmetric")
     neighbours = move_median(padded, _NEIGHBOURS, axis=0)[2 * half :]

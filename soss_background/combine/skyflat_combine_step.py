@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 # Parameters of the step that are passed to the algorithm.
 _PARAMETERS = ("n_sigma", "hot_sigma", "mad_threshold")
 
-# Standard deviations along columns of the Gaussian that fills gaps: those of stars, and those of a
-# target, which are hundreds of rows high and must not blur the edge across them, pixels.
+# Standard deviations (pixels) along columns of the Gaussian that fills gaps: gaps of stars, and
+# gaps of a target, which are hundreds of rows high and across which the edge must not blur.
 _STAR_ROWS, _TARGET_ROWS = 8.0, 64.0
 
 
@@ -55,10 +55,10 @@ class SkyflatCombineStep(SkyflatStep):
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
     mad_threshold = float(default=0.05, min=0.0, max=1.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [fraction of the sky]
     exclude = force_list(default=None)  # Names of exposures to leave out, with their suffix or without
-    bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
-    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
+    bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, nonzero where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files next to the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product
-    author = string(default='soss_background')  # Who made the product, in its keyword AUTHOR
+    author = string(default='soss_background')  # Value of the keyword AUTHOR of the product
     suffix = string(default='skyflatcombine')  # Default suffix for output files
     """  # noqa: E501
 
@@ -92,12 +92,12 @@ class SkyflatCombineStep(SkyflatStep):
         return skyflats[0] if len(skyflats) == 1 else ModelContainer(skyflats)
 
     def check(self, libraries):
-        """Raise unless exposures and pixels to leave out can be left out of the libraries."""
+        """Raise unless the exposures and pixels to leave out are in the libraries."""
         headers = [header for library in libraries for header in read_headers(library)]
         roots = {root_name(header["name"]) for header in headers}
         for name in map(name_item, self.exclude or []):
             if root_name(name) not in roots:
-                raise SkyflatError(f"{name}, which is to be left out, is none of the exposures")
+                raise SkyflatError(f"{name}, which is to be left out, is not among the exposures")
         for window in {header_window(read_headers(library)[0]) for library in libraries}:
             self._read_bad_pixels(window)
 

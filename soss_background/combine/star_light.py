@@ -1,13 +1,13 @@
-"""Model the star light that masks leave, from its motion.
+"""Model the star light outside of masks from its motion.
 
-The sky is fixed on the detector, the stars move with the dither. Exposures are the sum of both, and
-only the smoothest light can be split in more than one way, as in the self-calibration of dithered
-data (Fixsen, Moseley & Arendt 2000, ApJS 128, 651). This finds the faint wings of bright stars,
-which some or all exposures see at every pixel: masks of all wings would leave no pixel.
+The sky is fixed on the detector, the stars move with the dither. Each exposure is the sum of both,
+and the split is ambiguous only for the smoothest light, as in the self-calibration of dithered data
+(Fixsen, Moseley & Arendt 2000, ApJS 128, 651). This finds the faint wings of bright stars, which
+cover every pixel in some or all exposures: masks of all wings would leave no pixel.
 
-The motion hardly constrains light as smooth as the mosaic is wide, or repeated at the distance of
-its pointings. Priors split it: the sky differs from its column profile smoothly and by a few
-percent at most, star light is positive and most of the field is dark. The most probable pair of
+The motion hardly constrains light that is as smooth as the mosaic is wide, or that repeats at the
+distance of its pointings. Priors split it: the sky deviates smoothly from its column profile, by a
+few percent at most; star light is positive; most of the field is dark. The most probable pair of
 sky and stars minimises a convex function (a maximum a posteriori estimate).
 """
 
@@ -29,14 +29,14 @@ _BRIGHTEST = 0.1
 # Smallest spread of the pointings, in cells, that separates stars from sky.
 _MIN_DITHER = 2.0
 
-# Rows and columns of cells that are joined to split sky and stars.
+# Rows and columns of cells that are binned to split sky and stars.
 _JOINED = (2, 4)
 
 # Cells along columns over which the sky's profile is smoothed: running median, then Gaussian.
 _MEDIAN_LENGTH, _PROFILE_LENGTH = 41, 10
 
-# Change of the profile from cell to cell along a row, as a fraction of it, above which it is the
-# edge, where a profile of cells is too coarse, and cells on both sides that the edge reaches.
+# Fractional change of the profile from cell to cell along a row that marks the edge, where a
+# profile of cells is too coarse, and number of cells on both sides that the edge affects.
 _STEEP, _EDGE_REACH = 0.02, 2
 
 # Deviation of the sky from its profile, white noise smoothed by a Gaussian: standard deviation in
@@ -44,7 +44,7 @@ _STEEP, _EDGE_REACH = 0.02, 2
 _SKY_LENGTH, _SKY_RMS = 24.0, 0.01
 
 # Cost of star light, per sigma of a joined cell, so that unconstrained cells stay dark. At half and
-# at twice the cost errors change by less than a tenth; at five times, wide wings stay in the sky.
+# at twice the cost, errors change by less than a tenth; at five times, wide wings stay in the sky.
 _DARKNESS = 0.02
 
 # Weight, in joined cells, of a column from which the rms of the stripes is measured, and their
@@ -57,13 +57,13 @@ _MODEL_ERROR = 0.1
 # Residual of a solution, in sigma, at which a cell gets half its weight in the next one.
 _OUTLYING = 3.0
 
-# Iterations of the minimiser for each solution, and number of them that L-BFGS-B stores.
+# Iterations of the minimiser for each solution, and number of iterations that L-BFGS-B stores.
 _STEPS, _MEMORY = (25, 25, 25), 8
 
-# Smallest sum of weights that the star field is divided by, where hardly any exposure sees it.
+# Smallest sum of weights by which the star field is divided, where hardly any exposure sees it.
 _LEAST_SEEN = 0.3
 
-# Deficit of a cell, in units of its noise, above which the modelled star is not there.
+# Deficit of a cell, in units of its noise, above which the modelled star is rejected.
 _MISSING = 5.0
 
 
@@ -115,7 +115,7 @@ def model_star_light(cells, noise, sources, bands=None):
     weight = known * trust
     seen = np.maximum(mosaic.gather(weight), _LEAST_SEEN)
     moving = mosaic.see(np.maximum(mosaic.gather(weight * excess) / seen, 0))
-    # Not all light moves with the field: an order-0 image ends at its own field stop.
+    # Not all light moves with the field: the field stop cuts off order-0 images.
     missing = (excess - moving < -_MISSING * noise[alike] / levels) & ~sources & ~edge
     missing = ndimage.binary_dilation(missing, np.ones((1, 5, 5), dtype=bool))
     light[alike] = np.where(missing, 0, levels * moving)
@@ -123,7 +123,7 @@ def model_star_light(cells, noise, sources, bands=None):
 
 
 def _smooth_profile(sky):
-    """Smooth a sky along columns, across the remaining stars."""
+    """Smooth a sky along columns, which suppresses the remaining stars."""
     filled = np.where(np.isfinite(sky), sky, nanmedian(sky, axis=0))
     filled[np.isnan(filled)] = nanmedian(sky)
     smooth = ndimage.median_filter(filled, (_MEDIAN_LENGTH, 1), mode="nearest")
@@ -131,14 +131,14 @@ def _smooth_profile(sky):
 
 
 def _find_edge_cells(profile):
-    """Return True for cells at the edge; the star light there is seen in other exposures."""
+    """Return True for cells at the edge, where star light is measured in other exposures."""
     steep = np.abs(np.gradient(profile, axis=1)) > _STEEP * np.abs(profile)
     return ndimage.binary_dilation(steep, np.ones((1, 2 * _EDGE_REACH + 1), dtype=bool))
 
 
 def _standing_light(excess, known, stars, sigmas, level, dither, amplifier):
     """
-    Return the fixed excess over a profile, sky and stripes, and the trust in each cell.
+    Return the fixed excess over a profile (sky and stripes), and the trust in each cell.
 
     ``amplifier`` is the number of the amplifier that reads each row of cells.
     """
@@ -153,7 +153,7 @@ def _standing_light(excess, known, stars, sigmas, level, dither, amplifier):
     mosaic = Mosaic(dither / _JOINED, count.shape[1:])
     stack = (joined / sigma, known, bright / sigma)
     stack = (part.astype(np.float32) for part in stack)
-    # An amplifier of less than a joined row has none.
+    # An amplifier of less than a binned row has none.
     joined_amplifier = np.unique(amplifier[:: _JOINED[0]], return_inverse=True)[1]
     amplifier = np.repeat(joined_amplifier, _JOINED[0])[: shape[0]]
     split = _Split(*stack, level / sigma, mosaic, joined_amplifier)
@@ -167,14 +167,14 @@ def _standing_light(excess, known, stars, sigmas, level, dither, amplifier):
 
 class _Split:
     """
-    Split exposures into a smooth sky, positive stars and stripes, by probability.
+    Split exposures into the most probable smooth sky, positive stars and stripes.
 
     Parameters
     ----------
     excess : ndarray of float32, shape (n, my, mx)
         Exposures minus their sky's profile, in units of the noise.
     known : ndarray of float32, shape (n, my, mx)
-        Known fraction of each joined cell, times the inverse variance of the exposure.
+        Known fraction of each binned cell, times the inverse variance of the exposure.
     stars : ndarray of float32, shape (n, my, mx)
         First guess of the star light in units of the noise.
     level : float
@@ -243,7 +243,7 @@ class _Split:
         left -= stripes[:, self.amplifier]
         pull = self.weight * left
         cost = 0.5 * (np.vdot(pull, left) + np.vdot(wave, wave) + price) + _DARKNESS * field.sum()
-        # A Gaussian is symmetric, hence its own transpose.
+        # A Gaussian is symmetric, so it is its own transpose.
         gradient = [_DARKNESS - self.mosaic.gather(pull), wave - self._sky(pull.sum(axis=0))]
         return float(cost), self._pack(gradient, np.multiply)
 
@@ -254,7 +254,7 @@ class _Split:
         return [(part.reshape(shape) * scale).astype(np.float32) for part, shape, scale in parts]
 
     def _pack(self, parts, scaled):
-        """Join unknowns divided by their scales, or their gradient multiplied by them."""
+        """Join unknowns divided by their scales, or their gradient multiplied by the scales."""
         pairs = zip(parts, self.scales, strict=True)
         return np.concatenate([scaled(*pair).ravel() for pair in pairs]).astype(float)
 

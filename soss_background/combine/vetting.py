@@ -12,10 +12,10 @@ __all__ = ["MUCH_WORSE", "Vetting", "vet_exposures"]
 # Fraction of an exposure that must be unmasked to measure its level.
 _MIN_UNMASKED = 0.01
 
-# Rows and columns of the blocks of cells that are compared: stray light is wide, stars are not.
+# Rows and columns of the blocks of cells that are compared: stray light is wider than stars.
 _BLOCK = (8, 8)
 
-# Deviation relative to that of the other exposures: in a crowded field all deviate.
+# Deviation relative to that of the other exposures, since in a crowded field all deviate.
 MUCH_WORSE = 3.0
 
 
@@ -40,8 +40,8 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=(), bands=
     """
     Compare exposures with their common sky, and find those that deviate from it.
 
-    The worst exposure is left out, and the others are compared again. Masked cells count too, since
-    stray light and persistence reach beyond the mask of their brightest pixels.
+    The worst exposure is left out, and the others are compared again. Masked cells are compared
+    too, since stray light and persistence extend beyond the mask of their brightest pixels.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=(), bands=
     unmasked = np.mean(np.isfinite(cells) & ~sources, axis=(1, 2))
     left = np.array([index for index, reason in enumerate(reasons) if not reason], dtype=int)
     for index in left[unmasked[left] < _MIN_UNMASKED]:
-        reasons[index] = "hardly anything unmasked"
+        reasons[index] = "hardly any unmasked pixel"
     left = left[unmasked[left] >= _MIN_UNMASKED]
     # With two exposures, the outlier is ambiguous.
     if len(left) > 2:
@@ -81,7 +81,7 @@ def vet_exposures(cells, noise, sources, mad_threshold=0.05, excluded=(), bands=
             break
         suspect = left[np.argmax(deviations[left])]
         others = left[left != suspect]
-        # The sky that the suspect is compared with excludes it.
+        # The suspect is compared with the sky of the others.
         typical, sky_of_others = _compare(cells[others], noise[others], sources[others], bands)
         deviation = _deviation_from(sky_of_others, cells[suspect], sources[suspect], bands)
         if deviation < max(100 * mad_threshold, MUCH_WORSE * np.median(typical)):

@@ -82,7 +82,7 @@ def _row_dtype():
 
 
 def summarize(table):
-    """Return mean direction (degrees), year, and mean, first and last day of it, by keyword."""
+    """Return mean direction (degrees), year, and mean, first and last day of year, by keyword."""
     lon, lat = mean_direction(table["ecliptic_lon"], table["ecliptic_lat"])
     times = table["mid_time_mjd"]
     return {

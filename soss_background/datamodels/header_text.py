@@ -7,9 +7,9 @@ __all__ = ["ascii_headers", "to_ascii"]
 
 
 def to_ascii(text):
-    """Transliterate a string: drop accents and characters that ASCII lacks; it stays on a line."""
+    """Transliterate a string to ASCII on one line; drop accents and unknown characters."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    # A name in another script must not become empty.
+    # A name in a non-Latin script must not become empty.
     plain = plain if plain.strip() else "?" * len(text)
     return "".join(character if character.isprintable() else " " for character in plain)
 
@@ -26,7 +26,7 @@ def ascii_headers(model):
     try:
         yield
     finally:
-        # Saving replaces parts of the tree, and changes the file name.
+        # Saving replaces branches of the tree, and changes the file name.
         for path, text in replaced.items():
             node = _follow(model, path)
             if node[path[-1]] == to_ascii(text):

@@ -1,4 +1,4 @@
-"""Names of products, and what tells products of one name apart."""
+"""Names of products, and the identities of products with the same name."""
 
 import re
 
@@ -24,10 +24,10 @@ OBSERVATION = {
     "meta.observation.observation_number": ("OBSERVTN", None),
 }
 
-# Metadata that, with these, identify a product. Its name holds neither program nor year.
+# Metadata that identify a product together with these; its name has neither program nor year.
 _SEQUENCE = {"meta.skyflat.year": "YEAR", "meta.skyflat.obs_group": "OBSGROUP"}
 
-# Longest path of Linux, and names of its files, bytes.
+# Longest path and longest file name of Linux, bytes.
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255
 
 # Longest name that an association may give, bytes; suffix and extension follow.
@@ -71,7 +71,7 @@ def _is_number(value):
 
 
 def identify(metadata):
-    """Return what tells products of one name apart, by keyword, from flattened metadata."""
+    """Return the identity of a product, by keyword, from flattened metadata."""
     keywords = {key: keyword for key, (keyword, _) in OBSERVATION.items()} | _SEQUENCE
     return {keyword: metadata.get(key) for key, keyword in keywords.items()}
 

@@ -30,7 +30,7 @@ def list_failures(table):
 
 
 def format_number(value):
-    """Return a number with 4 digits, a whole one below 1e9 with all; dashes for a masked one."""
+    """Format a number with 4 digits, integers below 1e9 with all; a masked number is dashes."""
     if np.ma.is_masked(value):
         return str(value)
     whole = np.isfinite(value) and value == round(value) and abs(value) < 1e9

@@ -10,7 +10,7 @@ __all__ = ["register"]
 
 def register(model):
     """Let ``open`` return a class for files of its ``DATAMODL``, and make it picklable."""
-    # There is no public registry: `open` uses this private table, `read_metadata` an attribute.
+    # There is no public registry; `open` uses this private table, `read_metadata` an attribute.
     datamodels._defined_models[model.__name__] = model  # noqa: SLF001
     setattr(datamodels, model.__name__, model)
     model.__reduce__ = _reduce

@@ -23,8 +23,9 @@ class SkyModel(JwstDataModel):
     dq : ndarray of uint32, shape (ny, nx)
         Data quality flags (`stdatamodels.jwst.datamodels.dqflags`) that all skyflats share.
     components : ndarray of float32, shape (k, 2, my, mx), or None
-        Components of the variation left and right of the edge, at nodes whose first and last are
-        those of ``sky``, with bilinear interpolation between them; None if there are none.
+        Components of the variation left and right of the edge, at nodes, with bilinear
+        interpolation between them; the first and last nodes are the first and last pixels of
+        ``sky``. None without components.
     variances : ndarray, shape (k,)
         ``variance`` of each ``component`` as a fraction of the sky squared, and its ``fraction`` of
         the variance of the smooth deviations.

@@ -14,12 +14,12 @@ from soss_background.sky.edge_model import trace_edge
 
 __all__ = ["denoise_sky", "noise_factor"]
 
-# Variance of the edge's shape within the Gaussian below which it is ignored: the shape is known to
-# about a percent of the edge's height. Half and twice the value give the same sky within 0.01 %.
+# Variance of the shape of the edge within the Gaussian below which it is ignored: the shape is
+# known to about 1 % of the edge's height. Half and twice the value give the same sky within 0.01 %.
 _LEAST_VARIANCE = 1e-4
 
 # Standard deviations in pixels, along columns and rows, of the Gaussians that search for fainter
-# edges. They are long along columns, where the edges bend by no more than a column or two.
+# edges. They are long along columns, since the edges bend by two columns at most.
 _SEARCH_LENGTH, _RISE_SCALE = 48.0, 6.0
 
 # Significance, in units of the noise of all columns, and smallest height, as a fraction of the sky,
@@ -32,11 +32,11 @@ def denoise_sky(sky, err, good, *, sigma_rows=12.0, sigma_columns=12.0, sigma_ed
     Smooth a sky, weighted by its uncertainty, without blurring its edges.
 
     Within the reach of a Gaussian, the sky is a constant plus a multiple of the shape of its edge
-    (`soss_background.sky.edge_model.trace_edge`), fitted by weighted least squares at every pixel:
-    a guided filter (He, Sun & Tang 2013, IEEE Trans. Pattern Anal. Mach. Intell. 35, 1397) with
-    Gaussian windows. The residual is smoothed and added back (twicing, Tukey 1977), so that only
-    the fourth derivative of the sky blurs. Where the residual shows a fainter edge, far above the
-    noise of the columns, it is smoothed narrowly along rows and added back too.
+    (`soss_background.sky.edge_model.trace_edge`), fitted by weighted least squares at every pixel.
+    This is a guided filter (He, Sun & Tang 2013, IEEE Trans. Pattern Anal. Mach. Intell. 35, 1397)
+    with Gaussian windows. The residual is smoothed and added back (twicing, Tukey 1977), so that
+    only the fourth derivative of the sky blurs. Where the residual shows a fainter edge, far above
+    the noise of the columns, it is smoothed narrowly along rows and added back too.
 
     Parameters
     ----------

@@ -7,16 +7,16 @@ from soss_background.extract.trace_fit import straighten
 
 __all__ = ["estimate_contamination", "measure_wings"]
 
-# Rows on each side of a trace in which its wings are measured, largest distance of the wings, and
-# smallest distance at which the power law is fitted, pixels.
+# Largest distance from a trace at which its wings are measured, largest distance of extrapolated
+# wings, and smallest distance at which the power law is fitted, pixels.
 _REACH, _FAR, _WING = 60, 200, 30
-# Bins of rows that the power law is fitted to, limits of its exponent, and its default.
+# Bins of rows to which the power law is fitted, limits of its exponent, and its default.
 _BINS, _SLOPES, _SLOPE = 6, (-4.0, -1.5), -2.5
 
 
 def measure_wings(image, row, others, flux):
     """
-    Measure the wings of a trace across it, also beyond the aperture.
+    Measure the wings of a trace in the cross-dispersion direction, also beyond the aperture.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def estimate_contamination(rows, extractions, wings):
     """
     Estimate the fraction of the flux of each order that belongs to the other orders.
 
-    The flux in an aperture is that of the order and of the wings of the others: in each column,
-    as many linear equations as orders.
+    The flux in an aperture is that of the order plus that of the wings of the others, which gives
+    one linear equation per order in each column.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def estimate_contamination(rows, extractions, wings):
         for j, other in enumerate(keys):
             if j != i:
                 mixing[columns, i, j] = _leak(extraction, rows[other][columns], wings)
-    # The equations leave out orders of unknown flux.
+    # The equations omit orders of unknown flux.
     unknown = flux == 0
     missing = np.any(mixing * unknown[:, np.newaxis] > 0, axis=2)
     mixing = np.where(unknown[..., np.newaxis], np.eye(len(keys)), mixing)
@@ -114,7 +114,7 @@ def estimate_contamination(rows, extractions, wings):
 
 
 def _leak(extraction, row, wings):
-    """Return the fraction of another order's flux that an aperture counts in each column."""
+    """Return the fraction of the flux of another order in an aperture, in each column."""
     distance = extraction.band.rows - np.nan_to_num(row, nan=np.inf)[:, np.newaxis]
     place = np.arange(-_FAR, _FAR + 1)
     seen = np.interp(distance.ravel(), place, wings, left=0, right=0).reshape(distance.shape)

@@ -10,9 +10,9 @@ from soss_background.sky.sources import detect_light
 
 __all__ = ["find_sources"]
 
-# Distances from a trace of the nodes of the wings, in units of the half width of the trace. With
-# 20 pixels, the wings of simulated stars of J = 9 to 13 are mistaken for sources in 5 % of the
-# pixels outside the traces; if only smooth light is fitted, in 20 to 35 %.
+# Distances of the nodes of the wings from a trace, in units of the half width of the trace. For a
+# half width of 20 pixels, the wings of simulated stars (J = 9 to 13) are mistaken for sources in 20
+# to 35 % of the pixels outside the traces if only smooth light is fitted, with the wings in 5 %.
 _NODES = np.array([1.0, 1.2, 1.45, 1.75, 2.5, 4.0, 8.0])
 # Tolerated errors of the wings in the fit, and of wings and smooth light in the detection, as
 # fractions of the light in a cell.
@@ -21,13 +21,13 @@ _FIT_ERROR, _LIGHT_ERROR = 0.05, 0.1
 _CLIP, _ROUNDS = 3.0, 6
 # Degree of the spline of smooth light, significance of a source, and cells by which it grows.
 _DEGREE, _SIGMA, _GROW = 3, 4.0, 1
-# Fewest pixels of a column that sources may leave.
+# Fewest pixels of a column that must be free of sources.
 _FEWEST = 16
 
 
 def find_sources(image, err, rows, half_width, free, amplifiers):
     """
-    Find sources that stand out from the wings of the orders and smooth light.
+    Find sources that stand out from smooth light and the wings of the orders.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ def find_sources(image, err, rows, half_width, free, amplifiers):
     free : ndarray of bool, shape (ny, nx)
         True for pixels outside the traces.
     amplifiers : list of slice
-        Rows of each amplifier; remaining stripes of its columns are not taken for sources.
+        Rows of each amplifier; remaining stripes of its columns are not mistaken for sources.
 
     Returns
     -------
     sources : ndarray of bool, shape (ny, nx)
-        True for the pixels of sources, to whole cells. A column that sources would fill has none.
+        True for the pixels of cells with sources. A column that sources would fill has no sources.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def _fit_wings(image, err, rows, half_width, free):
     known = np.isfinite(cells) & (noise > 0) & np.isfinite(parts).all(axis=0)
     if not known.any():
         raise ValueError("too few pixels between the orders")
-    # Between the orders there may be a constant, too.
+    # The light between the orders may have a constant, too.
     design = np.vstack([parts[:, known], np.ones(np.count_nonzero(known))]).T
     weight = 1 / np.hypot(noise, _FIT_ERROR * np.abs(cells))[known]
     used = np.ones(len(weight), dtype=bool)

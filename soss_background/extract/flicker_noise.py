@@ -1,8 +1,9 @@
-"""1/f noise of single integrations: each column of an amplifier has a level and a slope.
+"""1/f noise of single integrations: a level and a slope in each column of an amplifier.
 
-Noise that all pixels of a column share is in no ERR, and neighbouring columns share most of it. It
-is measured in the difference of an integration from the mean of all, outside the traces. What the
-target adds to this difference, since its flux changes, follows from its trace in the same column.
+ERR does not include noise that all pixels of a column share; most of it is common to neighbouring
+columns, too. It is measured in the difference of an integration from the mean of all integrations,
+outside the traces. Changes of the target's flux also contribute to this difference; they are
+measured on its trace in the same column.
 """
 
 from typing import NamedTuple
@@ -18,21 +19,23 @@ __all__ = ["Columns", "Scene", "Stripes", "find_stripes", "measure_columns"]
 
 # Pixels that deviate by more standard deviations are rejected.
 _OUTLIER = 5.0
-# Significance in the mean of the pixels of the traces that give a first change of the flux.
+# Significance in the mean of the pixels of the traces from which a first change of the flux is
+# estimated.
 _BRIGHT = 20.0
 # Tolerated error of the mean times the flux of an integration (the trace moves by hundredths of a
 # pixel), as a fraction of the flux of a pixel.
 _MOTION = 0.02
-# Prior rms of the change of the target's flux, as a fraction: no constraint where there is a trace.
+# Prior rms of the change of the target's flux, as a fraction; too large to constrain columns with a
+# trace.
 _FLUX_RMS = 1.0
-# Least variance of the rows of a column's pixels, in units of the square of half the rows: in
-# fewer rows, a slope cannot be told from a level.
+# Smallest variance of the rows of a column's pixels, in units of the square of half the rows; below
+# it, a slope cannot be distinguished from a level.
 _LEAST_SPREAD = 0.01
 
 
 class Scene(NamedTuple):
     """
-    What the integrations of a time series share, in the rows of an amplifier.
+    Common planes of the integrations of a time series, in the rows of an amplifier.
 
     Attributes
     ----------
@@ -53,7 +56,7 @@ class Scene(NamedTuple):
 
 class Stripes(NamedTuple):
     """
-    Stripes of the integrations in the rows of an amplifier, relative to those of their mean.
+    Stripes of the integrations in the rows of an amplifier, relative to the stripes of their mean.
 
     Attributes
     ----------
@@ -100,9 +103,9 @@ def measure_columns(take_image, number, scene):
 
     The difference of an integration from the mean has three terms in each column: the mean times
     the change of the target's flux, a level, and a slope along the column. Pixels of the traces
-    constrain the first and those outside of them the others, so that a transit leaves no trace in
-    the stripes at any wavelength. This is the difference from the scaled mean of the literature
-    (Radica et al. 2023, MNRAS 524, 835), with one scale for each column.
+    constrain the first term, pixels outside the traces the others, so that the stripes contain
+    nothing of a transit at any wavelength. This is the difference from the scaled mean of the
+    literature (Radica et al. 2023, MNRAS 524, 835), with one scale for each column.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ def measure_columns(take_image, number, scene):
     number : int
         Number of integrations.
     scene : `Scene`
-        What they share with all others of the time series.
+        Common planes of all integrations of the time series.
 
     Returns
     -------
@@ -129,8 +132,8 @@ def find_stripes(columns, number, blocks=(slice(None),)):
     Find the stripes of all integrations of a time series.
 
     The measured levels and slopes contain white noise, and the stripes have power at low
-    frequencies. A Wiener filter along the columns weighs both: without stripes, nothing is
-    subtracted. Blocks of columns that are read at different times have levels of their own.
+    frequencies. A Wiener filter across the columns weighs both; without stripes, nothing is
+    subtracted. Blocks of columns that are read at different times have separate levels.
 
     Parameters
     ----------
@@ -176,7 +179,7 @@ class _Planes(NamedTuple):
 
 
 def _rows(number):
-    """Return the coordinate of rows along a column, -1 to 1, float32."""
+    """Return the coordinate of rows along a column, from -1 to 1, float32."""
     return np.linspace(-1, 1, number, dtype=np.float32)
 
 
@@ -202,7 +205,7 @@ def _fit_columns(image, planes):
 
 
 def _subtract_medians(difference, usable, planes):
-    """Subtract medians of the change of the target's flux and of columns, which ignore outliers."""
+    """Subtract the median change of the target's flux and medians of columns; ignore outliers."""
     bright = usable & (planes.core > 0) & (planes.mean > _BRIGHT * planes.error)
     scale = np.median(difference[bright] / planes.mean[bright]) if bright.any() else 0
     rest = difference - scale * planes.mean
@@ -229,7 +232,7 @@ def _solve(difference, weight, planes):
     free = weight * planes.free
     wings = free * planes.mean
     values = free * difference
-    # Equations of level and slope, the change of flux eliminated.
+    # Equations of level and slope, after the change of flux is eliminated.
     wing, wing_slope = wings.sum(axis=0), rows @ wings
     total, first, second = free.sum(axis=0), rows @ free, rows**2 @ free
     a, b = total - wing * core_level, first - wing * core_slope
@@ -294,7 +297,7 @@ def _filter_columns(values, variances):
 
 
 def _band_means(power):
-    """Return the mean power of the octave of each frequency."""
+    """Return the mean power in the octave around each frequency."""
     edges = np.concatenate([[0], 2 ** np.arange(np.ceil(np.log2(len(power)))).astype(int)])
     means = np.add.reduceat(power, edges) / np.diff(np.append(edges, len(power)))
     return np.repeat(means, np.diff(np.append(edges, len(power))))

@@ -36,7 +36,7 @@ class FlickerNoiseStep(SkyflatStep):
 
     reference_file_types: ClassVar = ["pastasoss"]
 
-    # The reference file is found when it is needed: there is a table instead.
+    # The step gets the reference file when it needs it; a table replaces a missing file.
     prefetch_references = False
 
     def process(self, *inputs):
@@ -57,17 +57,17 @@ class FlickerNoiseStep(SkyflatStep):
         Returns
         -------
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
-            A single time series without the noise. In a pipeline, the time series as it was, with
-            a status of SKIPPED, if the noise cannot be measured. Several time series or segments
-            are a `~soss_background.io.segments.SegmentLibrary` of these, which reads and changes
-            one at a time.
+            A single time series without the noise. In a pipeline, the unchanged time series with a
+            status of SKIPPED if the noise cannot be measured. Several time series or segments are a
+            `~soss_background.io.segments.SegmentLibrary` of these, which reads and changes one at a
+            time.
 
         Raises
         ------
         SkyflatError
-            If a file cannot be read, or a segment is given twice. If the step runs alone, also if
-            the sky is not subtracted, there is a single integration, or too few pixels are between
-            the orders.
+            If a file cannot be read, or a segment is given twice. If the step runs alone: also if
+            the sky is not subtracted, there is only one integration, or there are too few pixels
+            between the orders.
         """
         if isinstance(inputs[0], SegmentLibrary):
             return self._clean(*inputs)
@@ -133,7 +133,7 @@ class FlickerNoiseStep(SkyflatStep):
         return list(zip(*found, strict=True))
 
     def _describe(self, mean):
-        """Return what the integrations share; raise ValueError if no pixel is free."""
+        """Return the common planes of the integrations; raise ValueError if no pixel is free."""
         window, pwcpos = find_window(mean), find_pwcpos(mean)
         rows = expected_rows(self, mean, window, pwcpos)
         outside = free_pixels(window.shape, rows, self.half_width)
@@ -147,12 +147,12 @@ class FlickerNoiseStep(SkyflatStep):
 def _check_status(mean):
     """Raise ValueError unless the sky is subtracted; warn if the exposure is flat-fielded."""
     done = mean.meta.cal_step
-    # The change of the flux scales the mean, and a sky in it would follow a transit.
+    # The change of the flux scales the mean; a sky in the mean would follow a transit.
     if done.bkg_subtract != "COMPLETE":
         raise ValueError("its sky is not subtracted (S_BKDSUB is not COMPLETE)")
     if done.flat_field == "COMPLETE":
         log.warning(
-            "%s: flat-fielded (S_FLAT is COMPLETE), so that its 1/f noise contains the flat",
+            "%s: flat-fielded (S_FLAT is COMPLETE), so its 1/f noise is divided by the flat",
             mean.meta.filename,
         )
 

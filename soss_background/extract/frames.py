@@ -1,4 +1,4 @@
-"""Integrations of an exposure, and of all segments of a time series in the apertures."""
+"""Integrations of an exposure, and pixels of the apertures in all segments of a time series."""
 
 from dataclasses import dataclass
 
@@ -166,7 +166,7 @@ class Apertures:
 
 
 def _strip(exposure):
-    """Return a copy of an exposure without its pixels, which take no memory."""
+    """Return a copy of an exposure without its pixels, which takes no memory."""
     header = type(exposure)(validate_on_assignment=False)
     header.update(exposure, extra_fits=True)
     header.data = np.broadcast_to(np.float32(0), exposure.data.shape)

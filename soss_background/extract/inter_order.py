@@ -84,7 +84,7 @@ def _basis(place, length, degree):
     """Compute the B-splines of an axis."""
     number = max(round(length / _KNOTS), 1)
     knots = np.arange(-degree, number + degree + 1) * ((length - 1) / number)
-    # The last knot may be a rounding error short of the last pixel.
+    # Rounding may place the last knot slightly before the last pixel.
     place = np.clip(place, 0, knots[number + degree])
     return BSpline.design_matrix(place, knots, degree).toarray()
 
@@ -97,7 +97,7 @@ def _penalty(rows, columns):
 
 
 def _bin(image):
-    """Return places, values and errors of the medians of the cells of an image."""
+    """Return positions, values and errors of the medians of the cells of an image."""
     (ny, nx), (high, wide) = image.shape, _CELL
     cells = gather_blocks(image[: ny // high * high, : nx // wide * wide], _CELL)
     number = np.sum(np.isfinite(cells), axis=2)

@@ -34,7 +34,7 @@ class InterOrderBackgroundStep(SkyflatStep):
 
     reference_file_types: ClassVar = ["pastasoss"]
 
-    # The reference file is found when it is needed: there is a table instead.
+    # The step gets the reference file when it needs it; a table replaces a missing file.
     prefetch_references = False
 
     def process(self, init, light=None):
@@ -47,8 +47,9 @@ class InterOrderBackgroundStep(SkyflatStep):
             The exposure without its sky; a model is left unchanged unless the step is part of a
             pipeline.
         light : ndarray of float, shape (ny, nx), optional
-            The light of the exposure of which this is a segment, DN/s, see `fit`; by default it is
-            fitted to the mean of the integrations. Ignored if ``each_integration`` is set.
+            Smooth light of the whole exposure if this is one of its segments, DN/s, see `fit`; by
+            default it is fitted to the mean of the integrations. Ignored if ``each_integration`` is
+            set.
 
         Returns
         -------

@@ -11,7 +11,7 @@ __all__ = ["METRICS", "measure_frame", "measure_spectra", "measure_steps", "meas
 # Least distance of pixels between the orders from a trace, pixels.
 _FREE = 30
 
-# The default ranges are wide: they find failures.
+# The default ranges are wide, since they are meant to detect failures.
 METRICS = {
     "sky_subtracted": Metric("", (1, 1), "1 if the sky was subtracted"),
     "sky_misfit": Metric("", (0, 3), "rms deviation of the sky from its prior, in its sigmas"),
@@ -46,7 +46,7 @@ METRICS = {
 
 
 def measure_steps(exposure):
-    """Return whether the sky was subtracted, 1 or 0, its misfit, and the same of the flat."""
+    """Return whether the sky was subtracted (1 or 0), its misfit, and the same for the flat."""
     done, fit = exposure.meta.cal_step, getattr(exposure.meta, "skyflat_subtract", None)
     sky, flat = (state == "COMPLETE" for state in (done.bkg_subtract, done.flat_field))
     misfit = None if fit is None else fit.skymisft
@@ -63,7 +63,7 @@ def measure_frame(mean, apertures, rows):
         Mean of the integrations without sky, DN/s; NaN in reference pixels, and where there is no
         measurement.
     apertures : `~soss_background.extract.frames.Apertures`
-        The integrations, counted.
+        The integrations, whose bad pixels are counted.
     rows : list of ndarray, each of shape (nx,)
         Row of the trace of each order in each column; NaN beyond it.
 

@@ -14,20 +14,20 @@ __all__ = ["Extraction", "Order", "extract_order", "photon_variance"]
 
 # Fewest integrations that are compared with each other to find cosmic rays.
 _FEW = 5
-# Tolerated errors of a fitted profile and of a typical integration (the trace moves by hundredths
-# of a pixel), as fractions of the flux of a pixel and its neighbours.
+# Tolerated errors of a fitted profile and of a typical integration, as fractions of the flux of a
+# pixel and its neighbours: the trace moves by hundredths of a pixel.
 _TOLERANCE, _MOTION = 0.05, 0.02
 # Least fraction of the flux of a column that falls on usable pixels.
 _SEEN = 0.5
-# Least profile, relative to its maximum in the column, of pixels that give a first flux.
+# Smallest profile, relative to its maximum in the column, of pixels that are used for a first flux.
 _BRIGHT = 0.3
-# Least ratio of a pixel's relative variance to that of the whole integration for it to count.
+# Smallest significant ratio of the relative variance of a pixel to that of the whole integration.
 _NOISIER = 2.0
-# Columns of the running median that a hot pixel is compared with.
+# Columns of the running median with which a hot pixel is compared.
 _NEAR = 9
-# Pixels of all integrations together that are averaged at a time.
+# Number of pixels, of all integrations together, that are averaged at a time.
 _PIXELS = 2_000_000
-# Rounds of cosmic-ray rejection in an integration.
+# Number of iterations of cosmic-ray rejection in an integration.
 _ROUNDS = 2
 
 
@@ -44,9 +44,10 @@ class Extraction(NamedTuple):
     flux, error : ndarray of float, shape (nints, n)
         Optimal flux in the aperture and its uncertainty, DN/s; NaN where ``seen`` is below 0.5.
     box_flux, box_error : ndarray of float, shape (nints, n)
-        The same, summed over the aperture; the fitted profile replaces bad pixels.
+        Sum of the flux over the aperture and its uncertainty, DN/s; bad pixels are replaced by the
+        fitted profile.
     number : ndarray of float, shape (nints, n)
-        Number of pixels used; the outermost count as fractions.
+        Number of pixels used; the outermost pixels count as fractions.
     seen : ndarray of float, shape (nints, n)
         Fraction of the flux of the column that falls on these pixels.
     response : ndarray of float, shape (n, m)
@@ -95,9 +96,9 @@ def photon_variance(mean, variance, bright):
     """
     Separate the photon noise of the target from all other variance.
 
-    Variances estimated from noisy count rates give low ones more weight, which biases a weighted
-    mean. `extract_order` computes the photon noise from a model of the flux instead. The slope of
-    the variance with the flux is the same in all pixels.
+    Variances estimated from noisy count rates give low count rates more weight, which biases a
+    weighted mean. `extract_order` computes the photon noise from a model of the flux instead. The
+    slope of the variance with the flux is the same in all pixels.
 
     Parameters
     ----------
@@ -129,9 +130,9 @@ def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None,
 
     Optimal extraction (Horne 1986, PASP 98, 609) averages the fluxes estimated from the pixels of
     a column, weighted by profile and variance. Pixels that deviate from the other integrations
-    (from the profile if there are fewer than five) are rejected as cosmic rays, and from five
-    integrations on also those that deviate from the profile in the mean. Errors of the model of
-    2 % of the flux (5 % for the profile) are tolerated.
+    (from the profile if there are fewer than five) are rejected as cosmic rays. With five or more
+    integrations, pixels whose mean deviates from the profile are rejected, too. Errors of the model
+    of 2 % of the flux (5 % for the profile) are tolerated.
 
     Parameters
     ----------
@@ -193,7 +194,7 @@ def _compare(variance, typical):
     """Return the variance of an integration relative to a typical one, shape (n, m)."""
     ratio = variance / typical
     whole = np.nan_to_num(nanmedian(ratio), nan=1.0)
-    # A single pixel counts if its ramp was cut short; smaller differences are noise of the counts.
+    # A pixel differs significantly if its ramp was cut short; smaller differences are photon noise.
     return np.where(ratio > _NOISIER * whole, ratio, whole)
 
 
@@ -231,7 +232,7 @@ def _extract_integration(light, good, band, profile, expected, noise, n_sigma, t
     for _ in range(_ROUNDS):
         model = np.clip(scale, 0, None)[:, np.newaxis] * np.clip(expected, 0, None)
         variance = noisier * (other + slope * model)
-        # The trace may move, so the flux of neighbouring pixels counts too.
+        # The trace may move, so the flux of neighbouring pixels matters, too.
         faults = tolerance * maximum_filter1d(model, 3, axis=1)
         good &= np.abs(light - scale[:, np.newaxis] * expected) < n_sigma * np.hypot(
             np.sqrt(variance), faults
@@ -254,7 +255,7 @@ def _extract_integration(light, good, band, profile, expected, noise, n_sigma, t
 
 
 def _robust_flux(light, good, expected):
-    """Return the flux of each column, a median of its bright pixels that ignores cosmic rays."""
+    """Return the flux of each column, a median of bright pixels that is robust to cosmic rays."""
     bright = good & (expected > _BRIGHT * np.max(expected, axis=1, keepdims=True))
     ratio = np.where(bright, light / np.where(bright, expected, 1), np.nan)
     return np.nan_to_num(nanmedian(ratio, axis=1))

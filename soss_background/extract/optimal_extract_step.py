@@ -44,7 +44,7 @@ class Extracted:
     merged : `~astropy.table.Table`
         Median spectrum of all orders, see `~soss_background.extract.spectra.merge_orders`.
     response : `~astropy.table.Table` or None
-        Of a standard star, see `~soss_background.extract.response.measure_response`.
+        Response of a standard star, see `~soss_background.extract.response.measure_response`.
     """
 
     apertures: Apertures
@@ -74,7 +74,7 @@ class OptimalExtractStep(SkyflatStep):
     named_files: ClassVar = ("traces", "standard")
 
     spec = f"""
-    traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
+    traces = string(default=None)  # Traces of the exposure, a file that TraceFitStep saved [default: they are fitted]
     half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
     n_sigma = float(default=6.0, min=1.0)  # Significance above which a pixel is a cosmic ray [sigma]
@@ -82,7 +82,7 @@ class OptimalExtractStep(SkyflatStep):
     standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
     gain = float(default={GAIN}, min=0.0)  # Gain, for the efficiency [electrons/DN]
-    save_box = boolean(default=False)  # Save the spectra of the box too
+    save_box = boolean(default=False)  # Save the spectra of box extraction, too
     save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as ECSV
     suffix = string(default='x1dints')  # Default suffix for output files
     """  # noqa: E501
@@ -164,7 +164,7 @@ class OptimalExtractStep(SkyflatStep):
             settings = {"gain": self.gain, "degree": self.response_degree}
             response = measure_response(orders, standard, max_contamination=limit, **settings)
             if not np.isfinite(response["response"]).any():
-                raise SkyflatError(f"{self.standard}: has no flux at the wavelengths of {name}")
+                raise SkyflatError(f"{self.standard}: no flux at the wavelengths of {name}")
         return Extracted(apertures, orders, merge_orders(orders, limit), response)
 
     def _report(self, name, orders):

@@ -15,7 +15,7 @@ __all__ = ["Band", "cut_band", "fit_profile"]
 _KNOTS, _DEGREE = 1.0, 3
 # Robust standard deviations beyond which pixels are clipped, and number of fits.
 _CLIP, _ITERATIONS = 6.0, 3
-# Weight of the penalty relative to that of the pixels: it matters only where there are none.
+# Weight of the penalty relative to the pixels: small, so that it only matters where there are none.
 _STIFFNESS = 1e-6
 
 
@@ -135,7 +135,7 @@ def _design(band, nearest, degree):
     reach = np.max(np.abs(band.offset)) + _KNOTS
     knots = np.arange(-reach - _DEGREE * _KNOTS, reach + (_DEGREE + 1) * _KNOTS, _KNOTS)
     across = BSpline.design_matrix(band.offset.ravel(), knots, _DEGREE).tocsr()
-    # Beyond the pixels that it is fitted to, a polynomial keeps its value at the nearest of them.
+    # Beyond the fitted pixels, a polynomial keeps its value at the nearest one.
     place = 2 * (band.columns - band.columns[0]) / max(np.ptp(band.columns), 1) - 1
     along = np.polynomial.legendre.legvander(place, degree)[nearest.ravel()]
     # Row by row Kronecker product: each row has _DEGREE + 1 splines.

@@ -14,7 +14,7 @@ from soss_background.extract.frames import TIME_TABLES
 __all__ = ["join_spectra", "make_spectra", "merge_orders"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
-# Flag of columns above ``max_contamination``: jwst has none for contamination.
+# Flag of columns above ``max_contamination``, since jwst has no flag for contamination.
 _CONTAMINATED = dqflags.pixel["OTHER_BAD_PIXEL"]
 
 
@@ -83,7 +83,7 @@ def join_spectra(segments, name):
     Returns
     -------
     spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-        A spectrum of each order and segment; a single segment as it is.
+        A spectrum of each order and segment; a single segment is returned unchanged.
     """
     if len(segments) == 1:
         return segments[0]
@@ -120,8 +120,8 @@ def merge_orders(orders, max_contamination):
     """
     Merge the median spectra of all orders.
 
-    Where two orders cover a wavelength, one within ``max_contamination`` takes precedence, then the
-    one with the higher signal-to-noise ratio.
+    Where two orders cover a wavelength, an order within ``max_contamination`` takes precedence,
+    then the order with the higher signal-to-noise ratio.
 
     Parameters
     ----------

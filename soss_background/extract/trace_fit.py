@@ -10,7 +10,7 @@ from soss_background.numerics.polynomial import fit_clipped
 
 __all__ = ["fit_deviation", "measure_slices", "straighten"]
 
-# Half of the rows used for a centroid, pixels: the trace is 22 pixels wide.
+# Half of the rows used for a centroid, pixels; the trace is 22 pixels wide.
 _CORE = 15
 # Fraction of a slice, on each side, in which the background is measured.
 _END = 0.15
@@ -33,8 +33,8 @@ def measure_slices(image, row, crowded, *, number, length, width, n_mad):
     Measure the centroids of a trace in slices along the dispersion.
 
     A slice is the median of neighbouring columns, straightened along the expected trace, which
-    rejects stars and bad pixels. The centroid is that of the flux above the ends of the slice,
-    within 15 pixels of the centroid itself (found by iteration).
+    rejects stars and bad pixels. The centroid is iterated: it is that of the flux above the ends of
+    the slice within 15 pixels of the previous centroid.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class TraceFitStep(SkyflatStep):
 
     reference_file_types: ClassVar = ["pastasoss"]
 
-    # The reference file is found when it is needed: there is a table instead.
+    # The step gets the reference file when it needs it; a table replaces a missing file.
     prefetch_references = False
 
     def process(self, init):
@@ -111,7 +111,7 @@ def _cut_trace(trace, window):
 
 
 def _find_crowded(order, traces):
-    """Find the columns in which another order is too near; brighter orders reach further."""
+    """Find the columns in which another order is too near; brighter orders affect a wider range."""
     crowded = np.zeros(len(traces[order].row), dtype=bool)
     for other, trace in traces.items():
         reach = _NEAR if other > order else _BRIGHT_NEAR
@@ -125,7 +125,7 @@ def _report(name, order, slices):
     used = slices["used"]
     if not used.any():
         log.warning(
-            "%s: order %d: %d of %d slices show it alone, too few: its trace is the expected one",
+            "%s: order %d: %d of %d slices show it alone, too few: the expected trace is used",
             name, order, np.count_nonzero(slices["detected"]), len(slices),
         )  # fmt: skip
         return

@@ -184,7 +184,7 @@ class StarStep(SkyflatStep):
         return position
 
     def _save(self, table, draw, **numbers):
-        """Save a table and its figure; ``numbers`` tell products of a given name apart."""
+        """Save a table and its figure; ``numbers`` distinguish products of a given name."""
         if not self.save_results:
             return
         name, suffix = table.meta["EXPOSURE"], self.suffix

@@ -32,7 +32,7 @@ def is_association(item):
 def read_association(path):
     """Return an association, whose products list members with file name and exptype."""
     with explain_fault(path, "not a valid association"):
-        # Not by jwst's function, which reads what is no JSON as YAML: that may take hours.
+        # jwst's function reads anything but JSON as YAML, which may take hours.
         association = _parse(path)
         members = [each for product in association["products"] for each in product["members"]]
         for key in ("expname", "exptype"):
@@ -59,7 +59,7 @@ def _check_names(product):
 
 
 def group_members(product):
-    """Return the names of a product's members by exptype, an empty list for one that it lacks."""
+    """Return the names of a product's members by exptype; an empty list for missing types."""
     members = defaultdict(list)
     for member in product["members"]:
         members[member["exptype"].lower()].append(member["expname"])

@@ -125,8 +125,8 @@ _VALUES = {
     "meta.skyflat.flat_correction": _Text("FLATCORR"),
 }
 
-# Attributes of planes by extension: those of the shape of the first one, of which a model needs the
-# first three, and those that consist of one or more such images.
+# Attributes of planes by extension: planes with the shape of the first one (a model needs the first
+# three), and stacks of one or more such images.
 _EXPOSURE = {
     "SCI": "data",
     "ERR": "err",
@@ -139,7 +139,7 @@ _SKYFLAT = {"BKG": "bkg", "ERR": "err", "DQ": "dq", "BKGDN": "bkgdn"}
 _OF_SKYFLAT = {"SCI": "images", "MASKS": "masks"}
 
 
-# Functions that open compressed files, by the first bytes of these, and bytes to read at a time.
+# Functions that open compressed files, by their first bytes, and bytes to read at a time.
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _BLOCK = 2**20
 
@@ -183,7 +183,7 @@ def _measure_file(path):
 
 
 def _read_blocks(path):
-    """Read the arrays of an ASDF file, whose data models read them late; let faults propagate."""
+    """Read the arrays of an ASDF file, which are loaded lazily otherwise; let faults propagate."""
     with asdf.open(path) as file:
         for node in treeutil.iter_tree(file.tree):
             if isinstance(node, NDArrayType):
@@ -203,7 +203,7 @@ def _check_whole(hdus, path, size):
 
 
 def _check_references(hdus, path):
-    """Raise if an extension is missing to which the ASDF tree of a file refers."""
+    """Raise if the ASDF tree of a file refers to a missing extension."""
     if "ASDF" not in hdus:
         return
     tree = hdus["ASDF"].data.tobytes().decode("latin-1")

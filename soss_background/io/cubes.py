@@ -9,7 +9,7 @@ from soss_background.io.quiet import ignore_warnings
 
 __all__ = ["write_cube"]
 
-# FITS has no unsigned integers: files store the difference from this value, their BZERO.
+# FITS has no unsigned integers: files store the difference from this value (BZERO).
 _ZERO = np.uint32(2**31)
 
 
@@ -22,7 +22,7 @@ def write_cube(model, path):
     Parameters
     ----------
     model : `~stdatamodels.jwst.datamodels.JwstDataModel`
-        The data model, which notes the file name as its own.
+        The data model; its ``meta.filename`` is set to the name of the file.
     path : `~pathlib.Path`
         The file, which must not exist.
     """

@@ -14,7 +14,7 @@ from soss_background.sky.stripes import estimate_stripes, spread_stripes
 
 __all__ = ["denoise_library", "plan_denoised"]
 
-# Keywords without which the noise of a skyflat is unknown, and the step that writes them.
+# Keywords that describe the noise of a skyflat, and the step that writes them.
 _NEEDED = {
     "smoothing_rows": ("DNROWS", "SkyflatDenoiseStep"),
     "smoothing_columns": ("DNCOLS", "SkyflatDenoiseStep"),
@@ -104,7 +104,7 @@ def denoise_library(library, paths):
 
 
 def _subtract(skyflat, stripes, window, others):
-    """Subtract stripes from BKGDN, and record how much noise and which skyflats."""
+    """Subtract stripes from BKGDN; record the remaining noise and the skyflats that were used."""
     known = skyflat.meta.skyflat
     image = spread_stripes(stripes, window, known.smoothing_rows)
     skyflat.bkgdn = np.where(window.reference_pixels(), 0, skyflat.bkgdn - image)
@@ -112,7 +112,7 @@ def _subtract(skyflat, stripes, window, others):
     if known.noise_factor is not None:
         square = known.noise_factor**2
         removed = stripes.found * stripes.variance / np.median(skyflat.err[skyflat.err > 0]) ** 2
-        # The stripes are part of the noise: their fraction bounds that of all.
+        # The noise includes the stripes, so it cannot fall by a larger fraction than they do.
         known.noise_factor = float(np.sqrt(max(square - removed, (1 - stripes.found) * square)))
     # Earlier metrics describe the sky before its stripes were subtracted.
     skyflat.qc = skyflat.meta.cal_step.skyflat_quality = None

@@ -230,7 +230,7 @@ def describe_products(libraries):
             library.description = (key, description)
         name = description.name
         if name in names:
-            raise SkyflatError(f"{name}: the name of two products, run them one by one")
+            raise SkyflatError(f"{name}: two products have this name, run them one by one")
         names.add(name)
         descriptions.append(description)
     return descriptions

@@ -78,7 +78,7 @@ def unrecorded_inputs():
 
 
 def note_inputs(names):
-    """Record files that the run reads: a name, a wildcard, or lists of them; ignore all else."""
+    """Record files that the run reads: names, wildcards, or lists of these; ignore other values."""
     if isinstance(names, list | tuple | set):
         for name in names:
             note_inputs(name)
@@ -185,7 +185,7 @@ def save_whole(save, path):
     Parameters
     ----------
     save : callable
-        Writes the file whose path it gets.
+        Writes a file to the given path.
     path : `~pathlib.Path`
         The file; its folder is created if needed.
 
@@ -218,7 +218,7 @@ def explain_write_fault(path):
 
 
 def real_path(path):
-    """Return the absolute path behind links; unlike `Path.resolve`, accept links in a circle."""
+    """Return the absolute path behind links; unlike `Path.resolve`, accept circular links."""
     return Path(os.path.realpath(path))
 
 
@@ -232,7 +232,7 @@ def require_file(path):
     if path.is_dir():
         fault = "a folder"
     elif path.is_symlink():
-        fault = f"a link to {path.readlink()}, where there is no file"
+        fault = f"a link to {path.readlink()}, which does not exist"
     elif path.exists():
         fault = "not a regular file"
     raise SkyflatError(f"{path}: {fault}")

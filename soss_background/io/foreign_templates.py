@@ -115,16 +115,16 @@ def _flag(known, window):
 
 def _estimate_noise(sky, known):
     """
-    Estimate the noise of a sky, that of pixels and of stripes, from three neighbouring columns.
+    Estimate the noise of a sky, of its pixels and stripes, from three neighbouring columns.
 
-    The few columns at the edge do not count in a robust scatter.
+    The scatter is robust, so the few columns at the edge do not affect it.
 
     Parameters
     ----------
     sky : ndarray of float32, shape (ny, nx)
         Values, DN/s.
     known : ndarray of bool, shape (ny, nx)
-        True for values that count, which are positive.
+        True for valid values, which are positive.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def is_trimmed(path):
 
 
 def is_trimmed_fielded(path):
-    """Return whether a skyflat of the older scripts, which flat-field by default, is fielded."""
+    """Return whether a skyflat of the older scripts is flat-fielded, which is their default."""
     return fits.getheader(path).get("FLATCORR", True) in (True, "COMPLETE")
 
 
@@ -156,13 +156,13 @@ def read_trimmed(path):
     """
     Return a skyflat of the older scripts with reference pixels added.
 
-    Their ERR holds the uncertainties of the exposures of which BKG is the median. That of the
-    median follows from the exposures which are not masked.
+    Their BKG is the median of exposures, but their ERR holds the uncertainties of the single
+    exposures. The uncertainty of the median follows from the exposures that are not masked.
 
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        A FITS file with the extension BKG; BKGDN, ERR, DQ and MASKS are used if they are there.
+        A FITS file with the extension BKG; BKGDN, ERR, DQ and MASKS are used if present.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def _pad(plane):
 
 
 def _median_error(errors, masks, path):
-    """Return the uncertainty of the median of exposures, without those whose mask is not 0."""
+    """Return the uncertainty of the median of the exposures whose mask is 0."""
     used = np.isfinite(errors) & (errors > 0)
     if masks is not None:
         if masks.shape != errors.shape:
@@ -207,6 +207,6 @@ def _median_error(errors, masks, path):
         used &= masks == 0
     number = np.count_nonzero(used, axis=0)
     total = np.sqrt(np.sum(errors**2, axis=0, where=used))
-    # A single exposure is its own median.
+    # The median of a single exposure has the noise of that exposure.
     factor = np.where(number > 2, _MEDIAN, 1) / np.maximum(number, 1)
     return (factor * total).astype(np.float32)

@@ -95,11 +95,11 @@ class ExposureLibrary(ModelLibrary):
         stored = map_parallel(store, planes.keys(), planes.values())
         self._stored[index] = dict(zip(planes, stored, strict=True))
         for name, array in self._stored[index].items():
-            # A new map, since touched pages of a map count as memory in use.
+            # Open a new map, since the touched pages of a map count as memory in use.
             setattr(model, name, array.map("r+"))
 
     def _filename_to_group_id(self, filename):
-        """Return a group of its own for every exposure, since NIRISS has only one detector."""
+        """Return a separate group for every exposure, since NIRISS has only one detector."""
         return Path(filename).stem
 
     def _datamodels_open(self, filename, **kwargs):
@@ -114,7 +114,7 @@ class ExposureLibrary(ModelLibrary):
 
 
 def as_image(model):
-    """Return an image as it is, a cube as the mean of its integrations; raise if unusable."""
+    """Return an image unchanged, a cube as the mean of its integrations; raise if unusable."""
     check_exposure(model)
     if fault := find_pixel_fault(model):
         raise SkyflatError(f"{model.meta.filename}: {fault}")
@@ -137,7 +137,7 @@ def check_exposure(model):
 
 
 def find_pixel_fault(model):
-    """Return why no pixel of an exposure can be used, None if one can; few rows are searched."""
+    """Return why an exposure has no usable pixel, or None; few rows are searched."""
     planes, lowest, highest = (model.data, model.err, model.dq), np.inf, -np.inf
     for rows in split_cube(model.data.shape):
         data, err, dq = (plane[..., rows, :] for plane in planes)

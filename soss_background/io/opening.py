@@ -1,4 +1,4 @@
-"""Metadata and pixels of data models, also of FITS files that other programs saved."""
+"""Metadata and pixels of data models, including FITS files saved by other programs."""
 
 import re
 from pathlib import Path

@@ -79,7 +79,7 @@ def read_sky(sources, window, pwcpos, filter_name="CLEAR"):
     Raises
     ------
     SkyflatError
-        If one cannot be read, or lacks these pixels.
+        If a source cannot be read, or lacks these pixels.
     """
     if sources and inspect_sky(sources[0]).kind is SkyModel:
         return _from_model(sources[0], window, pwcpos)

@@ -1,4 +1,4 @@
-"""Skyflats that exist already: which may be replaced, and which are up to date."""
+"""Existing skyflats: whether they may be replaced, and whether they are up to date."""
 
 import contextlib
 import fcntl
@@ -13,10 +13,10 @@ from soss_background.io.skyflats import open_skyflat
 
 __all__ = ["check_replaceable", "claim", "find_change", "find_siblings", "move_products"]
 
-# Pipeline whose runs make products.
+# Pipeline that creates products.
 _PIPELINE = "soss_background.SkyflatPipeline"
 
-# Number of names that a reason lists.
+# Number of names that a message lists.
 _LISTED = 3
 
 # Metadata that results of a step for one exposure share.
@@ -38,7 +38,7 @@ def check_replaceable(path, identity):
 
 
 def _read_identity(path):
-    """Return what tells skyflats of one name apart; None if a file is not a readable skyflat."""
+    """Return the identity of a skyflat; None if a file is not a readable skyflat."""
     header = _read_metadata(path)
     return identify(header) if header.get("meta.model_type") == SkyflatModel.__name__ else None
 
@@ -46,7 +46,7 @@ def _read_identity(path):
 def _read_metadata(path):
     """Return the metadata of a file, none if it is not a readable data model."""
     try:
-        # Not by `read_header`: an older product is no input of the run, which may replace it.
+        # `read_header` would protect the file as an input, but an older product may be replaced.
         with ignore_file_warnings():
             return read_metadata(path)
     except Exception:  # astropy and asdf raise many kinds
@@ -65,8 +65,8 @@ def move_products(source, target):
     Raises
     ------
     SkyflatError
-        If one would replace an input of the run, or a file that is not an older version of it. It
-        stays where it is, and the others move.
+        If a file would replace an input of the run, or a file that is not an older version of it.
+        This file is not moved, but the others are.
     """
     faults = []
     for path in sorted(source.glob("[!.]*")):
@@ -96,14 +96,14 @@ def _is_same_exposure(path, other):
 
 @contextlib.contextmanager
 def claim(path):
-    """Wait while another process makes a file, then have others wait until the context ends."""
+    """Wait while another process writes a file, then block others until the context ends."""
     lock = path.with_name(f".{path.name}.lock")
     while True:
         with lock.open("w") as file:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_same(file, lock):
-                continue  # the other process has removed the file that it had locked
+                continue  # the other process has removed the file that it locked
             try:
                 yield
             finally:
@@ -120,7 +120,7 @@ def _is_same(file, path):
 
 
 def find_change(path, members, parameters, version):
-    """Return why a skyflat must be created anew, from what it records; "" if it is up to date."""
+    """Return why a skyflat must be created again, from its records; "" if it is up to date."""
     if not path.is_file() or not path.stat().st_size:
         return "the product is empty" if path.is_file() else "no product yet"
     with open_skyflat(path) as skyflat:

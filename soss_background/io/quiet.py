@@ -23,8 +23,8 @@ _FILTERS = Shared(_restore_filters)
 
 def keep_filters():
     """Return a context that restores the warning filters when its last user leaves it."""
-    # All threads share the filters. If two threads change and restore them on their own, the one
-    # that ends last restores what the other one has set.
+    # All threads share the filters. If two threads changed and restored them independently, the one
+    # that ends last would restore the filters that the other one has set.
     return _FILTERS
 
 

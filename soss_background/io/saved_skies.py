@@ -20,7 +20,7 @@ _NO_SKY = "not a sky that SkyflatSubtractStep saved"
 
 @contextmanager
 def open_saved_sky(path):
-    """Open a saved sky as a context; raise SkyflatError if it is none."""
+    """Open a saved sky as a context; raise SkyflatError for any other file."""
     if read_header(path).get("meta.model_type") != datamodels.ImageModel.__name__:
         raise SkyflatError(f"{path}: {_NO_SKY}")
     with ExitStack() as stack:
@@ -31,7 +31,7 @@ def open_saved_sky(path):
             if subtracted or not hasattr(saved.meta, "skyflat_subtract"):
                 raise SkyflatError(f"{path}: {_NO_SKY}")
             check_model(saved, path)
-        # Faults of what is done with the sky are not faults of its file.
+        # An error within the caller's context is not a fault of this file.
         yield saved
 
 

@@ -1,4 +1,4 @@
-"""Segments: the files of a time series, which is one exposure however many files it comes in."""
+"""Segments: the files of a time series, which is one exposure."""
 
 import gc
 import itertools
@@ -138,7 +138,7 @@ class SegmentLibrary(ModelLibrary):
     """
     Segments that are read, and changed, when they are borrowed: one at a time is in memory.
 
-    What a user changes in a borrowed segment is kept, in memory, if it is shelved as modified.
+    Changes of a borrowed segment are kept in memory if it is shelved as modified.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class SegmentLibrary(ModelLibrary):
     loaders : list of callable
         Functions without arguments that return the segments.
     fit : object, optional
-        What was fitted to the exposure.
+        Result of a fit to the exposure.
 
     Attributes
     ----------
@@ -168,7 +168,7 @@ class SegmentLibrary(ModelLibrary):
 
     @classmethod
     def join(cls, libraries):
-        """Return a library of the segments of several; a single one as it is."""
+        """Return one library of the segments of several; return a single one unchanged."""
         if len(libraries) == 1:
             return libraries[0]
         parts = ([getattr(each, key) for each in libraries] for key in ("names", "loaders"))
@@ -182,14 +182,14 @@ class SegmentLibrary(ModelLibrary):
         return model
 
     def visit(self, function, label):
-        """Return what a function returns for each segment; a progress bar has a label."""
+        """Return the results of a function for each segment, with a labelled progress bar."""
         with self:
             found = [self._visit(index, function) for index in progress(range(len(self)), label)]
         gc.collect()  # data models refer to themselves
         return found
 
     def _visit(self, index, function):
-        """Call a function with a segment, to which no reference stays."""
+        """Call a function with a segment without keeping a reference to it."""
         model = self.borrow(index)
         result = function(model)
         self.shelve(model, index, modify=False)
@@ -231,7 +231,7 @@ def group_segments(members, open_model):
     Group segments by exposure.
 
     Segments of one exposure have the same program, observation, visit, visit group, sequence,
-    activity and exposure number, or, without these keywords, the same name but for the number of
+    activity and exposure number, or, without these keywords, the same name except for the number of
     the segment.
 
     Parameters
@@ -250,7 +250,7 @@ def group_segments(members, open_model):
     Raises
     ------
     SkyflatError
-        If a file cannot be read, a segment is given twice, two of them have one file name, or the
+        If a file cannot be read, a segment is given twice, two have the same file name, or the
         segments of an exposure differ.
     """
     headers, sources, backgrounds = [], [], []
@@ -308,7 +308,7 @@ def group_headers(headers):
 
 
 def _exposure_key(header):
-    """Return what the segments of an exposure share."""
+    """Return the values that all segments of an exposure share."""
     numbers = tuple(header.get(key) for key in IDENTITY)
     return numbers if None not in numbers else _NUMBER.sub("", root_name(header["name"]))
 
@@ -398,7 +398,7 @@ class _SegmentMean:
     _mean = None
 
     def add(self, model):
-        """Add a segment; return why none of its pixels can be used, None if one can."""
+        """Add a segment; return why it has no usable pixel, or None."""
         check_exposure(model)
         if fault := find_pixel_fault(model):
             return f"{model.meta.filename}: {fault}"

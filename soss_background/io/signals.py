@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 __all__ = ["StoppedError", "stop_in_one_line"]
 
-# Signals that stop a run, and the handlers that are replaced; others belong to somebody else.
+# Signals that stop a run, and the handlers that are replaced; the caller has set any other one.
 _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
@@ -28,7 +28,7 @@ class StoppedError(SystemExit, KeyboardInterrupt):
         self._name = signal.Signals(number).name
 
     def __str__(self):
-        """Return a line for the user."""
+        """Return the message for the user."""
         return f"Stopped by {self._name}: only finished files are kept"
 
 

@@ -1,4 +1,4 @@
-"""Libraries of skyflats: many skyflats of the same pixels, one of them open at a time."""
+"""Libraries of skyflats: many skyflats of the same pixels, one open at a time."""
 
 import functools
 import logging
@@ -75,7 +75,7 @@ def open_library(skyflats):
     Returns
     -------
     library : SkyLibrary
-        The skyflats, of which none is open.
+        The skyflats, all closed.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def open_library(skyflats):
 
 
 def _describe(item, number):
-    """Return the metadata of a skyflat; its number stands for an unknown visit."""
+    """Return the metadata of a skyflat; its number replaces an unknown visit."""
     with open_skyflat(item) as skyflat:
         name, meta = name_skyflat(item, skyflat), skyflat.meta
         check_clear(skyflat, name)

@@ -1,4 +1,4 @@
-"""Sky models: from skyflats, from and to files, and priors of exposures out of them."""
+"""Sky models: learn them from skyflats, read and write them, and derive priors from them."""
 
 import logging
 
@@ -31,7 +31,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# Fewest visits, and least significance of a trend, for it to be recorded.
+# Fewest visits and least significance (sigma) of a recorded trend.
 _FEWEST_VISITS, _SIGNIFICANCE = 8, 3.0
 
 # Attributes of `SkyStatistics` by those of ``meta.sky_model``.
@@ -206,7 +206,7 @@ def open_sky_model(source):
     Raises
     ------
     SkyflatError
-        If it is no sky model, or a plane or a number is missing or not finite.
+        If it is not a sky model, or a plane or a number is missing or not finite.
     """
     if isinstance(source, SkyModel):
         model = SkyModel(source)
@@ -272,7 +272,7 @@ def read_prior(source, window, *, divisor=None, pwcpos=None):
     Raises
     ------
     SkyflatError
-        If it is no sky model, or lacks these pixels.
+        If it is not a sky model, or lacks these pixels.
     """
     with open_sky_model(source) as model:
         place = find_cover(model, window, name_sky_model(source, model))
@@ -283,7 +283,7 @@ def find_cover(model, window, name):
     """Return the `Window` of an open sky model; raise if it lacks pixels of another window."""
     place = find_place(model, model.sky.shape, name)
     if not place.covers(window):
-        raise SkyflatError(f"{name}: its {place.name} has not the pixels of {window.name}")
+        raise SkyflatError(f"{name}: its {place.name} lacks pixels of {window.name}")
     return place
 
 

@@ -110,7 +110,7 @@ def find_subarray(shape, name):
     for known in SUBARRAYS.values():
         if known.shape == shape:
             return known
-    raise SkyflatError(f"{name}: its shape {shape} is that of no subarray")
+    raise SkyflatError(f"{name}: its shape {shape} is not that of a subarray")
 
 
 def describe_skyflat(skyflat):
@@ -146,7 +146,7 @@ def check_clear(skyflat, name):
 
 
 def find_visit(skyflat):
-    """Return program, target and observation of a skyflat, None unless all of them are known."""
+    """Return program, target and observation of a skyflat; None unless all are known."""
     meta = skyflat.meta
     visit = (
         meta.observation.program_number,
@@ -164,7 +164,7 @@ def find_stripes(skyflat):
 
 
 def find_smooth_error(skyflat):
-    """Return the uncertainty of a sky on large scales, a fraction of it; 0 if it is unknown."""
+    """Return the uncertainty of a sky on large scales, as a fraction of the sky; 0 if unknown."""
     rows = () if skyflat.qc is None else skyflat.qc
     values = (row["value"] / 100 for row in rows if read_text(row["name"]) == "jackknife")
     return float(np.nan_to_num(next(values, 0.0)))

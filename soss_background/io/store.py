@@ -1,4 +1,4 @@
-"""Arrays larger than memory, in hidden files beside the products."""
+"""Arrays larger than memory, in hidden files next to the products."""
 
 import mmap
 import operator

@@ -57,7 +57,8 @@ _FILTER = "meta.instrument.filter"
 
 _NO_SKY = "neither a skyflat nor a BKG reference of SOSS nor an .npy array nor a sky model"
 
-# Brightest pixel of a sky over its median; a damaged value beyond it is a gap. Skies vary by 2.
+# Largest ratio of a pixel of a sky to the median (real skies reach 2); damaged values above it are
+# gaps.
 _BRIGHTEST = 1000
 
 log = logging.getLogger(__name__)
@@ -83,8 +84,8 @@ def _list_templates(folder):
 
 @functools.lru_cache
 def _warn_of_ignored(folder, names):
-    """Warn once of files of a folder that are no templates; a run lists it several times."""
-    log.warning("%s: ignored, since they are no templates: %s", folder, names)
+    """Warn once of files in a folder that are not templates; a run lists a folder several times."""
+    log.warning("%s: ignored, since they are not templates: %s", folder, names)
 
 
 def _is_data(path):
@@ -128,7 +129,7 @@ _ARRAY = Inspection(np.ndarray, flat_fielded=True)
 
 
 def inspect_sky(source):
-    """Return the `Inspection` of a model, an array or a file; raise if the file is no sky."""
+    """Return the `Inspection` of a model, an array or a file; raise if the file holds no sky."""
     if isinstance(source, np.ndarray):
         return _ARRAY
     if isinstance(source, JwstDataModel):
@@ -246,7 +247,7 @@ def _from_reference(reference, window, name):
 
 
 def read_flat(flat, window):
-    """Return a flat, a file or a model, for a window, float32, shape (ny, nx); 1 where unknown."""
+    """Return the flat of a file or model for a window, float32, shape (ny, nx); 1 where unknown."""
     if isinstance(flat, JwstDataModel):
         return _cut_flat(flat, window, flat.meta.filename or "flat")
     fault = "cannot be read as a flat"
@@ -263,19 +264,19 @@ def _cut_flat(reference, window, name):
     flat, dq = cut_planes(reference, (reference.data, reference.dq), window, name)
     known = np.isfinite(flat) & (flat > 0) & (dq & dqflags.pixel["NO_FLAT_FIELD"] == 0)
     if not known.any():
-        raise SkyflatError(f"{name}: a flat without any value")
+        raise SkyflatError(f"{name}: a flat without valid values")
     return np.where(known, flat, 1).astype(np.float32)
 
 
 def cut_planes(model, planes, window, name):
-    """Return views of a file's planes, cut to a window; raise if the file lacks its pixels."""
+    """Return views of a file's planes, cut to a window; raise if it lacks pixels of the window."""
     place = find_place(model, planes[0].shape[-2:], name)
     if len({plane.shape for plane in planes}) > 1:
         raise SkyflatError(f"{name}: its planes are not of one shape")
     if not place.covers(window):
         others = " or ".join(each.name for each in SUBARRAYS.values() if each.covers(window))
         raise SkyflatError(
-            f"{name}: its {place.name} has not the pixels of {window.name}: give one of {others}"
+            f"{name}: its {place.name} lacks pixels of {window.name}: give one of {others}"
         )
     row, column = window.y0 - place.y0, window.x0 - place.x0
     return [plane[..., row : row + window.ny, column : column + window.nx] for plane in planes]

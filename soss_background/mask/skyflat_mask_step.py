@@ -36,7 +36,7 @@ class SkyflatMaskStep(SkyflatStep):
     n_sigma = float(default=4.0, min=1.0)  # Significance above which smoothed light is a source [sigma]
     min_fraction = float(default=0.003, min=0.0, max=0.2)  # Surface brightness above which light is a source [fraction of the sky]
     grow = integer(default=1, min=0)  # Growth of the masks [cells of 4 x 8 pixels]
-    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
+    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files next to the products
     suffix = string(default='skyflatmask')  # Default suffix for output files
     """  # noqa: E501
 
@@ -73,7 +73,7 @@ class SkyflatMaskStep(SkyflatStep):
     def _mask(self, library):
         """Set the mask of every exposure of a library."""
         if len(library) == 1:
-            log.warning("One exposure only: its stars are found without another to compare with")
+            log.warning("One exposure only: its stars are found without comparison with others")
         progress = {"total": len(library), "unit": "exposure", "disable": None}
         summaries = ExposureSummaries()
         for image in tqdm(iterate_images(library), desc="Reading exposures", **progress):
@@ -94,7 +94,7 @@ class SkyflatMaskStep(SkyflatStep):
             min_fraction=self.min_fraction,
             grow=self.grow,
             bands=cell_bands(window.amplifiers()),
-            # All exposures show a target at the same place, and stars too.
+            # Stars do not move between exposures of a target, unless the pointings differ.
             dithered=not target.any() or is_dithered(headers),
         )
         if sources.all(axis=(1, 2)).any():

@@ -1,6 +1,6 @@
 """Find the light of field stars in exposures of the sky.
 
-Star light is positive, stretches along rows and moves with the dither; the sky stands still. All
+Star light is positive, stretches along rows and moves with the dither; the sky is fixed. All
 functions work on cells of pixels, see `soss_background.numerics.cells`.
 """
 
@@ -17,17 +17,17 @@ from soss_background.sky.sources import detect_light
 
 __all__ = ["find_sources"]
 
-# Height in cells of the bands in which a single exposure's own sky is estimated.
+# Height in cells of the bands in which the sky of a single exposure is estimated.
 _BAND = 64
 
-# Masks have settled when a smaller fraction of the cells changes.
+# Fraction of changed cells below which the masks have converged.
 _SETTLED = 1e-3
 
-# Accuracy of a single exposure's own sky, as a fraction of it.
+# Accuracy of the sky of a single exposure, as a fraction of it.
 _OWN_SKY_FRACTION = 0.03
 
-# Percentile of a single exposure's columns that certainly show the sky, and largest excess of
-# others over the profile of the sky at this level, as a fraction.
+# Percentile of the columns of a single exposure that certainly show the sky, and largest fractional
+# excess of other columns over the profile of the sky at this level.
 _DARKEST = 10
 _PROFILE_TOLERANCE = 0.1
 
@@ -54,10 +54,9 @@ def find_sources(
     Parameters
     ----------
     cells, noise : ndarray of float, shape (n, my, mx)
-        Means of cells of the exposures and their 1-sigma uncertainties, DN/s; NaN where there is
-        none.
+        Means of cells of the exposures and their 1-sigma uncertainties, DN/s; NaN where unknown.
     profile : ndarray of float, shape (mx,), optional
-        Shape of the sky along rows, used where an exposure's own columns are full of stars.
+        Shape of the sky along rows, used where the columns of an exposure are full of stars.
     n_sigma : float
         Significance above which smoothed light is a source, in units of its noise.
     min_fraction : float
@@ -65,16 +64,16 @@ def find_sources(
     grow : int
         Cells by which a mask grows in each direction.
     max_rounds : int
-        Largest number of rounds of sky and masks.
+        Largest number of iterations between sky and masks.
     bands : list of slice, optional
         Rows of cells of each amplifier; by default there is one.
     dithered : bool
-        Whether stars move from exposure to exposure, which are compared if they do.
+        Whether stars move from exposure to exposure, so that exposures can be compared.
 
     Returns
     -------
     sources : ndarray of bool, shape (n, my, mx)
-        True where there is star light, and everywhere in an exposure without a known cell.
+        True where there is star light, and everywhere in an exposure without any known cell.
     """
     sources = np.ones(cells.shape, dtype=bool)
     known = np.isfinite(cells).any(axis=(1, 2))
@@ -94,7 +93,7 @@ def find_sources(
 
 
 def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds, bands):
-    """Improve the sky of exposures and their masks in turn, until the masks settle."""
+    """Improve the sky of exposures and their masks in turn, until the masks converge."""
     sources = np.zeros(cells.shape, dtype=bool)
     for _ in range(max_rounds):
         residuals, sky, _ = subtract_common_sky(cells, noise, sources, bands)
@@ -108,12 +107,12 @@ def _compare_exposures(cells, noise, n_sigma, min_fraction, grow, max_rounds, ba
 
 
 def _search_alone(cells, noise, profile, n_sigma, grow):
-    """Find the sources of an exposure without another of the same sky."""
+    """Find the sources of a single exposure of a sky."""
     sky = _column_sky(cells, noise)
     floor = _OWN_SKY_FRACTION * np.abs(sky)
     if profile is not None:
         sky = np.minimum(sky, _brightest_sky(sky, profile) + n_sigma * nanmedian(noise))
-        # If the sky was subtracted from the exposure already, its uncertainty remains.
+        # If the sky has been subtracted from the exposure, its uncertainty remains.
         floor = np.maximum(floor, _OWN_SKY_FRACTION / 3 * profile)
     return detect_light(cells - sky, noise, n_sigma, floor, grow)
 

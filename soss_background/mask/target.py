@@ -1,4 +1,4 @@
-"""Find how far the light of a target reaches in an exposure that is to show the sky."""
+"""Find how far the light of a target extends in an exposure of the sky."""
 
 import numpy as np
 from bottleneck import nanmedian
@@ -7,8 +7,8 @@ from soss_background.sky.traces import BRIGHT_TRACE, trace_excess
 
 __all__ = ["target_reach"]
 
-# Distances from the traces of pixels without light of the target, and edges of the two bins in
-# which its wings are measured, pixels.
+# Distance from the traces beyond which pixels have no light of the target, and edges of the two
+# bins in which its wings are measured, pixels.
 _FAR, _BINS = 800, (60, 120, 240)
 # Percentile of the cells of a bin, since the wings of some columns are brighter; limits of the
 # exponent of the wings.
@@ -24,11 +24,11 @@ def target_reach(cells, distance, fraction):
     Parameters
     ----------
     cells : ndarray of float, shape (my, mx)
-        Means of cells of the exposure, DN/s; NaN where there is none.
+        Means of cells of the exposure, DN/s; NaN where unknown.
     distance : ndarray of float, shape (my, mx)
         Distance of the cells from the traces, pixels, see `~soss_background.sky.traces`.
     fraction : float
-        Light to neglect, as a fraction of the sky.
+        Brightness that is neglected, as a fraction of the sky.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Exposures reduced to cells, blocks of 4 rows and 8 columns of pixels.
+"""Bin exposures to cells, blocks of 4 rows and 8 columns of pixels.
 
 An image of (ny, nx) pixels has (my, mx) cells, ny / 4 and nx / 8 rounded up. Stars and sky are much
 wider than a cell. The mean of a cell has little noise and ignores hot pixels and cosmic rays.
@@ -32,7 +32,7 @@ CELL = (4, 8)
 # Rows of pixels that are reduced at a time, a multiple of those of a cell.
 _ROWS = 64
 
-# Noise of the mean of the middle half of normal values, relative to that of the mean of all.
+# Noise of the mean of the middle half of normal values, relative to that of the mean of all values.
 _TRIMMED_NOISE = 1.09
 
 # Exposures whose levels differ by a larger fraction do not show the same sky.
@@ -148,7 +148,7 @@ def subtract_common_sky(cells, noise, sources, bands=None):
     """
     Subtract the common sky from each exposure at its level, and then the median of each column.
 
-    The columns of each amplifier have a median of their own.
+    The median of a column is computed for each amplifier.
 
     Parameters
     ----------
@@ -164,15 +164,16 @@ def subtract_common_sky(cells, noise, sources, bands=None):
     residuals : ndarray of float32, shape (n, my, mx)
         Exposures without the sky, in DN/s at their common level.
     sky : ndarray of float32, shape (my, mx)
-        Mean of the exposures without sources; where there is none, and if no source is given, the
-        mean of the lowest third of the exposures, corrected for the bias by noise.
+        Mean of the exposures outside of sources. In cells with sources in all exposures, and
+        without known sources, the mean of the lowest third of the exposures, corrected for noise
+        bias.
     levels : ndarray of float32, shape (n, 1, 1)
         Levels of the exposures.
     """
     clean = np.where(sources, np.nan, cells)
     levels = np.ones((len(cells), 1, 1), dtype=np.float32)
     for _ in range(_LEVEL_ROUNDS):
-        # The exposures that see a cell differ, hence divide by their levels before the median.
+        # Divide by the levels before the median, since each cell is seen by different exposures.
         reference = nanmedian(clean / levels, axis=0)
         levels[:, 0, 0] = [nanmedian(image / reference) for image in clean]
     matched = cells / levels
@@ -189,7 +190,7 @@ def subtract_common_sky(cells, noise, sources, bands=None):
 
 
 def _lowest_third(images, noise):
-    """Average the lowest third of the exposures, and correct for the bias by noise."""
+    """Average the lowest third of the exposures, and correct for noise bias."""
     n = len(images)
     lowest = max(1, round(n / 3))
     # Blom's approximation to the expected values of ordered normal deviates.

@@ -14,7 +14,7 @@ _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 # The missing reference columns of superstripes are 0 with a finite error, and not DO_NOT_USE.
 _UNUSABLE = _DO_NOT_USE | dqflags.pixel["REFERENCE_PIXEL"]
 
-# Sums over the integrations, float64: weights, weighted counts, and weighted variances.
+# Sums over the integrations, float64: weights, weighted count rates, and weighted variances.
 _SUMS = ("weight", "data", "err", "var_poisson", "var_rnoise")
 
 # Pixels averaged at a time, of all integrations together: temporary arrays fit into a cache.
@@ -28,12 +28,12 @@ def usable_pixels(data, err, dq):
 
 class IntegrationMean:
     """
-    Inverse-variance mean of integrations, pixel by pixel, which are added cube by cube.
+    Inverse-variance mean of integrations, pixel by pixel; cubes are added one by one.
 
-    The Poisson variance of an integration is estimated from its own noisy counts. Low counts would
-    get a higher weight and bias the mean low, by a few tenths of a percent of a faint sky. The
-    weights of a pixel therefore use one Poisson variance for all integrations, that of the first
-    usable one. The mean does not depend on the cubes that the integrations come in.
+    The Poisson variance of an integration is estimated from its own noisy counts. Integrations with
+    low counts would get a higher weight and bias the mean of a faint sky low by a few tenths of a
+    percent. The weights of a pixel therefore use one Poisson variance for all integrations, that of
+    the first usable one. The mean does not depend on how integrations are split into cubes.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class IntegrationMean:
     def __init__(self, shape):
         self.shape = shape
         self._sums = {name: np.zeros(shape) for name in _SUMS}
-        # Of the first usable integration; weights are relative to its own.
+        # Variances of the first usable integration; weights are relative to its weight.
         self._poisson, self._variance = (np.full(shape, np.nan, dtype=np.float32) for _ in range(2))
         self._flags, self._all_flags = (np.zeros(shape, dtype=np.uint32) for _ in range(2))
 
@@ -88,7 +88,7 @@ class IntegrationMean:
         squared = err * err
         remember(self._poisson, poisson)
         variance = np.maximum(squared - poisson, 0) + self._poisson[rows]
-        # Without read noise, there is none where the first integration has no counts.
+        # Without read noise, the variance is 0 where the first integration has no counts.
         variance = np.where(variance > 0, variance, squared)
         remember(self._variance, variance)
         weight = np.where(usable, self._variance[rows] / np.where(usable, variance, 1), 0)
@@ -101,14 +101,14 @@ class IntegrationMean:
             ("var_rnoise", squares * rnoise),
         )
         for name, part in parts:
-            # In single precision, the sum would depend on the cubes.
+            # In single precision, the sum would depend on the split into cubes.
             self._sums[name][rows] += part.sum(axis=0, dtype=float)
         self._flags[rows] |= np.bitwise_or.reduce(dq * usable, axis=0)
         self._all_flags[rows] |= np.bitwise_or.reduce(dq, axis=0)
 
     def planes(self):
         """
-        Return the mean of the integrations added so far.
+        Return the mean of all integrations that were added.
 
         Returns
         -------

@@ -9,7 +9,7 @@ __all__ = ["fit_clipped"]
 
 
 def fit_clipped(x, y, used, *, degree, n_sigma, iterations):
-    """Fit a polynomial with robust sigma clipping; return it, or None, and the points it used."""
+    """Fit a polynomial with robust sigma clipping; return it (or None) and the points it used."""
     # Return None for fewer points than twice the number of coefficients.
     fitted, fewest = np.array(used), 2 * (degree + 1)
     if np.count_nonzero(fitted) < fewest:

@@ -100,7 +100,7 @@ def fill_gaps(image, known, *, needless=False, sigma=(8.0, 1.0)):
     image : ndarray of float32, shape (ny, nx)
         Values.
     known : ndarray of bool, shape (ny, nx)
-        True for values to keep; ValueError if there is none.
+        True for values to keep; raise ValueError if there are none.
     needless : ndarray of bool, shape (ny, nx), optional
         True for gaps that may stay.
     sigma : tuple of float

@@ -1,7 +1,7 @@
-"""Work on parts of arrays, on all cores, and contexts that threads share.
+"""Process sections of arrays on all cores, and share contexts between threads.
 
-Threads suffice, since NumPy, SciPy and bottleneck release Python's lock while they compute. Parts
-that fit into a processor's cache are also faster than whole frames, on one core too.
+Threads suffice, since NumPy, SciPy and bottleneck release Python's lock while they compute.
+Sections that fit into a processor's cache are faster than whole frames, even on one core.
 """
 
 import os
@@ -36,10 +36,10 @@ def split_rows(number, size):
 
 class Shared:
     """
-    A context that overlapping users, also in several threads, enter and leave as one.
+    A context that is shared by overlapping users, also in several threads.
 
-    The first user enters it and the last one leaves it, which restores the state of the process
-    that the first one found.
+    The first user enters it, and the last one leaves it, which restores the original state of the
+    process.
 
     Parameters
     ----------

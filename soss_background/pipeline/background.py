@@ -38,7 +38,7 @@ def background_skyflats(step, segments, made):
     segments : `~soss_background.io.segments.Segments`
         The science exposure.
     made : dict
-        The skyflats that the run has made so far, which other exposures use too.
+        The skyflats that the run has created; other exposures reuse them.
     """
     given, skip, background = step.skyflat, step.skip, segments.background
     fault = find_fault(segments.headers[0])
@@ -58,7 +58,7 @@ def background_skyflats(step, segments, made):
 
 
 def check_combined(step, segments):
-    """Raise if the user saves the skyflat of background exposures, and none is made."""
+    """Raise if the user wants to save the skyflat of background exposures, but none is created."""
     if step.save_combined_background and not _combines(step, segments.background):
         raise SkyflatError(
             "save_combined_background is set, but no background exposures are combined: there are "
@@ -67,13 +67,13 @@ def check_combined(step, segments):
 
 
 def _combines(step, background):
-    """Return whether a skyflat is made of background exposures."""
+    """Return whether a skyflat is created from background exposures."""
     named = step.skyflat or step.get_ref_override("bkg")
     return bool(background) and not step.skip and not named
 
 
 def find_skyflats(step, background):
-    """Return the user's skyflats, or else that of the background exposures, or None."""
+    """Return the skyflats of the user, or else that of the background exposures, or None."""
     if not _combines(step, background):
         return step.skyflat
     pipeline = SkyflatPipeline()
@@ -88,7 +88,7 @@ def find_skyflats(step, background):
 
 
 def _save_skyflat(pipeline, background):
-    """Return the path of the skyflat of exposures, which is made unless it is there."""
+    """Return the path of the skyflat of exposures; create it unless it exists."""
     settle_parameters(pipeline)
     (library,) = open_libraries(list(background))
     (described,) = describe_products([library])

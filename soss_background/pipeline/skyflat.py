@@ -38,7 +38,7 @@ class SkyflatPipeline(SkyflatPipelineBase):
     )
 
     spec = """
-    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files beside the products
+    in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files next to the products
     """  # noqa: E501
 
     step_defs: ClassVar = {
@@ -70,13 +70,13 @@ class SkyflatPipeline(SkyflatPipelineBase):
         Raises
         ------
         SkyflatError
-            If an exposure cannot be used, the flat is out of reach, or skyflat_combine is skipped
+            If an exposure cannot be used, the flat is not available, or skyflat_combine is skipped
             for several products.
         """
         libraries = self.open_exposures(inputs)
         if self.skyflat_combine.skip and len(libraries) > 1:
             raise SkyflatError(
-                f"{len(libraries)} products: skyflat_combine can be skipped for one at a time"
+                f"{len(libraries)} products: skyflat_combine can be skipped for one product only"
             )
         # Find faults before any work is done.
         descriptions = describe_products(libraries)

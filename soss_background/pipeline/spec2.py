@@ -51,7 +51,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         for name in self.step_defs:
             step = getattr(self, name)
             if not isinstance(step, SkyflatMixin):
-                # jwst's steps fail for names that no FITS header holds, and leave partial files.
+                # jwst's steps fail for names that do not fit into a FITS header, and leave partial
+                # files.
                 step.save_model = MethodType(SkyflatMixin.save_model, step)
 
     @classmethod
@@ -60,7 +61,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         return Spec2Pipeline.get_config_reftype()
 
     def _precache_references(self, input_file):
-        """Raise SkyflatError, before any work is done, if CRDS fails; jwst ends the program."""
+        """Raise SkyflatError, before any work is done, if CRDS fails, which ends the program."""
         try:
             with catch_crds_exit():
                 super()._precache_references(input_file)
@@ -76,8 +77,8 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         Parameters
         ----------
         *inputs : str, `~pathlib.Path`, level-2 association, data model, or list of these
-            Exposures, segments of time series in any order (also by a folder or wildcard), or
-            associations of them.
+            Exposures, segments of time series in any order, folders or wildcards of these, or
+            associations.
 
         Returns
         -------
@@ -106,14 +107,14 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             raise SkyflatError("No exposures are given")
         associations = [self.load_as_level2_asn(item) for item in items]
         products = [product for each in associations for product in each["products"]]
-        joined = copy(associations[0])  # a given association stays as it is
+        joined = copy(associations[0])  # a given association is not changed
         joined.data = joined.data | {
             "products": [part for each in products for part in _split(each)]
         }
         return joined
 
     def _check(self, exposures):
-        """Raise if the sky that the user names cannot be subtracted; others may be in a mixture."""
+        """Raise if the user's sky cannot be subtracted; ignore exposures of other modes."""
         for segments in () if self.bkg_subtract.skip else exposures:
             note_inputs([segments.sources, segments.background])
             if len(exposures) == 1 or not find_fault(segments.headers[0]):
@@ -144,7 +145,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             with self._fitted_sky(segments), _errors_in_one_line(segments, source):
                 result = super().process_exposure_product(exp_product, *args, **kwargs)
         except SkyflatError as err:
-            # jwst would print a traceback, and its loop passes nothing on: `process` raises it.
+            # jwst would print a traceback and continue, so `process` raises the error.
             log.error("%s", err)  # noqa: TRY400 - a traceback would hide the line
             self._faults.append(err)
             return None

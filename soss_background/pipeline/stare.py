@@ -53,7 +53,7 @@ class SossStarePipeline(SkyflatPipelineBase):
     input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder")
 
     spec = """
-    save_report = boolean(default=True)  # With the products, save a report on them, and the metrics as a table
+    save_report = boolean(default=True)  # Save a report and a table of the metrics with the products
     ranges = string(default=None)  # YAML or ECSV file of acceptable ranges that override the defaults
     fail_on_qc = boolean(default=False)  # End with an error if a metric is out of its range
     """  # noqa: E501
@@ -155,10 +155,10 @@ class SossStarePipeline(SkyflatPipelineBase):
         return library, mean, images
 
     def _flat_field(self, exposure):
-        """Flat-field an exposure that is not; drop what no later step needs."""
+        """Flat-field an exposure unless it is flat-fielded; drop data that no later step needs."""
         if exposure.meta.cal_step.flat_field != "COMPLETE":
             exposure = self._calibrate(self.flat_field, "flat", exposure)
-        # Flat-fielding is the last step that needs the parts of the variance.
+        # Flat-fielding is the last step that needs the components of the variance.
         exposure.var_poisson = exposure.var_rnoise = None
         return exposure
 
@@ -213,7 +213,7 @@ class SossStarePipeline(SkyflatPipelineBase):
 
 @contextmanager
 def _unsaved(step):
-    """Save no result of a step, which runs on the mean of the integrations."""
+    """Prevent a step that runs on the mean of the integrations from saving its result."""
     given, step.save_results = step.save_results, False
     try:
         yield

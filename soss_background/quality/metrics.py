@@ -22,17 +22,18 @@ _PIXEL = dqflags.pixel
 EDGE_ROWS = (256, 768, 1280, 1846)
 _EDGE_REACH = 32
 
-# Fewest exposures at a pixel that measure its noise, or separate star light from sky.
+# Fewest exposures at a pixel for measuring its noise, or for separating star light from sky.
 _FEW = 3
 
 # Fewest pixels of a column whose median can show a stripe.
 _FEWEST_PIXELS = 16
 
-# Percentile of the cells, from either end, that measures star light, which is bright and rare.
+# Percentile of the cells, from both ends, that is compared to detect star light, which is bright
+# and rare.
 _TAIL = 1
 
-# Rows and columns of the blocks that measure large scales, and least fraction of a block that must
-# be known.
+# Rows and columns of the blocks in which large scales are measured, and smallest fraction of a
+# block that must be known.
 _LARGE, _KNOWN = (64, 64), 0.5
 
 # Standard deviation in pixels of the Gaussian along columns that searches for stripes.
@@ -63,7 +64,7 @@ _OF_RESIDUALS = (
     "jackknife",
 )
 
-# The default ranges hold simulated visits of five to ten exposures, sparse to crowded.
+# The default ranges contain simulated visits of five to ten exposures of sparse to crowded fields.
 METRICS = {
     "exposures_used": Metric("", (3, np.inf), "exposures that were combined"),
     "exposures_rejected": Metric("", None, "exposures that were left out"),
@@ -97,7 +98,7 @@ METRICS = {
     "target_trace": Metric(
         "",
         (-BRIGHT_TRACE, BRIGHT_TRACE),
-        "flux at the traces of a target over that beside them in an exposure, minus 1",
+        "flux at the traces of a target over that next to them in an exposure, minus 1",
     ),
     "denoised_ratio": Metric(
         "",
@@ -170,7 +171,7 @@ def _measure_sides(sky, science, window):
     if right.any():
         beyond = np.median(sky[science & right])
         return {"level_left": left, "level_right": beyond, "level_ratio": beyond / left}
-    # NaN where the window holds an edge that is not found, None where it holds no edge.
+    # NaN if the window contains an edge that is not found, None if it contains no edge.
     unknown = np.nan if has_edge_columns(window.nx, window.x0) else None
     return {"level_left": left, "level_right": unknown, "level_ratio": unknown}
 
@@ -227,9 +228,9 @@ def measure_exposures(
         sums[number % 2] += residual
         counts[number % 2] += good
         squares += residual**2
-        # The residuals of two samples are antisymmetric whatever the sky.
+        # The residuals of two samples are always antisymmetric.
         tails.append(_asymmetry(residual, good & (coverage >= _FEW)))
-        # A pixel that one exposure shows is without residual.
+        # A pixel that only one exposure shows has no residual.
         several = np.where(good & (coverage > 1), residual, np.nan)
         stripes += [_striping(several[band]) for band in window.amplifiers()]
         targets.append(trace_excess(np.where(science, image, np.nan), distance))
@@ -246,7 +247,7 @@ def measure_exposures(
         if np.isfinite(stripes).any():
             values["stripes_left"] = np.nanmedian(stripes)
         difference, expected = _compare_halves(sums, counts, err)
-        del squares, sums, counts  # frames that the smoothing below can do without
+        del squares, sums, counts  # free the memory of frames before the smoothing below
         values["jackknife"] = 100 * _largest_median(difference) / level
         if bkgdn is not None and smoothing is not None:
             values["denoised_ratio"] = _denoised_ratio(difference, expected, bkgdn, smoothing)
@@ -254,7 +255,7 @@ def measure_exposures(
 
 
 def _asymmetry(residual, good):
-    """Return how much farther from the median the brightest cells are than the darkest."""
+    """Return how much farther the brightest cells are from the median than the darkest."""
     number, total = (
         gather_blocks(np.where(good, plane, 0)).sum(axis=-1) for plane in (good, residual)
     )
@@ -300,7 +301,7 @@ def _denoised_ratio(difference, variance, bkgdn, smoothing):
     """Return the noise of a denoised sky over that expected: its smoothed halves, and stripes."""
     some = np.isfinite(difference)[_SOME]
     smooth = gaussian_filter(np.nan_to_num(difference), smoothing)
-    # The square of a Gaussian is a narrower one, and lower.
+    # The square of a Gaussian is a narrower and lower Gaussian.
     narrower = tuple(np.array(smoothing) / np.sqrt(2))
     expected = gaussian_filter(variance, narrower) / (4 * np.pi * np.prod(smoothing))
     # Stripes that all exposures share are in both halves, but narrower than the smoothing.
@@ -310,7 +311,7 @@ def _denoised_ratio(difference, variance, bkgdn, smoothing):
 
 
 def _narrow_stripes(sky, sigma_columns):
-    """Return what a third of the smoothing removes in some rows, averaged along columns."""
+    """Return the structure that a third of the smoothing removes, averaged along columns."""
     mean = gaussian_filter(sky, (_STRIPE_LENGTH, 0), "symmetric")[_SOME]
     sigma = (0, sigma_columns / 3)
     left = mean - gaussian_filter(mean, sigma, "symmetric")

@@ -71,7 +71,7 @@ class SkyflatQualityStep(SkyflatStep):
 
 
 def _check_denoised(skyflat, window, name):
-    """Raise if a denoised sky has gaps: the step that makes it fills all of them."""
+    """Raise if a denoised sky has gaps; the denoising step leaves none."""
     if skyflat.bkgdn is None:
         return
     missing = np.count_nonzero(~np.isfinite(skyflat.bkgdn) & ~window.reference_pixels())

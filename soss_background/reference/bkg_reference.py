@@ -50,7 +50,7 @@ def make_reference(
     Create a BKG reference file from skyflats.
 
     jwst subtracts the sky before it divides by the flat, so flat-fielded skies are multiplied by
-    the flat again.
+    the flat.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def make_reference(
         A row for each skyflat: its number (``SKY``), the flat that multiplies it (``FLAT``),
         the other sky that fits it best (``FITTED_BY``, 0 for none), the rms residual with that one
         (``RESIDUAL``, with the unit %), the template that contains it (``TEMPLATE``, 0 for none),
-        and why it is no template of its own (``REASON``).
+        and why it is not a separate template (``REASON``).
 
     Raises
     ------
@@ -144,7 +144,7 @@ def _check_choices(subarray, plane):
     """Raise unless the parameters are valid."""
     check_subarray(subarray)
     if plane not in ("BKGDN", "BKG"):
-        raise SkyflatError(f"{plane} is not BKGDN or BKG")
+        raise SkyflatError(f"{plane} is neither BKGDN nor BKG")
 
 
 def _check_fractions(**thresholds):
@@ -204,7 +204,9 @@ def _date_pedigree(skies):
     """Return the pedigree with the first and the last day of the exposures."""
     times = [time for sky in skies for time in sky.times]
     if not times:
-        raise SkyflatError("No skyflat records when it was taken: give the pedigree (--pedigree)")
+        raise SkyflatError(
+            "No skyflat records the dates of its exposures: give the pedigree (--pedigree)"
+        )
     first, last = Time([min(times), max(times)], format="mjd").strftime("%Y-%m-%d")
     return f"INFLIGHT {first} {last}"
 

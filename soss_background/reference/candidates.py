@@ -97,7 +97,7 @@ class Candidates:
             err = skyflat.err * denoised_noise(skyflat) if plane == "BKGDN" else skyflat.err
             planes = (getattr(skyflat, plane.lower()), err, skyflat.dq)
             if planes[0] is None:
-                raise SkyflatError(f"{name}: no {plane} in it, see --plane")
+                raise SkyflatError(f"{name}: {plane} is missing, see --plane")
             sky, err, dq = cut_planes(skyflat, planes, self._window, name)
             flat = find_flat(skyflat, name, self._given_flat)
             factor = self._read_flat(locate_flat(flat, name)) if flat else 1
@@ -110,7 +110,7 @@ class Candidates:
         """Describe a skyflat."""
         with open_skyflat(self._items[index]) as skyflat:
             name, header = name_skyflat(self._items[index], skyflat), skyflat.to_flat_dict()
-            # A skyflat that lacks a keyword is nevertheless of SOSS.
+            # A skyflat is of SOSS even if it lacks a keyword.
             fault = find_fault(
                 header, {key: pair for key, pair in MATCH.items() if header.get(key)}
             )
@@ -183,12 +183,12 @@ def locate_flat(flat, name):
         except (CrdsError, OSError) as err:
             raise SkyflatError(f"{name}: CRDS has no {flat} ({err}), give --flat FILE") from err
     if not path.is_file():
-        raise SkyflatError(f"{name}: its flat {path} is no file, give --flat FILE")
+        raise SkyflatError(f"{name}: its flat {path} is not a file, give --flat FILE")
     return path
 
 
 def _fill(sky, dq, reference):
-    """Fill and flag pixels that are not finite: jwst smooths its templates."""
+    """Fill and flag pixels that are not finite, since jwst smooths its templates."""
     bad = ~np.isfinite(sky)
     if bad.any():
         filled = fill_gaps(np.where(bad, 0, sky), ~bad & ~reference)

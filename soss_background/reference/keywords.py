@@ -38,7 +38,7 @@ def check_useafter(text):
     try:
         return parse_date(text).isoformat(timespec="seconds")
     except ValueError as err:
-        raise SkyflatError(f"{text} is no date for USEAFTER, such as {USEAFTER}") from err
+        raise SkyflatError(f"{text} is not a date for USEAFTER, such as {USEAFTER}") from err
 
 
 def check_pedigree(text):
@@ -53,13 +53,13 @@ def check_pedigree(text):
         good = False
     if not good:
         raise SkyflatError(
-            f"{text} is no PEDIGREE, such as DUMMY or INFLIGHT 2023-01-31 2024-06-30"
+            f"{text} is not a PEDIGREE, such as DUMMY or INFLIGHT 2023-01-31 2024-06-30"
         )
     return text
 
 
 def describe(reference, window, texts):
-    """Set the keywords of a reference file; ``texts`` are those of its author, dates and so on."""
+    """Set the keywords of a reference file; ``texts`` are the values by metadata name."""
     meta = reference.meta
     meta.reftype, meta.telescope = "BKG", "JWST"
     for key, (_, value) in MATCH.items():

@@ -24,8 +24,9 @@ def average_skies(planes, binned):
     Returns
     -------
     sky, err, dq : ndarray, shape (ny, nx)
-        The mean; its 1-sigma uncertainty, 0 where no sky has one; the flags of the averaged skies:
-        those that are not DO_NOT_USE and have an uncertainty, or all if there is none.
+        The mean; its 1-sigma uncertainty, 0 where no sky has one; the flags of the averaged skies.
+        Only values with an uncertainty and without DO_NOT_USE are averaged, or all values where
+        there are none.
     """
     if len(planes) == 1:
         return planes[0]

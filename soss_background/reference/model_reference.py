@@ -1,4 +1,4 @@
-"""Write the skies that represent a sky model as the BKG reference file of jwst's own step."""
+"""Write the skies that represent a sky model as the BKG reference file of jwst's step."""
 
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def make_model_reference(
     """
     Create a BKG reference file of the skies that represent a sky model best.
 
-    jwst's step subtracts the best one of its templates, without changing its shape. These are made
-    so that the mean square of what it leaves is smallest, see
+    jwst's step subtracts the best of its templates without changing its shape. The templates
+    minimize the mean square of the residual, see
     `soss_background.reference.representatives.represent_prior`.
 
     Parameters
@@ -69,7 +69,7 @@ def make_model_reference(
         The library, one plane for each template, DN/s. Its HISTORY lists the skyflats of the model.
     table : `~astropy.table.Table`
         A row for each template, which the extension TEMPLATES has too: its number (``TEMPLATE``),
-        the fraction of the skies that it fits better than the others do (``SHARE``), and the shift
+        the fraction of the skies that it fits best (``SHARE``), and the shift
         of its edge from the mean, pixels (``SHIFT``).
 
     Raises
@@ -80,7 +80,7 @@ def make_model_reference(
     """
     check_subarray(subarray)
     if number < 1:
-        raise SkyflatError("A library has one template at least")
+        raise SkyflatError("A library has at least one template")
     window = SUBARRAYS[subarray]
     texts = {
         "useafter": check_useafter(useafter),

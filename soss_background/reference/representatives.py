@@ -1,4 +1,4 @@
-"""Skies that together represent a sky model, for a step that takes the best one as it is."""
+"""Skies that together represent a sky model, for a step that subtracts the best of them."""
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -8,7 +8,7 @@ from soss_background.sky.edge import shift_columns
 
 __all__ = ["represent_prior"]
 
-# Skies that are drawn from the prior for each one that represents them, and the seed of the draws.
+# Number of draws from the prior for each representative sky, and the seed of the draws.
 _DRAWS, _SEED = 500, 1
 
 
@@ -17,7 +17,7 @@ def represent_prior(prior, number):
     Find the skies that together fit those of a prior best.
 
     Skies are drawn from the prior. The means of their clusters [1]_ minimize the mean square of the
-    residual with the nearest one. Levels left and right of the edge do not count, since they are
+    residual with the nearest one. Levels left and right of the edge are ignored, since they are
     fitted.
 
     Parameters

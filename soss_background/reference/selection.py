@@ -21,7 +21,7 @@ class Selection(NamedTuple):
     groups : list of list of int
         The skies of each template; the first one represents them.
     reasons : list of str
-        Why a sky is no template of its own; empty if it is one.
+        Why a sky is not a separate template; empty if it is.
     nearest : ndarray of int, shape (n,)
         The other sky that fits each sky best; meaningless where ``left`` is infinite.
     left : ndarray of float, shape (n,)
@@ -63,7 +63,7 @@ def select_skies(residuals, exposures, *, merge_below=0.0025, max_residual=0.05)
     # Ignore the residual of a sky with itself or with another of the same exposures.
     others = np.where(repeated | np.eye(len(same), dtype=bool), np.inf, residuals)
     reasons = [""] * len(same)
-    # The sky of most exposures comes first and represents its group.
+    # The sky of the most exposures comes first and represents its group.
     order = sorted(range(len(same)), key=lambda index: -len(exposures[index]))
     kept = _drop_repeated(order, repeated, reasons)
     kept = _drop_outliers(kept, others, max_residual, reasons)
@@ -87,7 +87,7 @@ def _drop_repeated(order, repeated, reasons):
 
 
 def _drop_outliers(kept, others, max_residual, reasons):
-    """Drop the sky with the largest residual until there is no outlier."""
+    """Drop the sky with the largest residual until no outlier is left."""
     # With two skies, the outlier is ambiguous.
     while len(kept) > 2:
         left = others[np.ix_(kept, kept)].min(axis=1)

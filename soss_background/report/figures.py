@@ -15,10 +15,10 @@ __all__ = ["ReportFigure"]
 
 _STYLE = ["default", {"font.size": 9, "axes.linewidth": 0.6}]
 
-# Inches; a hundredth is a CSS pixel where two figures, or three small ones, share a row.
+# Sizes in inches: 0.01 inch is one CSS pixel if two figures, or three small ones, share a row.
 _SIZE, _SMALL_SIZE = (5.8, 4.6), (3.7, 1.85)
 
-# Two pixels per CSS pixel: figures are sharp on dense screens too.
+# Two pixels per CSS pixel, so that figures are sharp on dense screens, too.
 _DPI = 200
 
 
@@ -29,7 +29,7 @@ class ReportFigure(NamedTuple):
     Attributes
     ----------
     name, caption : str
-        Its id in the report, and its description.
+        Its identifier in the report, and its description.
     draw : callable
         Function that draws it on given axes.
     small : bool
@@ -55,8 +55,9 @@ class ReportFigure(NamedTuple):
 
 
 def _reduce_colours(image):
-    """Reduce an image to a palette of 256 colours: a third of the size, hardly a difference."""
-    # A palette from some of the pixels is as good as one from all, in a tenth of the time.
+    """Reduce an image to 256 colours: a third of the size, with hardly a difference."""
+    # A palette of some of the pixels is as good as one of all pixels, and takes a tenth of the
+    # time.
     some = image.resize([length // 3 for length in image.size], Image.Resampling.NEAREST)
     palette = some.quantize(256, Image.Quantize.MAXCOVERAGE)
     return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)

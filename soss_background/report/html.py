@@ -68,7 +68,7 @@ class Report:
 
     @property
     def flag(self):
-        """Whether all metrics are in range: "pass", "fail", or "no range" if none has one."""
+        """Whether all metrics are in range: "pass", "fail", or "no range" without any range."""
         flags = {row["flag"] for row in self.metrics}
         return next((flag for flag in (FAIL, PASS) if flag in flags), NO_RANGE)
 

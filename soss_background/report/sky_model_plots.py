@@ -27,8 +27,8 @@ def draw_sky_model(model):
     Returns
     -------
     figure : `~matplotlib.figure.Figure`
-        Mean sky, expected deviations of a new sky, uncertainty without them, rms of the components,
-        and maps of the first two.
+        Mean sky, expected deviations of a new sky, uncertainty without these deviations, rms of the
+        components, and maps of the first two components.
     """
     window = find_place(model, model.sky.shape, "sky model")
     statistics = read_statistics(model)

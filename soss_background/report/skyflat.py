@@ -35,7 +35,7 @@ _EXPOSURES = (
 )
 _NO_EXPOSURES = "The exposures are not in the skyflat and cannot be shown."
 
-# Extensions that a report shows, by attribute, and what explains that one is missing.
+# Extensions that a report shows, by attribute, and possible reasons why one is missing.
 _SHOWN = {
     "bkgdn": "BKGDN (not denoised?)",
     "images": "SCI (save_stack=false?)",
@@ -57,7 +57,7 @@ def report_skyflat(skyflat):
 
 
 def _rows(table):
-    """Return the rows of a table; there are none if there is no table."""
+    """Return the rows of a table; an empty list if there is no table."""
     return np.array([] if table is None else table)
 
 
@@ -254,7 +254,7 @@ def write_reports(skyflats, output):
         Skyflats.
     output : `~pathlib.Path`
         HTML file of the report. For several skyflats it is an overview with links to their reports,
-        which are written beside it.
+        which are written next to it.
 
     Returns
     -------
@@ -289,7 +289,7 @@ def write_reports(skyflats, output):
 
 
 def _label_skyflats(paths):
-    """Return the name of each skyflat; as many folders precede it as tell equal names apart."""
+    """Return the name of each skyflat, preceded by folders where names are equal."""
     parts = [path.absolute().parts for path in paths]
     labels = []
     for own in parts:

@@ -14,7 +14,7 @@ __all__ = [
     "draw_white_light",
 ]
 
-_STEM = "median, DN/s a column"
+_STEM = "median [DN/s per column]"
 
 
 def draw_frame(ax, image, limits, rows=()):
@@ -88,7 +88,7 @@ def draw_white_light(ax, orders):
         style = {"fmt": ".", "color": colour, "label": f"order {order}"}
         if level > 10 * np.median(noise):
             ax.errorbar(number, light / level, noise / level, **style)
-    ax.set(xlabel="integration", ylabel="light of all columns / median")
+    ax.set(xlabel="integration", ylabel="flux of all columns / median")
     ax.ticklabel_format(useOffset=False)
     if ax.lines:
         ax.legend()

@@ -12,7 +12,7 @@ __all__ = ["PULL_EDGES", "View", "view_exposures"]
 # Rows and columns of the blocks that become a pixel of a small image.
 _BLOCK = (8, 8)
 
-# Percentile of the blocks of an unused exposure that measures its level: its stars are not masked.
+# Percentile of the blocks of an unused exposure that is its level, since its stars are not masked.
 _DARKER = 25
 
 # Bins in which normalised residuals are counted.
@@ -61,14 +61,14 @@ def view_exposures(images, masks, bkg, err, coverage):
     Returns
     -------
     views : list of View
-        One for each exposure.
+        A view of each exposure.
     variation : ndarray of float32, shape (ny, nx)
         Coefficient of variation: standard deviation of the exposures at a pixel in percent of
         the sky. NaN where fewer than two were used.
     """
     sky = np.where(bkg == 0, np.nan, bkg)
     level = nanmedian(sky)
-    # The residual of a sample is smaller than its error, since the sample is part of its own sky.
+    # The residual of a sample is smaller than its error, since the sample contributes to the sky.
     several = (coverage > 1) & (err > 0)
     scatter = np.where(several, err * np.sqrt(np.maximum(coverage - 1, 0)), np.nan)
     small_sky = _reduce(sky)

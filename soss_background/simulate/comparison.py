@@ -30,10 +30,10 @@ __all__ = [
     "sky_errors",
 ]
 
-# Side of the blocks whose medians measure the error on large scales, pixels.
+# Side of the blocks whose medians are used to measure the error on large scales, pixels.
 _BLOCK = 32
 
-# Columns on each side of the edge that are near it.
+# Columns on each side of the edge that count as near the edge.
 _EDGE_REACH = 40
 
 
@@ -81,7 +81,7 @@ def compare_with_truth(skyflat, truth):
         for key, plane in planes.items():
             if plane is None or plane.shape[-2:] != sky.shape:
                 raise SkyflatError(
-                    f"{skyflat}: {key.upper()} is missing or not of the truth's size"
+                    f"{skyflat}: {key.upper()} is missing or differs in shape from the truth"
                 )
         science = model.dq & dqflags.pixel["REFERENCE_PIXEL"] == 0
         images = _flat_field(names, flat)
@@ -101,7 +101,7 @@ def _flat_field(paths, flat):
 
 
 def plain_median(images):
-    """Return the clipped median of exposures over their medians; change them in place."""
+    """Return the clipped median of exposures divided by their medians; change them in place."""
     images /= [[[nanmedian(image)]] for image in images]
     deviation = np.abs(images - nanmedian(images, axis=0))
     images[deviation > 3 * MAD_TO_SIGMA * nanmedian(deviation, axis=0)] = np.nan
@@ -122,7 +122,7 @@ def sky_errors(sky, truth, science):
     Returns
     -------
     error : ndarray of float, shape (ny, nx)
-        Errors in % of the median true sky; NaN where there is none.
+        Errors in % of the median true sky; NaN outside of the used pixels.
     metrics : dict of float
         ``scatter`` (1.4826 times the median absolute deviation), ``p99`` (99th percentile of the
         absolute error), ``rms``, ``blocks`` (rms of the medians of blocks of 32 x 32 pixels)
@@ -157,7 +157,7 @@ def format_table(comparison):
     """Return a table of the errors of each plane as a string."""
     skies = {"median": comparison.median, "BKG": comparison.bkg, "BKGDN": comparison.bkgdn}
     lines = [
-        "Errors in percent of the median sky, the best scale removed",
+        "Errors in percent of the median sky, after the best scale is applied",
         f"{'':8}{'scatter':>10}{'99 %':>10}{'rms':>10}{'blocks':>10}{'edge':>10}",
     ]
     for name, sky in skies.items():

@@ -1,6 +1,6 @@
 """The dispersed sky of a simulation: its profile, edge and structure in two dimensions.
 
-The profile is the simulator's own: no table of the algorithms is used. It agrees with the sky
+The profile belongs to the simulator: it uses no table of the algorithms. It agrees with the sky
 measured in commissioning within 2 %.
 """
 
@@ -28,14 +28,14 @@ __all__ = [
     "step_shift",
 ]
 
-# Foot of the edge, column, and scales on which the sky rises from it, columns: the foot's softness,
-# the edge itself, and a shoulder that holds a fraction of the rise.
+# Foot of the edge, column, and scales on which the sky rises from it, columns: the softness of the
+# foot, the edge itself, and a shoulder with a fraction of the rise.
 EDGE_FOOT, FOOT_WIDTH, EDGE_WIDTH, SHOULDER_WIDTH, SHOULDER = 695.6, 2.0, 4.0, 28.0, 0.3
 # Column of the steepest rise, and distance over which a change of the edge fades, columns.
 EDGE_COLUMN, EDGE_REACH = 697.0, 150.0
-# The row to which the edge refers, and about which the sky's pattern rotates.
+# The reference row of the edge, about which the pattern of the sky rotates.
 SKY_ROW = 1846.0
-# The edge leans by 0.025 columns per row there (measured in the template and in a SUBSTRIP256
+# The edge is tilted by 0.025 columns per row there (measured in the template and in a SUBSTRIP256
 # frame); a sine of this amplitude (columns) and period (rows) keeps it near column 700.
 LEAN_AMPLITUDE, LEAN_PERIOD = 6.4, 1600.0
 # Structure in two dimensions, fractions of the sky: rms of each Legendre coefficient of the broad
@@ -59,7 +59,7 @@ class FaintEdge(NamedTuple):
     column, height, width : float
         Column, rise as a fraction of the sky, and columns between 10 % and 90 % of the rise.
     bend : float
-        Factor of the first edge's lean; 0 for a vertical edge.
+        Factor of the tilt of the first edge; 0 for a vertical edge.
     """
 
     column: float
@@ -77,7 +77,7 @@ class Glow(NamedTuple):
     height, scale : float
         Peak as a fraction of the sky, and standard deviation, pixels.
     x, y : float or None
-        Full-frame place of the peak; None for a glow that does not depend on this coordinate.
+        Full-frame position of the peak; None for a glow that does not depend on this coordinate.
     """
 
     height: float
@@ -135,9 +135,9 @@ def sky_profile(columns):
 
 
 def edge_weight(columns):
-    """Return 0 in columns left of the edge, 1 right of it, from the profile without its shift."""
+    """Return 0 in columns left of the edge and 1 right of it, for the unshifted profile."""
     columns = np.asarray(columns, dtype=float)
-    # Distance right of the foot; 0 left of it, softly.
+    # Distance right of the foot, with a smooth transition to 0 left of it.
     distance = FOOT_WIDTH * np.logaddexp(0, (columns - EDGE_FOOT) / FOOT_WIDTH)
     shoulder = 1 - SHOULDER * np.exp(-distance / SHOULDER_WIDTH)
     return -np.expm1(-distance / EDGE_WIDTH) * shoulder
@@ -145,7 +145,7 @@ def edge_weight(columns):
 
 def step_shift(rows, pwcpos=PWCPOS, shape=REFERENCE_SHAPE):
     """Return the shift of the sky's pattern towards larger columns in full-frame rows, pixels."""
-    # The pattern turns with the wheel.
+    # The pattern rotates with the pupil wheel.
     offset = np.asarray(rows, dtype=float) - SKY_ROW
     lean = shape.lean * LEAN_AMPLITUDE * np.sin(2 * np.pi * offset / LEAN_PERIOD)
     bend = lean + shape.curvature * (offset / SKY_ROW) ** 2
@@ -228,7 +228,7 @@ def _move_edge(columns, shape):
 
 
 def _interpolate(profile, columns):
-    """Interpolate a profile of 2048 columns, of which those without flux are ignored."""
+    """Interpolate a profile of 2048 columns; ignore columns without flux."""
     profile = np.asarray(profile, dtype=float)
     known = np.flatnonzero(profile > 0)
     return PchipInterpolator(known, profile[known])(np.clip(columns, known[0], known[-1]))

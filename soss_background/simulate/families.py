@@ -16,9 +16,9 @@ from soss_background.simulate.streams import random_stream
 
 __all__ = ["FAMILIES", "RANDOM", "choose_families", "draw_simulation"]
 
-# The name that stands for a family drawn at random.
+# The name for a random family.
 RANDOM = "random"
-# The family that leaves a nuisance as in the given settings.
+# The family that keeps the given settings of a nuisance.
 REFERENCE = "reference"
 # Largest shift (pixels) of the traces, rms of its quadratic part and of its tilt.
 LARGEST_TRACE_SHIFT, TRACE_BEND, TRACE_TILT = 1.5, 0.3, 0.3

@@ -81,7 +81,7 @@ class Pointing:
             simulation.lon * u.deg, simulation.lat * u.deg, frame=BarycentricMeanEcliptic()
         )
         nominal = ecliptic.icrs
-        # The Sun stays on the sunshield's side, in the direction of -V3; the telescope does not
+        # The Sun is on the side of the sunshield, in the direction of -V3; the telescope does not
         # roll during a visit.
         _, first = _positions(Time(simulation.start, scale="utc"))
         sun = SkyCoord(*-first, representation_type="cartesian")
@@ -95,7 +95,7 @@ class Pointing:
         return cls(axis, reference, pa_v3, earth, telescope)
 
     def light_time(self):
-        """Return how much earlier light passes the telescope than the barycentre, s."""
+        """Return the time by which light passes the telescope before the barycentre, s."""
         towards = self.axis.cartesian.xyz.value
         return float(towards @ self.telescope) / SPEED_OF_LIGHT
 
@@ -115,7 +115,7 @@ def exposure_name(simulation, number, *, suffix="rateints", time_series=False):
 
 
 def _place_in_visit(simulation, number):
-    """Return the number of the mosaic's row and that of the exposure in it, from 1."""
+    """Return the number of the row of the mosaic, and of the exposure in that row, from 1."""
     per_row = -(-simulation.n_exposures // 2)
     row, place = divmod(number - 1, per_row)
     return row + 1, place + 1

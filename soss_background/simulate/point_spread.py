@@ -68,7 +68,7 @@ class PointSpread:
     Raises
     ------
     ValueError
-        If there is no such core, no such wings, or no such scale of the wings.
+        If the core, the wings, or their scale are not valid.
     """
 
     core: str = "horns"

@@ -16,8 +16,8 @@ def read_groups(rate, defects, simulation, integration):
     """
     Read out the groups of one integration.
 
-    The noise of a group is such that read noise and stripes of a slope, fitted by least squares,
-    are those of the settings. There are no cosmic rays, and no saturation.
+    The noise of a group is chosen so that a least-squares slope has the read noise and stripes of
+    the settings. There are no cosmic rays, and no saturation.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def read_groups(rate, defects, simulation, integration):
 
 
 def write_ramps(rateints, groups, dq, simulation):
-    """Write groups (n, ngroups, ny, nx), DN, and flags (ny, nx) as _ramp beside the _rateints."""
+    """Write groups (n, ngroups, ny, nx), DN, and flags (ny, nx) as _ramp next to the _rateints."""
     path = rateints.with_name(rateints.name.replace("rateints", "ramp"))
     with datamodels.RampModel(data=groups, pixeldq=dq) as model:
         model.groupdq = np.zeros(groups.shape, dtype=np.uint8)

@@ -33,12 +33,13 @@ __all__ = [
 
 # Full-frame position of the zeroth order, where the wavelength of order 1 extrapolates to 0.
 ORDER0_COLUMN, ORDER0_ROW = 2920.0, 1970.0
-# Its peak relative to the star's flux, and the number of trace columns with the same total flux.
+# Peak of the zeroth order relative to the flux of the star, and number of trace columns with the
+# same total flux.
 ORDER0_PEAK, ORDER0_LENGTH = 2.0, 7.0
 # Smallest and largest flux of a field star, DN/s (blank fields have no bright stars); between them
 # the cumulative number scales as flux ** -SLOPE. NUMBER stars at density 1.
 FAINTEST, BRIGHTEST, SLOPE, NUMBER = 0.03, 40.0, 0.9, 160
-# Ranges of the stars' offsets from the target, pixels: they exceed the detector on all sides.
+# Ranges of the offsets of stars from the target, pixels; they extend beyond the detector.
 FIELD_X, FIELD_Y = (-2400.0, 1900.0), (-2350.0, 500.0)
 # Temperatures of the stars, K: mean, rms, smallest; range of those of all types.
 TEMPERATURES, ALL_TEMPERATURES = (4500.0, 1000.0, 2800.0), (2800.0, 9000.0)
@@ -166,8 +167,8 @@ def star_image(
     light : ndarray of float32, shape (ny, nx)
         Count rate of all stars, DN/s.
     """
-    # A margin of rows holds traces that leave the window. The canvas is transposed because traces
-    # are wide along columns.
+    # A margin of rows contains traces that leave the window. The canvas is transposed because
+    # traces are wide along columns.
     margin = 2 * REACH + 4
     canvas = np.zeros((window.nx, window.ny + 2 * margin), dtype=np.float32)
     traces = _get_traces(pwcpos, trace_shifts, filter_name)
@@ -181,7 +182,7 @@ def star_image(
             _add_trace(canvas, margin, window, trace, spectrum, profile, x, y)
             points.append((trace.x + x, trace.y + y, spectrum))
         column, row = x + ORDER0_COLUMN, y + ORDER0_ROW
-        # The zeroth order's field begins at the edge: no image lies left of it.
+        # The field of the zeroth order begins at the edge: no image lies left of it.
         if order0 and column > 700 + shape.edge_shift + step_shift(row, pwcpos, shape):
             peak = ORDER0_PEAK * flux * passed_fraction(filter_name, temperature)
             images.append((column, row, peak))

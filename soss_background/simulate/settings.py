@@ -87,7 +87,7 @@ class Simulation:
     stripe_power : float
         Power spectrum of the stripes over the columns: frequency to the power of minus this.
     stripe_sharing : float
-        Fraction of the stripes' variance that all amplifiers share; each has the rest of its own.
+        Fraction of the variance of the stripes that all amplifiers share; the rest is independent.
     pedestals : float
         rms of the constant of each amplifier and integration, DN/s; in superstripes, of each block
         of columns and integration.
@@ -96,7 +96,7 @@ class Simulation:
     dead : float
         Fraction of dead pixels, flagged.
     lost : float
-        Fraction of pixels, drawn anew in every integration, that are NaN and DO_NOT_USE.
+        Fraction of pixels that are NaN and DO_NOT_USE; they differ in every integration.
     cosmic_rays : float
         Hits per pixel and second.
     unflagged_cosmic_rays : float
@@ -123,7 +123,7 @@ class Simulation:
     program, observation, target : str
         Program and observation numbers, and the target's name (TARGPROP).
     families : tuple of tuple of str
-        Nuisances and their families, where `choose_families` chose them; they change nothing.
+        Nuisances and their families, if `choose_families` chose them; for the record only.
     """
 
     seed: int = 1

@@ -1,4 +1,4 @@
-"""Independent random streams, so that a change of one ingredient leaves the others unchanged."""
+"""Independent random streams: a change of one ingredient leaves the others unchanged."""
 
 import zlib
 
@@ -16,8 +16,8 @@ def random_stream(seed, name, *numbers):
 
 def detector_rows(window, draw, seed, name):
     """Return ``draw(rng, 2048)`` of each detector row, cut to a window, float32 (ny, nx)."""
-    # A stream per row: a pixel keeps its flat-field response or its defect in all subarrays, at a
-    # cost proportional to the rows of the window.
+    # One stream per row, so that a pixel has the same flat-field response or defect in all
+    # subarrays, at a cost proportional to the rows of the window.
     numbers = np.empty(window.shape, dtype=np.float32)
     columns = slice(window.x0, window.x0 + window.nx)
     for index in range(window.ny):

@@ -23,8 +23,8 @@ def draw_stripes(simulation, exposure, integration, rng):
     exposure, integration : int
         Numbers of the exposure and of the integration, from 0.
     rng : `numpy.random.Generator`
-        Source of random numbers for the stripes that all amplifiers share. What each amplifier has
-        of its own comes from other streams.
+        Source of random numbers for the stripes that all amplifiers share. The independent noise of
+        each amplifier comes from other streams.
 
     Returns
     -------

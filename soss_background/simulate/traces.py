@@ -18,8 +18,8 @@ from soss_background.detector import FULL, PWCPOS, SUBSTRIP256
 __all__ = ["ORDERS", "SimulatedTrace", "get_trace", "passed_fraction"]
 
 # Wavelength of the peak (micron), width (in the logarithm of the wavelength), band edges (micron)
-# and height of the throughput. With them a star of 9400 K looks like the hot star of a real
-# SUBSTRIP256 frame (program 1512).
+# and height of the throughput. They match a star of 9400 K to the hot star of a real SUBSTRIP256
+# frame (program 1512).
 ORDERS = {
     "1": (1.20, 0.60, 0.62, 2.90, 1.0),
     "2": (0.74, 0.22, 0.56, 1.38, 0.27),
@@ -112,7 +112,7 @@ def get_trace(order, pwcpos=PWCPOS, filter_name="CLEAR"):
     """Return the trace of order "1", "2" or "3", extrapolated to the edges of its band."""
     x = np.arange(-EXTENSION, FULL.nx + EXTENSION, dtype=float)
     if order == "3":
-        # At any column, the product of order and wavelength is the same.
+        # In each column, the product of order and wavelength is the same for all orders.
         wavelength = get_trace("1", pwcpos).wavelength / 3
         known_x, known_y = _rotate(x, Polynomial(ORDER3_ROWS)(x / 1000), pwcpos, ROWS["1"][2])
         y = np.interp(x, known_x, known_y)

@@ -54,8 +54,8 @@ def simulate_visit(directory, simulation=None):
     ----------
     directory : str or `~pathlib.Path`
         Output folder of the exposures, ``flat.fits``, ``truth.fits`` and the association. The
-        truth holds the true sky at unit response. If the flat reference file has errors, no
-        skyflat can be better than these on small scales.
+        truth holds the true sky at unit response. If the flat reference file has errors, they limit
+        the accuracy of skyflats on small scales.
     simulation : `Simulation`, optional
         The settings; the defaults give ten dithered FULL exposures of a moderate field.
 
@@ -285,8 +285,8 @@ def _observe(rates, defects, simulation, exposure):
 def _read_out(light, defects, simulation, exposure, integration):
     """Return count rate, uncertainty, flags and stripes of one integration."""
     window, time = simulation.window, simulation.integration_time
-    # The number of flagged cosmic rays decides how many numbers follow in this stream: settings of
-    # cosmic rays change the noise. Other settings do not.
+    # The number of flagged cosmic rays determines how many numbers are drawn from this stream, so
+    # the settings of cosmic rays change the noise. Other settings do not.
     rng = random_stream(simulation.seed, "readout", exposure, integration)
     dq = defects.dq.copy()
     expected = simulation.cosmic_rays * time
@@ -357,8 +357,8 @@ def true_sky(simulation, level=1.0, contrast=1.0):
 
 def _truth_images(simulation, defects, lights):
     """Return the HDUs that the truth files of all simulations contain."""
-    # SKY is the true sky at unit response, also if the flat reference file has errors: no skyflat
-    # can be better than these on small scales.
+    # SKY is the true sky at unit response, even if the flat reference file has errors: on small
+    # scales no skyflat can be better than these errors.
     return fits.HDUList(
         [
             fits.PrimaryHDU(),

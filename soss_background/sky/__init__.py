@@ -1,1 +1,1 @@
-"""What is known about the sky: its edge, levels, templates, and where traces fall."""
+"""Properties of the sky: its edge, levels and templates, and the positions of traces."""

@@ -11,11 +11,11 @@ from soss_background.sky.edge import edge_shape, find_edge, shift_columns
 
 __all__ = ["AverageSky", "Sky", "average_skies"]
 
-# Expected relative difference of a sky from the mean. The weight of a sky counts its noise beside
-# it; half or twice of it changes the weights only of skies noisier than 1 %.
+# Expected relative difference of a sky from the mean. The weight of a sky depends on this and on
+# its noise; half or twice this value changes only the weights of skies noisier than 1 %.
 _DIFFERENCE = 0.015
 
-# Flags of pixels whose sky is a guess from their surroundings.
+# Flags of pixels whose sky is interpolated from their surroundings.
 _BAD = sum(
     dqflags.pixel[name] for name in ("DO_NOT_USE", "HOT", "OTHER_BAD_PIXEL", "REFERENCE_PIXEL")
 )
@@ -68,7 +68,7 @@ class Sky(NamedTuple):
 @dataclass(frozen=True)
 class AverageSky:
     """
-    Mean of the skies, and what it takes to compare them.
+    Mean of the skies, and the quantities that are needed to compare them.
 
     Attributes
     ----------
@@ -172,7 +172,7 @@ class _First(NamedTuple):
 
 
 def _find_common_edge(skies, first_column):
-    """Find the edges, its fraction at their mean place, and weights of the skies."""
+    """Find the edges, the rise of an edge at their mean position, and weights of the skies."""
     places, noises, total, names, visits = [], [], 0, [], []
     for number, sky in enumerate(skies):
         place = find_edge(sky.sky, first_column)
@@ -186,24 +186,24 @@ def _find_common_edge(skies, first_column):
     missing = np.isnan(places)
     if missing.any() and not missing.all():
         one, other = names[missing.argmax()], names[missing.argmin()]
-        raise ValueError(f"{one}: its sky has no edge, that of {other} has")
+        raise ValueError(f"{one}: its sky has no edge, but that of {other} has one")
     right = np.zeros(total.shape, dtype=np.float32)
     if not missing.any():
         middle = np.mean(places)
         right = edge_shape(_move(total, middle - places[0]), middle).astype(np.float32)
-    # All skies of a visit together count as one.
+    # All skies of a visit together have the weight of one sky.
     number = np.array([visits.count(visit) for visit in visits])
     weights = 1 / (number * _DIFFERENCE**2 + np.square(noises))
     return _First(np.array(places), right, weights / weights.sum(), visits)
 
 
 def _move(image, shift):
-    """Shift an image unless the shift is zero, which leaves it as it is."""
+    """Shift an image; return it unchanged if the shift is zero."""
     return shift_columns(image, shift) if shift else image
 
 
 def _measure_levels(sky, right):
-    """Measure the level of a sky left and right of the edge; with one side they are equal."""
+    """Measure the level of a sky left and right of the edge; equal if the sky has one side only."""
     sides = [sky[right == part] for part in (0, 1)]
     known = [np.median(side) for side in sides if side.size]
     return known[0], known[-1]

@@ -7,7 +7,7 @@ __all__ = ["SKY_COLUMNS", "SKY_RATES", "commissioning_profile"]
 
 # Column and surface brightness (DN/s) of the commissioning GR700XD background (exoTEDRF's
 # model_background96): median over the rows far from the edge, means over the central rows
-# (full-frame rows 1838-1854) at the edge, which the median would blur.
+# (full-frame rows 1838-1854) at the edge, since the median would blur it.
 SKY_COLUMNS = np.array([
     0, 80, 200, 300, 400, 500, 600, 650, 680, 688, 690, 692, 694, 696, 698, 700, 702, 704, 706,
     708, 710, 712, 714, 718, 722, 726, 730, 736, 744, 756, 770, 786, 800, 840, 880, 920, 960,

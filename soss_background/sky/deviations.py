@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 # Correlation lengths of the deviations along columns and along rows, pixels. Tuned on how well one
-# of sixty simulated skies of random families predicts another in SUBSTRIP256: the logarithm of the
-# likelihood is 219, with half and twice the first length 222 and 200, the second 213 and 210.
+# of sixty simulated skies of random families predicts another in SUBSTRIP256. The log-likelihood is
+# 219; half and twice the first length give 222 and 200, half and twice the second 213 and 210.
 LENGTHS = (600.0, 300.0)
 
 # Rows and columns of the blocks of pixels to which deviations are fitted.
@@ -30,18 +30,19 @@ _BLOCK = (16, 8)
 # Error of a block that does not depend on its noise, as a fraction of the sky.
 _FLOOR = 1e-3
 
-# Part of the 1/f stripes that the amplifiers of FULL share: unknown, and different in each visit.
+# Fraction of the 1/f stripes that the amplifiers of FULL share: unknown, and different in each
+# visit.
 SHARED = 0.5
 
-# Smallest eigenvalue of the nodes' weights, relative to the largest: nodes of a side that hardly
-# any pixel needs have none.
+# Smallest eigenvalue of the nodes' weights, relative to the largest; it excludes nodes that hardly
+# affect any pixel.
 _LEAST_EIGENVALUE = 1e-6
 
 
 @dataclass(frozen=True)
 class Modes:
     """
-    Orthonormal deviations: with a mean square of one over the pixels, none on average on a side.
+    Orthonormal deviations: their mean square over the pixels is one, their mean on a side is zero.
 
     Attributes
     ----------

@@ -6,10 +6,10 @@ from soss_background.numerics.smoothing import gaussian_filter
 
 __all__ = ["edge_shape", "find_edge", "has_edge_columns", "right_of_edge", "shift_columns"]
 
-# Full-frame columns between which the edge lies, at any position of the pupil wheel.
+# Range of full-frame columns that contains the edge at any position of the pupil wheel.
 _EDGE_RANGE = (650, 770)
 
-# Extent of the edge before and after the column of half of its rise, columns.
+# Extent of the edge left and right of the column of half its rise, columns.
 _BEFORE, _AFTER = 20, 50
 
 # Minimum rise of an edge, as a fraction of the sky left of it.
@@ -36,7 +36,7 @@ def find_edge(sky, first_column=0, part=0.5):
         return None
     risen = (profile[low:high] - foot) / (top - foot)
     middle = int(np.argmax(risen > 0.5))
-    # Search outwards from the middle, so that a noisy foot or top does not count.
+    # Search outwards from the middle, so that noise at the foot or top has no effect.
     if part > 0.5:
         beyond = middle + int(np.argmax(risen[middle:] > part))
     else:

@@ -1,8 +1,8 @@
 """Position, width and shape of the edge of the sky, row by row.
 
-The edge is one place that bends slowly with the row, far above the noise of a column. Stripes of
-1/f noise are neither: the edge is measured in bands of rows, straightened, and averaged across the
-columns that it crosses.
+The edge is one curve that bends slowly with the row and stands far above the noise of a column,
+unlike 1/f stripes. It is measured in bands of rows, straightened, and averaged across the columns
+that it crosses.
 """
 
 from typing import NamedTuple
@@ -18,27 +18,27 @@ __all__ = ["EdgeModel", "trace_edge"]
 # Rows of a band in which the edge is measured, and least number of bands.
 _BAND, _LEAST_BANDS = 32, 8
 
-# Smallest rise that is taken for the edge: fraction of the sky, and significance among the rises at
-# all columns. The real edge rises by half of the sky; second edges are at most 2 % high.
+# Smallest rise that is accepted as the edge: fraction of the sky, and significance among the rises
+# at all columns. The real edge rises by half of the sky; second edges are at most 2 % high.
 _LEAST_RISE, _SIGNIFICANCE = 0.05, 8.0
 
 # Standard deviation of the Gaussian derivative that measures the rise at a column, in pixels.
 _RISE_SCALE = 8.0
 
-# Columns on both sides within which the shape of the edge is modelled, and their sampling.
+# Range of columns on both sides in which the shape of the edge is modelled, and its sampling.
 _REACH, _SAMPLING = 60.0, 0.5
 
 # Distances, in columns, between which the levels left and right of the edge are measured.
 _SIDES = (25.0, 40.0)
 
-# Columns on both sides that measure displacements, and number of iterations.
+# Columns on both sides in which displacements are measured, and number of iterations.
 _NEAR, _ROUNDS = 20.0, 6
 
 # The shape is smoothed by Gaussians of these widths at these distances from the edge, in columns:
 # the sharp part is narrow, and stripes are not part of the edge.
 _WIDTHS, _AT = (1.0, 3.0, 9.0), (8.0, 20.0, 40.0)
 
-# Rows per degree of the polynomial in row, and largest degree: the edge leans by 6 columns over a
+# Rows per degree of the polynomial in row, and largest degree: the edge moves by 6 columns over a
 # quarter of the detector.
 _ROWS_PER_DEGREE, _LARGEST_DEGREE, _WIDTH_DEGREE = 300, 7, 3
 
@@ -100,14 +100,14 @@ def trace_edge(sky, weight):
             return None
         column, width = place(centres), np.exp(widening(centres))
     rise = _smooth_rise(np.median(_normalize(profiles, column, width, distance), axis=0), distance)
-    # Beyond the first and the last known band a polynomial means nothing.
+    # A polynomial must not be extrapolated beyond the first and the last known band.
     half = len(sky) / _count_bands(len(sky)) / 2
     rows = np.clip(np.arange(len(sky)), centres[0] - half, centres[-1] + half)
     return EdgeModel(place(rows), np.exp(widening(rows)), distance, rise)
 
 
 def _count_bands(rows):
-    """Return the number of bands of so many rows."""
+    """Return the number of bands in a given number of rows."""
     return max(_LEAST_BANDS, rows // _BAND)
 
 
@@ -167,7 +167,7 @@ def _follow(centres, values, degree):
 
 
 def _smooth_rise(rise, distance):
-    """Smooth the shape of the edge, twice (twicing), the more the farther from it."""
+    """Smooth the shape of the edge by twicing, more strongly farther from the edge."""
     smooth = []
     for width in _WIDTHS:
         first = ndimage.gaussian_filter1d(rise, width / _SAMPLING, mode="nearest")

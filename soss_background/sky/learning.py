@@ -1,4 +1,4 @@
-"""Learn from skies what any sky looks like: its mean, its variation, its edge."""
+"""Learn the mean, the variation and the edge of the sky from many skies."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,11 +27,12 @@ from soss_background.sky.variation import (
 
 __all__ = ["Comparison", "SkyStatistics", "compare_skies", "describe_skies", "learn_sky"]
 
-# Prior rms of the ratio of the levels on both sides, relative, and of the place of the edge,
-# pixels. Simulations and the few skies on record differ by as much.
+# Prior relative rms of the ratio of the levels on both sides, and prior rms of the position of the
+# edge, pixels. Simulations and the few observed skies differ by as much.
 _RATIO_RMS, _SHIFT_RMS = 0.1, 4.0
 
-# Least range of pupil wheel positions, degrees, and fewest skies that show how the edge moves.
+# Smallest range of pupil wheel positions (degrees) and fewest skies from which the motion of the
+# edge is measured.
 _LEAST_RANGE, _FEWEST = 0.1, 3
 
 
@@ -63,7 +64,7 @@ class Comparison(NamedTuple):
 @dataclass(frozen=True)
 class SkyStatistics:
     """
-    What skies have in common, and how they differ.
+    Common properties of skies, and their variation.
 
     A sky is ``level * shape * (1 - right + ratio * right) * (1 + deviation)``, and a deviation the
     sum of components and a smooth scatter.
@@ -89,11 +90,11 @@ class SkyStatistics:
     lengths : tuple of float
         Its correlation lengths along columns and along rows, pixels.
     number : float
-        Effective number of visits that the mean is of.
+        Effective number of visits in the mean.
     ratio, ratio_rms : float
         Mean ratio of the levels right and left of the edge, and its relative rms among skies.
     shift_rms : float
-        Rms of the place of the edge, pixels.
+        Rms of the position of the edge, pixels.
     pwcpos, pwcpos_slope : float
         Mean pupil wheel position, degrees (NaN if unknown), and columns that the edge moves per
         degree.
@@ -106,7 +107,7 @@ class SkyStatistics:
     levels : ndarray of float, shape (n, 2)
         Levels of the skies left and right of the edge.
     shifts, weights : ndarray of float, shape (n,)
-        Places of their edges relative to the mean, pixels, and their weights in the mean.
+        Positions of their edges relative to the mean, pixels, and their weights in the mean.
     """
 
     shape: np.ndarray
@@ -156,7 +157,8 @@ def learn_sky(skies, window):
     Returns
     -------
     statistics : SkyStatistics
-        For few skies, variances are between those of the skies and those of a prior.
+        The statistics; for few skies, variances lie between those of the skies and those of a
+        prior.
 
     Raises
     ------
@@ -180,7 +182,7 @@ def describe_skies(comparison, window):
     """Return the `SkyStatistics` of compared skies of a window."""
     average, modes, deviations, values, visits = comparison
     variation = learn_variation(visits, modes.prior)
-    # Rough modes count as scatter of pixels.
+    # Rough modes are part of the scatter of pixels.
     smooth = (values * find_smooth(modes.prior)) @ modes.at_nodes
     residuals = (deviations - modes.grid.cell_images(smooth, average.right)).astype(np.float32)
     scatter = measure_scatter(residuals, average.noises, average.weights, variation.number)
@@ -210,7 +212,7 @@ def _fit_all(average, modes, deviations, window):
     """Return the amplitudes of the modes in each sky, and the covariances of their noise."""
     values, noises = [], []
     shape, right = bin_smooth(average.shape), bin_smooth(average.right)
-    # At the edge, whose width and lean differ, a deviation is not smooth.
+    # A deviation is not smooth at the edge, whose width and tilt vary.
     plain = (right == 0) | (right == 1)
     for index, deviation in enumerate(deviations):
         share = average.share[index] * plain
@@ -233,7 +235,7 @@ def _describe_levels(average, number):
 
 
 def _describe_edge(average, number):
-    """Return how far the edge is from its mean place, and how it moves with the pupil wheel."""
+    """Return displacements of the edges from their mean, and the slope with wheel position."""
     shifts = average.places - average.places.mean()
     places, slope, freedom = average.pwcpos, 0.0, number - 1
     known = np.isfinite(places).all() and np.isfinite(shifts).all()
@@ -250,7 +252,7 @@ def _describe_edge(average, number):
 
 
 def _shrunk_rms(values, weights, freedom, prior):
-    """Return the rms of values about their mean, between that found and that of a prior."""
+    """Return the rms of values about their mean, a weighted mean with that of a prior."""
     if freedom <= 0 or not np.isfinite(values).all():
         return prior
     square = weights @ (values - weights @ values) ** 2 * (freedom + 1) / freedom

@@ -18,7 +18,7 @@ __all__ = [
     "match_levels",
 ]
 
-# Rows and columns of a block: few columns, since skies differ most at their edges.
+# Rows and columns of a block: few columns, since skies differ most at the edge.
 _BLOCK = (8, 2)
 
 

@@ -9,10 +9,10 @@ from soss_background.numerics.cells import CELL, bin_smooth
 __all__ = ["NodeGrid", "block_centres", "make_grid"]
 
 # Largest distance of nodes along columns and along rows: less than half of the correlation lengths
-# of the prior. Half of it doubles the time; with twice as much, interpolation changes deviations.
+# of the prior. Half this distance doubles the time; with twice, interpolation distorts deviations.
 _SPACING = (256, 128)
 
-# Largest number of rows of cells that stand for all of them: nodes are far apart.
+# Largest number of rows of cells that are sampled, which suffices since nodes are far apart.
 _SAMPLE = 64
 
 
@@ -28,9 +28,9 @@ class NodeGrid:
     rows, columns : ndarray of float, shape (my,), (mx,)
         Pixels of the nodes.
     n_left : int
-        Number of the node columns of the left side; beyond them its values do not change.
+        Number of the node columns of the left side; its values are constant beyond them.
     first_right : int
-        Index of the first node column of the right side; before it its values do not change.
+        Index of the first node column of the right side; its values are constant before it.
     """
 
     rows: np.ndarray
@@ -78,7 +78,7 @@ class NodeGrid:
         return np.concatenate(parts, axis=1)
 
     def sample_basis(self, right, first=(0, 0)):
-        """Return the basis of some cells of a part of the sky, see `cell_images`."""
+        """Return the basis of some cells of a section of the sky, see `cell_images`."""
         rows, columns, cells = _place_cells(right, first)
         some = np.unique(np.linspace(0, len(rows) - 1, _SAMPLE).astype(int))
         return self.basis(rows[some], columns, cells[some])
@@ -123,7 +123,7 @@ class NodeGrid:
         return spread
 
     def gather(self, spread):
-        """Return the values of the sides' own nodes, the opposite of `spread`."""
+        """Return the values at the nodes of each side, the inverse of `spread`."""
         left, right = spread[:, 0, :, : self.n_left], spread[:, 1, :, self.first_right :]
         return np.concatenate([side.reshape(len(spread), -1) for side in (left, right)], axis=1)
 
@@ -184,7 +184,7 @@ def make_grid(right, nodes=None):
         nodes = [max(2, 1 + -(-(length - 1) // spacing)) for length, spacing in pairs]
     pairs = zip(right.shape, nodes, strict=True)
     rows, columns = (np.linspace(0, length - 1, number) for length, number in pairs)
-    # The last column with a left side, and the first with a right side, of any row.
+    # The last column with a left side in any row, and the first with a right side.
     at_left, at_right = (np.flatnonzero((side > 0.5).any(axis=0)) for side in (1 - right, right))
     n_left = np.searchsorted(columns, at_left[-1]) + 1 if at_left.size else 0
     first = np.searchsorted(columns, at_right[0], "right") - 1 if at_right.size else len(columns)
@@ -204,11 +204,11 @@ def _place_cells(right, first):
 
 
 def _interpolation(places, nodes):
-    """Return the matrix of linear interpolation between nodes; values beyond do not change."""
+    """Return the matrix of linear interpolation between nodes, constant beyond the last ones."""
     matrix = [np.interp(places, nodes, row) for row in np.eye(len(nodes))]
     return np.reshape(matrix, (len(nodes), len(places))).T
 
 
 def _correlation(places, length):
-    """Return a squared exponential of the distances between places."""
+    """Return a squared exponential of the distances between positions."""
     return np.exp(-0.5 * ((places[:, None] - places) / length) ** 2)

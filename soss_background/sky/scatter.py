@@ -1,4 +1,4 @@
-"""Small-scale scatter of skies: what their mean and smooth deviations leave."""
+"""Small-scale scatter of skies: residuals of their mean and smooth deviations."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from soss_background.sky.variation import PSEUDO_SKIES
 
 __all__ = ["correlation_length", "measure_scatter"]
 
-# Prior of the scatter of a pixel, as a fraction of the sky: from simulated skies, whose faint edges
-# and rows differ. It counts as much as a few skies.
+# Prior of the scatter of a pixel, as a fraction of the sky, from simulated skies, whose faint edges
+# and rows differ. Its weight is that of a few skies.
 _SCATTER = 0.003
 
 # Standard deviations of the Gaussian that smooths the variance, cells. The edge, where skies differ
-# most, is narrow and leans little.
+# most, is narrow and nearly vertical.
 _SMOOTHING = (16, 1)
 
 # Fraction of its peak at which the width of a correlation is measured.
@@ -60,6 +60,6 @@ def correlation_length(residuals):
     first = int(np.argmax(correlation < _FALLEN))
     if first == 0:
         return float(CELL[1] * columns)
-    # The last value above, and the first below.
+    # The last value above the level, and the first below it.
     drop = correlation[first - 1] - correlation[first]
     return float(CELL[1] * (first - (_FALLEN - correlation[first]) / drop))

@@ -10,7 +10,7 @@ from soss_background.sky.learning import learn_sky
 
 __all__ = ["SkyPrior", "build_prior", "cut_prior"]
 
-# Fraction of the variance that the deviations of a prior hold.
+# Fraction of the variance that the deviations of a prior contain.
 _VARIANCE = 0.999
 
 
@@ -25,7 +25,7 @@ class SkyPrior:
     Attributes
     ----------
     sky : ndarray of float32, shape (ny, nx)
-        Mean sky, with a median of one left of the edge, and of the mean ratio right of it.
+        Mean sky, with a median of one left of the edge and of the mean ratio right of it.
     right : ndarray of float32, shape (ny, nx)
         Fraction of the edge's height: 0 left of the edge, 1 right of it.
     noise : ndarray of float32, shape (ny, nx)
@@ -66,11 +66,11 @@ def build_prior(skies, window, *, pwcpos=None):
     Parameters
     ----------
     skies : sequence of `~soss_background.sky.averaging.Sky`
-        Skies of the same pixels, in one unit.
+        Skies of the same pixels, all in the same unit.
     window : `~soss_background.detector.Window`
         Their pixels.
     pwcpos : float, optional
-        Pupil wheel position of the exposure, degrees, where it moves the edge.
+        Pupil wheel position of the exposure, degrees; it determines where the edge is.
 
     Returns
     -------
@@ -94,11 +94,11 @@ def cut_prior(statistics, place, window, *, divisor=None, pwcpos=None):
     statistics : `~soss_background.sky.learning.SkyStatistics`
         Statistics of skies.
     place, window : `~soss_background.detector.Window`
-        Their pixels, and those of the prior, which are among them.
+        Pixels of the skies, and of the prior, which are a subset.
     divisor : ndarray of float, shape (ny, nx), optional
         Divide the skies by it, for example by the flat.
     pwcpos : float, optional
-        Pupil wheel position of the exposure, degrees, where it moves the edge.
+        Pupil wheel position of the exposure, degrees; it determines where the edge is.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def cut_prior(statistics, place, window, *, divisor=None, pwcpos=None):
 
 
 def _find_deviations(statistics, first, right):
-    """Return the deviations of a prior, and the relative rms of the ratio that they do not hold."""
+    """Return the deviations of a prior, and the relative rms of the ratio due to their means."""
     grid = statistics.grid
     basis = grid.sample_basis(right, first)
     means, covariance = grid.means(basis), statistics.covariance()
@@ -142,7 +142,7 @@ def _find_deviations(statistics, first, right):
 
 
 def _principal_values(covariance, basis):
-    """Return the values at nodes, shape (k, size), of the principal deviations of 1 sigma."""
+    """Return the values at the nodes, shape (k, size), of the principal deviations of 1 sigma."""
     variances, vectors = np.linalg.eigh(covariance)
     scaled = vectors * np.sqrt(np.maximum(variances, 0))
     found, rotation = np.linalg.eigh(scaled.T @ (basis.T @ basis) @ scaled)

@@ -15,7 +15,7 @@ _SCALES = ((0.7, 0.7), (1.0, 4.0), (2.0, 12.0), (6.0, 12.0))
 
 def detect_light(residual, noise, n_sigma, floor, grow, *, calibrate=False):
     """
-    Find significant sources in an exposure's residual on any of the scales of stars and traces.
+    Find significant sources in the residual of an exposure, on all scales of stars and traces.
 
     Parameters
     ----------

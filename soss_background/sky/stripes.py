@@ -1,10 +1,10 @@
-"""Estimate the stripes of skies by what the skies of other visits look like.
+"""Estimate the stripes of skies by comparison with the skies of other visits.
 
-A column of a sky differs from that of the mean of other visits by two levels, by smooth deviations,
-by structure along rows that skies really have, and by stripes: the mean 1/f noise of the visit,
-which others do not share. The covariances of all are known except that of the structure, which is
-measured, sky by sky, in bands of wavelengths. The estimate is the mean of the posterior, a Wiener
-filter along rows: a sky that differs more than its stripes can keeps its difference.
+A column of a sky differs from the mean of other visits by two levels, by smooth deviations, by real
+structure along rows, and by stripes: the mean 1/f noise of the visit, which is independent of that
+of other visits. All covariances are known except that of the structure, which is measured for each
+sky in bands of wavelengths. The estimate is the mean of the posterior, a Wiener filter along rows:
+differences that are too large for stripes remain in the sky.
 """
 
 from typing import NamedTuple
@@ -21,16 +21,16 @@ from soss_background.sky.variation import learn_variation
 __all__ = ["Stripes", "estimate_stripes", "spread_stripes"]
 
 # Bands of the structure along rows: limits in half waves per 2048 columns. For the library of the
-# tests, half as many bands lower the errors that are left by 3 %, twice as many raise them by 5 %.
+# tests, half as many bands lower the remaining errors by 3 %, twice as many raise them by 5 %.
 # Fewer bands mistake narrow structure of skies for stripes.
 _BANDS = (2, 4, 8, 16, 24, 32, 48, 64, 257)
 
-# Variance of the structure in each band before it is measured (a tenth or ten times give the same),
-# its least value, and the number of iterations: half or twice of it change the errors by 2 %.
+# Initial variance of the structure in each band (a tenth and ten times give the same result), its
+# smallest value, and the number of iterations (half and twice change the errors by 2 %).
 _FIRST, _LEAST, _ROUNDS = 1e-6, 1e-10, 30
 
-# Rms of the levels, and of the sky in the columns of the edge, as fractions: no constraint. Twice
-# and half of it give the same.
+# Rms of the levels, and of the sky in the columns of the edge, as fractions; it is too large to
+# constrain them. Half and twice give the same result.
 _LEVEL_RMS, _EDGE_RMS = 1.0, 0.1
 
 
@@ -47,7 +47,7 @@ class Stripes(NamedTuple):
     found : float
         Fraction of the variance of the stripes that the estimate explains.
     variance : float
-        Variance of the stripes, which the smoothing leaves, (DN/s)^2.
+        Variance of the stripes after smoothing, (DN/s)^2.
     """
 
     values: np.ndarray
@@ -67,7 +67,7 @@ class _Profiles(NamedTuple):
 
 def estimate_stripes(comparison, window, sigmas):
     """
-    Estimate the stripes of each sky by the skies of the other visits.
+    Estimate the stripes of each sky by comparison with the skies of the other visits.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def estimate_stripes(comparison, window, sigmas):
     shifts = np.nan_to_num(np.mean(average.places) - average.places)
     found = []
     for index, sky in enumerate(skies):
-        # Structure that other skies show is expected in this one, too.
+        # This sky is expected to share the structure of the other skies.
         usual = np.median(variances[_others(average, index)], axis=0)
         expected = np.maximum(variances[index], usual)
         found.append(_estimate(sky, np.tensordot(expected, structure, 1), shifts[index]))
@@ -142,7 +142,7 @@ def _combine(rows, bands):
 def _stripe_covariances(average, bands, sigmas):
     """Return the covariances, (DN/s)^2, of the stripes of each sky, shape (n, k, mx, mx)."""
     number, columns = len(bands), average.cells.shape[2]
-    # Amplifiers share a part of their stripes, which is all in the mean of their rows.
+    # Amplifiers share a fraction of their stripes, which only affects the mean of their rows.
     shares = np.full(number, 1 - SHARED)
     shares[0] += number * SHARED
     covariances = []
@@ -156,7 +156,7 @@ def _stripe_covariances(average, bands, sigmas):
 
 
 def _sky_of(average, index):
-    """Return a sky at its own levels in cells, DN/s, without its deviations."""
+    """Return the mean sky at the levels of one sky, in cells, DN/s, without deviations."""
     left, level = average.levels[index]
     right = bin_smooth(average.right)
     return bin_smooth(average.shape) * (left + (level - left) * right)
@@ -167,7 +167,7 @@ def _compare_columns(comparison, index, bands, noises):
     Compare the columns of a sky with those of the other visits.
 
     Returns fractional deviations, shape (k, mx), their response to stripes of 1 DN/s, and the
-    covariances, shape (k, mx, mx), of the stripes and of all else except the structure.
+    covariances, shape (k, mx, mx), of the stripes and of everything else except the structure.
     """
     average = comparison.average
     share = average.weights * _others(average, index)
@@ -205,7 +205,7 @@ def _smooth_covariance(comparison, index, bands):
 def _band_covariances(columns):
     """Return the covariance of structure of unit variance in each band, shape (b, mx, mx)."""
     distance = np.pi * np.arange(columns) / columns
-    # Bands are wavelengths in pixels, whatever the number of columns.
+    # Bands are wavelengths in pixels, for any number of columns.
     limits = np.array(_BANDS) * columns * CELL[1] // 2048
     pairs = zip(limits[:-1], limits[1:], strict=True)
     waves = [np.arange(low, min(high, columns)) for low, high in pairs if high > low]

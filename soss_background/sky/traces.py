@@ -1,7 +1,7 @@
 """Expected SOSS traces of a target.
 
-Orders 1 and 2 come from a PASTASOSS reference file if there is one, else from a table created from
-the same public data (``benchmarks/trace_table.py``).
+Orders 1 and 2 come from a PASTASOSS reference file if available, else from a table created from the
+same public data (``benchmarks/trace_table.py``).
 """
 
 import functools
@@ -26,11 +26,11 @@ __all__ = [
 ]
 
 # Excess above which an exposure shows a target, see `trace_excess`. In simulated blank sky it is
-# below 0.015, even if crowded; a faint target (``target_flux`` = 5 in the simulator) has 0.5. Half
-# and twice the value separate them, too.
+# below 0.015, even in crowded fields; a faint target (``target_flux`` = 5 in the simulator) has
+# 0.5. Half and twice the value also separate them.
 BRIGHT_TRACE = 0.1
 
-# Distances from a trace that are at it and beside it, pixels, and fewest columns with both.
+# Distances (pixels) of pixels at a trace and next to it, and fewest columns with both.
 _AT_TRACE, _BESIDE, _FEWEST_COLUMNS = 12, (30, 60), 16
 
 # Orders that fall on SUBSTRIP256.
@@ -58,7 +58,7 @@ class Trace(NamedTuple):
         Row of the centre in every column of a window, in pixels of the window; it may lie outside.
         NaN beyond the trace.
     wavelength : ndarray of float, shape (nx,)
-        Wavelength there, micron; NaN beyond the trace.
+        Wavelength in every column, micron; NaN beyond the trace.
     """
 
     row: np.ndarray
@@ -79,8 +79,8 @@ def expected_trace(order, window, pwcpos, reference=None):
     pwcpos : float
         Position of the pupil wheel, degrees.
     reference : `~stdatamodels.jwst.datamodels.PastasossModel`, optional
-        Reference file of the traces; by default the table of this package, whose wavelengths stay
-        constant beyond the wheel positions that they were calibrated for.
+        Reference file of the traces; by default the table of this package, whose wavelengths are
+        constant outside the calibrated range of pupil wheel positions.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def expected_trace(order, window, pwcpos, reference=None):
     known, rows, wavelengths = predict(2 if order == 2 else 1, pwcpos)
     wavelength = np.interp(columns, known, wavelengths, left=np.nan, right=np.nan)
     if order == 3:
-        # At any column, the product of order and wavelength is the same.
+        # In each column, the product of order and wavelength is the same for all orders.
         wavelength = np.where(columns < _ORDER3_END, wavelength / 3, np.nan)
         row = np.where(columns < _ORDER3_END, _third_order(columns, pwcpos), np.nan)
     else:
@@ -102,7 +102,7 @@ def expected_trace(order, window, pwcpos, reference=None):
 
 def _predict(reference, order, pwcpos):
     """Return columns, SUBSTRIP256 rows and wavelengths of an order from a reference file."""
-    # jwst is slow to import, hence only when it is needed.
+    # jwst is slow to import, so it is imported only when needed.
     from jwst.extract_1d.soss_extract.pastasoss import get_soss_traces
 
     low, high = reference.meta.pwcpos_bounds
@@ -148,7 +148,7 @@ def _rotate(columns, rows, angle, origin):
 
 
 def _resample(columns, known, values):
-    """Interpolate linearly, and continue the outermost segments."""
+    """Interpolate linearly, and extrapolate the outermost segments."""
     resampled = np.interp(columns, known, values)
     for end, beyond in (([0, 1], columns < known[0]), ([-2, -1], columns > known[-1])):
         (x0, x1), (y0, y1) = known[end], values[end]
@@ -169,7 +169,7 @@ def trace_distance(window, pwcpos, reference=None, filter_name="CLEAR"):
 
 def trace_excess(sky, distance):
     """
-    Compare a sky at the traces of a target with the sky beside them, in the same columns.
+    Compare a sky at the traces of a target with the sky next to them, in the same columns.
 
     Parameters
     ----------
@@ -181,7 +181,8 @@ def trace_excess(sky, distance):
     Returns
     -------
     excess : float
-        Flux at the traces over that beside them, minus 1; NaN if there are too few columns.
+        Ratio of the flux at the traces to that next to them, minus 1; NaN if too few columns have
+        both.
     """
     near = (distance <= _BESIDE[1]).any(axis=1)
     sky, distance = sky[near], distance[near]

@@ -11,7 +11,7 @@ _YEAR = 365.25
 # Fewest degrees of freedom of a fit.
 _SPARE = 2
 
-# Terms that are fitted together, and the least range over which each must vary: degrees, or a
+# Terms that are fitted together, and the smallest range over which each must vary: degrees, or a
 # fraction of the yearly wave.
 _TERMS = {("latitude",): 1.0, ("cos", "sin"): 0.1, ("pwcpos",): 0.01}
 
@@ -22,7 +22,7 @@ def fit_trends(table, columns):
 
     A least-squares fit of ``mean + latitude * (|LAT| - mean) + a cos(day) + b sin(day) +
     pwcpos * (PWCPOS - mean)``, without terms that do not vary among the skies. It describes these
-    skies and is no model of the interplanetary dust.
+    skies and is not a model of the interplanetary dust.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def fit_trends(table, columns):
         amplitude ``season`` of the yearly change (unit), the day of the year of its maximum
         ``peak``, the change with ``pwcpos`` (unit per degree), the ``scatter`` about the fit
         (unit), and the 1-sigma uncertainties ``..._err`` of the changes and of the amplitude (valid
-        if the amplitude is larger). NaN for terms that could not be fitted: a fit needs two skies
-        more than unknowns.
+        if the amplitude is larger). NaN for terms that could not be fitted: a fit needs at least
+        two more skies than unknowns.
     """
     return Table([_fit_trend(table, *item) for item in columns.items()])
 
@@ -72,7 +72,7 @@ def _center(values):
 
 
 def _varying(terms):
-    """Return the terms that vary enough for a fit, without their means."""
+    """Return the terms that vary enough for a fit, with their means subtracted."""
     varying = {}
     for names, least in _TERMS.items():
         ranges = [np.ptp(terms[name]) if terms[name].size else 0 for name in names]
@@ -82,7 +82,7 @@ def _varying(terms):
 
 
 def _least_squares(y, terms):
-    """Fit terms without a mean; return their factors, their covariance, and the scatter."""
+    """Fit terms of mean zero; return their coefficients, their covariance, and the scatter."""
     names, freedom = list(terms), len(y) - len(terms) - 1
     if not names or freedom < _SPARE:
         return {}, {}, np.nan
@@ -97,7 +97,7 @@ def _least_squares(y, terms):
 
 
 def _read_terms(found, covariance):
-    """Return the terms of a fit, those of the season as amplitude and day."""
+    """Return the terms of a fit, the season as amplitude and day of maximum."""
     row = {}
     for name in ("latitude", "pwcpos"):
         row[name] = found.get(name, np.nan)

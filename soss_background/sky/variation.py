@@ -1,4 +1,4 @@
-"""How skies vary about their mean: principal components, and a smooth scatter besides."""
+"""Variation of skies about their mean: principal components and a smooth scatter."""
 
 from typing import NamedTuple
 
@@ -15,20 +15,20 @@ __all__ = [
     "learn_variation",
 ]
 
-# Prior rms of the deviations of a sky from the mean: its colour changes a sky by 1 to 3 %. In the
-# test of `soss_background.sky.deviations.LENGTHS`, 1 % gives 195 and 2 % 226; the families differ
-# more than real skies of one season.
+# Prior rms of the deviations of a sky from the mean: variations of colour reach 1 to 3 %. In the
+# test of `soss_background.sky.deviations.LENGTHS`, 1 % gives a log-likelihood of 195 and 2 % of
+# 226; the families differ more than real skies of one season.
 RMS = 0.015
 
-# Number of skies that a prior is worth: half of it trusts the scatter of three skies, twice of it
+# Weight of a prior in skies. With half of it the scatter of three skies dominates; twice of it
 # widens the prior of twelve skies by a third.
 PSEUDO_SKIES = 4
 
-# Smallest rms of a scatter that skyflats can show: that of their own errors.
+# Smallest rms of a scatter that skyflats can reveal: the size of their own errors.
 _LEAST_RMS = 0.001
 
-# Prior variance relative to that of the first mode below which modes are rough: a squared
-# exponential all but excludes structure narrower than its length, which real skies have.
+# Modes are rough if their prior variance relative to the first mode is below this. A squared
+# exponential almost excludes structure narrower than its length, which real skies have.
 _ROUGH = 1e-3
 
 
@@ -112,7 +112,7 @@ def learn_variation(visits, prior):
     Returns
     -------
     variation : Variation
-        So many components as it takes to predict each visit from the others.
+        As many components as are needed to predict each visit from the others.
     """
     sample = _sample_covariance(visits)
     most = len(visits.values) - 2
@@ -142,15 +142,16 @@ def find_smooth(prior):
 
 
 def _split(values, vectors, number, visits, prior):
-    """Return so many components and the scatter of a decomposed covariance, with their priors."""
+    """Return ``number`` components and the scatter of a decomposed covariance, including priors."""
     freedom, components = visits - 1, vectors[:number]
-    # Components of a sample take more of its variance than they explain.
+    # Components of a sample absorb more of its variance than they explain.
     left = max(freedom - number, 0)
     variances = (vectors[number:] ** 2).T @ values[number:] * (freedom / left if left else 1)
     smooth = find_smooth(prior)
     rough = max(np.mean(variances[~smooth]), 0) if not smooth.all() else 0.0
     rest = max(np.sum(variances[smooth] - rough) / prior[smooth].sum(), _LEAST_RMS**2)
-    # Of logarithms: the rest is far below the prior once components explain most of the variance.
+    # A mean of logarithms, since the rest is far below the prior once components explain most of
+    # the variance.
     share = left / (PSEUDO_SKIES + left)
     scatter = RMS ** (2 * (1 - share)) * rest**share
     # Variance of the prior and of the scatter along each component.
@@ -163,7 +164,7 @@ def _split(values, vectors, number, visits, prior):
 
 
 def _choose_number(visits, prior):
-    """Return the smallest number of components that predicts left-out visits as well as any."""
+    """Return the smallest number of components that predicts omitted visits best."""
     n = len(visits.values)
     gain = np.zeros((n, n - 1))
     for index in range(n):
@@ -176,12 +177,12 @@ def _choose_number(visits, prior):
             variation = _split(*decomposed, number, others.number, prior)
             gain[index, number] = _log_likelihood(deviation, noise, variation, prior)
     lack = gain[:, [np.argmax(gain.sum(axis=0))]] - gain
-    # Within one standard error of the best.
+    # The smallest number within one standard error of the best.
     return int(np.argmax(lack.sum(axis=0) <= np.sqrt(n) * lack.std(axis=0)))
 
 
 def _log_likelihood(deviation, noise, variation, prior):
-    """Return the log-likelihood of a new deviation, without its constant."""
+    """Return the log-likelihood of a new deviation, without its constant term."""
     scatter = variation.smooth_rms**2 * np.maximum(prior, _ROUGH * prior.max()) + variation.rough
     scaled = variation.components * np.sqrt(variation.variances)[:, None]
     covariance = (1 + 1 / variation.number) * (np.diag(scatter) + scaled.T @ scaled) + noise

@@ -88,7 +88,7 @@ _EXTENSIONS = ("fits", "asdf")
 
 @contextmanager
 def _log_fault(*, wanted=True):
-    """Log a fault that the user can fix in one line: ``strun`` itself ends without a message."""
+    """Log in one line a fault that the user can fix; ``strun`` itself ends without a message."""
     try:
         yield
     except SkyflatError as err:
@@ -158,7 +158,7 @@ class SkyflatMixin:
         }
 
     def export_config(self, filename, include_metadata=False):
-        """Save parameters and reference files, without the places of other files."""
+        """Save parameters and reference files, but no paths of other files."""
 
         def save(path):
             super(SkyflatMixin, self).export_config(path, include_metadata)
@@ -171,7 +171,7 @@ class SkyflatMixin:
             save_whole(save, path)
 
     def run(self, *args):
-        """Run the step; log a fault that the user can fix in one line."""
+        """Run the step; log in one line a fault that the user can fix."""
         limits = limit_resources() if self.parent is None else nullcontext()
         wanted = not isinstance(self.parent, SkyflatPipelineBase)
         with _log_fault(wanted=wanted), protect_inputs(), stop_in_one_line(log.error), limits:
@@ -182,7 +182,7 @@ class SkyflatMixin:
     def _prepare(self, args):
         """Describe the run; raise if parameters are not valid or products cannot be written."""
         settle_parameters(self)
-        # Before jwst's own steps change what they were given.
+        # jwst's own steps change their parameters later.
         self._run = self._describe_run(name_inputs(args))
         _check_numbers(self.get_pars())
         check_named(self)
@@ -207,8 +207,8 @@ class SkyflatMixin:
                 self._check_folder_of_name(step.output_file, path.parent)
 
     def _check_folder_of_name(self, name, folder):
-        """Raise if ``output_file`` names another folder than that of the product."""
-        # stpipe ignores it. Before a name it puts the current folder, or a parameter file's.
+        """Raise if ``output_file`` names a folder other than that of the product."""
+        # stpipe ignores this folder. It prepends the current folder, or that of the parameter file.
         known = (folder, Path(), Path(self.config_file or "").parent)
         if real_path(Path(name).parent) not in map(real_path, known):
             raise SkyflatError(f"output_file {name} names a folder: give it by output_dir instead")
@@ -229,7 +229,7 @@ class SkyflatMixin:
         if crds_reachable():
             super().finalize_result(result, reference_files_used)
             return
-        # With an empty list, jwst's method records all but what it needs CRDS for.
+        # With an empty list, jwst's method records everything that needs no CRDS.
         Step.finalize_result(self, result, [])
         for reference_file_type, filename in reference_files_used:
             getattr(result.meta.ref_file, reference_file_type).name = filename
@@ -249,7 +249,7 @@ class SkyflatMixin:
     def prepare_output(self, init, *args, **kwargs):
         """Open or copy the step's input; close a FITS file, whose pixels are in memory."""
         model = super().prepare_output(init, *args, **kwargs)
-        # The open file would keep the arrays that the step replaces. Those of ASDF are read late.
+        # The open file would keep the arrays that the step replaces. ASDF arrays are read lazily.
         if isinstance(init, str | Path) and Path(init).suffix not in (".asdf", ".json"):
             model.close()
         return model
@@ -258,7 +258,7 @@ class SkyflatMixin:
     input_suffixes: ClassVar = ()
 
     def remove_suffix(self, name):
-        """Remove a suffix of jwst's, of the step's inputs or of its own from a file name."""
+        """Remove a suffix of jwst, of the step's inputs or of its products from a file name."""
         name = name.removesuffix(".fits")  # of a compressed file
         for suffix in (*self.input_suffixes, self.suffix):
             for separator in "_-":
@@ -450,7 +450,7 @@ def _product_path(step, name, suffix=None, output_file=None, ext=None, **compone
 
 
 def _identify_model(skyflat):
-    """Return what tells skyflats of one name apart."""
+    """Return the identity that distinguishes skyflats of the same name."""
     return identify(skyflat.to_flat_dict(include_arrays=False))
 
 

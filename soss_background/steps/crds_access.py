@@ -59,7 +59,7 @@ def _crds_reachable(cache, server):
 
 @contextmanager
 def catch_crds_exit():
-    """Raise CrdsError instead of SystemExit, with which CRDS ends programs; a user still can."""
+    """Raise CrdsError for the SystemExit by which CRDS ends programs, not for that of a user."""
     try:
         yield
     except StoppedError:
@@ -97,7 +97,7 @@ def no_reference_error(kind, reason, step="flat_field"):
     """Return the error for a reference file that is needed and not available."""
     return SkyflatError(
         f"No {kind} reference file: {reason}. Give one with "
-        f"--steps.{step}.override_{kind}=FILE, leave the correction out with "
+        f"--steps.{step}.override_{kind}=FILE, skip the correction with "
         f"--steps.{step}.skip=true, or set CRDS_PATH (and CRDS_SERVER_URL) to reach CRDS."
     )
 
@@ -110,4 +110,4 @@ def check_reference(path):
         with datamodels.FlatModel(path) as flat:
             dimensions = np.ndim(flat.data)
     if dimensions != 2:
-        raise SkyflatError(f"{path}: not an image, and so no flat")
+        raise SkyflatError(f"{path}: not an image, so not a flat")

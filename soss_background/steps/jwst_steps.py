@@ -54,7 +54,7 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
         return _ask_crds(super().get_reference_file, input_file, reference_file_type, "flat_field")
 
     def check(self, header):
-        """Raise if the user names a flat, and an exposure is divided by another one."""
+        """Raise if the user names a flat, but an exposure was divided by a different one."""
         check_flat(header, self.get_ref_override("flat"))
 
     def process(self, input_data):
@@ -100,7 +100,7 @@ class FlatFieldStep(SkyflatMixin, JwstFlatFieldStep):
 
 
 def _insert(part, cube, block):
-    """Put integrations in their place in a cube."""
+    """Insert integrations into a cube."""
     if getattr(cube, _ADDED) is None:
         setattr(cube, _ADDED, np.empty(cube.data.shape, dtype=np.float32))
     for name in (*_PLANES, _ADDED):
@@ -116,7 +116,7 @@ class PhotomStep(SkyflatMixin, JwstPhotomStep):
         return JwstPhotomStep.get_config_reftype()
 
     def get_reference_file(self, input_file, reference_file_type):
-        """Return a reference file; spectra need none of the pixel areas."""
+        """Return a reference file; "N/A" for pixel areas, which spectra do not need."""
         if reference_file_type == "area":
             return "N/A"
         return _ask_crds(super().get_reference_file, input_file, reference_file_type, "photom")

@@ -68,7 +68,7 @@ def read_ranges(path, metrics):
     readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".ecsv": _read_ecsv}
     reader = readers.get(Path(path).suffix)
     if reader is None:
-        raise SkyflatError(f"{path}: ranges must come as a .yaml, .yml or .ecsv file")
+        raise SkyflatError(f"{path}: ranges must be in a .yaml, .yml or .ecsv file")
     with explain_fault(path):
         given = reader(path)
     for name, limits in given.items():
@@ -94,7 +94,7 @@ def _read_ecsv(path):
     table = Table.read(path, format="ascii.ecsv")
     names = [str(name) for name in table["name"]]
     if len(set(names)) < len(names):
-        raise ValueError("a metric is in it twice")
+        raise ValueError("a metric is listed twice")
     ends = (np.ma.filled(np.ma.asarray(table[end], float), np.nan) for end in ("low", "high"))
     ranges = {}
     for name, low, high in zip(names, *ends, strict=True):

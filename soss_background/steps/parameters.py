@@ -1,4 +1,4 @@
-"""Parameters: their types, and those that name what a run applies: files, exposures, models."""
+"""Parameters: their types, and those that name files, exposures and models of a run."""
 
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ __all__ = [
     "settle_parameters",
 ]
 
-# Values that name a reference file, and single values of a list, although Python can iterate them.
+# Iterable types that are nevertheless single values of a parameter.
 _NAMES = (str, Path, JwstDataModel)
 _SINGLE = (*_NAMES, np.ndarray)
 
@@ -150,7 +150,7 @@ def check_named(step):
             check_named(part)
             continue
         if not hasattr(part, "named_files"):
-            continue  # jwst's flat_field may be skipped, and its flat serve the sky
+            continue  # jwst's flat_field may be skipped while its flat is still used for the sky
         given = [key for key in part.named if getattr(part, key)] + list(_named_files(part))
         if given:
             raise SkyflatError(f"--steps.{name}.{given[0]} is given, but {name} is skipped")

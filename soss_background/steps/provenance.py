@@ -24,7 +24,7 @@ __all__ = [
 # Characters of a HISTORY card, without the mark of a continued line.
 _CARD = 70
 
-# Parameters of stpipe that belong to one run: where its input is, and where its products go.
+# Parameters of stpipe that belong to one run: the paths of its input and of its products.
 _PLACES = ("input_dir", "output_dir", "output_file")
 
 # Parameters of stpipe that do not change a product, or that strun sets itself. A command that is
@@ -75,7 +75,7 @@ def list_parameters(step, prefix="", *, default=False):
 
 
 def check_parameter_file(path):
-    """Raise SkyflatError if a file of parameters would replace a file of another kind."""
+    """Raise SkyflatError if a parameter file would replace a file of another kind."""
     if not path.is_file() or not path.stat().st_size:
         return
     try:
@@ -88,7 +88,7 @@ def check_parameter_file(path):
 
 
 def complete_parameters(path, step):
-    """Add the reference files to a file of parameters, without the places of other files."""
+    """Add the reference files to a parameter file, but no paths of other files."""
     with asdf.open(path, mode="rw") as file:
         _complete(file.tree, step)
         file.update()
@@ -146,7 +146,7 @@ def _plain(value):
 
 
 def _text(value, check):
-    """Format a value for the command line, where a comma makes a list."""
+    """Format a value for the command line, where a comma separates items of a list."""
     if not isinstance(value, list):
         return _quote(str(value))
     # `force_list` makes a list of a single value; other types need a comma after it.

@@ -14,7 +14,7 @@ __all__ = ["few_collections", "limit_resources"]
 
 @contextmanager
 def _freeze():
-    """Freeze the objects that exist, unless the caller of the package has frozen some."""
+    """Freeze existing objects, unless the caller of the package has already frozen some."""
     if gc.get_freeze_count():
         yield
         return
@@ -29,10 +29,10 @@ def _freeze():
 @contextmanager
 def _single_threaded():
     """
-    Limit BLAS to one thread, unless another run does: its idle threads delay those of the package.
+    Limit BLAS to one thread, unless another run has: its idle threads delay those of the package.
 
-    threadpoolctl ignores all but the thread that changed OpenBLAS first, so that only the run that
-    set the limit can restore it. A run that outlasts that one continues without the limit.
+    threadpoolctl obeys only the thread that changed OpenBLAS first, so only the run that set the
+    limit can restore it. A run that outlasts that run continues without the limit.
     """
     if not _LIMITED.acquire(blocking=False):
         yield

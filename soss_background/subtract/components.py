@@ -8,11 +8,12 @@ from soss_background.numerics.cells import CELL, bin_smooth
 
 __all__ = ["Components", "find_components"]
 
-# Prior 1-sigma of the edge relative to the mean sky: its relative width in tenths of a pixel's
-# distance, and its lean and bend between the middle and the first and last row, pixels.
+# Prior 1-sigma of the edge relative to the mean sky: its relative width in tenths (0.3 is 3 %), and
+# its tilt and bend between the middle and the first and last row, pixels.
 _WIDTH, _LEAN = 0.3, 2.0
 
-# Columns around the edge within which its width changes, and their unit, pixels.
+# Distance from the edge within which its width changes, and distance at which a change of the width
+# by a tenth is a shift by one pixel, pixels.
 _EDGE_REACH, _WIDTH_UNIT = 40.0, 10.0
 
 # The wings deviate from a common radial profile by smooth factors along columns and rows: their
@@ -30,7 +31,7 @@ class Components:
     ----------
     images : ndarray of float32, shape (n, my, mx)
         Change of the exposure with each amplitude, DN/s: the sky left and right of the edge, the
-        edge's shift, width, lean and bend, the deviations of the sky; pedestals of blocks of
+        edge's shift, width, tilt and bend, the deviations of the sky; pedestals of blocks of
         columns; smooth factors of the wings, and the logarithm of their profile.
     precision : ndarray of float, shape (n, n)
         Inverse covariance of the amplitudes in their prior.
@@ -51,7 +52,7 @@ class Components:
     n_factors: int
 
     def sky(self, amplitudes):
-        """Return the sky; the next iteration applies its shift."""
+        """Return the sky without its shift, which the next iteration applies."""
         amplitudes = amplitudes[: self.n_sky].copy()
         amplitudes[2] = 0
         return np.tensordot(amplitudes, self.images[: self.n_sky], 1)
@@ -80,16 +81,16 @@ def find_components(prior, shift, level, slope, core, wings, pedestals):
     prior : `~soss_background.sky.sky_prior.SkyPrior`
         The sky.
     shift, level : float
-        Shift of the edge, pixels, and level of the sky, DN/s, so far.
+        Current shift of the edge, pixels, and level of the sky, DN/s.
     slope : ndarray of float, shape (my, mx)
         Change of the sky with the position of the edge, see
         `~soss_background.sky.sky_prior.SkyPrior.edge_slope`.
     core : ndarray of float, shape (my, mx)
         Flux of the bright sources that have wings, DN/s.
     wings : `~soss_background.subtract.wings.Wings`
-        Profile of the wings so far.
+        Current profile of the wings.
     pedestals : `~soss_background.subtract.pedestals.Pedestals`
-        Pedestals so far.
+        Current pedestals.
 
     Returns
     -------
@@ -107,7 +108,7 @@ def find_components(prior, shift, level, slope, core, wings, pedestals):
     # The ratio of the two levels is known.
     precision[:2, :2] += np.array([[1, -1], [-1, 1]]) / (prior.ratio_rms * level) ** 2
     precision[-len(parts) :, -len(parts) :], gradient[-len(parts) :] = wings.prior()
-    # The amplitude of the shift is relative to the shift so far.
+    # The amplitude of the shift is relative to the current shift.
     gradient[2] = -shift / prior.shift_rms**2
     images = np.array([*skies, *blocks, *factors, *parts], dtype=np.float32)
     numbers = (len(skies), len(blocks), len(factors))

@@ -1,4 +1,4 @@
-"""Statistics of light over the sky that is too faint to be detected."""
+"""Statistics of star light on the sky that is too faint to be detected."""
 
 from dataclasses import dataclass, replace
 
@@ -7,8 +7,8 @@ from scipy.special import log_ndtr
 
 __all__ = ["FaintLight"]
 
-# Limits of the fraction of cells with faint light, and of its mean as a fraction of the sky;
-# beyond them it looks like the sky, or is not faint. First guesses of both.
+# Limits of the fraction of cells with faint light, and of its mean as a fraction of the sky; beyond
+# them it cannot be distinguished from the sky, or is not faint. First guesses of both.
 _SHARE, _MEAN = (0.01, 0.95), (0.002, 0.02)
 _FIRST_SHARE, _FIRST_MEAN = 0.3, 0.01
 
@@ -18,9 +18,9 @@ class FaintLight:
     """
     Statistics of faint star light in cells without a detected source.
 
-    All cells have noise; a fraction of them has light, whose brightness is distributed
-    exponentially. Expectation maximisation (Dempster, Laird & Rubin 1977) estimates the fraction
-    and the mean brightness from the cells themselves.
+    All cells have noise; a fraction of them also has light with an exponential distribution of
+    brightness. Expectation maximisation (Dempster, Laird & Rubin 1977) estimates the fraction and
+    the mean brightness from the cells themselves.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class FaintLight:
         Returns
         -------
         lit, light : ndarray of float, shape (n,)
-            Probability that a cell has light, and its expected brightness if it has, DN/s.
+            Probability that a cell has light, and the expected brightness of this light, DN/s.
         """
         excess = residual / sigma - sigma / self.mean
         dark = np.log1p(-self.share) - 0.5 * (residual / sigma) ** 2

@@ -1,4 +1,4 @@
-"""The posterior of linear components of an exposure with 1/f stripes and faint light."""
+"""Posterior of linear components of an exposure with 1/f stripes and faint light."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ __all__ = ["Cells", "Posterior", "find_posterior"]
 # Iterations between the amplitudes and the faint light.
 _ITERATIONS = 5
 
-# Standard deviations below the model beyond which a cell gets a low weight.
+# Cells get a low weight if they are more standard deviations than this below the model.
 _DARK_OUTLIER = 6.0
 
 # Smallest relative weight of a cell with light.
 _LEAST = 0.02
 
-# Scatter of the sky from column to column that no prior describes, as a fraction of it: half and
-# twice the value change simulated levels by less than a tenth of their errors.
+# Scatter of the sky from column to column that no prior describes, as a fraction of the sky. Half
+# and twice the value change simulated levels by less than a tenth of their errors.
 _COLUMN_SCATTER = 0.003
 
 
@@ -36,7 +36,7 @@ class Cells(NamedTuple):
     share : ndarray of float, shape (n,)
         Relative weight of each cell: below 1, since neighbours share errors of the model.
     starts : ndarray of int, shape (k,)
-        First cell of each column that has any.
+        First cell of each column that has cells.
     sides : list of ndarray of bool, shape (n,)
         Cells of each side of the edge.
     level : float
@@ -62,12 +62,12 @@ class Cells(NamedTuple):
         return cls(clear, _take(values, clear), sigma, share, starts, sides, level)
 
     def spread(self, columns):
-        """Return a value of each column for all of its cells."""
+        """Repeat a value of each column for all of its cells."""
         return np.repeat(columns, np.diff(self.starts, append=len(self.values)))
 
 
 def _take(image, clear):
-    """Return the cells of an image, or of each of several, column by column, as float."""
+    """Return the cells of one or several images, column by column, as float."""
     return np.swapaxes(image, -1, -2)[..., clear.T].astype(
         image.dtype if image.dtype == bool else float
     )
@@ -112,11 +112,11 @@ def find_posterior(components, cells, model, stripes, faint):
     cells : `Cells`
         The cells.
     model : ndarray of float, shape (my, mx)
-        Sky and wings so far, DN/s.
+        Current sky and wings, DN/s.
     stripes : ndarray of float, shape (k,)
-        Stripes so far.
+        Current stripes.
     faint : list of `~soss_background.subtract.light.FaintLight`
-        Statistics of the faint light so far on each side of the edge; empty to ignore it.
+        Current statistics of the faint light on each side of the edge; empty to ignore it.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def find_posterior(components, cells, model, stripes, faint):
         residual = cells.values - model - cells.spread(stripes)
         lit, light, faint = _expect_light(residual, cells, faint)
         # One iteration of Newton's method. Cells with light get a low weight, as do cells below the
-        # model, where too large wings were subtracted.
+        # model, where the subtracted wings were too large.
         dark = np.minimum(residual / cells.sigma / _DARK_OUTLIER, 0)
         trust = 1 / (cells.sigma * (1 + dark**2)) ** 2
         weight = np.maximum(1 - lit, _LEAST) * trust

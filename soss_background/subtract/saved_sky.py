@@ -14,14 +14,14 @@ def group_times(number, *, group_time, frame_time, n_frames):
     number : int
         Number of groups.
     group_time, frame_time : float
-        Time between two groups, and between two frames, s.
+        Times between successive groups and between successive frames, s.
     n_frames : int
         Number of frames that a group averages.
 
     Returns
     -------
     times : ndarray of float, shape (number,)
-        Times, s. The sky has as many DN in a group as its count rate in DN/s times this.
+        Times, s. Multiplied by the count rate of the sky in DN/s, they give its DN in each group.
     """
     return np.arange(number) * group_time + (n_frames + 1) / 2 * frame_time
 

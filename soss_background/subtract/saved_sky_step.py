@@ -34,7 +34,7 @@ class SavedSkyStep(SkyflatStep):
     input_suffixes: ClassVar = ("flickernoise",)
 
     spec = """
-    sky = string(default=None)  # Sky of the exposure, as SkyflatSubtractStep saves it with save_background
+    sky = string(default=None)  # Sky of the exposure, a file that SkyflatSubtractStep saved with save_background
     add = boolean(default=False)  # Add the sky back instead of subtracting it
     suffix = string(default='savedsky')  # Default suffix for output files
     """  # noqa: E501
@@ -63,7 +63,9 @@ class SavedSkyStep(SkyflatStep):
             pixels or another flat state, or it has been subtracted, or added back, already.
         """
         if not self.sky:
-            raise SkyflatError("sky is missing: give what SkyflatSubtractStep saves (sky=FILE)")
+            raise SkyflatError(
+                "sky is missing: give the file that SkyflatSubtractStep saves (sky=FILE)"
+            )
         init, name, _ = self._look_into(init)
         model = self.open_whole(init)
         if not isinstance(model, _KINDS):
@@ -105,7 +107,7 @@ class SavedSkyStep(SkyflatStep):
     def _change(self, model, saved):
         """Subtract the sky, or add it back, in place."""
         sky = saved.data if self.add else -saved.data
-        # Added back, the flags stay: some may be those of the exposure.
+        # The flags stay when the sky is added back, since some may be those of the exposure.
         if isinstance(model, datamodels.RampModel):
             model.pixeldq |= saved.dq
             change_ramps(model.data, sky, _group_times(model))
@@ -116,7 +118,7 @@ class SavedSkyStep(SkyflatStep):
 
 
 def _describe(model):
-    """Return what an exposure and its sky share, by keyword."""
+    """Return the values that an exposure and its sky must share, by keyword."""
     header = model.to_flat_dict(include_arrays=False)
     return {key.rpartition(".")[2]: header.get(key) for key in IDENTITY} | {
         "SUBARRAY": model.meta.subarray.name,

@@ -32,7 +32,7 @@ def measure_scales(data, mean, sky, used):
     mean, sky = mean[used], sky[used]
 
     def measure(integration):
-        # Stars and their wings do not change, and cancel in the difference from the mean.
+        # Stars and their wings are constant, so they cancel in the difference from the mean.
         difference = integration[used] - mean
         known = np.isfinite(difference)
         if not known.any():

@@ -23,14 +23,17 @@ from soss_background.subtract.wings import Wings
 
 __all__ = ["NoSkyError", "SkyFit", "fit_sky"]
 
-# Rounds that update mask, wings and sky, and rounds without faint light.
+# Number of rounds, each of which updates mask, wings and sky, and number of rounds without faint
+# light.
 _ROUNDS, _PLAIN_ROUNDS = 10, 2
 
-# Light as a fraction of the sky: the limit above which it is masked in the first round, the factor
-# of this limit from round to round, its final value, and the limit above which light has wings.
+# Brightness limits as fractions of the sky: the limit above which light is masked in the first
+# round, the factor of this limit from round to round, its final value, and the limit above which
+# sources have wings.
 _FIRST_FLOOR, _TIGHTEN, _FLOOR, _CORE = 0.3, 0.4, 0.004, 0.08
 
-# Distances from a target's trace within which cells belong to its core, and are not used, pixels.
+# Distances from the trace of a target within which cells belong to its core, and within which they
+# are not used, pixels.
 _CORE_REACH, _REACH = 18, 20
 
 # Scatter of single cells about the model as a fraction of the sky and of the wings, and of the
@@ -38,25 +41,26 @@ _CORE_REACH, _REACH = 18, 20
 _SKY_SCATTER, _WING_SCATTER, _DETECTED_WINGS = 0.003, 0.03, 0.07
 
 # Neighbouring cells share errors of the model, as fractions of sky, wings and smoothed excess. That
-# of the sky is about 0.3 %; some 100 cells share it, so that one of them weighs as if it had 3 %.
-# Tuned on 20 simulated exposures of SUBSTRIP256 with random families; half and twice these values
-# change their levels by a third of the errors.
+# of the sky is about 0.3 %; about 100 cells share it, so the weight of each cell is that of an
+# error of 3 %. Tuned on 20 simulated exposures of SUBSTRIP256 with random families; half and twice
+# these values change their levels by a third of the errors.
 _SKY_COMMON, _WING_COMMON, _GLOW_COMMON = 0.03, 0.5, 0.5
 
-# Uncertainty of the position of the edge in single cells, pixels: in the first round, and least.
+# Uncertainty of the position of the edge in single cells, pixels: in the first round, and its
+# smallest value.
 _EDGE, _LEAST_EDGE = 5.0, 0.7
 
-# Largest first guess of the shift, and largest change of it in a round, pixels.
+# Largest first guess of the shift, and largest change of the shift in a round, pixels.
 _LARGEST_GUESS, _LARGEST_SHIFT = 10, 3.0
 
-# Cells on each side of the edge that are searched for it.
+# Cells on each side of the expected edge in which it is searched.
 _AROUND_EDGE = 8
 
-# Percentile of the cells, the first guess of a level.
+# Percentile of the cells that is the first guess of a level.
 _DARK = 15
 
-# Fewest cells of a side of the edge for a fit, and rows of cells: fewer rows do not separate wings
-# from the sky.
+# Fewest cells on a side of the edge for a fit, and fewest rows of cells that separate wings from
+# the sky.
 _FEWEST, _FEWEST_ROWS = 50, 3
 
 # Standard deviations of the surroundings of a cell, cells.
@@ -67,12 +71,12 @@ _BRIGHTEST_WINGS = 20.0
 
 # Uncertainty of a level in units of the mean faint light, since smooth light looks like the sky,
 # and factor of all errors, since errors of the model are neither normal nor independent. Tuned on
-# 48 simulated exposures with random families, whose levels scatter as docs/subtract.txt says.
+# 48 simulated exposures with random families; docs/subtract.txt lists the scatter of their levels.
 _FAINT_ERROR, _ERROR_FACTOR = 4.0, 2.0
 
 
 class NoSkyError(ValueError):
-    """Raised when an exposure shows too little of the sky for a fit."""
+    """Exception for an exposure that shows too little of the sky for a fit."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ class SkyFit:
     used : ndarray of bool, shape (ny, nx)
         True for pixels used in the fit.
     level_left, level_right, level_left_err, level_right_err : float
-        Levels left and right of the edge and their 1-sigma uncertainties, DN/s: median of the sky
-        relative to its prior mean, whose median left of the edge is one.
+        Levels left and right of the edge and their 1-sigma uncertainties, DN/s: the median ratio of
+        the sky to its prior mean, whose median left of the edge is one.
     shift : float
         Shift of the edge relative to the prior, pixels towards larger columns.
     chi2 : float
@@ -197,7 +201,7 @@ class _Exposure:
 
 @dataclass(frozen=True)
 class _State:
-    """Sky, wings (DN/s, in cells) and what they follow from, after a round."""
+    """Sky, wings (DN/s, in cells) and the quantities they are computed from, after a round."""
 
     shift: float
     level: float
@@ -231,7 +235,7 @@ def _improve(state, exposure, prior, round_):
         prior, state.shift, state.level, slope, core, state.wings, state.pedestals
     )
     cells, stripes = _gather(state, exposure, clear, _LEAST_EDGE * error)
-    # Before the wings are known, they would count as faint light.
+    # As long as the wings are unknown, they would be mistaken for faint light.
     faint = [FaintLight.guess(state.level) for _ in exposure.sides]
     faint = faint if round_ >= _PLAIN_ROUNDS else []
     posterior = find_posterior(components, cells, state.model, stripes, faint)
@@ -283,7 +287,7 @@ def _gather(state, exposure, clear, edge_error):
 
 
 def _smooth_excess(excess, known):
-    """Return the smoothed excess, since a cell's own noise must not set its weight."""
+    """Return the smoothed excess, since the noise of a cell must not affect its weight."""
     smooth = gaussian_filter(np.where(known, excess, 0).astype(np.float32), _GLOW)
     return np.maximum(smooth / np.maximum(gaussian_filter(known.astype(np.float32), _GLOW), 0.1), 0)
 
@@ -401,7 +405,7 @@ def _find_levels(state, prior, sky, factor):
     covariance = (factor * _ERROR_FACTOR) ** 2 * covariance + by_pedestals
     variance = np.einsum("iyx,ij,jyx->yx", images, covariance, images, optimize=True)
     mean = shift_columns(prior.sky, state.shift)
-    # A side without cells is known by the prior of the ratio of both.
+    # The level of a side without cells follows from the prior of the ratio.
     right = bin_smooth(shift_columns(prior.right, state.shift)) > 0.5
     sides = [side for side in (~right, right) if side.any()]
     missed = max(_FAINT_ERROR * faint.share * faint.mean for faint in state.posterior.faint)

@@ -81,9 +81,9 @@ class Subtraction:
     cards : list of list
         Keyword, value and comment of each result of the fit.
     templates : list of str
-        Names of the sky model or of the templates.
+        Name of the sky model, or names of the templates.
     segments : list of str
-        File names of the segments that the fit was made of.
+        File names of the segments in the fit.
     contaminants : ndarray of bool, shape (ny, nx), or None
         True for pixels of sources in the exposure with F277W; None without one.
     """
@@ -109,7 +109,7 @@ class SkyflatSubtractStep(SkyflatStep):
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
-    save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, and use it again if it is there
+    save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, or reuse an existing one
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
     save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
@@ -122,7 +122,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     reference_file_types: ClassVar = ["bkg", "flat", "pastasoss"]
 
-    # The step looks for reference files when it needs them.
+    # The step gets reference files when it needs them.
     prefetch_references = False
 
     # The sky of the exposure to which a segment belongs, if a pipeline has fitted it before.
@@ -146,10 +146,10 @@ class SkyflatSubtractStep(SkyflatStep):
         Returns
         -------
         `~stdatamodels.jwst.datamodels.CubeModel` or `~stdatamodels.jwst.datamodels.ImageModel`
-            A single exposure without its sky. If there is nothing to subtract, the exposure as it
-            was, with a status of SKIPPED. Several exposures or segments are a
-            `~soss_background.io.segments.SegmentLibrary` of these, which reads and changes one at
-            a time.
+            A single exposure without its sky. If there is nothing to subtract, the unchanged
+            exposure with a status of SKIPPED. Several exposures or segments are a
+            `~soss_background.io.segments.SegmentLibrary` of these, which reads and changes one at a
+            time.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def check(self, segments):
         """
-        Raise, before any work, if what the user names cannot be applied to an exposure.
+        Raise, before any work, if the user's files or models cannot be applied to an exposure.
 
         Parameters
         ----------
@@ -244,7 +244,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def fit(self, segments):
         """
-        Fit the sky of an exposure, and save what is asked for about it.
+        Fit the sky of an exposure, and save the requested images.
 
         Parameters
         ----------
@@ -453,7 +453,7 @@ class SkyflatSubtractStep(SkyflatStep):
         return None
 
     def _describe_conflict(self, conflict):
-        """Return the fault of a flat-fielded file and another that is not."""
+        """Return the fault of a flat-fielded file and one that is not flat-fielded."""
         first, second = conflict
         return f"{first} is flat-fielded and {second} is not: give {self._option('flat')}"
 
@@ -494,13 +494,13 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _option(self, kind):
         """Return the option that gives a reference file, alone or in a pipeline."""
-        # The flat of the flat-field step serves this step too.
+        # The flat of the flat-field step is used for this step, too.
         flat_field = getattr(self.parent, "flat_field", None)
         serves = kind == "flat" and flat_field and not flat_field.skip
         return f"{self._place('flat_field' if serves else None)}override_{kind}=FILE"
 
     def _place(self, name=None):
-        """Return what precedes an option of this step or of another on the command line."""
+        """Return the prefix of an option of a step on the command line; by default of this step."""
         return "--" if self.parent is None else f"--steps.{name or self.name}."
 
     def _ask_crds(self, model, kind):
@@ -515,7 +515,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
 
 class _NotSubtractedError(Exception):
-    """Raised when there is nothing to subtract."""
+    """Exception for an exposure without anything to subtract."""
 
 
 def _is_smooth(header):
@@ -531,7 +531,7 @@ def _mark_skipped(model):
 
 
 def _find_conflict(states):
-    """Return a name that is flat-fielded and one that is not, None unless there are both."""
+    """Return the names of a flat-fielded sky and of one that is not; None unless both exist."""
     names = {fielded: name for name, fielded in reversed(states)}
     return (names[True], names[False]) if len(names) == 2 else None
 

@@ -2,8 +2,8 @@
 
 The optics scatter a small fraction of the flux over large distances. The profile is the exponential
 of a function that is linear in the logarithm of the distance between nodes, so that wings are
-positive, and its prior is one of slopes: a power law near r^-2.5, which may steepen anywhere at
-little cost (wings that end, exponential halos) but hardly flatten (a second sky).
+positive, and its prior constrains slopes: a power law near r^-2.5, which may steepen anywhere
+(truncated wings, exponential halos) but hardly flatten (a second sky).
 """
 
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ _NODES = np.array([16.0, 25.0, 40.0, 63.0, 100.0, 160.0, 250.0, 400.0])
 _SLOPES = np.array([-2.4, -2.4, -2.4, -2.4, -2.5, -2.7, -3.0])
 
 # 1 sigma of a slope that is steeper and of one that is shallower than its prior, of an offset that
-# all slopes share, and of the change of slope at a node. Steep ones and changes have the tails of a
-# Student distribution. Half and twice these values change simulated levels by less than their
+# all slopes share, and of the change of slope at a node. Steep slopes and changes have the tails of
+# a Student distribution. Half and twice these values change simulated levels by less than their
 # errors.
 _STEEPER, _SHALLOWER, _SHARED, _CHANGE = 0.8, 0.4, 0.3, 0.6
 
 # 1 sigma of the logarithm of the profile at the second node.
 _HEIGHT = 1.0
 
-# Wings of a real trace: fraction of the flux across it that they have in its middle in a pixel, and
-# the radius of their core, pixels.
+# Wings of a real trace: fraction of the flux across the trace that a pixel at its centre gets from
+# the wings, and the radius of their core, pixels.
 _FRACTION, _CORE_RADIUS = 0.03 / 18, 16.0
 
 # Shallowest slope beyond the last node.
@@ -41,7 +41,8 @@ _OUTER = -2.0
 # Largest change of the logarithm in an iteration.
 _LARGEST_CHANGE = 1.0
 
-# Cells beyond the first and last column, where the mean of so many outermost columns continues.
+# Number of cells of padding beyond the first and last column, and of outermost columns whose mean
+# fills it.
 _MARGIN, _END = 48, 3
 
 # Largest distance along rows and columns of the image, cells.
@@ -80,8 +81,8 @@ class Wings:
         Returns
         -------
         images : ndarray of float32, shape (n, my, mx)
-            Flux, DN/s. The sum are the wings; each image is the change of the wings with the
-            logarithm at its node.
+            Flux, DN/s. Their sum is the wings; each image is the derivative of the wings with
+            respect to the logarithm at its node.
         """
         hats, profile = self._profile(core.shape)
         return np.array([_spread(core, profile * hat) for hat in hats])
@@ -91,7 +92,7 @@ class Wings:
         return _spread(core, self._profile(core.shape)[1])
 
     def _profile(self, shape):
-        """Return the weight of each node at each cell of a kernel, and the profile there."""
+        """Return the weight of each node and the profile at each cell of a kernel."""
         hats, distance = _node_weights(shape)
         outside = np.maximum(distance - np.log(_NODES[-1]), 0)
         last = (self.logarithm[-1] - self.logarithm[-2]) / np.log(_NODES[-1] / _NODES[-2])
@@ -116,7 +117,7 @@ class Wings:
         return rows.T @ precision @ rows, -rows.T @ precision @ values
 
     def changed(self, change):
-        """Return the wings with another logarithm."""
+        """Return the wings with a changed logarithm."""
         change = np.clip(change, -_LARGEST_CHANGE, _LARGEST_CHANGE)
         return replace(self, logarithm=self.logarithm + change)
 
@@ -135,7 +136,7 @@ def _spread(core, kernel):
 
 @lru_cache(maxsize=1)
 def _node_weights(shape):
-    """Return the weight of each node at each cell of a kernel, and ln of the cells' distances."""
+    """Return the weight of each node and the logarithm of the distance at each cell of a kernel."""
     lengths = (shape[0], shape[1] + _MARGIN)
     reach = [min(length - 1, limit) for length, limit in zip(lengths, _REACH, strict=True)]
     rows, columns = (
@@ -147,7 +148,7 @@ def _node_weights(shape):
 
 
 def _extend(core):
-    """Pad an image with columns of the mean of its outermost columns."""
+    """Pad an image with the means of its outermost columns on both sides."""
     ends = [core[:, part].mean(axis=1, keepdims=True) for part in (np.s_[:_END], np.s_[-_END:])]
     first, last = (np.repeat(end, _MARGIN, axis=1) for end in ends)
     return np.hstack([first, core, last])

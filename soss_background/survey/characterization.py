@@ -32,7 +32,7 @@ _DPI = 120
 
 def characterize(skyflats, folder):
     """
-    Describe in tables and figures how the sky changes from skyflat to skyflat.
+    Describe in tables and figures how the sky varies among skyflats.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def characterize(skyflats, folder):
     survey = survey_skies(skyflats)
     if len(survey.skies) < _FEWEST:
         raise SkyflatError(
-            f"{len(survey.skies)} different skyflats: a comparison takes {_FEWEST} or more"
+            f"{len(survey.skies)} different skyflats: a comparison needs {_FEWEST} or more"
         )
     tables, figures = _compare(survey)
     try:

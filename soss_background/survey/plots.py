@@ -1,4 +1,4 @@
-"""Figures of many skyflats, each drawn on given axes; tables are those of `survey_skies`."""
+"""Figures of many skyflats, each drawn on given axes; `survey_skies` returns their tables."""
 
 import numpy as np
 from astropy import units as u

@@ -26,7 +26,7 @@ from soss_background.survey.zodi import sun_angle
 
 __all__ = ["find_pointing", "survey_skies"]
 
-# Blocks along the columns, and columns of a block, of the skies that are compared.
+# Number of blocks along the columns of compared skies, and columns of a block.
 _BLOCKS, _BLOCK_COLUMNS = 64, 4
 
 # Columns of the telescope's position.
@@ -62,7 +62,8 @@ def survey_skies(skyflats):
     Raises
     ------
     SkyflatError
-        If one is no skyflat, holds no sky, or has other pixels than the first.
+        If a file is not a skyflat, holds no sky, or covers pixels that differ from those of the
+        first.
     """
     rows, skies, windows = [], [], {}
     for skyflat in tqdm(skyflats, "Reading skyflats", unit="skyflat", disable=None):

@@ -22,8 +22,8 @@ __all__ = [
     "sun_angle",
 ]
 
-# Maximum of the first order, and shortest wavelength of the model of the dust by Kelsall et al.
-# (1998, ApJ 508, 44).
+# Wavelength of the maximum of the first order, which is also the shortest wavelength of the dust
+# model of Kelsall et al. (1998, ApJ 508, 44).
 WAVELENGTH = 1.25 * u.micron
 
 # Units of surface brightness, of levels, and of their ratio.
@@ -48,7 +48,7 @@ def sun_angle(pointing, place=None):
 
 
 def _direction(pointing):
-    """Return a pointing as a direction in the ecliptic frame, without its distance."""
+    """Return a pointing as a direction in the ecliptic frame, without a distance."""
     if pointing.obstime is None:
         raise ValueError("the pointing has no obstime, the time of the observation")
     direction = pointing.represent_as(UnitSphericalRepresentation)
@@ -64,7 +64,7 @@ def _telescope(time, place):
         from_sun = _L2 * (get_body_barycentric("earth", time).xyz - sun)
     else:
         from_sun = place - sun
-    # A rotation only: a difference of positions does not depend on the origin.
+    # Only rotate, since a difference of positions does not depend on the origin.
     turned = SkyCoord(*from_sun, frame="icrs", representation_type="cartesian")
     return turned.transform_to(BarycentricMeanEcliptic()).cartesian
 
@@ -100,8 +100,8 @@ def fit_levels(levels, brightness):
     -------
     fit : `~astropy.table.Table`
         For each ``side``: ``ratio`` (DN/s per MJy/sr, geometric mean of the ratios), ``scatter``
-        (their standard deviation, percent; NaN for fewer than two), and their ``number``. Of eight
-        or more ratios, outliers by more than five robust standard deviations are left out.
+        (their standard deviation, percent; NaN for fewer than two), and their ``number``. From
+        eight or more ratios, outliers by more than five robust standard deviations are left out.
     """
     brightness, rows = u.Quantity(brightness, _BRIGHTNESS).value, []
     for side, level in levels.items():
@@ -139,8 +139,8 @@ def predict_levels(fit, pointing, place=None):
     -------
     levels : dict of tuple of `~astropy.units.Quantity`
         Level and its uncertainty, by the side of the edge. The uncertainty is half of the interval
-        that holds 68 % of further skies, by Student's distribution: it includes the scatter about
-        the fit and the uncertainty of the ratio itself.
+        that contains 68 % of further skies, by Student's distribution: it includes the scatter
+        about the fit and the uncertainty of the ratio itself.
 
     Raises
     ------
