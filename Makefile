@@ -53,6 +53,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell README.md CONTRIBUTING.md docs/*.rst docs/steps changes soss_background tests benchmarks
+	$(BIN)/python scripts/check_style.py
 	$(BIN)/lint-imports
 	$(BIN)/numpydoc lint $$(find soss_background -name "*.py")
 
