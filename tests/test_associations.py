@@ -188,7 +188,7 @@ def test_of_two_files_of_an_exposure_one_is_taken(files, tmp_path, caplog):
         ({"instrument__filter": "F277W"}, "FILTER is F277W, not CLEAR"),
         ({"instrument__pupil": "CLEARP"}, "PUPIL is CLEARP, not GR700XD"),
         ({"subarray__name": "SUBSTRIP256"}, "SUBARRAY is SUBSTRIP256, not FULL"),
-        ({"bunit_data": "DN"}, "ImageModel in DN, neither _rate nor _rateints"),
+        ({"bunit_data": "DN"}, "BUNIT is DN, not DN/s"),
         ({"observation__program_number": None}, "keyword PROGRAM is missing"),
         ({"observation__observation_number": None}, "keyword OBSERVTN is missing"),
         ({"observation__observation_number": "x"}, "OBSERVTN x is not a number from 0 to 999"),

@@ -301,17 +301,19 @@ def test_nothing_to_make(associations, run_here, monkeypatch, tmp_path):
     assert run_here(*there) == 0
     assert statuses(Path("out")) == ["kept"]
     # Another batch made the product after this one had found it missing.
-    plan = functools.partial(batch._plan, tmp_path / "out", SKIP[1:])
-    visit = plan(True, *_name_visits(associations[:1]))
+    plan = functools.partial(batch._plan_skyflats, tmp_path / "out", SKIP[1:])
+    visit = plan(True, *_name_visits([(associations[0],)]))
     assert visit.status == "not done"
-    visit = batch._make(tmp_path / "out", SKIP[1:], None, functools.partial(plan, False), visit)
+    visit = batch._make(
+        "SkyflatPipeline", tmp_path / "out", SKIP[1:], None, functools.partial(plan, False), visit
+    )
     assert visit.status == "kept"
     assert_complete(tmp_path / "out", 1)
 
 
 def test_labels(tmp_path):
     paths = [tmp_path / name for name in ("a/asn.json", "b/asn.json", "c/other.json")]
-    labels = [visit.label for visit in _name_visits(paths)]
+    labels = [visit.label for visit in _name_visits([(path,) for path in paths])]
     assert labels[2] == "other"
     assert len(set(labels)) == 3
 

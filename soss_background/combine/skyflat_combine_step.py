@@ -9,11 +9,11 @@ from jwst.datamodels import ModelContainer
 from tqdm import tqdm
 
 from soss_background import __version__
-from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
 from soss_background.datamodels import exposure_table as metadata
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.bad_pixels import read_bad_pixels
 from soss_background.io.exposures import (
     borrow,
     describe_members,

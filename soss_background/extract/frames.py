@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bottleneck import nanmean
 
 from soss_background.detector import Window
-from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_window
 from soss_background.io.store import StoredArray
-from soss_background.numerics.integrations import split_cube, usable_pixels
+from soss_background.numerics.integrations import usable_pixels
 from soss_background.numerics.threads import split_rows
 
-__all__ = ["Apertures", "Frames", "average_usable", "read_frames"]
+__all__ = ["Apertures", "Frames", "read_frames"]
 
 # Integrations of an aperture that are read at a time.
 _BLOCK = 16
@@ -46,13 +44,6 @@ class Frames:
     var_flat: np.ndarray | None
     window: Window
     pwcpos: float
-
-    def average(self):
-        """Return the mean of the usable pixels, DN/s, NaN elsewhere; raise if there is none."""
-        mean = average_usable(self.data, self.err, self.dq)
-        if np.isnan(mean).all():
-            raise SkyflatError(f"{self.name}: no usable pixel")
-        return mean
 
     def image(self, number):
         """Return the usable pixels of an integration, shape (ny, nx), DN/s; NaN elsewhere."""
@@ -170,27 +161,3 @@ def _strip(exposure):
     if getattr(exposure, "int_times", None) is not None:
         header.int_times = exposure.int_times.copy()
     return header
-
-
-def average_usable(data, err, dq):
-    """
-    Average the usable pixels of all integrations, in one pass over blocks of rows.
-
-    Parameters
-    ----------
-    data, err : ndarray of float, shape (nints, ny, nx)
-        Count rates and uncertainties, DN/s.
-    dq : ndarray of uint32, shape (nints, ny, nx)
-        JWST data quality flags.
-
-    Returns
-    -------
-    mean : ndarray of float32, shape (ny, nx)
-        Mean of the usable pixels, DN/s; NaN where there is none.
-    """
-    mean = np.empty(data.shape[1:], dtype=np.float32)
-    for rows in split_cube(data.shape):
-        block = data[:, rows]
-        good = usable_pixels(block, err[:, rows], dq[:, rows])
-        mean[rows] = nanmean(np.where(good, block, np.nan), axis=0)
-    return mean

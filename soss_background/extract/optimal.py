@@ -42,7 +42,7 @@ class Extraction(NamedTuple):
     profile : ndarray of float, shape (n, m)
         Fraction of the flux in the aperture that falls on each of its pixels.
     flux, error : ndarray of float, shape (nints, n)
-        Optimal flux in the aperture and its uncertainty, DN/s; NaN where ``seen`` is below 0.5.
+        Optimal flux in the aperture and its uncertainty; NaN where ``seen`` is below 0.5.
     box_flux, box_error : ndarray of float, shape (nints, n)
         The same, summed over the aperture; the fitted profile replaces bad pixels.
     number : ndarray of float, shape (nints, n)
@@ -62,6 +62,11 @@ class Extraction(NamedTuple):
     number: np.ndarray
     seen: np.ndarray
     response: np.ndarray
+
+    def scaled(self, factor):
+        """Return the spectra times a factor of each column, shape (n,), or of all."""
+        names = ("flux", "error", "box_flux", "box_error")
+        return self._replace(**{name: getattr(self, name) * factor for name in names})
 
     def cut(self, integrations):
         """Return the spectra of some integrations, given by a slice."""
@@ -89,6 +94,10 @@ class Order(NamedTuple):
     wavelength: np.ndarray
     extraction: Extraction
     contamination: np.ndarray
+
+    def scaled(self, factor):
+        """Return the order with its spectra times a factor of each column, or of all."""
+        return self._replace(extraction=self.extraction.scaled(factor))
 
 
 def photon_variance(mean, variance, bright):

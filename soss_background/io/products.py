@@ -2,16 +2,25 @@
 
 import contextlib
 import fcntl
+import json
 import os
 
 from soss_background.datamodels.names import OBSERVATION, describe_identity, identify, show
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.files import check_output, ignore_file_warnings
+from soss_background.io.files import check_output, ignore_file_warnings, save_whole
 from soss_background.io.opening import read_metadata
 from soss_background.io.skyflats import open_skyflat
 
-__all__ = ["check_replaceable", "claim", "find_change", "find_siblings", "move_products"]
+__all__ = [
+    "check_replaceable",
+    "claim",
+    "compare_record",
+    "find_change",
+    "find_siblings",
+    "move_products",
+    "write_record",
+]
 
 # Pipeline whose runs make products.
 _PIPELINE = "soss_background.SkyflatPipeline"
@@ -135,6 +144,44 @@ def find_change(path, members, parameters, version):
         return f"other exposures ({changed})"
     if changed := _list_changes(_find_run(recorded).get("parameters", {}), parameters):
         return f"other parameters ({changed})"
+    return ""
+
+
+def write_record(path, record):
+    """Write what the products of a run were made of, a dictionary, for `compare_record`."""
+    save_whole(lambda new: new.write_text(json.dumps(record, indent=1) + "\n"), path)
+
+
+def compare_record(path, record, names):
+    """
+    Compare a run with the one that has made its products.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        File of the record of the earlier run, see `write_record`, beside its products.
+    record : dict
+        ``version``, ``members`` (sizes of the exposures by name) and ``parameters`` of the run.
+    names : list of str
+        Names of the products.
+
+    Returns
+    -------
+    change : str
+        Why the products must be created anew; "" if they are up to date.
+    """
+    for name in names:
+        if not (path.parent / name).is_file():
+            return "no product yet"
+    try:
+        recorded = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return "no record of its run"
+    if recorded.get("version") != record["version"]:
+        return f"created by version {recorded.get('version')}"
+    for key, noun in (("members", "exposures"), ("parameters", "parameters")):
+        if changed := _list_changes(recorded.get(key, {}), record[key]):
+            return f"other {noun} ({changed})"
     return ""
 
 

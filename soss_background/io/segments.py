@@ -38,6 +38,7 @@ _NUMBER = re.compile(r"-seg(\d+)")
 _SHARED = {
     "meta.subarray.name": "SUBARRAY",
     "meta.instrument.filter": "FILTER",
+    "meta.bunit_data": "BUNIT",
     "meta.cal_step.flat_field": "S_FLAT",
     "meta.cal_step.bkg_subtract": "S_BKDSUB",
 }
@@ -379,7 +380,7 @@ def average_segments(segments):
     Raises
     ------
     SkyflatError
-        If a segment is not an exposure in DN/s, their shapes differ, or no pixel is usable.
+        If a segment is not an exposure, their shapes differ, or no pixel is usable.
     """
     mean, faults = _SegmentMean(), {}
     for index in progress(range(len(segments)), "Averaging"):

@@ -14,6 +14,7 @@ from stdatamodels.jwst.datamodels import dqflags
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import find_pwcpos, find_sky_fault, find_window
 from soss_background.io.files import add_history
+from soss_background.io.library import check_count_rates
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.segments import (
     SegmentLibrary,
@@ -232,6 +233,7 @@ class SkyflatSubtractStep(SkyflatStep):
         """Fit the sky of an exposure; raise _NotSubtractedError if there is nothing to subtract."""
         try:
             image, members = average_segments(segments)
+            check_count_rates(image)
             window = find_window(image)
         except SkyflatError as err:
             fault = str(err).removeprefix(f"{segments.name}: ")

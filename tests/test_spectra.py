@@ -1,0 +1,243 @@
+"""Units of spectra, and their calibration by a response or a PHOTOM reference file."""
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import Table
+from helpers import make_skyflat, strun
+from stdatamodels.jwst import datamodels
+from test_real import REAL
+
+from soss_background import OptimalExtractStep, SossStarePipeline, TraceFitStep
+from soss_background.detector import SUBSTRIP96
+from soss_background.errors import SkyflatError
+from soss_background.simulate import Simulation, simulate_time_series
+
+STEP, PIPELINE = "soss_background.OptimalExtractStep", "soss_background.SossStarePipeline"
+SETTINGS = Simulation(
+    window=SUBSTRIP96, n_integrations=3, exposure_time=600.0, star_density=0, stripes=0.0
+)
+AREA = 1.009e-13
+# Other steps than the extraction are not needed.
+SKIPPED = {
+    "skyflat_subtract": {"skip": True},
+    "clean_flicker_noise": {"skip": True},
+    "flat_field": {"skip": True},
+}
+
+
+def simulate(folder, target_flux):
+    """Simulate a star; remove sky and flat by the truth, and save it."""
+    path = simulate_time_series(folder, SETTINGS, target_flux=target_flux)
+    with fits.open(folder / "time_series_truth.fits") as truth:
+        sky, flat = truth["SKY"].data, truth["FLAT"].data
+    with datamodels.open(path) as model:
+        exposure = model.copy()
+    exposure.data, exposure.err = exposure.data / flat - sky, exposure.err / flat
+    exposure.meta.cal_step.bkg_subtract = exposure.meta.cal_step.flat_field = "COMPLETE"
+    exposure.save(path)
+    return exposure
+
+
+@pytest.fixture(scope="module")
+def exposure(tmp_path_factory):
+    """Simulate a star."""
+    return simulate(tmp_path_factory.mktemp("star"), 200.0)
+
+
+@pytest.fixture(scope="module")
+def traces(exposure):
+    """Find its traces."""
+    return TraceFitStep.call(exposure)
+
+
+@pytest.fixture(scope="module")
+def plain(exposure, traces):
+    """Extract its spectra in DN/s."""
+    return OptimalExtractStep().extract(exposure, traces)
+
+
+def in_surface_brightness(exposure, area=AREA):
+    """Return an exposure as a _calints file in MJy/sr."""
+    calibrated = exposure.copy()
+    calibrated.meta.bunit_data = calibrated.meta.bunit_err = "MJy/sr"
+    calibrated.meta.photometry.pixelarea_steradians = area
+    return calibrated
+
+
+# --- units -------------------------------------------------------------------------------
+
+
+def test_surface_brightness_becomes_flux(exposure, traces, plain, tmp_path):
+    """The sum over the aperture times the pixel area is a flux in Jy, also without BUNIT."""
+    calibrated = in_surface_brightness(exposure)
+    nameless = calibrated.copy()
+    nameless.meta.bunit_data, nameless.meta.cal_step.photom = None, "COMPLETE"
+    expected = plain.make_spectra()[0].spec[0].spec_table["FLUX"] * 1e6 * AREA
+    for model in (calibrated, nameless):
+        spectra = OptimalExtractStep.call(model, traces)
+        spectra.save(tmp_path / "a_x1dints.fits", overwrite=True)
+        with fits.open(tmp_path / "a_x1dints.fits") as hdus:
+            units = [hdus[1].columns[name].unit for name in ("FLUX", "FLUX_ERROR")]
+            flux = hdus[1].data["FLUX"]
+        assert units == ["Jy", "Jy"]
+        np.testing.assert_allclose(flux, expected, rtol=1e-6)
+
+
+def test_units_that_are_refused(exposure, traces):
+    step = OptimalExtractStep()
+    other = in_surface_brightness(exposure)
+    other.meta.bunit_data = "electron"
+    with pytest.raises(SkyflatError, match="BUNIT is electron, neither DN/s nor MJy/sr"):
+        step.run(other, traces)
+    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, but the pixel area .PIXAR_SR. is mis"):
+        step.run(in_surface_brightness(exposure, area=None), traces)
+
+
+def test_units_in_the_pipeline(exposure, tmp_path):
+    """A sky in DN/s is not subtracted from MJy/sr; without it, spectra are in Jy."""
+    calibrated = in_surface_brightness(exposure)
+    spectra = SossStarePipeline.call(calibrated, steps=SKIPPED)
+    assert {spec.spec_table.columns["FLUX"].unit for spec in spectra.spec} == {"Jy"}
+    calibrated.meta.cal_step.bkg_subtract = None
+    make_skyflat(window=SUBSTRIP96).save(tmp_path / "a_skyflat.fits")
+    steps = SKIPPED | {"skyflat_subtract": {"skyflat": [str(tmp_path / "a_skyflat.fits")]}}
+    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, not DN/s"):
+        SossStarePipeline.call(calibrated, steps=steps)
+
+
+def test_segments_in_two_units(exposure, traces):
+    first, second = exposure.copy(), in_surface_brightness(exposure)
+    for number, each in enumerate((first, second), 1):
+        each.meta.filename = f"a-seg00{number}_nis_calints.fits"
+        each.meta.exposure.segment_number = number
+    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, but DN/s in a-seg001"):
+        OptimalExtractStep.call([first, second], traces)
+
+
+# --- response ----------------------------------------------------------------------------
+
+
+def star_flux(wavelength, target_flux=200.0):
+    """Return the flux of a simulated star (a black body), W/m^2/micron; wavelength in micron."""
+    return 1e-15 * target_flux * wavelength**-5 / np.expm1(14387.77 / (wavelength * 6000.0))
+
+
+@pytest.fixture(scope="module")
+def response(exposure, traces, tmp_path_factory):
+    """Measure the response with the star as a standard; return the folder of its files."""
+    folder = tmp_path_factory.mktemp("response")
+    wavelength = np.linspace(0.4, 3.5, 3000) * u.micron
+    flux = star_flux(wavelength.value) * u.W / u.m**2 / u.micron
+    Table({"WAVELENGTH": wavelength, "FLUX": flux}).write(folder / "star.ecsv")
+    step = OptimalExtractStep(standard=str(folder / "star.ecsv"))
+    step.output_dir = str(folder)
+    step.run(exposure, traces)
+    return folder
+
+
+@pytest.mark.parametrize("extension", ["fits", "ecsv"])
+def test_response_calibrates_another_star(extension, response, tmp_path):
+    """The flux of a fainter star in Jy and in W/m^2/micron is true, in all products."""
+    simulate(tmp_path, 120.0)
+    (path,) = response.glob(f"*_response.{extension}")
+    (rates,) = tmp_path.glob("*_rateints.fits")
+    strun(STEP, rates, f"--response={path}", "--save_merged=true", "--save_box=true")
+    merged = Table.read(next(tmp_path.glob("*_spectrum.ecsv")))
+    assert [merged[name].unit for name in ("flux", "flux_lambda")] == [
+        u.Jy,
+        u.W / u.m**2 / u.micron,
+    ]
+    clean = (merged["wavelength"] > 1.0) & (merged["wavelength"] < 2.5) & (merged["order"] == 1)
+    wavelength = merged["wavelength"][clean] * u.micron
+    truth = star_flux(wavelength.value, 120.0) * u.W / u.m**2 / u.micron
+    ratio = merged["flux_lambda"][clean] / truth.value
+    assert abs(np.median(ratio) - 1) < 0.003
+    assert np.percentile(np.abs(ratio - 1), 90) < 0.02
+    np.testing.assert_allclose(
+        merged["flux"][clean],
+        (merged["flux_lambda"][clean].data * truth.unit).to_value(
+            u.Jy, u.spectral_density(wavelength)
+        ),
+        rtol=1e-6,
+    )
+    for suffix in ("x1dints", "x1dboxints"):
+        with fits.open(next(tmp_path.glob(f"*_{suffix}.fits"))) as hdus:
+            assert hdus[0].header["S_PHOTOM"] == "COMPLETE"
+            assert hdus[1].columns["FLUX"].unit == "Jy"
+            table = hdus[1].data
+        flux = np.interp(1.5, table["WAVELENGTH"][0], np.nanmedian(table["FLUX"], axis=0))
+        expected = (star_flux(1.5, 120.0) * truth.unit).to_value(
+            u.Jy, u.spectral_density(1.5 * u.micron)
+        )
+        assert abs(flux / expected - 1) < 0.02
+
+
+def test_responses_that_are_refused(exposure, traces, response, tmp_path):
+    (path,) = response.glob("*_response.ecsv")
+    with pytest.raises(SkyflatError, match="its half_width is 20, not 15 pixels"):
+        OptimalExtractStep(response=str(path), half_width=15.0).run(exposure, traces)
+    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, but response needs DN/s"):
+        OptimalExtractStep(response=str(path)).run(in_surface_brightness(exposure), traces)
+    with pytest.raises(SkyflatError, match="star.ecsv: not a response, column order is missing"):
+        OptimalExtractStep(response=str(response / "star.ecsv")).run(exposure, traces)
+    table = Table.read(path)
+    table["fit"].unit = u.m
+    table.write(tmp_path / "other.ecsv")
+    with pytest.raises(SkyflatError, match="other.ecsv: its unit is m, not"):
+        OptimalExtractStep(response=str(tmp_path / "other.ecsv")).run(exposure, traces)
+    table = Table.read(path)
+    table["wavelength"] += 10
+    table.write(tmp_path / "far.ecsv")
+    with pytest.raises(SkyflatError, match="far.ecsv: has no response at the wavelengths"):
+        OptimalExtractStep(response=str(tmp_path / "far.ecsv")).run(exposure, traces)
+    steps = SKIPPED | {"optimal_extract": {"response": str(path)}}
+    with pytest.raises(SkyflatError, match="response and override_photom are given"):
+        SossStarePipeline.call(exposure, steps=steps | {"photom": {"override_photom": str(path)}})
+
+
+def test_an_order_without_response(exposure, traces, response, tmp_path, caplog):
+    """Its fluxes are NaN and flagged, with a warning."""
+    (path,) = response.glob("*_response.ecsv")
+    table = Table.read(path)
+    table[table["order"] == 1].write(tmp_path / "first.ecsv")
+    spectra = OptimalExtractStep(response=str(tmp_path / "first.ecsv")).run(exposure, traces)
+    assert "order 2 has no response in" in caplog.text
+    table = spectra.spec[1].spec_table
+    assert np.isnan(table["FLUX"]).all()
+    assert (table["DQ"] & 1).all()
+
+
+# --- PHOTOM ------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real reference files")
+def test_real_photom(exposure, plain, tmp_path):
+    """A PHOTOM file of CRDS calibrates _x1dints, the box and the merged spectrum."""
+    path = REAL / "jwst_niriss_photom_rev2.fits"
+    steps = SKIPPED | {
+        "photom": {"override_photom": str(path)},
+        "optimal_extract": {"save_merged": True, "save_box": True},
+    }
+    spectra = SossStarePipeline.call(
+        exposure, steps=steps, output_dir=str(tmp_path), save_report=False
+    )
+    rows = fits.getdata(path, 1)
+    (row,) = rows[(rows["filter"] == "CLEAR") & (rows["order"] == 1)]
+    known = slice(row["nelem"])
+    table, before = spectra.spec[0].spec_table, plain.make_spectra()[0].spec[0].spec_table
+    factor = row["photmj"] * np.interp(
+        table["WAVELENGTH"][0], row["wavelength"][known], row["relresponse"][known]
+    )
+    assert table.columns["FLUX"].unit == "Jy"
+    np.testing.assert_allclose(table["FLUX"], factor * before["FLUX"], rtol=2e-3)
+    merged = Table.read(next(tmp_path.glob("*_spectrum.ecsv")))
+    first = merged[merged["order"] == 1]
+    expected = np.interp(
+        first["wavelength"], table["WAVELENGTH"][0], np.nanmedian(table["FLUX"], axis=0)
+    )
+    np.testing.assert_allclose(first["flux"], expected, rtol=1e-3)
+    assert merged["flux"].unit == u.Jy
+    with fits.open(next(tmp_path.glob("*_x1dboxints.fits"))) as hdus:
+        assert hdus[1].columns["FLUX"].unit == "Jy"
