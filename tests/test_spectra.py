@@ -9,7 +9,12 @@ from helpers import make_skyflat, strun
 from stdatamodels.jwst import datamodels
 from test_real import REAL
 
-from soss_background import OptimalExtractStep, SossStarePipeline, TraceFitStep
+from soss_background import (
+    OptimalExtractStep,
+    SkyflatSubtractStep,
+    SossStarePipeline,
+    TraceFitStep,
+)
 from soss_background.detector import SUBSTRIP96
 from soss_background.errors import SkyflatError
 from soss_background.simulate import Simulation, simulate_time_series
@@ -79,8 +84,8 @@ def test_surface_brightness_becomes_flux(exposure, traces, plain, tmp_path):
         spectra = OptimalExtractStep.call(model, traces)
         spectra.save(tmp_path / "a_x1dints.fits", overwrite=True)
         with fits.open(tmp_path / "a_x1dints.fits") as hdus:
-            units = [hdus[1].columns[name].unit for name in ("FLUX", "FLUX_ERROR")]
-            flux = hdus[1].data["FLUX"]
+            units = [hdus["EXTRACT1D"].columns[name].unit for name in ("FLUX", "FLUX_ERROR")]
+            flux = hdus["EXTRACT1D"].data["FLUX"]
         assert units == ["Jy", "Jy"]
         np.testing.assert_allclose(flux, expected, rtol=1e-6)
 
@@ -150,7 +155,7 @@ def test_response_calibrates_another_star(extension, response, tmp_path):
         u.W / u.m**2 / u.micron,
     ]
     clean = (merged["wavelength"] > 1.0) & (merged["wavelength"] < 2.5) & (merged["order"] == 1)
-    wavelength = merged["wavelength"][clean] * u.micron
+    wavelength = merged["wavelength"][clean].data * u.micron
     truth = star_flux(wavelength.value, 120.0) * u.W / u.m**2 / u.micron
     ratio = merged["flux_lambda"][clean] / truth.value
     assert abs(np.median(ratio) - 1) < 0.003
@@ -165,8 +170,8 @@ def test_response_calibrates_another_star(extension, response, tmp_path):
     for suffix in ("x1dints", "x1dboxints"):
         with fits.open(next(tmp_path.glob(f"*_{suffix}.fits"))) as hdus:
             assert hdus[0].header["S_PHOTOM"] == "COMPLETE"
-            assert hdus[1].columns["FLUX"].unit == "Jy"
-            table = hdus[1].data
+            assert hdus["EXTRACT1D"].columns["FLUX"].unit == "Jy"
+            table = hdus["EXTRACT1D"].data
         flux = np.interp(1.5, table["WAVELENGTH"][0], np.nanmedian(table["FLUX"], axis=0))
         expected = (star_flux(1.5, 120.0) * truth.unit).to_value(
             u.Jy, u.spectral_density(1.5 * u.micron)
@@ -209,6 +214,63 @@ def test_an_order_without_response(exposure, traces, response, tmp_path, caplog)
     assert (table["DQ"] & 1).all()
 
 
+# --- bad pixels --------------------------------------------------------------------------
+
+
+def test_bad_pixels(exposure, traces, plain, tmp_path):
+    """Pixels that are always too bright, and not found as such, are left out if listed."""
+    rows, _ = traces.rows(1, 2048)
+    columns = np.arange(800, 1800, 40)
+    middle = np.round(rows[columns]).astype(int)
+    hurt = exposure.copy()
+    for offset in (-9, -8, -7):
+        hurt.data[:, middle + offset, columns] *= 1.1
+    places = np.concatenate([middle + offset for offset in (-9, -8, -7)])
+    Table([np.tile(columns, 3), places], names=["x", "y"]).write(tmp_path / "bad.csv")
+    plain = plain.orders[1].extraction
+    bias = {}
+    for bad_pixels in (None, str(tmp_path / "bad.csv")):
+        each = OptimalExtractStep(bad_pixels=bad_pixels).extract(hurt, traces).orders[1].extraction
+        where = np.searchsorted(each.band.columns, columns)
+        for name in ("flux", "box_flux"):
+            ratio = (getattr(each, name) / getattr(plain, name))[:, where]
+            bias[name, bool(bad_pixels)] = np.median(np.abs(ratio - 1))
+    assert (each.number[:, where] <= np.sum(each.band.weight, axis=1)[where] - 3).all()
+    assert bias["flux", False] > 0.01
+    assert max(bias["flux", True], bias["box_flux", True]) < 0.004
+    slices = [
+        TraceFitStep.call(hurt, bad_pixels=each, slice_length=1, n_slices=1200).slices
+        for each in (None, str(tmp_path / "bad.csv"))
+    ]
+    assert not np.array_equal(slices[0]["row"], slices[1]["row"])
+
+
+def test_bad_pixels_of_the_sky(exposure, tmp_path):
+    """Listed pixels are flagged in what is saved, and take no part in the fit of the sky."""
+    make_skyflat(window=SUBSTRIP96).save(tmp_path / "a_skyflat.fits")
+    bright = exposure.copy()
+    bright.meta.cal_step.bkg_subtract = None
+    bright.data += fits.getdata(tmp_path / "a_skyflat.fits", "BKGDN")
+    mask = np.zeros(SUBSTRIP96.shape, dtype=np.uint8)
+    mask[80:90, 100:600] = 1
+    fits.writeto(tmp_path / "bad.fits", mask)
+    before = bright.dq.copy()
+    results = SkyflatSubtractStep.call(
+        bright,
+        skyflat=[str(tmp_path / "a_skyflat.fits")],
+        bad_pixels=str(tmp_path / "bad.fits"),
+        save_mask=True,
+        output_dir=str(tmp_path),
+    )
+    assert (results.dq[:, mask == 1] & 1).all()
+    used = fits.getdata(next(tmp_path.glob("*_skyflatused.fits")), "MASK")
+    assert not used[mask == 1].any()
+    assert used[80:90, 620:660].any()
+    np.testing.assert_array_equal(bright.dq, before)
+    with pytest.raises(SkyflatError, match="bad.txt: no such file"):
+        SossStarePipeline.call(bright, steps={"trace_fit": {"bad_pixels": "bad.txt"}})
+
+
 # --- PHOTOM ------------------------------------------------------------------------------
 
 
@@ -240,4 +302,4 @@ def test_real_photom(exposure, plain, tmp_path):
     np.testing.assert_allclose(first["flux"], expected, rtol=1e-3)
     assert merged["flux"].unit == u.Jy
     with fits.open(next(tmp_path.glob("*_x1dboxints.fits"))) as hdus:
-        assert hdus[1].columns["FLUX"].unit == "Jy"
+        assert hdus["EXTRACT1D"].columns["FLUX"].unit == "Jy"

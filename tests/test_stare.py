@@ -168,23 +168,6 @@ def test_a_trace_that_is_too_faint(tmp_path, caplog):
 # --- extraction --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("order", "columns", "limit"), [(1, (300, 2030), 0.004), (2, (900, 1700), 0.008)]
-)
-def test_fluxes_are_true(series, extracted, order, columns, limit):
-    """Of both ways, in all columns, beside the light in the aperture; the scatter is that told."""
-    each = extracted[1][order].extraction
-    truth = light_in(each.band, series.target)
-    inside = (each.band.columns >= columns[0]) & (each.band.columns < columns[1])
-    for flux, error in ((each.flux, each.error), (each.box_flux, each.box_error)):
-        ratio = flux / (series.brightness[:, np.newaxis] * truth)
-        pull = (ratio - 1) * flux / error
-        assert abs(np.nanmedian(ratio[:, inside]) - 1) < 0.001
-        assert np.nanpercentile(np.abs(nanmean(ratio, axis=0)[inside] - 1), 95) < limit
-        assert 0.9 < 1.4826 * np.nanmedian(np.abs(pull[:, inside])) < 1.1
-    assert (each.error[:, inside] <= 1.001 * each.box_error[:, inside]).mean() > 0.99
-
-
 def test_photon_noise(series, extracted):
     """Where the star is bright, no more noise than that of its photons and 10 per cent."""
     each = extracted[1][1].extraction
@@ -247,6 +230,23 @@ def parts():
     return light
 
 
+@pytest.mark.parametrize(
+    ("order", "columns", "limit"), [(1, (300, 2030), 0.004), (2, (900, 1700), 0.008)]
+)
+def test_fluxes_are_true(series, extracted, parts, order, columns, limit):
+    """Of both ways, in all columns, beside the order's own light; the scatter is that told."""
+    each = extracted[1][order].extraction
+    truth = light_in(each.band, parts[order])
+    inside = (each.band.columns >= columns[0]) & (each.band.columns < columns[1])
+    for flux, error in ((each.flux, each.error), (each.box_flux, each.box_error)):
+        ratio = flux / (series.brightness[:, np.newaxis] * truth)
+        pull = (ratio - 1) * flux / error
+        assert abs(np.nanmedian(ratio[:, inside]) - 1) < 0.001
+        assert np.nanpercentile(np.abs(nanmean(ratio, axis=0)[inside] - 1), 95) < limit
+        assert 0.9 < 1.4826 * np.nanmedian(np.abs(pull[:, inside])) < 1.1
+    assert (each.error[:, inside] <= 1.001 * each.box_error[:, inside]).mean() > 0.99
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_contamination(order, extracted, series, parts):
     """The light of other orders beside the truth; what is flagged has it."""
@@ -256,13 +256,49 @@ def test_contamination(order, extracted, series, parts):
     known = np.isfinite(found)
     assert known.mean() > 0.95
     strong = known & (true > 0.03)
-    assert np.sum(((found > 0.4 * true) & (found < 1.1 * true))[strong]) >= 0.9 * np.sum(strong)
-    assert np.abs(found - true)[known & ~strong].max() < 0.015
+    assert np.sum(((found > 0.8 * true) & (found < 1.15 * true))[strong]) >= 0.9 * np.sum(strong)
+    assert np.abs(found - true)[known & ~strong].max() < 0.01
     rank = np.argsort(np.argsort(each.wavelength))
     column = extracted[0].spec[order - 1].spec_table["DQ"][0][rank]
     flagged = column & datamodels.dqflags.pixel["OTHER_BAD_PIXEL"] > 0
     assert flagged[true > 0.025].all()
     assert not flagged[known & (true < 0.007)].any()
+
+
+@pytest.mark.parametrize(
+    ("order", "columns", "before", "after"),
+    [(1, (600, 1300), 0.003, 0.001), (2, (600, 900), 0.06, 0.005), (3, (100, 850), 0.015, 0.008)],
+)
+def test_other_orders_are_subtracted(
+    order, columns, before, after, series, traces, extracted, parts
+):
+    """Bias of the flux, median over columns, without and with the subtraction."""
+    plain = OptimalExtractStep(subtract_orders=False).extract(series.exposure, traces).orders
+    for each, low, high in ((plain[order], before, 1), (extracted[1][order], -after, after)):
+        spectrum = each.extraction
+        band = spectrum.band
+        inside = (band.columns >= columns[0]) & (band.columns < columns[1])
+        truth = (series.brightness[:, np.newaxis] * light_in(band, parts[order]))[:, inside]
+        for flux in (spectrum.flux, spectrum.box_flux):
+            bias = np.nanmedian(np.nanmean(flux[:, inside] / truth, axis=0)) - 1
+            assert low < bias < high
+        share = 1 - light_in(band, parts[order]) / light_in(band, series.target)
+        found = each.contamination[inside]
+        assert abs(np.nanmedian(found / share[inside]) - 1) < 0.1
+
+
+def test_cosmic_rays_stay_if_asked(series, traces):
+    hurt = series.exposure.copy()
+    rows, _ = traces.rows(1, 2048)
+    columns = np.arange(600, 2000, 50)
+    middle = np.round(rows[columns]).astype(int)
+    hurt.data[2, middle + 4, columns] += 500.0
+    for reject in (True, False):
+        step = OptimalExtractStep(reject_cosmic_rays=reject)
+        each = step.extract(hurt, traces).orders[1].extraction
+        places = np.searchsorted(each.band.columns, columns)
+        excess = np.median(each.box_flux[2, places] - each.box_flux[1, places])
+        assert (excess > 400) != reject
 
 
 def test_contamination_that_is_not_known(series, traces):

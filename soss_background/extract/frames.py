@@ -115,6 +115,10 @@ class Apertures:
         self.headers, self.total, self.bad = [], 0, 0
         self._samples = {order: [] for order in bands}
 
+    def clear(self):
+        """Forget all integrations."""
+        self._samples.clear()
+
     def add(self, exposure):
         """Add the integrations of the next segment."""
         frames = read_frames(exposure)
@@ -142,8 +146,8 @@ class Apertures:
         return StoredArray(self._folder, shape, np.float32)
 
     def take(self, order):
-        """Return count rates and variances of an order, see `Frames.take`, and forget them."""
-        parts = zip(*self._samples.pop(order), strict=True)
+        """Return count rates and variances of an order, see `Frames.take`."""
+        parts = zip(*self._samples[order], strict=True)
         return [np.concatenate([stored[:] for stored in part]) for part in parts]
 
     def slices(self):

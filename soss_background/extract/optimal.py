@@ -132,7 +132,17 @@ def photon_variance(mean, variance, bright):
     return np.maximum(variance - slope * np.clip(mean, 0, None), floor), slope
 
 
-def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None, progress=None):
+def extract_order(
+    light,
+    variances,
+    band,
+    *,
+    degree,
+    n_sigma,
+    reject_cosmic_rays=True,
+    profile_mask=None,
+    progress=None,
+):
     """
     Extract the spectra of an order.
 
@@ -152,7 +162,9 @@ def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None,
     degree : int
         Degree of the polynomials of the profile along the dispersion.
     n_sigma : float
-        Significance above which a pixel is a cosmic ray.
+        Significance above which a pixel is a cosmic ray, or bad in the mean.
+    reject_cosmic_rays : bool, optional
+        Whether to reject cosmic rays.
     profile_mask : ndarray of bool, shape (n, m), optional
         True for pixels of the band used for the profile; by default all.
     progress : str, optional
@@ -177,12 +189,13 @@ def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None,
         good &= ~_find_hot(mean, variance / len(light), sure, profile, n_sigma)
         light = np.where(good, light, np.nan)
         expected, tolerance = _expect(light, good, profile, band), _MOTION
+    limit = n_sigma if reject_cosmic_rays else np.inf
     spectra, response = [], np.zeros_like(profile)
     bar = {"desc": progress, "total": len(light), "disable": None if progress else True}
     for each, ok, own in tqdm(zip(light, good, variances, strict=True), **bar):
         noise = other, slope, _compare(own, variance)
         *spectrum, share = _extract_integration(
-            each, ok, band, profile, expected, noise, n_sigma, tolerance
+            each, ok, band, profile, expected, noise, limit, tolerance
         )
         spectra.append(spectrum)
         response += share / len(light)

@@ -33,7 +33,8 @@ from soss_background.extract.units import (
     find_unit,
     write_unit,
 )
-from soss_background.io.exposures import header_of, read_header
+from soss_background.io.bad_pixels import flag_pixels
+from soss_background.io.exposures import find_window, header_of, read_header
 from soss_background.io.files import explain_fault
 from soss_background.io.segments import SegmentLibrary, average_segments
 from soss_background.steps.base import SkyflatStep
@@ -42,6 +43,9 @@ from soss_background.steps.provenance import wrap_command
 __all__ = ["OptimalExtractStep"]
 
 log = logging.getLogger(__name__)
+
+# Parameters that are passed to the algorithm.
+_SETTINGS = ("degree", "n_sigma", "reject_cosmic_rays", "subtract_orders")
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,18 +122,21 @@ class OptimalExtractStep(SkyflatStep):
     class_alias = "optimal_extract"
 
     input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder", "sosstraces")
-    named_files: ClassVar = ("traces", "standard", "response")
+    named_files: ClassVar = ("traces", "standard", "response", "bad_pixels")
 
     spec = f"""
     traces = string(default=None)  # Traces of the exposure, as TraceFitStep saves them [default: they are fitted]
     half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
     n_sigma = float(default=6.0, min=1.0)  # Significance above which a pixel is a cosmic ray [sigma]
+    reject_cosmic_rays = boolean(default=True)  # Reject pixels that deviate from the other integrations, or from the profile
+    subtract_orders = boolean(default=True)  # Subtract the flux of the other orders, as far as it is known
     max_contamination = float(default=0.01, min=0.0, max=1.0)  # Columns in which other orders contribute a larger fraction of the flux are flagged
     standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
     response = string(default=None)  # Response that a run with standard has saved, to calibrate the spectra to Jy
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
     gain = float(default={GAIN}, min=0.0)  # Gain, for the efficiency [electrons/DN]
+    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     save_box = boolean(default=False)  # Save the spectra of the box too
     save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as ECSV
     suffix = string(default='x1dints')  # Default suffix for output files
@@ -208,6 +215,8 @@ class OptimalExtractStep(SkyflatStep):
         """Extract the spectra of a library of segments, given the mean of all integrations."""
         name, done = mean.meta.filename, mean.meta.cal_step
         unit, factor = find_flux_unit(header_of(mean), name)
+        bad = self.read_bad_pixels(find_window(mean))
+        library = library.then(partial(flag_pixels, bad))
         if done.bkg_subtract != "COMPLETE":
             log.warning("%s: its sky is not subtracted", name)
         if done.flat_field != "COMPLETE":
@@ -215,12 +224,16 @@ class OptimalExtractStep(SkyflatStep):
         traces = self._find_traces(mean, traces or self.traces)
         _check_subarray(mean, traces)
         image = read_frames(mean).image(0)
+        if bad is not None:
+            image[bad] = np.nan
         bands = cut_bands(traces, image, self.half_width)
         if not bands:
             raise SkyflatError(f"{name}: no order has a usable pixel")
         apertures = Apertures(bands, self.scratch())
         library.visit(apertures.add, "Reading apertures")
-        orders = extract_orders(apertures, traces, image, degree=self.degree, n_sigma=self.n_sigma)
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        orders = extract_orders(apertures, traces, image, **settings)
+        apertures.clear()
         self._report(name, orders)
         orders = {order: each.scaled(factor) for order, each in orders.items()}
         extracted = Extracted(apertures, orders, unit, self.max_contamination)
@@ -281,7 +294,9 @@ class OptimalExtractStep(SkyflatStep):
 
     def _find_traces(self, exposure, traces):
         """Return the given traces, or fit them to the mean of the integrations."""
-        return TraceFitStep().fit(exposure) if traces is None else open_traces(traces)
+        if traces is None:
+            return TraceFitStep(bad_pixels=self.bad_pixels).fit(exposure)
+        return open_traces(traces)
 
     def _save_table(self, table, extracted, name, suffix):
         """Write a table as FITS and as ECSV."""

@@ -59,13 +59,15 @@ def make_spectra(exposure, orders, max_contamination, unit, *, box=False):
         for key, values in planes.items():
             table[key] = np.asarray(values)[:, rising]
         series.spec_table = table
-        for name, unit in units.items():
-            series.spec_table.columns[name].unit = unit
+        for name, its_unit in units.items():
+            series.spec_table.columns[name].unit = its_unit
         spectra.spec.append(series)
     if getattr(exposure, "int_times", None) is not None:
         populate_time_keywords(exposure, spectra)
         spectra.int_times = exposure.int_times.copy()
     spectra.meta.cal_step.extract_1d = "COMPLETE"
+    if unit == FLUX:
+        spectra.meta.cal_step.photom = "COMPLETE"
     return spectra
 
 

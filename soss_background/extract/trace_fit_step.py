@@ -39,8 +39,11 @@ class TraceFitStep(SkyflatStep):
     degree = integer(default=5, min=0)  # Degree of the polynomial through the deviations from the expected trace
     n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are clipped
     iterations = integer(default=5, min=0)  # Number of clippings
+    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     suffix = string(default='sosstraces')  # Default suffix for output files
     """  # noqa: E501
+
+    named_files: ClassVar = ("bad_pixels",)
 
     reference_file_types: ClassVar = ["pastasoss"]
 
@@ -82,6 +85,8 @@ class TraceFitStep(SkyflatStep):
         frames = read_frames(exposure)
         name, window, pwcpos = frames.name, frames.window, frames.pwcpos
         mean = frames.image(0)
+        if self.bad_pixels:
+            mean[self.read_bad_pixels(window)] = np.nan
         model = SossTracesModel()
         model.update(exposure)
         with open_pastasoss(self, exposure) as reference:

@@ -29,7 +29,7 @@ from soss_background.extract.optimal_extract_step import (
 from soss_background.extract.spectra import find_factors
 from soss_background.extract.trace_fit_step import TraceFitStep
 from soss_background.extract.units import COUNT_RATE, FLUX, find_unit
-from soss_background.io.exposures import find_window, header_of, root_name
+from soss_background.io.exposures import find_window, header_of, header_window, root_name
 from soss_background.io.segments import average_segments
 from soss_background.pipeline.background import background_skyflats, check_combined
 from soss_background.report.stare import report_spectra
@@ -122,6 +122,9 @@ class SossStarePipeline(SkyflatPipelineBase):
             check_combined(self.skyflat_subtract, segments)
             self.flat_field.check(segments.headers[0])
             self._check_units(segments.headers[0], segments.name)
+            for step in (self.trace_fit, self.optimal_extract):
+                if step.bad_pixels:
+                    step.read_bad_pixels(header_window(segments.headers[0]))
             self.check_outputs(segments.name, *segments.names)
         made = {}
         results = [self._extract(segments, made) for segments in exposures]

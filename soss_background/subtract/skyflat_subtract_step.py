@@ -90,6 +90,7 @@ class SkyflatSubtractStep(SkyflatStep):
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
+    bad_pixels = string(default=None)  # Pixels to ignore, flagged DO_NOT_USE in the product: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, and use it again if it is there
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
@@ -97,7 +98,7 @@ class SkyflatSubtractStep(SkyflatStep):
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
-    named_files: ClassVar = ("skyflat",)
+    named_files: ClassVar = ("skyflat", "bad_pixels")
 
     skyflat = ListParameter()
 
@@ -168,6 +169,7 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError(f"{name}: {fault}")
         if self.skyflat and self.get_ref_override("bkg"):
             raise SkyflatError("skyflat and override_bkg are given: give one of them")
+        self.flag_segments(segments)
         sources = self._named_sources()
         check_alone(sources)
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
@@ -191,6 +193,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _subtract(self, segments):
         """Return a library of the segments of an exposure without their sky."""
+        self.flag_segments(segments)
         subtraction = self.fitted or self.fit(segments)
         if subtraction is None:
             return segments.library().then(_mark_skipped)
