@@ -181,8 +181,10 @@ def test_response_calibrates_another_star(extension, response, tmp_path):
 
 def test_responses_that_are_refused(exposure, traces, response, tmp_path):
     (path,) = response.glob("*_response.ecsv")
-    with pytest.raises(SkyflatError, match="its half_width is 20, not 15 pixels"):
+    with pytest.raises(SkyflatError, match="its half_width is 20.0, not 15.0"):
         OptimalExtractStep(response=str(path), half_width=15.0).run(exposure, traces)
+    with pytest.raises(SkyflatError, match="its aperture_correction is False, not True"):
+        OptimalExtractStep(response=str(path), aperture_correction=True).run(exposure, traces)
     with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, but response needs DN/s"):
         OptimalExtractStep(response=str(path)).run(in_surface_brightness(exposure), traces)
     with pytest.raises(SkyflatError, match="star.ecsv: not a response, column order is missing"):

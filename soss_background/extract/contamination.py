@@ -39,10 +39,13 @@ class Contamination(NamedTuple):
         Fraction of the median flux that belongs to other orders; NaN where it is unknown.
     light : dict of ndarray, shape (n, m)
         Median count rate of each other order on the pixels of the band, DN/s; 0 where unknown.
+    beyond : ndarray of float, shape (n,)
+        Flux of the order beyond its aperture, to 400 pixels, relative to that in it.
     """
 
     fraction: np.ndarray
     light: dict
+    beyond: np.ndarray
 
 
 def estimate_contamination(image, rows, extractions):
@@ -100,9 +103,12 @@ def estimate_contamination(image, rows, extractions):
             for order, each in extractions.items()
         }
     return {
-        order: _summarise(order, measured, own[order], light[order], rows, extractions)
-        for order in extractions
-    }
+        order: _summarise(
+            order, measured, own[order], light[order], rows, extractions,
+            _beyond(rows[order], own[order], each.band, target.shape, weights),
+        )
+        for order, each in extractions.items()
+    }  # fmt: skip
 
 
 def _without_drowned(own, measured):
@@ -191,7 +197,21 @@ def _light_of(order, extractions, rows, flux, wings, band):
     return np.where(near, core * profile[place[:, np.newaxis], across], light) * band.inside
 
 
-def _summarise(order, measured, own, light, rows, extractions):
+def _beyond(row, own, band, shape, weights):
+    """Return the flux of the wings beyond an aperture relative to that in it, shape (n,)."""
+    flux = _fill(own, band, len(row))
+    margin = _FAR // _BLOCK
+    tall = (shape[0] + 2 * margin, shape[1])
+    wings = np.tensordot(weights, _spread(row + margin * _BLOCK, flux, tall), 1)
+    half = np.max(np.sum(band.aperture, axis=1)) / 2
+    place = (np.arange(tall[0]) + 0.5) * _BLOCK - 0.5 - margin * _BLOCK
+    distance = np.abs(place[:, np.newaxis] - row[band.columns])
+    outside = np.clip((distance - half) / _BLOCK + 0.5, 0, 1)
+    lost = _BLOCK * np.sum(outside * wings[:, band.columns // _BLOCK], axis=0)
+    return lost / np.where(flux[band.columns] > 0, flux[band.columns], np.nan)
+
+
+def _summarise(order, measured, own, light, rows, extractions, beyond):
     """Return the `Contamination` of an order; unknown where the flux of one is unknown."""
     columns = extractions[order].band.columns
     known = measured[order] > 0
@@ -201,4 +221,4 @@ def _summarise(order, measured, own, light, rows, extractions):
         known &= np.isfinite(flux[columns]) | ~np.isfinite(rows[other][columns])
     share = 1 - own / np.where(known, measured[order], 1)
     light = {other: np.where(known[:, np.newaxis], each, 0) for other, each in light.items()}
-    return Contamination(np.where(known, np.clip(share, 0, 1), np.nan), light)
+    return Contamination(np.where(known, np.clip(share, 0, 1), np.nan), light, beyond)

@@ -1,18 +1,24 @@
 """Metrics of the spectra of an exposure, and their definitions."""
 
 import numpy as np
+from astropy.stats import mad_std
 
 from soss_background.extract.inter_order import free_pixels
 from soss_background.steps.metric_ranges import Metric
 
 __all__ = [
     "METRICS",
+    "compare_scatter",
     "list_metrics",
     "measure_frame",
     "measure_spectra",
     "measure_steps",
     "measure_traces",
+    "sum_light",
 ]
+
+# Fewest integrations whose scatter is measured.
+_FEWEST = 10
 
 # Least distance of pixels between the orders from a trace, pixels.
 _FREE = 30
@@ -139,6 +145,55 @@ def measure_spectra(orders, efficiency=None):
     if efficiency is not None:
         values["efficiency"] = _median(efficiency[np.isfinite(efficiency)])
     return values
+
+
+def sum_light(extraction):
+    """
+    Sum the flux of all columns of an order.
+
+    Parameters
+    ----------
+    extraction : `~soss_background.extract.optimal.Extraction`
+        The spectra.
+
+    Returns
+    -------
+    light, error : ndarray of float, shape (nints,)
+        Flux of the columns that all integrations show, relative to the median, and its
+        uncertainty; NaN in integrations without flux, and everywhere if the median is not positive.
+    """
+    flux = extraction.flux
+    seen = np.isfinite(flux).any(axis=1)
+    whole = np.isfinite(flux[seen]).all(axis=0)
+    light = np.where(seen, np.sum(np.nan_to_num(flux[:, whole]), axis=1), np.nan)
+    level = _median(light[seen])
+    error = np.sqrt(np.sum(np.nan_to_num(extraction.error[:, whole]) ** 2, axis=1))
+    if not level > 0:
+        return np.full((2, len(flux)), np.nan)
+    return light / level, np.where(seen, error, np.nan) / level
+
+
+def compare_scatter(extraction):
+    """
+    Compare the scatter of a light curve with its errors.
+
+    Parameters
+    ----------
+    extraction : `~soss_background.extract.optimal.Extraction`
+        The spectra.
+
+    Returns
+    -------
+    scatter, error : float
+        Standard deviation of the flux of all columns, from differences of successive integrations,
+        which a transit hardly changes, and its median error; fractions of the flux. NaN for fewer
+        than ten integrations, whose scatter is too uncertain, and without flux.
+    """
+    light, error = sum_light(extraction)
+    light, error = light[np.isfinite(light)], error[np.isfinite(error)]
+    if len(light) < _FEWEST:
+        return np.nan, np.nan
+    return mad_std(np.diff(light)) / np.sqrt(2), np.median(error)
 
 
 def _median(values):

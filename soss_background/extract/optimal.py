@@ -88,12 +88,15 @@ class Order(NamedTuple):
         The spectra.
     contamination : ndarray of float, shape (n,)
         Fraction of the median flux that belongs to other orders.
+    beyond : ndarray of float, shape (n,)
+        Flux beyond the aperture relative to that in it.
     """
 
     row: np.ndarray
     wavelength: np.ndarray
     extraction: Extraction
     contamination: np.ndarray
+    beyond: np.ndarray
 
     def scaled(self, factor):
         """Return the order with its spectra times a factor of each column, or of all."""

@@ -44,6 +44,9 @@ __all__ = ["OptimalExtractStep"]
 
 log = logging.getLogger(__name__)
 
+# Parameters that a response depends on, by the keywords of its file.
+_NAMES = {"HALFWIDT": "half_width", "APERCORR": "aperture_correction"}
+
 # Parameters that are passed to the algorithm.
 _SETTINGS = ("degree", "n_sigma", "reject_cosmic_rays", "subtract_orders")
 
@@ -132,6 +135,7 @@ class OptimalExtractStep(SkyflatStep):
     reject_cosmic_rays = boolean(default=True)  # Reject pixels that deviate from the other integrations, or from the profile
     subtract_orders = boolean(default=True)  # Subtract the flux of the other orders, as far as it is known
     max_contamination = float(default=0.01, min=0.0, max=1.0)  # Columns in which other orders contribute a larger fraction of the flux are flagged
+    aperture_correction = boolean(default=False)  # Multiply the spectra, for the flux beyond the aperture
     standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
     response = string(default=None)  # Response that a run with standard has saved, to calibrate the spectra to Jy
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
@@ -235,6 +239,8 @@ class OptimalExtractStep(SkyflatStep):
         orders = extract_orders(apertures, traces, image, **settings)
         apertures.clear()
         self._report(name, orders)
+        if self.aperture_correction:
+            orders = _correct_apertures(orders, name)
         orders = {order: each.scaled(factor) for order, each in orders.items()}
         extracted = Extracted(apertures, orders, unit, self.max_contamination)
         if self.standard:
@@ -248,17 +254,20 @@ class OptimalExtractStep(SkyflatStep):
         response = measure_response(orders, read_standard(self.standard), **settings)
         if not np.isfinite(response["response"]).any():
             raise SkyflatError(f"{self.standard}: has no flux at the wavelengths of {name}")
-        response.meta["HALFWIDT"] = self.half_width
+        response.meta |= self._describe_aperture()
         return response
+
+    def _describe_aperture(self):
+        """Return the parameters on which a response depends, by keyword."""
+        return {"HALFWIDT": self.half_width, "APERCORR": self.aperture_correction}
 
     def _read_response(self):
         """Return the response that the user gives; raise if it is that of another aperture."""
         response = read_response(self.response)
-        half_width = response.meta.get("HALFWIDT", self.half_width)
-        if half_width != self.half_width:
-            raise SkyflatError(
-                f"{self.response}: its half_width is {half_width:g}, not {self.half_width:g} pixels"
-            )
+        for key, value in self._describe_aperture().items():
+            found = response.meta.get(key, value)
+            if found != value:
+                raise SkyflatError(f"{self.response}: its {_NAMES[key]} is {found}, not {value}")
         return response
 
     def _apply_response(self, extracted, name):
@@ -284,9 +293,9 @@ class OptimalExtractStep(SkyflatStep):
 
     def _report(self, name, orders):
         """Log signal-to-noise ratios and contamination."""
-        for order, (_, _, extraction, contamination) in orders.items():
-            snr = nanmedian(extraction.flux / extraction.error)
-            share = 1 - np.mean(contamination <= self.max_contamination)
+        for order, each in orders.items():
+            snr = nanmedian(each.extraction.flux / each.extraction.error)
+            share = 1 - np.mean(each.contamination <= self.max_contamination)
             log.info(
                 "%s: order %d: median SNR %.1f, %.0f %% of the columns have light of other orders",
                 name, order, snr, 100 * share,
@@ -307,6 +316,13 @@ class OptimalExtractStep(SkyflatStep):
         writers = {"fits": partial(_write_fits, table), "ecsv": as_text}
         for extension, write in writers.items():
             self.save_product(write, name, suffix, extension)
+
+
+def _correct_apertures(orders, name):
+    """Return the orders with the flux beyond their apertures; raise if it is unknown."""
+    if not all(np.isfinite(each.beyond).any() for each in orders.values()):
+        raise SkyflatError(f"{name}: no aperture correction, the wings cannot be measured")
+    return {order: each.scaled(1 + each.beyond) for order, each in orders.items()}
 
 
 def save_segments(step, spectra, segments):

@@ -81,7 +81,7 @@ def extract_orders(apertures, traces, mean, *, subtract_orders, **settings):
         nothing = {
             order: np.full(len(each.columns), np.nan) for order, each in apertures.bands.items()
         }
-        found = {order: Contamination(fraction, {}) for order, fraction in nothing.items()}
+        found = {order: Contamination(each, {}, each) for order, each in nothing.items()}
     elif subtract_orders:
         curves = {order: _light_curve(each) for order, each in extractions.items()}
         for order, band in apertures.bands.items():
@@ -96,7 +96,8 @@ def extract_orders(apertures, traces, mean, *, subtract_orders, **settings):
     for order, extraction in extractions.items():
         row, wavelength = places[order]
         wavelength = wavelength[extraction.band.columns]
-        orders[order] = Order(row, wavelength, extraction, found[order].fraction)
+        fraction, _, beyond = found[order]
+        orders[order] = Order(row, wavelength, extraction, fraction, beyond)
     return orders
 
 

@@ -43,7 +43,7 @@ def make_spectra(exposure, orders, max_contamination, unit, *, box=False):
     first = exposure.meta.exposure.integration_start or 1
     spectra = datamodels.TSOMultiSpecModel()
     spectra.update(exposure, only="PRIMARY", extra_fits=True)
-    for order, (_, wavelength, extraction, contamination) in orders.items():
+    for order, (_, wavelength, extraction, contamination, _) in orders.items():
         flux, error = extraction.flux, extraction.error
         if box:
             flux, error = extraction.box_flux, extraction.box_error
@@ -170,7 +170,7 @@ def merge_orders(orders, max_contamination, unit):
         ``flux_lambda`` and ``error_lambda`` (W/m^2/micron).
     """
     parts = []
-    for order, (_, wavelength, extraction, contamination) in orders.items():
+    for order, (_, wavelength, extraction, contamination, _) in orders.items():
         number = np.sum(np.isfinite(extraction.flux), axis=0)
         # The median of n values of a normal distribution is this much noisier than their mean.
         noisier = np.where(number > 2, np.sqrt(np.pi / 2), 1)

@@ -242,9 +242,10 @@ class SossStarePipeline(SkyflatPipelineBase):
         qc = flag_metrics(values, metrics, ranges, SkyflatModel().get_dtype("qc"))
         run = self.describe_run()
         if self.save_results and self.save_report:
-            caption = "The exposure without its sky" if images else "The exposure"
-            images[f"{caption}, and the traces"] = image
-            report = report_spectra(name, images, traces, orders, extracted.merged, qc, run)
+            caption = "The exposure without its sky" if "The sky" in images else "The exposure"
+            images[f"{caption}, and the traces"] = mean.data
+            images = {key: np.where(reference, np.nan, each) for key, each in images.items()}
+            report = report_spectra(mean, images, traces, extracted, qc, run)
             self.save_product(report.save_html, name, "stare", "html")
             as_text = partial(Table(qc).write, format="ascii.ecsv")
             self.save_product(as_text, name, "stareqc", "ecsv")
