@@ -231,7 +231,7 @@ def parts():
 
 
 @pytest.mark.parametrize(
-    ("order", "columns", "limit"), [(1, (300, 2030), 0.004), (2, (900, 1700), 0.008)]
+    ("order", "columns", "limit"), [(1, (500, 2030), 0.004), (2, (900, 1700), 0.008)]
 )
 def test_fluxes_are_true(series, extracted, parts, order, columns, limit):
     """Of both ways, in all columns, beside the order's own light; the scatter is that told."""
