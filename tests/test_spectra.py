@@ -216,6 +216,21 @@ def test_an_order_without_response(exposure, traces, response, tmp_path, caplog)
     assert (table["DQ"] & 1).all()
 
 
+def test_aperture_correction_is_applied(exposure, traces, plain):
+    corrected = OptimalExtractStep(aperture_correction=True).extract(exposure, traces)
+    for order, each in plain.orders.items():
+        for name in ("flux", "error", "box_flux", "box_error"):
+            before, after = (
+                getattr(every.extraction, name) for every in (each, corrected.orders[order])
+            )
+            np.testing.assert_allclose(after, (1 + each.beyond) * before, rtol=1e-6)
+    assert np.nanmedian(plain.orders[1].beyond) > 0.03
+    dark = exposure.copy()
+    dark.data -= 300.0
+    with pytest.raises(SkyflatError, match="no aperture correction, the wings cannot be measured"):
+        OptimalExtractStep(aperture_correction=True).run(dark, traces)
+
+
 # --- bad pixels --------------------------------------------------------------------------
 
 

@@ -214,20 +214,35 @@ def test_cosmic_rays_and_bad_pixels(series, traces, extracted):
     assert not (extracted[0].spec[0].spec_table["DQ"][:, place] & 1).any()
 
 
+def simulate_order(order, window):
+    """Simulate an order of the star alone."""
+
+    def alone(each, pwcpos=PWCPOS):
+        trace = get_trace(each, pwcpos)
+        return trace if each == str(order) else trace._replace(throughput=1e-12 * trace.x)
+
+    star = scene.Stars(*np.array([[0.0], [0.0], [200.0], [6000.0]]))
+    with mock.patch.object(scene, "get_trace", alone):
+        return scene.star_image(window, star).astype(float)
+
+
 @pytest.fixture(scope="module")
 def parts():
     """Simulate each order of the star alone."""
-    light = {}
-    for order in ORDERS:
+    return {order: simulate_order(order, SUBSTRIP256) for order in ORDERS}
 
-        def alone(each, pwcpos=PWCPOS, order=order):
-            trace = get_trace(each, pwcpos)
-            return trace if each == str(order) else trace._replace(throughput=1e-12 * trace.x)
 
-        star = scene.Stars(*np.array([[0.0], [0.0], [200.0], [6000.0]]))
-        with mock.patch.object(scene, "get_trace", alone):
-            light[order] = scene.star_image(SUBSTRIP256, star).astype(float)
-    return light
+def test_aperture_correction(extracted, parts):
+    """The flux of order 1 that falls beyond the aperture, to 400 pixels from the trace."""
+    each = extracted[1][1]
+    band = each.extraction.band
+    inside = (band.columns > 600) & (band.columns < 2000)
+    tall = simulate_order(1, replace(SUBSTRIP256, name="FULL", y0=1400, ny=848))
+    total = np.sum(tall[:, band.columns[inside]], axis=0)
+    truth = total / light_in(band, parts[1])[inside] - 1
+    assert truth.min() > 0.05
+    assert np.abs(each.beyond[inside] - truth).max() < 0.01
+    assert abs(np.median(each.beyond[inside] - truth)) < 0.005
 
 
 @pytest.mark.parametrize(
