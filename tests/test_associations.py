@@ -435,6 +435,21 @@ def test_segments_are_members_of_one_product(with_background, files, tmp_path, c
     assert (row["segments"], row["n"]) == ("3", str(len(background) if with_background else 0))
 
 
+def test_the_background_nearest_in_time(files, tmp_path):
+    """Each science exposure gets one sequence, before or after it; others are no members."""
+    (early, late, before, after) = files
+    dates = ("2023-11-02", "2023-11-20", "2023-11-01", "2023-11-17")
+    for path, date, number in zip(files, dates, ("001", "002", "003", "003"), strict=True):
+        start = f"{date}T00:00:00.000"
+        put(path, observation__date_beg=start, observation__observation_number=number)
+    table = make_background_associations([early, late], [before, after], tmp_path / "asn")
+    assert list(table["n"]) == [1, 1]
+    assert list(table["dt"]) == [1.0, 3.0]
+    for row, path in zip(table, (before, after), strict=True):
+        (product,) = json.loads(Path(row["association"]).read_text())["products"]
+        assert Path(product["members"][-1]["expname"]).name == path.name
+
+
 def test_subarrays_of_backgrounds(files, tmp_path):
     science, *background = files
     for path in (science, background[0]):

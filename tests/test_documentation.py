@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 from crds_cache import crds_at, make_cache
 from distributed import Client
@@ -124,13 +125,16 @@ def lab(tmp_path_factory):
 
 
 def _take_standard(folder):
-    """Write two images of a flux standard into a folder, its PSF, spectrum and throughput."""
+    """Write images of a flux standard and of its PSF, its spectrum and a throughput."""
     radius = np.arange(1.0, 16.0)
     psf = Psf(radius, 1 - 0.6 / radius)
     for name in ("psf", "throughputs"):
         (folder / name).mkdir()
     columns = {"Radius": radius, "CountRate": psf.encircled}
-    Table(columns).write(folder / "psf" / "f090w_psf.radtab", format="ascii")
+    Table(columns).write(folder / "psf" / "f090w_psf.ecsv", format="ascii.ecsv")
+    clean = StarImage(count_rate=1.0, sky=0.0, noise=0.0, time=1e12)
+    header = fits.Header({"FILTER": "F090W", "PIXELSCL": 0.0656})
+    fits.writeto(folder / "stpsf_f090w.fits", simulate_star(psf, clean).data, header)
     for seed in (1, 2):
         image = simulate_star(psf, StarImage(seed=seed))
         image.save(folder / image.meta.filename)

@@ -22,12 +22,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from crds_cache import crds_at, make_cache
 from helpers import checksums, make_skyflat, strun
 from helpers_fuzz import NUMBERS, TEXTS, Option, faults, list_files
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import UnsatisfiedAssumption
 from matplotlib.figure import Figure
+from spec2_references import make_references
 from stdatamodels.jwst import datamodels
 
 import soss_background
@@ -81,6 +83,8 @@ STEPS = {
     "--standard=star.fits",
     "SossStarePipeline": "series_rateints.fits --steps.skyflat_subtract.skyflat=1_skyflat.fits "
     f"{FLAT} --ranges=stare_ranges.yaml --save_report=false",
+    "SkyflatSpec2Pipeline": "series_rateints.fits --steps.bkg_subtract.skyflat=1_skyflat.fits "
+    "--steps.extract_1d.skip=true",
     "EncircledEnergyStep": "star_rate.fits --psf=f090w_psf.radtab",
     "SurfaceBrightnessStep": "star_rate.fits",
 }
@@ -99,6 +103,7 @@ COMMANDS = {
     "export": "export series_skyflatbackground.fits --flat flat.fits -o out/sky.npy",
     "report": "report 1_skyflat.fits 4_skyflat.asdf -o out/report.html",
     "characterize": "characterize 1_skyflat.fits 2_skyflat.fits 3_skyflat.fits -o out",
+    "fluxcal psf": "fluxcal psf psf.fits -o out",
     "fluxcal mean": "fluxcal mean 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/mean.ecsv "
     "--plot out/mean.png",
     "fluxcal total": "fluxcal total 1_ee.ecsv 2_ee.ecsv --psf f090w_psf.radtab -o out/total.ecsv",
@@ -111,6 +116,7 @@ OPTIONS = {
     "query": "programs",
     "asn": "gap-days by-pwcpos",
     "reference": "merge-below max-residual",
+    "fluxcal psf": "sky-annulus",
     "fluxcal total": "radii clearp",
     "fluxcal expected": "area gain",
 }
@@ -128,7 +134,6 @@ UNTOUCHED = (
     "skip", "save_results", "output_dir", "search_output_file", "pre_hooks", "post_hooks",
     "config_file", "name", "class", "output_use_index", "output_use_model",
 )  # fmt: skip
-# SkyflatSpec2Pipeline is left out: it needs CRDS, and SkyflatSubtractStep is all that it adds.
 # Files of a run that its arguments do not name.
 EXPOSURES = ["1_rateints.fits", "2_rateints.fits", "3_rateints.fits"]
 UNNAMED = dict.fromkeys(("visit_asn.json", "truth.fits", "index.csv"), EXPOSURES) | {
@@ -177,6 +182,13 @@ def seeds(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def crds(seeds, tmp_path_factory):
+    """Write a CRDS cache with the reference files that calwebb_spec2 needs."""
+    folder = tmp_path_factory.mktemp("references")
+    return make_cache(folder / "cache", make_references(folder, seeds / "flat.fits"))
+
+
 def compress(name, compressed):
     """Write a compressed copy of a file."""
     Path(compressed).write_bytes(gzip.compress(Path(name).read_bytes()))
@@ -207,6 +219,9 @@ def write_tables():
         "f090w_psf.radtab", format="ascii"
     )
     simulate_star(psf, StarImage(count_rate=1e4)).save("star_rate.fits")
+    clean = StarImage(count_rate=1.0, sky=0.0, noise=0.0, time=1e12)
+    header = fits.Header({"FILTER": "F090W", "PIXELSCL": 0.0656})
+    fits.writeto("psf.fits", simulate_star(psf, clean).data, header)
     for number in (1, 2):
         strun("soss_background.EncircledEnergyStep", "star_rate.fits", "--psf=f090w_psf.radtab",
               f"--output_file={number}.fits", "--save_plot=false")  # fmt: skip
@@ -265,9 +280,13 @@ def draw_case(data, folder):
     return words, data.draw(faults(read_files(words, folder), options))
 
 
-def run(words):
+def run(words, crds):
     """Run a step or subcommand; return the line that it ends in, None if it succeeds."""
     try:
+        if "Spec2" in words[0]:
+            with crds_at(crds, "."):
+                strun(*words)
+            return None
         if words[0].startswith("soss_background."):
             strun(*words)
             return None
@@ -306,7 +325,7 @@ def run_command(words):
     return line
 
 
-def check(words, found, seeds, folder):
+def check(words, found, seeds, folder, crds):
     """Run on faulty files; fail unless it ends in a line or a sound product."""
     for name in read_files(words, seeds):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -325,7 +344,7 @@ def check(words, found, seeds, folder):
             words = [*words, f"{fault.name}={fault.value}"]
             words += ["5"] if fault.name == "--radii" else []
     start = time.monotonic()
-    line = run(words)
+    line = run(words, crds)
     assert time.monotonic() - start < LONGEST, "it takes too long"
     gc.collect()
     assert checksums(inputs) == before, "an input is changed"
@@ -406,13 +425,13 @@ SOUND = ("SkyflatPipeline", "SkyflatSubtractStep of several", "SossStarePipeline
 
 
 @pytest.mark.parametrize("name", [*STEPS, *COMMANDS] if "FUZZ_EXAMPLES" in os.environ else SOUND)
-def test_no_fault_ends_in_a_product(name, seeds, tmp_path):
+def test_no_fault_ends_in_a_product(name, seeds, crds, tmp_path):
     folder = tmp_path / "run"
     with working_in(folder):
-        assert check(words_of(name), [], seeds, folder) is None
+        assert check(words_of(name), [], seeds, folder, crds) is None
 
 
-def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
+def test_any_fault_ends_in_a_line_or_a_product(seeds, crds, tmp_path):
     found, number = {}, iter(range(10**9))
 
     @settings(
@@ -427,7 +446,7 @@ def test_any_fault_ends_in_a_line_or_a_product(seeds, tmp_path):
         folder = tmp_path / str(next(number))
         try:
             with working_in(folder):
-                check(words, faulty, seeds, folder)
+                check(words, faulty, seeds, folder, crds)
         except UnsatisfiedAssumption:
             raise
         except Exception as err:  # noqa: BLE001 - any is a fault

@@ -334,6 +334,18 @@ def test_a_fault_in_one_line(series, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("crds")
+def test_an_error_of_a_jwst_step_in_one_line(series, skyflat, capsys):
+    """jwst would raise its traceback as a message."""
+    pipeline = SkyflatSpec2Pipeline(steps={"bkg_subtract": {"skyflat": str(skyflat)}})
+    with (
+        mock.patch.object(pipeline.flat_field, "process", side_effect=ValueError("two\nshapes")),
+        pytest.raises(SkyflatError, match=f"^{series.path.name}: ValueError: two shapes$"),
+    ):
+        pipeline.run(series.path)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("crds")
 def test_a_fault_of_an_exposure_is_found_once(series, tmp_path, monkeypatch, caplog):
     """Not for each of its segments."""
     faults = []

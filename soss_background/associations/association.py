@@ -120,8 +120,10 @@ def make_background_associations(science, background=(), directory="."):
     """
     Write level-2 associations of science exposures and the background that was observed with them.
 
-    The segments of a time series are members of one product. Only headers are read. Files that are
-    not exposures in CLEAR and GR700XD are ignored with a warning.
+    The segments of a time series are members of one product. Of the background, an exposure gets
+    the sequence (of one program, target and observation, without a gap) that is nearest in time.
+    Only headers are read. Files that are not exposures in CLEAR and GR700XD are ignored with a
+    warning.
 
     Parameters
     ----------
@@ -137,7 +139,8 @@ def make_background_associations(science, background=(), directory="."):
     -------
     table : `~astropy.table.Table`
         A row for each association: the ``science`` exposure, number of its ``segments``, number
-        ``n`` of background exposures and path of the ``association``.
+        ``n`` of background exposures, time ``dt`` in days from the science exposure to the
+        nearest of them (only with a background), and path of the ``association``.
 
     Raises
     ------
@@ -147,8 +150,10 @@ def make_background_associations(science, background=(), directory="."):
     """
     directory = Path(directory)
     check_folder(directory)
-    sciences = _collect(science, _read_rate)
-    backgrounds = _collect(background, _read_rate, besides=sciences) if background else []
+    required = _GROUPED_BY if background else REQUIRED
+    read = functools.partial(_read_rate, required=required)
+    sciences = _collect(science, read)
+    backgrounds = _collect(background, read, besides=sciences) if background else []
     for header in sciences if backgrounds else []:
         _check_subarrays(header, backgrounds)
     exposures = [[sciences[index] for index in group] for group in group_headers(sciences)]
@@ -159,10 +164,25 @@ def make_background_associations(science, background=(), directory="."):
             raise SkyflatError(f"{path}: the association of {number} science exposures")
     rows = []
     for path, name, segments in zip(paths, names, exposures, strict=True):
-        save_exposure_association(path, segments, backgrounds)
-        counts = {"segments": len(segments), "n": len(backgrounds)}
-        rows.append({"science": name, **counts, "association": str(path)})
+        members, delay = _choose_background(segments[0], backgrounds)
+        save_exposure_association(path, segments, members)
+        row = {"science": name, "segments": len(segments), "n": len(members)} | delay
+        rows.append(row | {"association": str(path)})
     return Table(rows=rows)
+
+
+def _choose_background(science, backgrounds):
+    """Return the sequence nearest in time to an exposure, and the column of the time between."""
+    if not backgrounds:
+        return [], {}
+    start = _as_exposure(science).start
+
+    def days(group):
+        return min(abs(exposure.start - start) for exposure in group.exposures) / timedelta(days=1)
+
+    nearest = min(group_exposures(map(_as_exposure, backgrounds)), key=days)
+    paths = [exposure.path for exposure in nearest.exposures]
+    return [each for each in backgrounds if each["path"] in paths], {"dt": round(days(nearest), 2)}
 
 
 def _choose_subarray(headers):

@@ -43,8 +43,9 @@ def add_parser(commands):
         "--background",
         nargs="+",
         metavar="FILE",
-        help="write a level-2 association for each of the exposures instead, with these exposures "
-        "of blank sky as its background; segments of a time series are one exposure",
+        help="write a level-2 association for each of the exposures instead, with the "
+        "sequence of these exposures of blank sky that is nearest in time as its background; "
+        "segments of a time series are one exposure",
     )
     parser.add_argument(
         "--time-series",

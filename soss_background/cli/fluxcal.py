@@ -2,10 +2,11 @@
 
 import argparse
 import functools
+import os
 from pathlib import Path
 
 from soss_background.cli.console import print_table, round_table
-from soss_background.cli.options import add_output, file_type, finite_number
+from soss_background.cli.options import add_output, add_output_dir, file_type, finite_number
 from soss_background.detector import COLLECTING_AREA, GAIN
 
 
@@ -14,10 +15,12 @@ def add_parser(commands):
     parser = commands.add_parser(
         "fluxcal",
         help="flux calibration of NIRISS imaging",
-        description="Average the results of EncircledEnergyStep and SurfaceBrightnessStep, "
-        "and compute total and expected count rates.",
+        description="Measure the encircled energy of PSFs, average the results of "
+        "EncircledEnergyStep and SurfaceBrightnessStep, and compute total and expected count "
+        "rates.",
     )
     parts = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_psf(parts)
     _add_mean(parts)
     _add_total(parts)
     _add_expected(parts)
@@ -26,6 +29,44 @@ def add_parser(commands):
 def _add_plot(parser):
     """Add the option for a figure."""
     parser.add_argument("--plot", type=file_type(".png"), metavar="FILE", help="figure to write")
+
+
+def _add_psf(parts):
+    """Add the subcommand that measures PSFs."""
+    parser = parts.add_parser(
+        "psf",
+        help="measure the encircled energy of images of the PSF",
+        description="Measure the encircled energy of images by WebbPSF or STPSF in circles, as "
+        "EncircledEnergyStep measures a star, and write a table such as f090w_psf.ecsv for each "
+        "filter.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="FITS image of the PSF")
+    parser.add_argument(
+        "--sky-annulus", nargs=2, type=_positive, default=(20, 25), metavar=("LOW", "HIGH"),
+        help="radii of the sky annulus, those of the stars [pixels] (default: 20 25)",
+    )  # fmt: skip
+    add_output_dir(parser, "tables")
+    parser.set_defaults(run=_psf)
+
+
+def _psf(options):
+    """Measure the encircled energy of PSFs and write a table for each."""
+    from soss_background.fluxcal.psf_image import measure_psf
+    from soss_background.io.files import save_whole
+
+    low, high = options.sky_annulus
+    if not low < high:
+        raise ValueError(f"sky annulus {low:g} to {high:g} does not increase")
+    tables = {}
+    for image in options.images:
+        table = measure_psf(image, (low, high))
+        path = options.output_dir / f"{table.meta['FILTER'].lower()}_psf.ecsv"
+        if path in tables:
+            raise ValueError(f"{image} and {tables[path].meta['IMAGE']} are of the same filter")
+        tables[path] = table
+    for path, table in tables.items():
+        save_whole(functools.partial(table.write, format="ascii.ecsv"), path)
+    print(f"See {', '.join(map(str, tables))}")
 
 
 def _add_mean(parts):
@@ -67,7 +108,8 @@ def _add_total(parts):
     parser.add_argument("tables", nargs="+", metavar="TABLE", help="curves of growth")
     parser.add_argument(
         "--psf", required=True, metavar="PATH",
-        help="folder of tables such as f090w_psf.radtab, or the table of a single filter",
+        help="folder of tables such as f090w_psf.ecsv, see fluxcal psf, or the table of a single "
+        "filter",
     )  # fmt: skip
     parser.add_argument(
         "--radii", nargs=2, type=finite_number, default=(5, 10), metavar=("LOW", "HIGH"),
@@ -102,10 +144,14 @@ def _add_expected(parts):
         help="expected count rates, and how the measured ones compare",
         description="Predict the count rates of a star in all filters by synthetic photometry.",
     )
-    parser.add_argument("spectrum", type=Path, metavar="SPECTRUM", help="as in CALSPEC")
     parser.add_argument(
-        "--throughputs", required=True, type=Path, metavar="DIR",
-        help="folder of throughput curves, named after their filters",
+        "spectrum", type=Path, metavar="SPECTRUM",
+        help="spectrum of the star; a name such as alpha_lyr_stis_009.fits is also looked up in "
+        "$PYSYN_CDBS/calspec",
+    )  # fmt: skip
+    parser.add_argument(
+        "--throughputs", type=Path, metavar="DIR",
+        help="folder of throughput curves, named after their filters (default: $NIS_SYNPHOT)",
     )  # fmt: skip
     for name, default, meaning in (
         ("area", COLLECTING_AREA, "collecting area [m^2]"),
@@ -127,12 +173,32 @@ def _expected(options):
         raise ValueError("--plot needs --measured: there is nothing to compare")
     from soss_background.fluxcal import expected, plots, rates
 
+    spectrum, throughputs = _find_spectrum(options.spectrum), _find_throughputs(options)
     settings = {"area": options.area, "gain": options.gain}
-    table = expected.expected_rates(options.spectrum, options.throughputs, **settings)
+    table = expected.expected_rates(spectrum, throughputs, **settings)
     if options.measured:
         totals = rates.read_table(options.measured, "filter", "count_rate", "error")
         table = rates.compare_rates(table, totals)
     _finish(table, functools.partial(plots.draw_ratios, table=table), options)
+
+
+def _find_spectrum(path):
+    """Return the path of a spectrum, that in the CALSPEC folder of PYSYN_CDBS if need be."""
+    root = os.environ.get("PYSYN_CDBS")
+    if path.exists() or not root:
+        return path
+    found = Path(root) / "calspec" / path
+    if not found.exists():
+        raise ValueError(f"{path}: no such file, neither as given nor in {found.parent}")
+    return found
+
+
+def _find_throughputs(options):
+    """Return the folder of throughput curves, by default that of NIS_SYNPHOT."""
+    folder = options.throughputs or os.environ.get("NIS_SYNPHOT")
+    if not folder:
+        raise ValueError("no throughput curves: give --throughputs, or set NIS_SYNPHOT")
+    return folder
 
 
 def _positive(text):
@@ -145,13 +211,13 @@ def _positive(text):
 
 def _finish(table, draw, options):
     """Write, print and draw a table."""
-    from soss_background.fluxcal.plots import save_picture
+    from soss_background.fluxcal.plots import save_figure
     from soss_background.io.files import save_whole
 
     if "missing" in table.colnames and "-" not in table["missing"]:
         raise ValueError(f"no rate of any filter: {'; '.join(sorted(set(table['missing'])))}")
     if options.plot:
-        save_whole(functools.partial(save_picture, draw), options.plot)
+        save_whole(functools.partial(save_figure, draw), options.plot)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), options.output)
     _show(table)
     print(f"See {' and '.join(map(str, filter(None, (options.output, options.plot))))}")
@@ -167,5 +233,11 @@ def _show(table):
     shown.remove_column("missing")
     print_table(round_table(shown, 6))
     for reason in dict.fromkeys(table["missing"][~known]):
-        names = table["filter"][table["missing"] == reason]
+        names = [_name_setup(row) for row in table[table["missing"] == reason]]
         print(f"{', '.join(names)}: {reason}")
+
+
+def _name_setup(row):
+    """Return the filter of a row, and its subarray where it is known."""
+    known = "subarray" in row.colnames and row["subarray"] != "-"
+    return f"{row['filter']} {row['subarray']}" if known else row["filter"]

@@ -29,14 +29,14 @@ CORE = 5.0
 
 # Side of the box of a centroid, pixels, and largest number of iterations.
 _BOX, _STEPS = 7, 10
-# Distance to the expected position within which bad pixels are replaced to find a star, pixels.
+# Distance from the expected position within which bad pixels are replaced to find a star, pixels.
 _NEAR = 15.0
-# Excess of a star's box over the sky, standard deviations.
+# Smallest mean excess of a star's box over the sky, standard deviations of a pixel of the sky.
 _SEEN = 5.0
 # Half of the side of the box of neighbours of a replaced pixel, by method. The box grows up to
-# _FAR until it has _ENOUGH good pixels.
+# _FAR until it contains _ENOUGH good pixels.
 _REACH, _ENOUGH, _FAR = {"surface": 2, "median": 3}, 12, 6
-# Largest error of a measured circle due to bad pixels of the core, as a fraction of its flux.
+# Largest error of a measured circle due to bad pixels of the core, as a fraction of its count rate.
 _DOUBTFUL = 0.02
 # Half of a pixel's diagonal: a pixel overlaps a circle if its centre is at most this far outside.
 _HALF_DIAGONAL = 0.71
@@ -51,7 +51,32 @@ class Sky(NamedTuple):
 
 
 def find_star(image, bad, guess, annulus, n_sigma):
-    """Return column and row of the star near a guess, and the `Sky` around it."""
+    """
+    Find the star near a position.
+
+    Parameters
+    ----------
+    image, bad : ndarray, shape (ny, nx)
+        Count rates, DN/s; True for pixels without a measurement.
+    guess : tuple of float
+        Approximate column and row of the star.
+    annulus : tuple of float
+        Inner and outer radius of the sky annulus, pixels.
+    n_sigma : float
+        Pixels of the sky that deviate by more standard deviations are ignored.
+
+    Returns
+    -------
+    position : tuple of float
+        Column and row of the centroid.
+    sky : `Sky`
+        The sky around it.
+
+    Raises
+    ------
+    ValueError
+        If there is no star, it is cut off by the edge, or the annulus has too few good pixels.
+    """
     sky = _measure_sky(image, bad, guess, annulus, n_sigma)
     near = distances(image.shape, guess) < _NEAR
     whole, _ = replace_pixels(image, bad, bad & near)
@@ -60,7 +85,8 @@ def find_star(image, bad, guess, annulus, n_sigma):
 
 
 def _measure_sky(image, bad, position, annulus, n_sigma):
-    """Return the `Sky` of an annulus, clipped by the MAD, which a neighbour hardly changes."""
+    """Return the `Sky` of an annulus, clipped by the median absolute deviation."""
+    # A neighbour hardly changes the median absolute deviation.
     values = _good_pixels(image, bad, position, annulus)
     kept = sigma_clip(values, sigma=n_sigma, maxiters=10, stdfunc="mad_std", masked=False)
     if len(kept) < 10:
@@ -80,7 +106,7 @@ def _follow_centroid(flux, position, sky):
         column, row = (round(value) for value in position)
         box = np.s_[row - half : row + half + 1, column - half : column + half + 1]
         if min(row, column) < half or flux[box].shape != (_BOX, _BOX):
-            raise ValueError(f"the star at x = {column}, y = {row} is not, or not whole, in it")
+            raise ValueError(f"the star at x = {column}, y = {row} is cut off by the edge")
         if not flux[box].sum() > _SEEN * sky.sigma * _BOX:
             raise ValueError(f"no star at x = {column}, y = {row}")
         if (column, row) in seen:
@@ -98,8 +124,22 @@ def distances(shape, position):
 
 
 def replace_pixels(image, bad, wrong, how="surface"):
-    """Replace pixels by estimates from good ones nearby; return the image, and their errors."""
-    # The error is the scatter of the neighbours. Without enough neighbours, both are NaN.
+    """
+    Replace pixels by estimates from good pixels nearby.
+
+    Parameters
+    ----------
+    image, bad, wrong : ndarray, shape (ny, nx)
+        Count rates, DN/s; True for pixels without a measurement; True for pixels to replace.
+    how : {"surface", "median", "none"}, optional
+        See `mend_star`.
+
+    Returns
+    -------
+    replaced, error : ndarray of float, shape (ny, nx)
+        The image with estimates, and the scatter of the neighbours of each (0 elsewhere); both are
+        NaN where there are too few neighbours.
+    """
     replaced = np.array(image, dtype=float)
     good, error = np.where(bad | wrong, np.nan, replaced), np.zeros(replaced.shape)
     replaced[wrong] = error[wrong] = np.nan
@@ -114,7 +154,7 @@ def replace_pixels(image, bad, wrong, how="surface"):
 
 
 def _find_neighbours(image, row, column, reach):
-    """List offsets and values of the finite pixels around one; none if there are too few."""
+    """Return offsets and values of the finite pixels around a pixel; none if they are too few."""
     for half in range(reach, _FAR + 1):
         top, left = max(row - half, 0), max(column - half, 0)
         box = image[top : row + half + 1, left : column + half + 1]
@@ -125,7 +165,7 @@ def _find_neighbours(image, row, column, reach):
 
 
 def _fit_surface(y, x, values):
-    """Fit a surface of second degree; return its value at the origin, and the scatter about it."""
+    """Fit a quadratic surface; return its value at the origin, and the scatter about it."""
     design = np.stack([np.ones(len(y)), x, y, x * y, x**2, y**2], axis=1)
     coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
     residual = values - design @ coefficients
@@ -155,7 +195,7 @@ def mend_star(image, bad, distance, sky, *, outer, how, n_sigma):
     how : {"surface", "median", "none"}
         Fit a quadratic surface to the 5 by 5 pixels around, use the median of 7 by 7, or set NaN.
     n_sigma : float
-        Pixels below the sky by more standard deviations are low.
+        Pixels below the sky by more than this number of standard deviations are low.
 
     Returns
     -------
@@ -179,7 +219,7 @@ def mend_star(image, bad, distance, sky, *, outer, how, n_sigma):
 
 
 def find_doubtful(rate, doubt, distance, radii):
-    """Return True for circles whose count rates bad pixels of the core may change by 2 %."""
+    """Return True for circles whose count rates are uncertain by 2 % due to bad core pixels."""
     doubtful = np.zeros(len(radii), dtype=bool)
     for index, radius in enumerate(radii):
         inside = doubt[distance < radius + _HALF_DIAGONAL]
@@ -188,9 +228,31 @@ def find_doubtful(rate, doubt, distance, radii):
 
 
 def curve_of_growth(image, error, position, radii, sky, *, gain, time):
-    """Return count rates of a star without sky in circles, and errors, DN/s; NaN if unknown."""
-    # The variance is the sum of those of photons, of the noise of the pixels in the circle, of the
-    # mean of the sky, and of replaced pixels.
+    """
+    Measure the count rates of a star in circles.
+
+    The variance is the sum of those of the photons, of the noise of the pixels in the circle, of
+    the mean of the sky, and of replaced pixels.
+
+    Parameters
+    ----------
+    image, error : ndarray, shape (ny, nx)
+        Count rates with the sky, and uncertainties of replaced pixels, DN/s.
+    position : tuple of float
+        Column and row of the star.
+    radii : array_like, shape (n,)
+        Radii of the circles, pixels.
+    sky : `Sky`
+        The sky.
+    gain, time : float
+        Electrons per DN; exposure time, s.
+
+    Returns
+    -------
+    rate, error : ndarray of float, shape (n,)
+        Count rates without the sky, and uncertainties, DN/s; NaN for circles that contain pixels
+        without a value.
+    """
     unknown = ~np.isfinite(image)
     error = np.nan_to_num(error)
     growth = CurveOfGrowth(image - sky.mean, position, radii, error=error, mask=unknown)
@@ -202,7 +264,31 @@ def curve_of_growth(image, error, position, radii, sky, *, gain, time):
 
 
 def measure_annuli(image, position, annuli, sky, *, n_sigma, gain, time):
-    """Return mean brightness in annuli, error (DN/s per pixel), pixels averaged, and ignored."""
+    """
+    Measure the mean brightness in annuli.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+        Count rates with the sky, DN/s.
+    position : tuple of float
+        Column and row of the star.
+    annuli : list of tuple
+        Inner and outer radii of the n annuli, pixels.
+    sky : `Sky`
+        The sky.
+    n_sigma : float
+        Pixels below the sky by more than this number of standard deviations are ignored.
+    gain, time : float
+        Electrons per DN; exposure time, s.
+
+    Returns
+    -------
+    brightness, error : ndarray of float, shape (n,)
+        Mean brightness without the sky, and its uncertainty, DN/s per pixel.
+    number, clipped : ndarray of int, shape (n,)
+        Numbers of averaged and of ignored pixels.
+    """
     brightness, error = np.full((2, len(annuli)), np.nan)
     number, clipped = np.zeros((2, len(annuli)), dtype=int)
     for index, annulus in enumerate(annuli):

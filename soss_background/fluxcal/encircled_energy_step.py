@@ -27,35 +27,36 @@ class EncircledEnergyStep(StarStep):
     spec = """
     radii = float_list(min=2, default=list(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15))  # Radii of the circles [pixels]
     sky_annulus = float_list(min=2, max=2, default=list(20, 25))  # Inner and outer radius of the sky annulus [pixels]
-    replace = option('surface', 'median', 'none', default='surface')  # Beyond 5 pixels, replace bad pixels by a polynomial surface through their neighbours, or by their median; with 'median', pixels below the sky by more than n_sigma as well
-    psf = string(default=None)  # Table of the encircled energy of the PSF, or a folder of such tables, to compare with
+    replace = option('surface', 'median', 'none', default='surface')  # Replace bad pixels beyond 5 pixels by a quadratic surface fitted to their neighbours, or by their median; 'median' also replaces pixels below the sky by more than n_sigma
+    psf = string(default=None)  # Table of the encircled energy of the PSF, or a folder of such tables, for comparison
     suffix = string(default='ee')  # Default suffix for output files
     """  # noqa: E501
 
-    def process(self, init):
+    def measure(self, star):
         """
-        Measure the curve of growth.
+        Measure the curve of growth of a star.
 
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            The image, ``_rate`` or ``_cal``; unchanged.
+        star : `~soss_background.fluxcal.star_step.Star`
+            The star; unchanged.
 
         Returns
         -------
         table : `~astropy.table.Table`
-            ``radius`` (pixels), ``radius_arcsec``, ``count_rate`` and ``error`` (DN/s; NaN where
-            pixels of the circle are unknown, or bad pixels of the core may be wrong by 2 %), and
-            ``encircled_energy`` (count rate relative to that of the largest measured circle, times
-            the PSF's value there if given). ``meta`` holds the position and sky of the star.
+            ``radius`` (pixels), ``count_rate`` and ``error`` (DN/s; NaN where pixels of the circle
+            have no value, or bad pixels of the core may change the count rate by more than 2 %),
+            and ``encircled_energy`` (count rate relative to that of the largest measured circle,
+            multiplied by the encircled energy of the PSF there, if a PSF is given).
+        draw : callable
+            Draws the table on axes.
 
         Raises
         ------
         SkyflatError
-            If the image, the radii or the PSF cannot be used, or there is no star at the position.
+            If the PSF cannot be used.
         """
-        radii = self.check_radii()
-        star = self.find(init)
+        radii = np.array(self.radii, dtype=float)
         psf = find_psf(self.psf, star.meta["FILTER"]) if self.psf else None
         settings = {"outer": max(radii), "how": self.replace, "n_sigma": self.n_sigma}
         image, error, doubt, number = mend_star(
@@ -66,11 +67,13 @@ class EncircledEnergyStep(StarStep):
         doubtful = find_doubtful(rate, doubt, star.distance, radii)
         rate[doubtful] = error[doubtful] = np.nan
         if radii[-1] > self.sky_annulus[0]:
-            log.warning("Circles of more than %g pixels reach into the sky's", self.sky_annulus[0])
+            log.warning(
+                "Circles larger than %g pixels overlap the sky annulus", self.sky_annulus[0]
+            )
         unknown = np.isnan(rate)
         if unknown.any():
             smallest, name = radii[unknown][0], star.meta["EXPOSURE"]
-            log.warning("%s: circles of %g pixels and more are not all measured", name, smallest)
+            log.warning("%s: some circles of %g pixels and more are not measured", name, smallest)
         energy = np.ones(len(radii)) if psf is None else psf.energy(radii)
         known = np.flatnonzero(np.isfinite(rate * energy))
         last = known[-1] if known.size else -1
@@ -78,5 +81,4 @@ class EncircledEnergyStep(StarStep):
         table["encircled_energy"] = energy[last] * rate / rate[last]
         table["count_rate"].unit = table["error"].unit = "DN/s"
         table.meta = star.meta | {"NREPLACE": number}
-        self.finish(table, partial(draw_growth, table=table, psf=psf))
-        return table
+        return table, partial(draw_growth, table=table, psf=psf)

@@ -1,4 +1,4 @@
-"""Expected count rates of a star, by synthetic photometry."""
+"""Expected count rates of a star from synthetic photometry."""
 
 import re
 from pathlib import Path
@@ -7,19 +7,24 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Table
 from synphot import Observation, SourceSpectrum, SpectralElement
-from synphot.exceptions import SynphotError
+from synphot.exceptions import DisjointError, PartialOverlap, SynphotError
 from synphot.models import Empirical1D
 
 from soss_background.detector import COLLECTING_AREA, FILTERS, GAIN
 from soss_background.errors import SkyflatError, one_line
-from soss_background.io.curves import CURVES, FLUX, read_curve
+from soss_background.io.curves import CURVES, FLUX, read_curve, read_curves
 
 __all__ = ["expected_rates"]
+
+# Words in the names of throughput curves that are not those of imaging: the grisms and the mask.
+_OTHER_MODES = re.compile("gr150|gr700|nrm")
 
 
 def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     """
     Compute the expected count rates of a star in all filters.
+
+    The product of spectrum, throughput and collecting area is integrated by synphot.
 
     Parameters
     ----------
@@ -28,7 +33,8 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     throughputs : str or `~pathlib.Path`
         Folder of throughput curves, electrons per photon that arrives at the telescope. Their
         names contain the filter, such as ``jwst_nis_f090w_clear.fits``; their columns are
-        WAVELENGTH (Angstrom unless they have a unit) and THROUGHPUT.
+        WAVELENGTH and THROUGHPUT, or, in a plain text file, two without names. Curves of grisms and
+        of the non-redundant mask are ignored.
     area : float, optional
         Collecting area of the telescope, m^2.
     gain : float, optional
@@ -43,23 +49,26 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     Raises
     ------
     SkyflatError
-        If a file cannot be read, or two curves are of one filter.
+        If a file cannot be read, or two curves are of the same filter.
     """
     spectrum, throughputs = Path(spectrum), Path(throughputs)
     if not throughputs.is_dir():
         raise SkyflatError(f"{throughputs}: no such folder")
     wave, flux = read_curve(spectrum, "FLUX", FLUX, "cannot be read as a spectrum")
     source = _make(SourceSpectrum, spectrum, wave, flux)
+    bands = _read_throughputs(throughputs)
     rows = []
     for name in FILTERS:
-        path = _find(throughputs, name)
         rate, reason = np.nan, "no throughput curve"
-        if path is not None:
-            band = _read_throughput(path)
+        if name in bands:
             try:
-                rate, reason = Observation(source, band).countrate(area * u.m**2).value, "-"
-            except SynphotError as err:
-                reason = one_line(err)
+                observation = Observation(source, bands[name])
+                rate, reason = observation.countrate(area * u.m**2).value, "-"
+            except (DisjointError, PartialOverlap):
+                first, last = wave[[0, -1]].to_value(u.micron)
+                reason = (
+                    f"the spectrum ({first:.4g} to {last:.4g} micron) does not cover the filter"
+                )
         rows.append((name, rate, rate / gain, reason))
     names = ("filter", "electron_rate", "count_rate", "missing")
     units = {"electron_rate": "electron/s", "count_rate": "DN/s"}
@@ -69,13 +78,18 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     return table
 
 
-def _read_throughput(path):
-    """Read the throughput curve of a filter."""
+def _read_throughputs(folder):
+    """Return the throughput of each filter of which the folder has a curve."""
+    found = {name: _find(folder, name) for name in FILTERS}
+    paths = {name: path for name, path in found.items() if path is not None}
     fault = "cannot be read as a throughput curve"
-    wave, throughput = read_curve(path, "THROUGHPUT", u.dimensionless_unscaled, fault)
-    if not ((throughput >= 0) & (throughput <= 1)).all():
-        raise SkyflatError(f"{path}: throughputs must lie between 0 and 1")
-    return _make(SpectralElement, path, wave, throughput)
+    curves = read_curves(paths.values(), "THROUGHPUT", u.dimensionless_unscaled, fault)
+    bands = {}
+    for (name, path), (wave, throughput) in zip(paths.items(), curves, strict=True):
+        if not ((throughput >= 0) & (throughput <= 1)).all():
+            raise SkyflatError(f"{path}: throughputs must lie between 0 and 1")
+        bands[name] = _make(SpectralElement, path, wave, throughput)
+    return bands
 
 
 def _make(kind, path, wave, values):
@@ -87,10 +101,13 @@ def _make(kind, path, wave, values):
 
 
 def _find(folder, name):
-    """Find the throughput curve of a filter."""
+    """Return the path of the throughput curve of a filter, None if the folder has none."""
     word = re.compile(rf"(?<![a-z0-9]){name.lower()}(?![a-z0-9])")
     files = [path for path in folder.iterdir() if path.suffix.lower() in CURVES]
-    found = sorted(path for path in files if word.search(path.stem.lower()))
+    stems = {path: path.stem.lower() for path in files}
+    found = sorted(
+        path for path, stem in stems.items() if word.search(stem) and not _OTHER_MODES.search(stem)
+    )
     if len(found) > 1:
         raise SkyflatError(f"{folder}: {found[0].name} and {found[1].name} are both of {name}")
     return found[0] if found else None

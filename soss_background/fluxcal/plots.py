@@ -5,7 +5,10 @@ from matplotlib.figure import Figure
 
 from soss_background.steps.figures import BAD, COLOURS, FAINT
 
-__all__ = ["draw_brightness", "draw_growth", "draw_ratios", "save_picture"]
+__all__ = ["draw_brightness", "draw_growth", "draw_ratios", "save_figure"]
+
+# Distance of the symbols of two subarrays of a filter, in units of that of two filters.
+_SHIFT = 0.15
 
 
 def draw_growth(ax, table, psf=None):
@@ -60,24 +63,34 @@ def draw_brightness(ax, table):
 
 def draw_ratios(ax, table):
     """
-    Draw measured over expected count rates.
+    Draw the ratios of measured to expected count rates, subarrays side by side.
 
     Parameters
     ----------
     ax : `~matplotlib.axes.Axes`
         Axes to draw on.
     table : `~astropy.table.Table`
-        ``filter``, ``ratio`` and ``ratio_error``.
+        ``filter``, ``subarray``, ``ratio`` and ``ratio_error``.
     """
-    place = np.arange(len(table))
-    ax.errorbar(place, table["ratio"], table["ratio_error"], fmt="o", ms=4, color=COLOURS[0])
+    filters = list(dict.fromkeys(table["filter"]))
+    place = np.array([filters.index(name) for name in table["filter"]])
+    names = sorted(set(table["subarray"][np.isfinite(table["ratio"])]))
+    for number, name in enumerate(names):
+        rows = table["subarray"] == name
+        shifted = place[rows] + _SHIFT * (number - (len(names) - 1) / 2)
+        ax.errorbar(
+            shifted, table["ratio"][rows], table["ratio_error"][rows],
+            fmt="o", ms=4, color=COLOURS[number % len(COLOURS)], label=name,
+        )  # fmt: skip
+    if len(names) > 1:
+        ax.legend()
     ax.axhline(1, color=FAINT, lw=0.8)
-    ax.set_xticks(place, table["filter"], rotation=45, ha="right")
+    ax.set_xticks(range(len(filters)), filters, rotation=45, ha="right")
     ax.margins(x=0.05, y=0.1)
     ax.set(ylabel="measured / expected count rate")
 
 
-def save_picture(draw, path):
+def save_figure(draw, path):
     """Save as PNG a figure that a function draws on axes."""
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     draw(figure.subplots())
@@ -85,6 +98,6 @@ def save_picture(draw, path):
 
 
 def _name(table):
-    """Return the label of a measurement: target and filter."""
-    words = [table.meta.get(key) for key in ("TARGNAME", "FILTER")]
+    """Return the label of a measurement: target, filter and subarray."""
+    words = [table.meta.get(key) for key in ("TARGNAME", "FILTER", "SUBARRAY")]
     return ", ".join(filter(None, words)) or "star"

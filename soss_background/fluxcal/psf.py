@@ -11,9 +11,9 @@ from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
 
-__all__ = ["Psf", "find_psf", "read_psf"]
+__all__ = ["Psf", "check_psf", "find_psf", "read_psf"]
 
-# Names of the columns in lower case, the preferred one first.
+# Column names in lower case, the preferred one first.
 _RADIUS, _ENERGY = ("radius",), ("encircled_energy", "countrate", "flux")
 
 
@@ -47,15 +47,20 @@ class Psf(NamedTuple):
 
 
 def read_psf(path):
-    """Read a table of Radius (pixels) and CountRate, Flux or encircled_energy (fractions)."""
+    """Read a table of the radius (pixels) and encircled_energy, CountRate or Flux (fraction)."""
     with explain_fault(path, "cannot be read as a table of encircled energy"):
         table = Table.read(path, format="ascii")
         radius, energy = (_column(table, names) for names in (_RADIUS, _ENERGY))
+    check_psf(path, radius, energy)
+    return Psf(radius, energy)
+
+
+def check_psf(path, radius, energy):
+    """Raise SkyflatError unless radii and encircled energies of a file are those of a PSF."""
     if not (len(radius) > 1 and radius[0] > 0 and (np.diff(radius) > 0).all()):
         raise SkyflatError(f"{path}: its radii do not increase")
     if not ((energy > 0).all() and (np.diff(energy) >= 0).all() and energy[-1] < 1.05):
         raise SkyflatError(f"{path}: encircled energies must lie between 0 and 1, and increase")
-    return Psf(radius, energy)
 
 
 def _column(table, names):
@@ -74,7 +79,7 @@ def find_psf(path, name):
     Parameters
     ----------
     path : str or `~pathlib.Path`
-        Its table, or a folder of tables with names such as ``f090w_psf.radtab``.
+        Its table, or a folder of tables with names such as ``f090w_psf.ecsv``.
     name : str
         The filter.
 
@@ -93,9 +98,9 @@ def find_psf(path, name):
         stem = f"{name}_psf".lower()
         found = sorted(each for each in path.iterdir() if each.stem.lower() == stem)
         if len(found) != 1:
-            raise SkyflatError(f"{path}: {len(found)} tables {stem}.*, not one")
+            raise SkyflatError(f"{path}: contains {len(found)} tables {stem}.*, not one")
         return read_psf(found[0])
     others = [each for each in FILTERS if each.lower() in path.stem.lower() and each != name]
     if others:
-        raise SkyflatError(f"{path}: the PSF of {others[0]}, not of {name}")
+        raise SkyflatError(f"{path}: this is the PSF of {others[0]}, not of {name}")
     return read_psf(path)

@@ -1,9 +1,9 @@
-"""Count rates of several exposures: averages, totals, and comparison with expected ones."""
+"""Count rates of several exposures: averages, totals, and ratios to expected count rates."""
 
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Table, join
 
 from soss_background.detector import BEHIND_CLEARP, FILTERS
 from soss_background.errors import SkyflatError
@@ -11,8 +11,12 @@ from soss_background.io.files import explain_fault
 
 __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
 
-# Columns of measurements, one of them in each table.
+# Columns of measurements; each table has one of them.
 _VALUES = ("count_rate", "surface_brightness")
+# Keywords that measurements of one star must share to be averaged.
+_SETUP = ("FILTER", "SUBARRAY", "TARGNAME")
+# Subarray of a filter that is not measured, and of tables that do not name theirs.
+_NO_SUBARRAY = "-"
 
 
 def read_table(path, *columns):
@@ -34,7 +38,7 @@ def read_table(path, *columns):
     Raises
     ------
     SkyflatError
-        If it cannot be read, or a column is missing or not numeric.
+        If the file cannot be read, or a column is missing or not numeric.
     """
     with explain_fault(path, "cannot be read as an ECSV table"):
         table = Table.read(Path(path), format="ascii.ecsv")
@@ -42,7 +46,7 @@ def read_table(path, *columns):
         if name not in table.colnames:
             raise SkyflatError(f"{path}: column {name} is missing")
         if name != "filter" and table[name].dtype.kind not in "fi":
-            raise SkyflatError(f"{path}: column {name} is no column of numbers")
+            raise SkyflatError(f"{path}: column {name} does not hold numbers")
     table.meta["FILE"] = Path(path).name
     return table
 
@@ -52,7 +56,8 @@ def average_tables(tables):
     Average the measurements of dithered exposures, radius by radius.
 
     The mean is weighted by the inverse variances. Count rates that do not exceed that of the next
-    smaller circle are ignored; where none remains, the mean of all measurements is unweighted.
+    smaller circle are ignored; where none remains, the mean is that of all measurements,
+    unweighted.
 
     Parameters
     ----------
@@ -63,14 +68,14 @@ def average_tables(tables):
     Returns
     -------
     mean : `~astropy.table.Table`
-        The same columns, ``scatter``, the standard deviation of the averaged measurements (NaN for
-        one), and ``n_good``, the number of measurements in the weighted mean, 0 where the mean is
-        unweighted. ``meta["INPUTS"]`` lists the tables.
+        The same columns; ``scatter``, the standard deviation of the averaged measurements (NaN for
+        a single one); and ``n_good``, the number of measurements in the weighted mean, 0 where the
+        mean is unweighted. ``meta["INPUTS"]`` lists the tables.
 
     Raises
     ------
     SkyflatError
-        If filters, stars, radii or kinds of the tables differ.
+        If filters, subarrays, stars, radii or kinds of the tables differ.
     """
     first = tables[0]
     key = next((name for name in _VALUES if name in first.colnames), None)
@@ -96,37 +101,38 @@ def average_tables(tables):
     mean["n_good"] = n_good
     for name in (key, "error", "scatter"):
         mean[name].unit = first[key].unit
-    mean.meta = {name: first.meta.get(name) for name in ("FILTER", "TARGNAME")}
+    mean.meta = {name: first.meta.get(name) for name in _SETUP}
     mean.meta["INPUTS"] = [table.meta.get("FILE", "") for table in tables]
     return mean
 
 
 def _check_alike(table, first, key):
-    """Raise unless two tables can be averaged."""
+    """Raise SkyflatError unless two tables can be averaged."""
     name = table.meta.get("FILE", "a table")
     if key is None or key not in table.colnames:
         raise SkyflatError(f"{name}: column {key or _VALUES[0]} is missing")
-    for word in ("FILTER", "TARGNAME"):
+    for word in _SETUP:
         mine, others = (each.meta.get(word) for each in (table, first))
         if mine != others:
-            raise SkyflatError(f"{name}: its {word} is {mine}, that of others {others}")
+            raise SkyflatError(f"{name}: its {word} is {mine}, that of others is {others}")
     if table[key].unit != first[key].unit:
         raise SkyflatError(f"{name}: its unit is {table[key].unit}, not {first[key].unit}")
     if not np.array_equal(table["radius"], first["radius"]):
-        raise SkyflatError(f"{name}: its radii differ from those of others")
+        raise SkyflatError(f"{name}: its radii differ from those of other tables")
 
 
 def total_rates(tables, find_psf, radii, transmission=1.0):
     """
-    Measure the total count rate of a star in each filter.
+    Measure the total count rate of a star in each filter and subarray.
 
-    At each radius, the total is the count rate over the encircled energy of the PSF. The result is
-    the mean over the radii; its error is the mean of the errors, since circles overlap.
+    At each radius, the total is the count rate divided by the encircled energy of the PSF. The
+    result is the mean over the radii; its error is the mean of the errors, since circles overlap.
 
     Parameters
     ----------
     tables : list of `~astropy.table.Table`
-        Curves of growth; several of a filter are averaged, see `average_tables`.
+        Curves of growth; those of the same filter and subarray are averaged, see
+        `average_tables`.
     find_psf : callable
         Returns the `~soss_background.fluxcal.psf.Psf` of a filter, or raises SkyflatError.
     radii : tuple of float
@@ -138,24 +144,26 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     Returns
     -------
     totals : `~astropy.table.Table`
-        One row per filter: ``filter``, ``count_rate``, ``error`` and ``scatter`` (standard
-        deviation over the radii; DN/s), ``n_radii``, and ``missing``, the reason why there is no
-        rate, ``-`` if there is one.
+        One row per filter and subarray, and one for each filter that is not measured:
+        ``filter``, ``subarray``, ``count_rate``, ``error`` and ``scatter`` (standard deviation over
+        the radii; DN/s), ``n_radii``, and ``missing``, the reason why there is no rate, ``-`` if
+        there is one.
 
     Raises
     ------
     SkyflatError
-        If the tables of a filter cannot be averaged, or the radii do not increase.
+        If tables of the same filter and subarray cannot be averaged, or the radii do not increase.
     """
     if not radii[0] <= radii[1]:
         raise SkyflatError(f"radii {radii[0]:g} to {radii[1]:g} do not increase")
-    groups = _group_by_filter(tables)
+    groups = _group_by_setup(tables)
+    measured = {name for name, _ in groups}
+    groups |= {(name, _NO_SUBARRAY): [] for name in FILTERS if name not in measured}
     rows = []
-    for name in FILTERS:
-        rate, reason = np.full(3, np.nan), "not measured"
-        n_radii = 0
-        if name in groups:
-            mean = average_tables(groups[name])
+    for (name, subarray), group in sorted(groups.items()):
+        rate, n_radii, reason = np.full(3, np.nan), 0, "not measured"
+        if group:
+            mean = average_tables(group)
             try:
                 rate, n_radii = _total(mean, find_psf(name), radii)
                 reason = "-"
@@ -163,8 +171,8 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
                 reason = str(err)
         if name in BEHIND_CLEARP:
             rate = rate * transmission
-        rows.append((name, *rate, n_radii, reason))
-    names = ("filter", "count_rate", "error", "scatter", "n_radii", "missing")
+        rows.append((name, subarray, *rate, n_radii, reason))
+    names = ("filter", "subarray", "count_rate", "error", "scatter", "n_radii", "missing")
     units = dict.fromkeys(("count_rate", "error", "scatter"), "DN/s")
     totals = Table(rows=rows, names=names, units=units)
     totals.meta = {"RADII": list(radii), "CLEARP": transmission}
@@ -172,20 +180,23 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     return totals
 
 
-def _group_by_filter(tables):
-    """Group curves of growth of one star by filter."""
+def _group_by_setup(tables):
+    """Group curves of growth of one star by filter and subarray."""
     groups = {}
     for table in tables:
-        groups.setdefault(str(table.meta.get("FILTER")), []).append(table)
-    for name in sorted(set(groups) - set(FILTERS)):
-        file = groups[name][0].meta.get("FILE", "a table")
-        raise SkyflatError(f"{file}: FILTER is {name}, none of NIRISS imaging")
+        name = str(table.meta.get("FILTER"))
+        if name not in FILTERS:
+            file = table.meta.get("FILE", "a table")
+            raise SkyflatError(f"{file}: FILTER is {name}, not one of NIRISS imaging")
+        subarray = str(table.meta.get("SUBARRAY") or _NO_SUBARRAY)
+        groups.setdefault((name, subarray), []).append(table)
     stars = sorted({str(table.meta.get("TARGNAME")) for table in tables})
     if len(stars) > 1:
         raise SkyflatError(f"tables of different stars: {', '.join(stars)}")
     for group in groups.values():
         if len(group) > 1 and any("INPUTS" in table.meta for table in group):
-            raise SkyflatError(f"{group[0].meta.get('FILE')}: give averages, or what they are of")
+            file = group[0].meta.get("FILE")
+            raise SkyflatError(f"{file}: give either the averages or the tables they are made of")
     return groups
 
 
@@ -210,20 +221,28 @@ def compare_rates(expected, totals):
         ``filter`` and ``count_rate`` (DN/s), see
         `soss_background.fluxcal.expected.expected_rates`.
     totals : `~astropy.table.Table`
-        ``filter``, ``count_rate`` and ``error``, see `total_rates`.
+        ``filter``, ``count_rate`` and ``error`` (DN/s), and ``subarray`` if there are several,
+        see `total_rates`.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        The expected rates, with ``measured``, ``measured_error`` (DN/s), ``ratio`` and
-        ``ratio_error``; NaN where one is missing.
+        The expected rates, one row per filter and measured subarray, with ``subarray``,
+        ``measured``, ``measured_error`` (DN/s), ``ratio`` and ``ratio_error``; NaN where one is
+        missing.
     """
-    table = expected.copy()
-    measured = {str(row["filter"]): (row["count_rate"], row["error"]) for row in totals}
-    missing = (np.nan, np.nan)
-    rate, error = np.transpose([measured.get(name, missing) for name in table["filter"]])
-    table["measured"], table["measured_error"] = rate, error
-    table["measured"].unit = table["measured_error"].unit = "DN/s"
+    measured = totals["filter", "count_rate", "error"]
+    has_subarray = "subarray" in totals.colnames
+    measured["subarray"] = totals["subarray"] if has_subarray else _NO_SUBARRAY
+    measured.rename_columns(("count_rate", "error"), ("measured", "measured_error"))
+    measured.meta.clear()
+    table = join(expected, measured, keys="filter", join_type="left")
+    table["subarray"] = np.ma.filled(table["subarray"], _NO_SUBARRAY)
+    for name in ("measured", "measured_error"):
+        table[name] = np.ma.filled(table[name], np.nan)
+        table[name].unit = "DN/s"
     predicted = np.asarray(table["count_rate"])
-    table["ratio"], table["ratio_error"] = rate / predicted, error / predicted
-    return table
+    table["ratio"] = np.asarray(table["measured"]) / predicted
+    table["ratio_error"] = np.asarray(table["measured_error"]) / predicted
+    others = [name for name in table.colnames if name not in ("filter", "subarray")]
+    return table["filter", "subarray", *others]

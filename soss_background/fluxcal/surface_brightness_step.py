@@ -26,31 +26,32 @@ class SurfaceBrightnessStep(StarStep):
     suffix = string(default='sb')  # Default suffix for output files
     """  # noqa: E501
 
-    def process(self, init):
+    def check_parameters(self):
+        """Raise SkyflatError unless the radii increase and the first annulus has a hole."""
+        super().check_parameters()
+        if self.radii[0] <= self.half_width:
+            raise SkyflatError(
+                f"half_width must be less than the first of radii, {self.radii[0]:g}"
+            )
+
+    def measure(self, star):
         """
-        Measure the surface brightness.
+        Measure the surface brightness around a star.
 
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            The image, ``_rate`` or ``_cal``; unchanged.
+        star : `~soss_background.fluxcal.star_step.Star`
+            The star; unchanged.
 
         Returns
         -------
         table : `~astropy.table.Table`
-            ``radius`` (pixels), ``radius_arcsec``, ``surface_brightness`` and ``error`` (DN/s per
-            pixel, without sky; NaN without good pixels), ``n_pixels`` and ``n_clipped``. ``meta``
-            holds the position and sky of the star.
-
-        Raises
-        ------
-        SkyflatError
-            If the image or the radii cannot be used, or there is no star at the position.
+            ``radius`` (pixels), ``surface_brightness`` and ``error`` (DN/s per pixel, without sky;
+            NaN without good pixels), ``n_pixels`` and ``n_clipped``.
+        draw : callable
+            Draws the table on axes.
         """
-        radii = self.check_radii()
-        if radii[0] <= self.half_width:
-            raise SkyflatError(f"half_width must be less than the first of radii, {radii[0]:g}")
-        star = self.find(init)
+        radii = np.array(self.radii, dtype=float)
         # The flux is steep: the mean of an annulus would be biased without some of its pixels.
         near = star.distance < radii[-1] + self.half_width + 1
         image, _ = replace_pixels(star.image, star.bad, star.bad & near)
@@ -64,5 +65,4 @@ class SurfaceBrightnessStep(StarStep):
         table["n_pixels"], table["n_clipped"] = number, clipped
         table["surface_brightness"].unit = table["error"].unit = "DN/(s pixel)"
         table.meta = star.meta
-        self.finish(table, partial(draw_brightness, table=table))
-        return table
+        return table, partial(draw_brightness, table=table)

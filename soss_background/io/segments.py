@@ -229,9 +229,9 @@ def _chain(load, change):
     return lambda: change(load())
 
 
-def progress(items, label):
-    """Return items with a progress bar, which one item and a log file do not have."""
-    return tqdm(items, label, unit="segment", disable=True if len(items) < 2 else None)
+def progress(items, label, unit="segment"):
+    """Return items with a progress bar, unless there is only one or the output is a log file."""
+    return tqdm(items, label, unit=unit, disable=True if len(items) < 2 else None)
 
 
 def group_segments(members, open_model):

@@ -8,6 +8,7 @@ from types import MethodType
 from typing import ClassVar
 
 from crds.core.exceptions import CrdsError
+from jwst.assign_wcs.util import NoDataOnDetectorError
 from jwst.pipeline import Spec2Pipeline
 
 from soss_background.datamodels.names import show
@@ -148,7 +149,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         if isinstance(self._fits.get(segments), SkyflatError):
             return None  # as for an earlier segment
         try:
-            with self._fitted_sky(segments):
+            with self._fitted_sky(segments), _errors_in_one_line(segments, source):
                 result = super().process_exposure_product(exp_product, *args, **kwargs)
         except SkyflatError as err:
             # jwst would print a traceback, and its loop passes nothing on: `process` raises it.
@@ -182,6 +183,19 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
         fit = self.bkg_subtract.fit(segments)
         segments.release()
         return fit
+
+
+@contextmanager
+def _errors_in_one_line(segments, source):
+    """Raise SkyflatError for an error of a jwst step; its traceback is logged as DEBUG."""
+    try:
+        yield
+    except (SkyflatError, NoDataOnDetectorError):
+        raise
+    except Exception as err:
+        name = segments.names[segments.sources.index(source)]
+        log.debug("%s", name, exc_info=True)
+        raise SkyflatError(f"{name}: {type(err).__name__}: {one_line(err)}") from err
 
 
 def _as_member(product):

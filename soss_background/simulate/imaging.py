@@ -45,6 +45,8 @@ class StarImage:
         Count rate of another star relative to the first, and its distance in x and y, pixels.
     seed : int
         Seed of all random numbers.
+    subarray : str
+        Value of the SUBARRAY keyword.
     """
 
     filter: str = "F090W"
@@ -59,6 +61,7 @@ class StarImage:
     bad_fraction: float = 0.0
     neighbour: tuple = (0.0, 0.0, 0.0)
     seed: int = 1
+    subarray: str = "SUB128"
 
 
 def simulate_star(psf, settings):
@@ -116,6 +119,7 @@ def _describe(image, settings):
     image.meta.instrument.detector = "NIS"
     image.meta.instrument.filter = settings.filter if red else "CLEAR"
     image.meta.instrument.pupil = "CLEARP" if red else settings.filter
+    image.meta.subarray.name = settings.subarray
     image.meta.exposure.type = "NIS_IMAGE"
     image.meta.exposure.exposure_time = settings.time
     image.meta.observation.date, image.meta.observation.time = "2022-06-05", "00:00:00"

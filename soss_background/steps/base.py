@@ -302,9 +302,9 @@ class SkyflatMixin:
             if isinstance(item, Segments):
                 exposures.append(item)
             elif is_list(item):
-                members += [member for each in item for member in self._list_members(each)]
+                members += [member for each in item for member in self.list_members(each)]
             else:
-                members += self._list_members(item)
+                members += self.list_members(item)
         exposures += group_segments(members, self.open_whole)
         if not exposures:
             raise SkyflatError("No exposures are given")
@@ -312,7 +312,7 @@ class SkyflatMixin:
             note_inputs([segments.sources, segments.background])
         return exposures
 
-    def _list_members(self, item):
+    def list_members(self, item):
         """List the exposures of an input, each with its background exposures."""
         if isinstance(item, datamodels.JwstDataModel):
             return [(item, [])]
@@ -403,10 +403,9 @@ class SkyflatMixin:
         check_output(path)
         check_replaceable(path, identity)
 
-    def save_product(self, write, name, suffix, extension):
+    def save_product(self, write, name, suffix, extension, **components):
         """Save a file that ``write(path)`` writes, named as the data models are."""
-        name = self.search_attr("output_file") or name
-        path = Path(self.make_output_path(name, suffix=suffix, ext=extension))
+        path = _product_path(self, name, suffix, ext=extension, **components)
         save_whole(write, path)
         log.info("Saved %s in %s", suffix, path)
 
@@ -444,11 +443,11 @@ def _associate(paths):
     )
 
 
-def _product_path(step, name, suffix=None, output_file=None, **components):
+def _product_path(step, name, suffix=None, output_file=None, ext=None, **components):
     """Return the path of a product; ``components`` number products of one given name."""
     output_file = output_file or step.output_file or step.search_attr("output_file")
     numbers = components if output_file else {}
-    path = step.make_output_path(basepath=output_file or name, suffix=suffix, **numbers)
+    path = step.make_output_path(basepath=output_file or name, suffix=suffix, ext=ext, **numbers)
     return Path(path)
 
 
