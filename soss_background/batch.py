@@ -46,6 +46,7 @@ from soss_background.io.products import (
     find_change,
     find_siblings,
     move_products,
+    read_record,
     write_record,
 )
 from soss_background.io.segments import exposure_name, group_headers
@@ -417,14 +418,16 @@ def _make(pipeline, output_dir, arguments, folder, plan, visit):
         log_file.unlink(missing_ok=True)
         stack.enter_context(protect_inputs())
         options = [f"--log-file={log_file}", *arguments]
-        _run_pipeline(PIPELINES[pipeline][0], output_dir, options, folder, visit)
+        record = output_dir / f"{visit.label}_batch.json"
+        own = read_record(record).get("products", [])
+        moved = _run_pipeline(PIPELINES[pipeline][0], output_dir, options, folder, visit, own)
         if visit.record:
-            write_record(output_dir / f"{visit.label}_batch.json", visit.record)
+            write_record(record, visit.record | {"products": moved})
     return replace(visit, status="made")
 
 
-def _run_pipeline(pipeline, output_dir, arguments, folder, visit):
-    """Run the pipeline in a new folder below ``folder``; move all that it saves from there."""
+def _run_pipeline(pipeline, output_dir, arguments, folder, visit, own):
+    """Run the pipeline in a new folder below ``folder``; move all that it saves; list its names."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     try:
         places = ["--log-stream=null", *arguments, f"--output_dir={folder}"]
@@ -432,7 +435,7 @@ def _run_pipeline(pipeline, output_dir, arguments, folder, visit):
         missing = [name for name in visit.products if not (folder / name).exists()]
         if missing:
             raise SkyflatError(f"{missing[0]}: not made; do the arguments skip it?")
-        move_products(folder, output_dir)
+        return move_products(folder, output_dir, own)
     finally:
         gc.collect()
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ __all__ = [
     "find_change",
     "find_siblings",
     "move_products",
+    "read_record",
     "write_record",
 ]
 
@@ -62,7 +63,7 @@ def _read_metadata(path):
         return {}
 
 
-def move_products(source, target):
+def move_products(source, target, own=()):
     """
     Move the files of a folder, except hidden ones.
 
@@ -70,6 +71,13 @@ def move_products(source, target):
     ----------
     source, target : `~pathlib.Path`
         The folder of the files, and the one to which they move.
+    own : list of str, optional
+        Names of files that an earlier run of the same kind has moved there.
+
+    Returns
+    -------
+    names : list of str
+        Names of the files.
 
     Raises
     ------
@@ -77,15 +85,20 @@ def move_products(source, target):
         If one would replace an input of the run, or a file that is not an older version of it. It
         stays where it is, and the others move.
     """
-    faults = []
+    names, faults = [], []
     for path in sorted(source.glob("[!.]*")):
+        names.append(path.name)
         try:
-            _check_move(path, target / path.name)
+            if path.name in own:
+                check_output(target / path.name)
+            else:
+                _check_move(path, target / path.name)
             path.replace(target / path.name)
         except SkyflatError as err:
             faults.append(err)
     if faults:
         raise faults[0]
+    return names
 
 
 def _check_move(path, new):
@@ -152,6 +165,14 @@ def write_record(path, record):
     save_whole(lambda new: new.write_text(json.dumps(record, indent=1) + "\n"), path)
 
 
+def read_record(path):
+    """Return what `write_record` has written; an empty dictionary if there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def compare_record(path, record, names):
     """
     Compare a run with the one that has made its products.
@@ -173,9 +194,8 @@ def compare_record(path, record, names):
     for name in names:
         if not (path.parent / name).is_file():
             return "no product yet"
-    try:
-        recorded = json.loads(path.read_text())
-    except (OSError, ValueError):
+    recorded = read_record(path)
+    if not recorded:
         return "no record of its run"
     if recorded.get("version") != record["version"]:
         return f"created by version {recorded.get('version')}"
