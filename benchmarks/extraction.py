@@ -3,8 +3,8 @@ Bias and scatter of extracted spectra: this package, jwst's ATOCA, specreduce's 
 
 A simulated star without sky, SUBSTRIP256, five integrations with photon and read noise. The truth
 is the flux of each order alone in a box of 40 pixels. ATOCA gets reference files of the simulator:
-the true traces, wavelengths, throughputs and profiles of each order, cut to 60 pixels from the
-trace, as those of CRDS end, too. HorneExtract gets the true traces and fits its profile.
+the true traces, wavelengths, throughputs and profiles of each order, wings included. HorneExtract
+gets the true traces and fits its profile.
 
     python extraction.py [--flux DN/s]
 """
@@ -35,7 +35,9 @@ BANDS = {
     3: [(0.72, 0.78), (0.78, 0.92)],
 }
 N_INTEGRATIONS, EXPOSURE_TIME, TEMPERATURE = 5, 100.0, 6000.0
-GAIN, READ_NOISE, HALF_WIDTH, REACH = 1.6, 0.1, 20.0, 60
+GAIN, READ_NOISE, HALF_WIDTH = 1.6, 0.1, 20.0
+# Variance of pixels that HorneExtract is not to use, (DN/s)^2.
+UNUSED = 1e12
 
 
 def simulate(flux):
@@ -88,12 +90,10 @@ def extract_atoca(model, light, folder):
 
     make_pastasoss(folder / "pastasoss.asdf")
     make_speckernel(folder / "speckernel.fits")
-    distance = np.arange(SUBSTRIP256.ny)[:, np.newaxis]
     with datamodels.SpecProfileModel() as profiles:
         for order, image in light.items():
-            near = np.where(np.abs(distance - true_rows(order)) <= REACH, image, 0)
-            norm = near.sum(axis=0)
-            data = (near / np.where(norm > 0, norm, 1)).astype(np.float32)
+            norm = image.sum(axis=0)
+            data = (image / np.where(norm > 0, norm, 1)).astype(np.float32)
             single = datamodels.SpecProfileSingleModel(data=data)
             single.order, single.oversampling, single.padding = order, 1, 0
             profiles.profile.append(single)
@@ -134,8 +134,9 @@ def extract_horne(model):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 spectrum = HorneExtract(
-                    image, ArrayTrace(image, rows[part]), variance=err[:, part].astype(float) ** 2,
-                    mask=far[:, part], unit=u.DN / u.s, spatial_profile="interpolated_profile",
+                    image, ArrayTrace(image, rows[part]),
+                    variance=np.where(far[:, part], UNUSED, err[:, part].astype(float) ** 2),
+                    mask=np.zeros(image.shape, dtype=bool), unit=u.DN / u.s, spatial_profile="interpolated_profile",
                     bkgrd_prof=None,
                 )()  # fmt: skip
             fluxes.append(spectrum.flux.value[columns - columns[0]])
