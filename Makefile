@@ -14,6 +14,7 @@
 # make bench-subtract   subtract the sky of simulated time series with this package and jwst's step;
 #                       BENCH="--skyflats DIR" keeps the skyflats, BENCH=--large takes 40 of them
 # make bench-stare      the bias of a transmission spectrum without sky subtraction, with jwst's, ours
+# make bench-extraction  bias and scatter of spectra by this package, ATOCA and specreduce
 # make bench-flicker    the scatter of light curves with 1/f noise, and after its subtraction by
 #                       jwst's step and by this package's; BENCH="--subarray SUBSTRIP96"
 # make bench-reference  subtract libraries of skyflats, and one template, with jwst's own step
@@ -27,7 +28,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-reference bench-speed clean
+.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-extraction bench-flicker bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -114,6 +115,9 @@ bench-subtract: .venv/installed-bench
 
 bench-stare: .venv/installed-bench
 	$(BIN)/python benchmarks/stare.py $(BENCH)
+
+bench-extraction: .venv/installed-bench
+	$(BIN)/python benchmarks/extraction.py $(BENCH)
 
 bench-flicker: .venv/installed-bench
 	$(BIN)/python benchmarks/flicker.py $(BENCH)

@@ -136,8 +136,8 @@ def extract_horne(model):
                 spectrum = HorneExtract(
                     image, ArrayTrace(image, rows[part]),
                     variance=np.where(far[:, part], UNUSED, err[:, part].astype(float) ** 2),
-                    mask=np.zeros(image.shape, dtype=bool), unit=u.DN / u.s, spatial_profile="interpolated_profile",
-                    bkgrd_prof=None,
+                    mask=np.zeros(image.shape, dtype=bool), unit=u.DN / u.s,
+                    spatial_profile="interpolated_profile", bkgrd_prof=None,
                 )()  # fmt: skip
             fluxes.append(spectrum.flux.value[columns - columns[0]])
         found[order] = wavelength, np.array(fluxes)
