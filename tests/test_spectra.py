@@ -269,21 +269,20 @@ def test_bad_pixels_of_the_sky(exposure, tmp_path):
     bright = exposure.copy()
     bright.meta.cal_step.bkg_subtract = None
     bright.data += fits.getdata(tmp_path / "a_skyflat.fits", "BKGDN")
-    mask = np.zeros(SUBSTRIP96.shape, dtype=np.uint8)
-    mask[80:90, 100:600] = 1
-    fits.writeto(tmp_path / "bad.fits", mask)
-    before = bright.dq.copy()
-    results = SkyflatSubtractStep.call(
-        bright,
-        skyflat=[str(tmp_path / "a_skyflat.fits")],
-        bad_pixels=str(tmp_path / "bad.fits"),
-        save_mask=True,
-        output_dir=str(tmp_path),
-    )
-    assert (results.dq[:, mask == 1] & 1).all()
-    used = fits.getdata(next(tmp_path.glob("*_skyflatused.fits")), "MASK")
-    assert not used[mask == 1].any()
-    assert used[80:90, 620:660].any()
+    before, used = bright.dq.copy(), []
+    settings = {"skyflat": [str(tmp_path / "a_skyflat.fits")], "output_dir": str(tmp_path)}
+    for bad_pixels in (None, str(tmp_path / "bad.fits")):
+        results = SkyflatSubtractStep.call(
+            bright, bad_pixels=bad_pixels, save_mask=True, **settings
+        )
+        used.append(fits.getdata(next(tmp_path.glob("*_skyflatused.fits")), "MASK") == 1)
+        if bad_pixels is None:
+            mask = used[0] & (np.arange(2048) % 3 == 0)
+            fits.writeto(tmp_path / "bad.fits", mask.astype(np.uint8))
+    assert mask.sum() > 1000
+    assert (results.dq[:, mask] & 1).all()
+    assert not used[1][mask].any()
+    assert used[1].sum() > 0.5 * used[0].sum()
     np.testing.assert_array_equal(bright.dq, before)
     with pytest.raises(SkyflatError, match="bad.txt: no such file"):
         SossStarePipeline.call(bright, steps={"trace_fit": {"bad_pixels": "bad.txt"}})

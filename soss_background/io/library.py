@@ -136,9 +136,11 @@ def as_image(model):
 def check_exposure(model):
     """Raise unless a model is an image or a cube with all of its planes."""
     name = model.meta.filename
-    if not isinstance(model, _KINDS) or model.data is None or model.data.ndim not in (2, 3):
+    is_known = isinstance(model, _KINDS) and model.data is not None
+    if is_known:
+        check_model(model, name)
+    if not is_known or model.data.ndim not in (2, 3):
         raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
-    check_model(model, name)
 
 
 def check_count_rates(model):
