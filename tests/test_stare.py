@@ -241,8 +241,9 @@ def test_aperture_correction(extracted, parts):
     total = np.sum(tall[:, band.columns[inside]], axis=0)
     truth = total / light_in(band, parts[1])[inside] - 1
     assert truth.min() > 0.05
-    assert np.abs(each.beyond[inside] - truth).max() < 0.01
-    assert abs(np.median(each.beyond[inside] - truth)) < 0.005
+    # The flux beyond the subarray is extrapolated.
+    assert np.abs(each.beyond[inside] - truth).max() < 0.015
+    assert abs(np.median(each.beyond[inside] - truth)) < 0.01
 
 
 @pytest.mark.parametrize(
