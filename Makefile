@@ -15,6 +15,7 @@
 #                       BENCH="--skyflats DIR" keeps the skyflats, BENCH=--large uses 40 of them
 # make bench-stare      measure the bias of transmission spectra without sky subtraction, with jwst's
 #                       step, and with this package
+# make bench-extraction   measure bias and scatter of spectra by this package, ATOCA and specreduce
 # make bench-flicker    measure the scatter of light curves with 1/f noise, and after its subtraction
 #                       by jwst's step and by this package; BENCH="--subarray SUBSTRIP96"
 # make bench-f277w      find field stars of time series with and without an exposure with F277W
@@ -29,7 +30,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo
 
-.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-flicker bench-f277w bench-reference bench-speed clean
+.PHONY: demo test fuzz lint style coverage test-all test-oldest wheel docs figures bench-accuracy bench-subtract bench-stare bench-extraction bench-flicker bench-f277w bench-reference bench-speed clean
 
 demo: .venv/installed
 	rm -rf $(DEMO)
@@ -119,6 +120,9 @@ bench-subtract: .venv/installed-bench
 
 bench-stare: .venv/installed-bench
 	$(BIN)/python benchmarks/stare.py $(BENCH)
+
+bench-extraction: .venv/installed-bench
+	$(BIN)/python benchmarks/extraction.py $(BENCH)
 
 bench-flicker: .venv/installed-bench
 	$(BIN)/python benchmarks/flicker.py $(BENCH)

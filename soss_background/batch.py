@@ -25,7 +25,13 @@ from tqdm import tqdm
 
 from soss_background import __version__
 from soss_background.errors import SkyflatError, one_line
-from soss_background.io.exposures import describe_members, describe_products, open_libraries
+from soss_background.io.associations import is_association
+from soss_background.io.exposures import (
+    describe_members,
+    describe_products,
+    open_libraries,
+    read_header,
+)
 from soss_background.io.files import (
     explain_write_fault,
     protect_inputs,
@@ -36,20 +42,28 @@ from soss_background.io.files import (
 from soss_background.io.products import (
     check_replaceable,
     claim,
+    compare_record,
     find_change,
     find_siblings,
     move_products,
+    read_record,
+    write_record,
 )
+from soss_background.io.segments import exposure_name, group_headers
 from soss_background.io.signals import StoppedError
 from soss_background.pipeline.skyflat import SkyflatPipeline
+from soss_background.pipeline.spec2 import SkyflatSpec2Pipeline
+from soss_background.pipeline.stare import SossStarePipeline
 from soss_background.steps.provenance import list_parameters
 
-__all__ = ["PlannedPipeline", "run_batch"]
+__all__ = ["PIPELINES", "run_batch"]
 
 log = logging.getLogger(__name__)
 
 # Memory that a visit needs, bytes; it limits the number of simultaneous visits.
 _MEMORY = 1e9
+
+_UP_TO_DATE = "the same exposures, parameters and version"
 
 # Seconds to wait for a scheduler, and between checks whether a batch is to stop.
 _PATIENCE, _LOOK = 10, 0.5
@@ -88,12 +102,12 @@ def _ignore_interrupts():
 @dataclass(frozen=True)
 class _Visit:
     """
-    An association of a batch.
+    An association or exposure of a batch.
 
     Attributes
     ----------
-    path : `~pathlib.Path`
-        The association.
+    paths : tuple of `~pathlib.Path`
+        The association, or the segments of an exposure.
     label : str
         Its name in the batch.
     status : str
@@ -104,19 +118,22 @@ class _Visit:
         Run time.
     message : str
         Why the products are kept or created, or the reason for the failure.
+    record : dict
+        What products of science exposures are made of, see `write_record`.
     """
 
-    path: Path
+    paths: tuple
     label: str
     status: str = "not done"
     products: dict = field(default_factory=dict)
     seconds: float = 0.0
     message: str = ""
+    record: dict = field(default_factory=dict)
 
     def row(self):
         """Return the row of the table of results."""
         return {
-            "association": str(self.path),
+            "association": " ".join(map(str, self.paths)),
             "status": self.status,
             "products": " ".join(self.products) if self.status in ("made", "kept") else "",
             "seconds": round(self.seconds, 1),
@@ -124,16 +141,36 @@ class _Visit:
         }
 
 
-class PlannedPipeline(SkyflatPipeline):
+class _Planned:
     """Pipeline that only reads its parameters."""
 
     @classmethod
     def get_config_reftype(cls):
         """Use the parameter reference files of the pipeline."""
-        return SkyflatPipeline.get_config_reftype()
+        return cls.__bases__[1].get_config_reftype()
 
     def run(self, *args):
         """Do nothing."""
+
+
+class PlannedPipeline(_Planned, SkyflatPipeline):
+    """SkyflatPipeline that only reads its parameters."""
+
+
+class PlannedStarePipeline(_Planned, SossStarePipeline):
+    """SossStarePipeline that only reads its parameters."""
+
+
+class PlannedSpec2Pipeline(_Planned, SkyflatSpec2Pipeline):
+    """SkyflatSpec2Pipeline that only reads its parameters."""
+
+
+# Pipelines by name, and the classes that read their parameters.
+PIPELINES = {
+    "SkyflatPipeline": (SkyflatPipeline, PlannedPipeline),
+    "SossStarePipeline": (SossStarePipeline, PlannedStarePipeline),
+    "SkyflatSpec2Pipeline": (SkyflatSpec2Pipeline, PlannedSpec2Pipeline),
+}
 
 
 def run_batch(
@@ -141,27 +178,32 @@ def run_batch(
     output_dir,
     arguments=(),
     *,
+    pipeline="SkyflatPipeline",
     scheduler=None,
     workers=None,
     overwrite=False,
     stop=None,
 ):
     """
-    Run the skyflat pipeline on many associations, on a Dask cluster.
+    Run a pipeline on many associations or exposures, on a Dask cluster.
 
     A failed association does not stop the others. Products appear in the output folder when they
     are complete. They are skipped if they record the same exposures (names and sizes of the
-    files), parameters and version, so that an interrupted batch can be restarted. Other skyflats
-    of the same observations in the folder are listed in a warning.
+    files), parameters and version, so that an interrupted batch can be restarted: skyflats hold
+    their own record, products of the other pipelines have one beside them (``_batch.json``). Other
+    skyflats of the same observations in the folder are listed in a warning.
 
     Parameters
     ----------
     associations : list of str or `~pathlib.Path`
-        Association files.
+        Association files; for pipelines of science exposures, also exposures. The segments of a
+        time series are run together.
     output_dir : str or `~pathlib.Path`
         Folder of the products and of a log for each association.
     arguments : list of str
         Further arguments of the pipeline, in the format of ``strun``.
+    pipeline : {"SkyflatPipeline", "SossStarePipeline", "SkyflatSpec2Pipeline"}
+        The pipeline.
     scheduler : str, optional
         Address or scheduler file of a cluster whose workers see the same files; by default a
         cluster is started on this machine, if there is anything to do.
@@ -190,9 +232,12 @@ def run_batch(
         # Remove files of killed batches; others may be at work, also on other machines.
         sweep(output_dir, "batch")
     stop, here = stop or threading.Event(), Path.cwd()
-    visits = _name_visits(dict.fromkeys(Path(path).absolute() for path in associations))
-    plan = functools.partial(_plan, output_dir, tuple(arguments), overwrite)
-    # Compare in this process, without a cluster, since often there is nothing to do.
+    paths = dict.fromkeys(Path(path).absolute() for path in associations)
+    of_skyflats = pipeline == "SkyflatPipeline"
+    visits = _name_visits([(path,) for path in paths] if of_skyflats else _group(paths))
+    chosen = _plan_skyflats if of_skyflats else functools.partial(_plan_exposures, pipeline)
+    plan = functools.partial(chosen, output_dir, tuple(arguments), overwrite)
+    # In this process, without a cluster: often there is nothing to make.
     progress = tqdm(visits, "Comparing products", unit="visit", disable=None)
     visits = _reject_twins([_attempt(plan, here, visit, stop) for visit in progress])
     if any(visit.status == "not done" for visit in visits) and not stop.is_set():
@@ -201,20 +246,34 @@ def run_batch(
             tempfile.TemporaryDirectory(dir=output_dir, **settings) as folder,
             _open_client(scheduler, workers) as client,
         ):
-            make = functools.partial(_make, output_dir, tuple(arguments), folder, plan)
+            make = functools.partial(_make, pipeline, output_dir, tuple(arguments), folder, plan)
             visits = _map(client, functools.partial(_attempt, make, here), visits, stop)
-    _warn_of_siblings(output_dir, visits)
+    if of_skyflats:
+        _warn_of_siblings(output_dir, visits)
     return Table(rows=[visit.row() for visit in visits], units={"seconds": "s"})
 
 
-def _name_visits(paths):
-    """Return the visits, named after their associations; a hash distinguishes equal names."""
-    names = Counter(path.stem for path in paths)
-    places = {path: hashlib.sha256(str(path).encode()).hexdigest()[:8] for path in paths}
-    return [
-        _Visit(path, path.stem if names[path.stem] == 1 else f"{path.stem}-{places[path]}")
-        for path in paths
-    ]
+def _group(paths):
+    """Return associations, each alone, and the segments of each exposure together."""
+    groups = [(path,) for path in paths if is_association(path)]
+    files = [path for path in paths if not is_association(path)]
+    headers = []
+    for path in files:
+        header = {}
+        with contextlib.suppress(SkyflatError):  # its own visit fails
+            header = read_header(path)
+        headers.append(header | {"name": str(path)})
+    return groups + [tuple(files[i] for i in indices) for indices in group_headers(headers)]
+
+
+def _name_visits(groups):
+    """Return the visits, named after their files; a hash distinguishes equal names."""
+    stems = [Path(exposure_name([path.name for path in paths])).stem for paths in groups]
+    names, visits = Counter(stems), []
+    for paths, stem in zip(groups, stems, strict=True):
+        place = hashlib.sha256(str(paths[0]).encode()).hexdigest()[:8]
+        visits.append(_Visit(paths, stem if names[stem] == 1 else f"{stem}-{place}"))
+    return visits
 
 
 def _map(client, work, visits, stop):
@@ -234,7 +293,7 @@ def _map(client, work, visits, stop):
 def _wait(futures, stop):
     """Yield futures as they complete, until the batch is stopped."""
     left = set(futures)
-    with tqdm(desc="Making skyflats", total=len(left), unit="visit", disable=None) as progress:
+    with tqdm(desc="Running visits", total=len(left), unit="visit", disable=None) as progress:
         while left and not stop.is_set():
             try:
                 done, left = wait(left, _LOOK, return_when="FIRST_COMPLETED")
@@ -269,7 +328,7 @@ def _reject_twins(visits):
             checked.append(replace(visit, status="failed", products={}, message=message))
         else:
             checked.append(visit)
-            owners |= dict.fromkeys(visit.products, visit.path)
+            owners |= dict.fromkeys(visit.products, visit.paths[0])
     return checked
 
 
@@ -300,16 +359,21 @@ def _attempt(work, here, visit, stop=None):
     return replace(visit, status="failed", seconds=time.monotonic() - start, message=message)
 
 
-def _plan(output_dir, arguments, overwrite, visit):
-    """Describe the products of a visit; keep those that are up to date."""
-    libraries = open_libraries([visit.path])
-    described = describe_products(libraries)
-    visit = replace(visit, products={each.name: each.identity for each in described})
-    step = _strun(PlannedPipeline, visit.path, "--log-stream=null", *arguments)
-    parameters = list_parameters(step)
-    for key, value in parameters.items():
+def _read_parameters(planned, visit, arguments):
+    """Return a pipeline with its parameters; raise if they name its products."""
+    step = _strun(planned, *visit.paths, "--log-stream=null", *arguments)
+    for key, value in list_parameters(step).items():
         if value and (key == "suffix" or key.endswith("output_file")):
             raise SkyflatError(f"--{key} is given, but a batch names its products itself")
+    return step
+
+
+def _plan_skyflats(output_dir, arguments, overwrite, visit):
+    """Describe the skyflats of a visit; keep those that are up to date."""
+    libraries = open_libraries(visit.paths)
+    described = describe_products(libraries)
+    visit = replace(visit, products={each.name: each.identity for each in described})
+    parameters = list_parameters(_read_parameters(PlannedPipeline, visit, arguments))
     for name, identity in visit.products.items():
         check_replaceable(output_dir / name, identity)
     if overwrite:
@@ -320,11 +384,29 @@ def _plan(output_dir, arguments, overwrite, visit):
             change = find_change(output_dir / name, members, parameters, __version__)
         if change:
             return replace(visit, message=change)
-    return replace(visit, status="kept", message="the same exposures, parameters and version")
+    return replace(visit, status="kept", message=_UP_TO_DATE)
 
 
-def _make(output_dir, arguments, folder, plan, visit):
-    """Run the pipeline in a separate folder; move the products when all are complete."""
+def _plan_exposures(pipeline, output_dir, arguments, overwrite, visit):
+    """Describe the products of science exposures; keep those that are up to date."""
+    _, planned = PIPELINES[pipeline]
+    step = _read_parameters(planned, visit, arguments)
+    exposures = step.open_segments(*map(str, visit.paths))
+    sources = [path for each in exposures for path in map(Path, (*each.sources, *each.background))]
+    names = [name for each in exposures for name in step.product_names(each)]
+    members = {path.name: path.stat().st_size for path in sources}
+    record = {"version": __version__, "members": members, "parameters": list_parameters(step)}
+    visit = replace(visit, products=dict.fromkeys(names), record=record)
+    if overwrite:
+        return replace(visit, message="overwrite is set")
+    change = compare_record(output_dir / f"{visit.label}_batch.json", record, names)
+    if change:
+        return replace(visit, message=change)
+    return replace(visit, status="kept", message=_UP_TO_DATE)
+
+
+def _make(pipeline, output_dir, arguments, folder, plan, visit):
+    """Run the pipeline in a folder of its own; move the products when all are complete."""
     log_file = output_dir / f"{visit.label}.log"
     with contextlib.ExitStack() as stack:
         for name in sorted([*visit.products, log_file.name]):
@@ -335,20 +417,25 @@ def _make(output_dir, arguments, folder, plan, visit):
             return visit
         log_file.unlink(missing_ok=True)
         stack.enter_context(protect_inputs())
-        _run_pipeline(output_dir, [f"--log-file={log_file}", *arguments], folder, visit)
+        options = [f"--log-file={log_file}", *arguments]
+        record = output_dir / f"{visit.label}_batch.json"
+        own = read_record(record).get("products", [])
+        moved = _run_pipeline(PIPELINES[pipeline][0], output_dir, options, folder, visit, own)
+        if visit.record:
+            write_record(record, visit.record | {"products": moved})
     return replace(visit, status="made")
 
 
-def _run_pipeline(output_dir, arguments, folder, visit):
-    """Run the pipeline in a new folder below ``folder``; move its files to ``output_dir``."""
+def _run_pipeline(pipeline, output_dir, arguments, folder, visit, own):
+    """Run the pipeline in a new folder below ``folder``; move all that it saves; list its names."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     try:
         places = ["--log-stream=null", *arguments, f"--output_dir={folder}"]
-        _strun(SkyflatPipeline, visit.path, *places)
+        _strun(pipeline, *visit.paths, *places)
         missing = [name for name in visit.products if not (folder / name).exists()]
         if missing:
             raise SkyflatError(f"{missing[0]}: not made; do the arguments skip it?")
-        move_products(folder, output_dir)
+        return move_products(folder, output_dir, own)
     finally:
         gc.collect()
         shutil.rmtree(folder, ignore_errors=True)

@@ -188,7 +188,7 @@ def test_integrations_are_preferred_to_their_mean(files, tmp_path, caplog):
         ({"instrument__filter": "F380M"}, "FILTER is F380M, not CLEAR or F277W"),
         ({"instrument__pupil": "CLEARP"}, "PUPIL is CLEARP, not GR700XD"),
         ({"subarray__name": "SUBSTRIP256"}, "SUBARRAY is SUBSTRIP256, not FULL"),
-        ({"bunit_data": "DN"}, "ImageModel in DN, neither _rate nor _rateints"),
+        ({"bunit_data": "DN"}, "BUNIT is DN, not DN/s"),
         ({"observation__program_number": None}, "keyword PROGRAM is missing"),
         ({"observation__observation_number": None}, "keyword OBSERVTN is missing"),
         ({"observation__observation_number": "x"}, "OBSERVTN x is not a number from 0 to 999"),

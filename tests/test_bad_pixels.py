@@ -8,9 +8,9 @@ from helpers import strun, write_small_exposures
 from numpy.testing import assert_allclose, assert_array_equal
 
 from soss_background import SkyflatCombineStep, SkyflatModel, SkyflatPipeline
-from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.detector import FULL, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
+from soss_background.io.bad_pixels import read_bad_pixels
 from soss_background.io.exposures import open_libraries
 
 PIPELINE = "soss_background.SkyflatPipeline"

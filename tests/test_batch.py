@@ -16,12 +16,14 @@ import psutil
 import pytest
 from astropy.table import Table
 from conftest import SMALL
-from helpers import BIN, checksums, edit_file
+from helpers import BIN, checksums, cut_series, edit_file, make_skyflat
+from stdatamodels.jwst import datamodels
 
 from soss_background import SkyflatModel, SkyflatQualityStep, batch
 from soss_background.batch import _name_visits
 from soss_background.cli import main
-from soss_background.simulate import simulate_visit
+from soss_background.detector import SUBSTRIP96
+from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
 
 # Parameters for the small visits.
 SKIP = ("--", "--steps.flat_field.skip=true")
@@ -300,18 +302,73 @@ def test_nothing_to_make(associations, run_here, monkeypatch, tmp_path):
     monkeypatch.setattr(batch, "_open_client", lambda *_: pytest.fail())
     assert run_here(*there) == 0
     assert statuses(Path("out")) == ["kept"]
-    # Another batch created the product after this one had found it missing.
-    plan = functools.partial(batch._plan, tmp_path / "out", SKIP[1:])
-    visit = plan(True, *_name_visits(associations[:1]))
+    # Another batch made the product after this one had found it missing.
+    plan = functools.partial(batch._plan_skyflats, tmp_path / "out", SKIP[1:])
+    visit = plan(True, *_name_visits([(associations[0],)]))
     assert visit.status == "not done"
-    visit = batch._make(tmp_path / "out", SKIP[1:], None, functools.partial(plan, False), visit)
+    visit = batch._make(
+        "SkyflatPipeline", tmp_path / "out", SKIP[1:], None, functools.partial(plan, False), visit
+    )
     assert visit.status == "kept"
     assert_complete(tmp_path / "out", 1)
 
 
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """Simulate two science exposures of SUBSTRIP96, one in two segments, and a sky for them."""
+    folder = tmp_path_factory.mktemp("night")
+    settings = Simulation(window=SUBSTRIP96, n_integrations=2, exposure_time=200.0, stripes=0.0)
+    path = simulate_time_series(folder, settings, target_flux=300.0)
+    cut_series(path, folder / "segments", (1, 1))
+    with datamodels.open(path) as model:
+        other = model.copy()
+    other.meta.observation.exposure_number = "2"
+    other.meta.filename = path.name.replace("_00001", "_00002").replace("-seg001", "")
+    other.save(folder / "segments" / other.meta.filename)
+    make_skyflat(window=SUBSTRIP96, flat="flat.fits").save(folder / "a_skyflat.fits")
+    return folder
+
+
+def test_a_night_of_science_exposures(night, run_here, monkeypatch):
+    """Segments are run together, finished spectra are kept, and others made anew."""
+    paths = sorted((night / "segments").glob("*_rateints.fits"))
+    options = (
+        f"--steps.skyflat_subtract.skyflat={night}/a_skyflat.fits",
+        f"--steps.flat_field.override_flat={night}/time_series_flat.fits",
+        "--fail_on_qc=true",
+    )
+    there = ("--pipeline", "SossStarePipeline", "-o", "out", "--", *options)
+    before = checksums(paths)
+    assert run_here(*paths, *there) == 0
+    assert statuses(Path("out")) == ["made", "made"]
+    assert checksums(paths) == before
+    whole = [path for path in Path("out").glob("*_x1dints.fits") if "seg" not in path.name]
+    assert len(whole) == 2
+    assert len(list(Path("out").glob("*seg00?*_x1dints.fits"))) == 2
+    assert len(list(Path("out").glob("*_stare.html"))) == 2
+    assert not list(Path("out").glob(".*"))
+    monkeypatch.setattr(batch, "_open_client", lambda *_: pytest.fail())
+    assert run_here(*paths, *there) == 0
+    assert statuses(Path("out")) == ["kept", "kept"]
+    monkeypatch.setattr(batch, "_open_client", lambda *_: contextlib.nullcontext())
+    whole[0].unlink()
+    assert run_here(*paths, *there) == 0
+    assert sorted(statuses(Path("out"))) == ["kept", "made"]
+    assert run_here(*paths, *there, "--steps.trace_fit.n_slices=90") == 0
+    assert messages(Path("out")) == ["other parameters (steps.trace_fit.n_slices)"] * 2
+
+
+def test_a_night_with_other_files(run_here, tmp_path):
+    """One that cannot be read fails by itself."""
+    (tmp_path / "bad_rateints.fits").write_text("nothing")
+    there = ("--pipeline", "SossStarePipeline", "-o", "out")
+    assert run_here("bad_rateints.fits", *there) == 1
+    assert "bad_rateints.fits" in messages(Path("out"))[0]
+
+
 def test_labels(tmp_path):
     paths = [tmp_path / name for name in ("a/asn.json", "b/asn.json", "c/other.json")]
-    labels = [visit.label for visit in _name_visits(paths)]
+    labels = [visit.label for visit in _name_visits([(path,) for path in paths])]
     assert labels[2] == "other"
     assert len(set(labels)) == 3
 

@@ -4,9 +4,12 @@ import logging
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from numpy.testing import assert_allclose
+from scipy.optimize import curve_fit
 from spec2_references import make_pastasoss
 from stdatamodels.jwst import datamodels
+from test_real import REAL
 
 from soss_background import TraceFitStep
 from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
@@ -55,6 +58,69 @@ def test_simulator_agrees_with_the_table(order):
         rows = np.interp(np.arange(SUBSTRIP256.nx), trace.x, trace.y) - SUBSTRIP256.y0
         # The outermost columns may lie beyond the rotated trace, where both extrapolate.
         assert np.nanmax(np.abs(table.row - rows)[8:2040]) < 0.02
+
+
+def hydrogen(lower, upper):
+    """Return the vacuum wavelength of a hydrogen line, micron."""
+    return 1 / (10.96775831 * (1 / lower**2 - 1 / upper**2))
+
+
+# Lines of each order in the real frame, by the quantum numbers of hydrogen, and how far off their
+# wavelengths may be, micron; a pixel is 0.00097, 0.00047 and 0.0003 micron.
+LINES = {
+    1: ([(3, 4), (3, 5), (3, 6), (3, 7), (3, 8), (4, 7), (4, 6)], 0.0005),
+    2: ([(2, 3), (3, 7), (3, 8), (3, 9), (3, 6)], 0.0007),
+    3: ([(3, 9), (3, 10), (3, 11), (3, 12), (3, 13)], 0.0005),
+}
+
+
+def line_place(flux, guess):
+    """Fit a Gaussian line in a parabolic continuum; return its column."""
+    columns = np.arange(guess - 22, guess + 23)
+    offset = columns - guess
+
+    def model(x, level, slope, bend, depth, centre, width):
+        line = depth * np.exp(-(((x - centre) / width) ** 2) / 2)
+        return level + slope * x + bend * x**2 - line
+
+    start = [flux[columns].max(), 0, 0, np.ptp(flux[columns]), 0, 3]
+    return guess + curve_fit(model, offset, flux[columns], start, maxfev=20000)[0][4]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
+@pytest.mark.parametrize("order", ORDERS)
+def test_lines_of_a_real_star(order):
+    """The hydrogen lines of a hot star are at the columns of their wavelengths."""
+    pwcpos = 245.778671
+    frame = np.load(REAL / f"jw01512001001_03102_00001_nis_substrip256_pwcpos{pwcpos}.npy")
+    trace = expected_trace(order, SUBSTRIP256, pwcpos)
+    distance = np.abs(np.arange(256)[:, np.newaxis] - trace.row)
+    flux = np.nansum(np.where(distance < 16, frame.astype(float), 0), axis=0)
+    lines, limit = LINES[order]
+    errors = []
+    for lower, upper in lines:
+        wavelength = hydrogen(lower, upper)
+        guess = int(np.nanargmin(np.abs(trace.wavelength - wavelength)))
+        place = line_place(flux, guess)
+        errors.append(np.interp(place, np.arange(2048), trace.wavelength) - wavelength)
+    assert np.abs(errors).max() < limit
+    assert np.abs(np.median(errors)) < 0.0006
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real arrays are not here")
+@pytest.mark.parametrize(
+    ("order", "columns", "typical", "limit"),
+    [(1, (400, 2040), 0.0005, 0.0009), (2, (700, 1740), 0.0005, 0.0016), (3, (4, 880), 1e-5, 5e-5)],
+)
+def test_wavelengths_of_a_spectrace_file(order, columns, typical, limit):
+    """They agree at the nominal position if the columns of the file count from 1."""
+    table = fits.getdata(REAL / "jwst_niriss_spectrace_0023.fits", order)
+    rising = np.argsort(table["X"])
+    inside = np.arange(*columns)
+    known = np.interp(inside, table["X"][rising] + 1, table["WAVELENGTH"][rising])
+    error = np.abs(expected_trace(order, SUBSTRIP256, PWCPOS).wavelength[inside] - known)
+    assert np.median(error) < typical
+    assert error.max() < limit
 
 
 def make_exposure(pwcpos):

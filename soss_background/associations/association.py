@@ -322,10 +322,9 @@ def _preference(header):
 def _read_rate(path, required=REQUIRED):
     """Read the header of a file; raise if it is not a SOSS exposure."""
     header = read_header(path) | {"name": str(path), "path": path}
-    kind, unit = header.get("meta.model_type"), header.get("meta.bunit_data", "DN/s")
-    fault = find_sky_fault(header, required)
-    if not fault and (kind not in _RATES or unit != "DN/s"):
-        fault = f"{kind} in {unit}, neither _rate nor _rateints"
+    kind, fault = header.get("meta.model_type"), find_sky_fault(header, required)
+    if not fault and kind not in _RATES:
+        fault = f"{kind}, neither _rate nor _rateints"
     if fault:
         raise SkyflatError(f"{path}: {fault}")
     return header

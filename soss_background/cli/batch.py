@@ -20,13 +20,21 @@ def add_parser(commands):
     """Add the subcommand that runs the pipeline on many associations."""
     parser = commands.add_parser(
         "batch",
-        help="create the skyflats of many associations on a Dask cluster",
-        description="Create the skyflats of many associations, several at a time. A failed "
-        "association does not stop the others. Products are kept if their exposures, parameters "
-        "and version are still the same.",
+        help="run a pipeline on many associations or exposures on a Dask cluster",
+        description="Run a pipeline on many associations or exposures, several at a time. A failed "
+        "one does not stop the others. Products are kept if their exposures, parameters and "
+        "version are still the same.",
         epilog="Arguments after -- are for the pipeline, as strun takes them.",
     )
-    parser.add_argument("associations", type=Path, nargs="+", help="association files")
+    parser.add_argument(
+        "associations", type=Path, nargs="+",
+        help="association files; for science exposures, also exposures and segments",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pipeline",
+        choices=["SkyflatPipeline", "SossStarePipeline", "SkyflatSpec2Pipeline"],
+        help="the pipeline (default: SkyflatPipeline)",
+    )
     add_output_dir(parser, "products")
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument(
@@ -56,7 +64,7 @@ def run(options):
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    settings = given(options, "scheduler", "workers", "overwrite") | {"stop": stop}
+    settings = given(options, "pipeline", "scheduler", "workers", "overwrite") | {"stop": stop}
     table = batch.run_batch(options.associations, folder, options.arguments, **settings)
     _print_results(table, options.verbose)
     save_whole(functools.partial(table.write, format="ascii.ecsv"), folder / "batch.ecsv")

@@ -9,7 +9,6 @@ from jwst.datamodels import ModelContainer
 from tqdm import tqdm
 
 from soss_background import __version__
-from soss_background.combine.bad_pixels import read_bad_pixels
 from soss_background.combine.sky import NoSkyError, NothingToCombineError, combine_exposures
 from soss_background.datamodels import exposure_table as metadata
 from soss_background.datamodels.skyflat import SkyflatModel
@@ -99,11 +98,7 @@ class SkyflatCombineStep(SkyflatStep):
             if root_name(name) not in roots:
                 raise SkyflatError(f"{name}, which is to be left out, is not among the exposures")
         for window in {header_window(read_headers(library)[0]) for library in libraries}:
-            self._read_bad_pixels(window)
-
-    def _read_bad_pixels(self, window):
-        """Return True for the pixels to leave out of all exposures, None without such a list."""
-        return read_bad_pixels(self.bad_pixels, window) if self.bad_pixels else None
+            self.read_bad_pixels(window)
 
     def _combine(self, library, description):
         """Return the skyflat of a library of exposures."""
@@ -125,7 +120,7 @@ class SkyflatCombineStep(SkyflatStep):
                 stack,
                 summaries=getattr(library, "summaries", None),
                 bands=window.amplifiers(),
-                bad=self._read_bad_pixels(window),
+                bad=self.read_bad_pixels(window),
                 flat_error=_flat_error(library),
                 excluded=excluded,
                 gap_rows=_TARGET_ROWS if _target_reach(headers) else _STAR_ROWS,

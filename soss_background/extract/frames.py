@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from bottleneck import nanmean
 
 from soss_background.detector import Window
-from soss_background.errors import SkyflatError
 from soss_background.io.exposures import REQUIRED_CLEAR, find_pwcpos, find_window
 from soss_background.io.store import StoredArray
-from soss_background.numerics.integrations import split_cube, usable_pixels
+from soss_background.numerics.integrations import usable_pixels
 from soss_background.numerics.threads import split_rows
 
-__all__ = ["TIME_TABLES", "Apertures", "Frames", "average_usable", "read_frames"]
+__all__ = ["TIME_TABLES", "Apertures", "Frames", "read_frames"]
 
 # Tables of the times of integrations, and of the blocks of columns of superstripes.
 TIME_TABLES = ("int_times", "int_times_stripe")
@@ -49,13 +47,6 @@ class Frames:
     var_flat: np.ndarray | None
     window: Window
     pwcpos: float
-
-    def average(self):
-        """Return the mean of the usable pixels, DN/s, NaN elsewhere; raise if there is none."""
-        mean = average_usable(self.data, self.err, self.dq)
-        if np.isnan(mean).all():
-            raise SkyflatError(f"{self.name}: no usable pixel")
-        return mean
 
     def image(self, number):
         """Return the usable pixels of an integration, shape (ny, nx), DN/s; NaN elsewhere."""
@@ -127,6 +118,10 @@ class Apertures:
         self.headers, self.total, self.bad = [], 0, 0
         self._samples = {order: [] for order in bands}
 
+    def clear(self):
+        """Forget all integrations."""
+        self._samples.clear()
+
     def add(self, exposure):
         """Add the integrations of the next segment."""
         frames = read_frames(exposure)
@@ -154,8 +149,8 @@ class Apertures:
         return StoredArray(self._folder, shape, np.float32)
 
     def take(self, order):
-        """Return count rates and variances of an order, see `Frames.take`, and forget them."""
-        parts = zip(*self._samples.pop(order), strict=True)
+        """Return count rates and variances of an order, see `Frames.take`."""
+        parts = zip(*self._samples[order], strict=True)
         return [np.concatenate([stored[:] for stored in part]) for part in parts]
 
     def slices(self):
@@ -174,27 +169,3 @@ def _strip(exposure):
         if getattr(exposure, name, None) is not None:
             setattr(header, name, getattr(exposure, name).copy())
     return header
-
-
-def average_usable(data, err, dq):
-    """
-    Average the usable pixels of all integrations, in one pass over blocks of rows.
-
-    Parameters
-    ----------
-    data, err : ndarray of float, shape (nints, ny, nx)
-        Count rates and uncertainties, DN/s.
-    dq : ndarray of uint32, shape (nints, ny, nx)
-        JWST data quality flags.
-
-    Returns
-    -------
-    mean : ndarray of float32, shape (ny, nx)
-        Mean of the usable pixels, DN/s; NaN where there is none.
-    """
-    mean = np.empty(data.shape[1:], dtype=np.float32)
-    for rows in split_cube(data.shape):
-        block = data[:, rows]
-        good = usable_pixels(block, err[:, rows], dq[:, rows])
-        mean[rows] = nanmean(np.where(good, block, np.nan), axis=0)
-    return mean

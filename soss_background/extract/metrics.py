@@ -1,24 +1,39 @@
 """Metrics of the spectra of an exposure, and their definitions."""
 
 import numpy as np
+from astropy.stats import mad_std
 
 from soss_background.datamodels.quality_table import FRACTION
 from soss_background.extract.inter_order import free_pixels
 from soss_background.steps.metric_ranges import Metric
 
-__all__ = ["METRICS", "measure_frame", "measure_spectra", "measure_steps", "measure_traces"]
+__all__ = [
+    "METRICS",
+    "compare_scatter",
+    "list_metrics",
+    "measure_frame",
+    "measure_spectra",
+    "measure_steps",
+    "measure_traces",
+    "sum_light",
+]
+
+# Fewest integrations whose scatter is measured.
+_FEWEST = 10
 
 # Least distance of pixels between the orders from a trace, pixels.
 _FREE = 30
 
-# The default ranges are wide, since they are meant to detect failures.
+# The default ranges are wide, since they are meant to detect failures. Wings of bright stars
+# between the orders reach some 10 DN/s; a sky of 5 DN/s that is subtracted 10 % too bright
+# leaves -0.5.
 METRICS = {
     "sky_subtracted": Metric("", (1, 1), "1 if the sky was subtracted"),
     "sky_misfit": Metric("", (0, 3), "rms deviation of the sky from its prior, in its sigmas"),
     "flat_fielded": Metric("", (1, 1), "1 if the exposure was divided by the flat"),
     "bad_pixels": Metric("", None, "unusable pixels of all integrations"),
     "bad_fraction": Metric(FRACTION, (0, 0.1), "fraction of all pixels that are unusable"),
-    "inter_order_mean": Metric("DN/s", None, "mean between the orders"),
+    "inter_order_mean": Metric("DN/s", (-0.5, 50), "mean between the orders"),
     "inter_order_sum": Metric("DN/s", None, "sum between the orders"),
     "orders": Metric("", (2, 3), "orders with a trace"),
     "slices": Metric("", None, "slices of all orders"),
@@ -43,6 +58,16 @@ METRICS = {
     "snr_order_3": Metric("", None, "median SNR of order 3"),
     "efficiency": Metric(FRACTION, None, "median fraction of the photons that is detected"),
 }
+
+# Ranges of subarrays that differ from the defaults. SUBSTRIP96 holds too little of order 2 to find
+# its trace, and observes the brightest stars, whose wings fill it.
+_OF_SUBARRAY = {"SUBSTRIP96": {"orders": (1, 3), "inter_order_mean": (-0.5, 200)}}
+
+
+def list_metrics(subarray):
+    """Return the definitions of the metrics with the default ranges of a subarray."""
+    own = _OF_SUBARRAY.get(subarray, {})
+    return METRICS | {name: METRICS[name]._replace(limits=limits) for name, limits in own.items()}
 
 
 def measure_steps(exposure):
@@ -126,6 +151,55 @@ def measure_spectra(orders, efficiency=None):
     if efficiency is not None:
         values["efficiency"] = _median(efficiency[np.isfinite(efficiency)])
     return values
+
+
+def sum_light(extraction):
+    """
+    Sum the flux of all columns of an order.
+
+    Parameters
+    ----------
+    extraction : `~soss_background.extract.optimal.Extraction`
+        The spectra.
+
+    Returns
+    -------
+    light, error : ndarray of float, shape (nints,)
+        Flux of the columns that all integrations show, relative to the median, and its
+        uncertainty; NaN in integrations without flux, and everywhere if the median is not positive.
+    """
+    flux = extraction.flux
+    seen = np.isfinite(flux).any(axis=1)
+    whole = np.isfinite(flux[seen]).all(axis=0)
+    light = np.where(seen, np.sum(np.nan_to_num(flux[:, whole]), axis=1), np.nan)
+    level = _median(light[seen])
+    error = np.sqrt(np.sum(np.nan_to_num(extraction.error[:, whole]) ** 2, axis=1))
+    if not level > 0:
+        return np.full((2, len(flux)), np.nan)
+    return light / level, np.where(seen, error, np.nan) / level
+
+
+def compare_scatter(extraction):
+    """
+    Compare the scatter of a light curve with its errors.
+
+    Parameters
+    ----------
+    extraction : `~soss_background.extract.optimal.Extraction`
+        The spectra.
+
+    Returns
+    -------
+    scatter, error : float
+        Standard deviation of the flux of all columns, from differences of successive integrations,
+        which a transit hardly changes, and its median error; fractions of the flux. NaN for fewer
+        than ten integrations, whose scatter is too uncertain, and without flux.
+    """
+    light, error = sum_light(extraction)
+    light, error = light[np.isfinite(light)], error[np.isfinite(error)]
+    if len(light) < _FEWEST:
+        return np.nan, np.nan
+    return mad_std(np.diff(light)) / np.sqrt(2), np.median(error)
 
 
 def _median(values):

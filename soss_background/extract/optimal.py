@@ -42,7 +42,7 @@ class Extraction(NamedTuple):
     profile : ndarray of float, shape (n, m)
         Fraction of the flux in the aperture that falls on each of its pixels.
     flux, error : ndarray of float, shape (nints, n)
-        Optimal flux in the aperture and its uncertainty, DN/s; NaN where ``seen`` is below 0.5.
+        Optimal flux in the aperture and its uncertainty; NaN where ``seen`` is below 0.5.
     box_flux, box_error : ndarray of float, shape (nints, n)
         Sum of the flux over the aperture and its uncertainty, DN/s; bad pixels are replaced by the
         fitted profile.
@@ -64,6 +64,11 @@ class Extraction(NamedTuple):
     seen: np.ndarray
     response: np.ndarray
 
+    def scaled(self, factor):
+        """Return the spectra times a factor of each column, shape (n,), or of all."""
+        names = ("flux", "error", "box_flux", "box_error")
+        return self._replace(**{name: getattr(self, name) * factor for name in names})
+
     def cut(self, integrations):
         """Return the spectra of some integrations, given by a slice."""
         names = ("flux", "error", "box_flux", "box_error", "number", "seen")
@@ -84,12 +89,19 @@ class Order(NamedTuple):
         The spectra.
     contamination : ndarray of float, shape (n,)
         Fraction of the median flux that belongs to other orders.
+    beyond : ndarray of float, shape (n,)
+        Flux beyond the aperture relative to that in it.
     """
 
     row: np.ndarray
     wavelength: np.ndarray
     extraction: Extraction
     contamination: np.ndarray
+    beyond: np.ndarray
+
+    def scaled(self, factor):
+        """Return the order with its spectra times a factor of each column, or of all."""
+        return self._replace(extraction=self.extraction.scaled(factor))
 
 
 def photon_variance(mean, variance, bright):
@@ -124,7 +136,17 @@ def photon_variance(mean, variance, bright):
     return np.maximum(variance - slope * np.clip(mean, 0, None), floor), slope
 
 
-def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None, progress=None):
+def extract_order(
+    light,
+    variances,
+    band,
+    *,
+    degree,
+    n_sigma,
+    reject_cosmic_rays=True,
+    profile_mask=None,
+    progress=None,
+):
     """
     Extract the spectra of an order.
 
@@ -144,7 +166,9 @@ def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None,
     degree : int
         Degree of the polynomials of the profile along the dispersion.
     n_sigma : float
-        Significance above which a pixel is a cosmic ray.
+        Significance above which a pixel is a cosmic ray, or bad in the mean.
+    reject_cosmic_rays : bool, optional
+        Whether to reject cosmic rays.
     profile_mask : ndarray of bool, shape (n, m), optional
         True for pixels of the band used for the profile; by default all.
     progress : str, optional
@@ -169,12 +193,13 @@ def extract_order(light, variances, band, *, degree, n_sigma, profile_mask=None,
         good &= ~_find_hot(mean, variance / len(light), sure, profile, n_sigma)
         light = np.where(good, light, np.nan)
         expected, tolerance = _expect(light, good, profile, band), _MOTION
+    limit = n_sigma if reject_cosmic_rays else np.inf
     spectra, response = [], np.zeros_like(profile)
     bar = {"desc": progress, "total": len(light), "disable": None if progress else True}
     for each, ok, own in tqdm(zip(light, good, variances, strict=True), **bar):
         noise = other, slope, _compare(own, variance)
         *spectrum, share = _extract_integration(
-            each, ok, band, profile, expected, noise, n_sigma, tolerance
+            each, ok, band, profile, expected, noise, limit, tolerance
         )
         spectra.append(spectrum)
         response += share / len(light)

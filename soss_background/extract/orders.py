@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from bottleneck import nanmedian
 
-from soss_background.extract.contamination import estimate_contamination, measure_wings
+from soss_background.extract.contamination import Contamination, estimate_contamination
 from soss_background.extract.optimal import Order, extract_order
 from soss_background.extract.profile import cut_band
 from soss_background.sky.traces import ORDERS
@@ -44,7 +44,7 @@ def cut_bands(traces, mean, half_width):
     return bands
 
 
-def extract_orders(apertures, traces, mean, *, degree, n_sigma):
+def extract_orders(apertures, traces, mean, *, subtract_orders, **settings):
     """
     Extract the spectra of all orders.
 
@@ -56,7 +56,10 @@ def extract_orders(apertures, traces, mean, *, degree, n_sigma):
         The traces.
     mean : ndarray of float, shape (ny, nx)
         Mean of the integrations, DN/s; NaN where there is no measurement.
-    degree, n_sigma : int, float
+    subtract_orders : bool
+        Whether to subtract the flux of the other orders from the pixels of an order, as far as it
+        is known, and to extract it again.
+    **settings
         See `~soss_background.extract.optimal.extract_order`.
 
     Returns
@@ -68,18 +71,45 @@ def extract_orders(apertures, traces, mean, *, degree, n_sigma):
     rows = {order: row for order, (row, _) in places.items()}
     extractions = {}
     for order, band in apertures.bands.items():
-        settings = {"degree": degree, "n_sigma": n_sigma, "progress": f"Order {order}"}
         free = _find_free(order, band, rows)
         extractions[order] = extract_order(
-            *apertures.take(order), band, profile_mask=free, **settings
+            *apertures.take(order), band, profile_mask=free, progress=f"Order {order}", **settings
         )
-    contamination = _find_contamination(mean, rows, extractions) if rows else {}
+    found = estimate_contamination(mean, rows, extractions)
+    if found is None:
+        log.warning("Contamination unknown: too few pixels between the orders, or no flux")
+        nothing = {
+            order: np.full(len(each.columns), np.nan) for order, each in apertures.bands.items()
+        }
+        found = {order: Contamination(each, {}, each) for order, each in nothing.items()}
+    elif subtract_orders:
+        curves = {order: _light_curve(each) for order, each in extractions.items()}
+        for order, band in apertures.bands.items():
+            light, variances = apertures.take(order)
+            for other, each in found[order].light.items():
+                light -= curves[other][:, np.newaxis, np.newaxis] * each.astype(np.float32)
+            extractions[order] = extract_order(
+                light, variances, band, profile_mask=_find_free(order, band, rows),
+                progress=f"Order {order} alone", **settings,
+            )  # fmt: skip
     orders = {}
     for order, extraction in extractions.items():
         row, wavelength = places[order]
         wavelength = wavelength[extraction.band.columns]
-        orders[order] = Order(row, wavelength, extraction, contamination[order])
+        fraction, _, beyond = found[order]
+        orders[order] = Order(row, wavelength, extraction, fraction, beyond)
     return orders
+
+
+def _light_curve(extraction):
+    """Return the flux of each integration relative to the median, shape (nints,)."""
+    flux = extraction.flux
+    ratio = flux / np.where(nanmedian(flux, axis=0) > 0, nanmedian(flux, axis=0), np.nan)
+    # Bright columns have the least noise.
+    bright = nanmedian(flux / extraction.error, axis=0)
+    bright = bright >= np.nanmedian(bright) if np.isfinite(bright).any() else bright > 0
+    curve = nanmedian(ratio[:, bright], axis=1)
+    return np.where(np.isfinite(curve), curve, 1)
 
 
 def _find_free(order, band, rows):
@@ -90,16 +120,3 @@ def _find_free(order, band, rows):
             reach = _NEAR if other > order else _BRIGHT_NEAR
             free &= ~(np.abs(band.rows - row[band.columns, np.newaxis]) < reach)
     return free
-
-
-def _find_contamination(mean, rows, extractions):
-    """Estimate the fraction of the flux of other orders; NaN where it is unknown."""
-    first = min(rows)
-    flux = np.full(mean.shape[1], np.nan)
-    flux[extractions[first].band.columns] = nanmedian(extractions[first].flux, axis=0)
-    others = [row for order, row in rows.items() if order != first]
-    wings = measure_wings(mean, rows[first], others, flux)
-    if wings is None:
-        log.warning("Contamination unknown: no column shows an order alone")
-        return {key: np.full(len(each.band.columns), np.nan) for key, each in extractions.items()}
-    return estimate_contamination(rows, extractions, wings)

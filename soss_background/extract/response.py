@@ -1,4 +1,4 @@
-"""Response and efficiency from the spectrum of a standard star."""
+"""Response and efficiency from the spectrum of a standard star, and fluxes by a response."""
 
 import numpy as np
 from astropy import constants
@@ -8,10 +8,15 @@ from bottleneck import nanmedian
 
 from soss_background.detector import COLLECTING_AREA
 from soss_background.errors import SkyflatError
+from soss_background.extract.units import spectral_flux, write_unit
 from soss_background.io.curves import FLUX, read_curve
+from soss_background.io.files import explain_fault
+from soss_background.io.quiet import ignore_warnings
 from soss_background.numerics.polynomial import fit_clipped
 
-__all__ = ["measure_response", "read_standard"]
+__all__ = ["flux_factors", "measure_response", "read_response", "read_standard"]
+
+_RESPONSE = u.Unit("DN m2 um / (s W)")
 
 # Standard deviations beyond which columns are clipped, and number of clippings.
 _CLIP, _ITERATIONS = 3.0, 5
@@ -72,8 +77,50 @@ def measure_response(orders, standard, *, gain, degree, max_contamination):
         tables.append(table["order", "wavelength", "response", "fit", "efficiency"])
     table = vstack(tables)
     table["wavelength"].unit = "um"
-    table["response"].unit = table["fit"].unit = "DN m2 um / (s W)"
+    table["response"].unit = table["fit"].unit = _RESPONSE
     return table
+
+
+def read_response(path):
+    """Return ``order``, ``wavelength`` (micron) and ``fit`` of a saved response, by wavelength."""
+    with explain_fault(path, "cannot be read as a response"), ignore_warnings(u.UnitsWarning):
+        table = Table.read(path)
+        for name in ("order", "wavelength", "fit"):
+            if name not in table.colnames:
+                raise SkyflatError(f"{path}: not a response, column {name} is missing")
+        unit = table["fit"].unit
+        # The unit of a FITS table is a string, since the FITS standard has no DN.
+        if unit != _RESPONSE and str(unit) != write_unit(_RESPONSE):
+            raise SkyflatError(f"{path}: its unit is {unit}, not {_RESPONSE}")
+        table = table[np.asarray(table["fit"], float) > 0]
+        table.sort("wavelength")
+        return table
+
+
+def flux_factors(response, wavelengths):
+    """
+    Compute the fluxes for 1 DN/s in a column.
+
+    Parameters
+    ----------
+    response : `~astropy.table.Table`
+        See `read_response`.
+    wavelengths : dict of ndarray, shape (n,)
+        Wavelengths of the columns of each order, micron.
+
+    Returns
+    -------
+    factors : dict of ndarray, shape (n,)
+        Fluxes, Jy; NaN beyond the response of the order.
+    """
+    factors = {}
+    for order, wavelength in wavelengths.items():
+        mine = response[response["order"] == order]
+        factors[order] = np.full(len(wavelength), np.nan)
+        if len(mine) > 0:
+            fit = np.interp(wavelength, mine["wavelength"], np.log(mine["fit"]), np.nan, np.nan)
+            factors[order] = np.exp(-fit) / spectral_flux(wavelength)
+    return factors
 
 
 def _fit(wavelength, response, used, degree):

@@ -10,15 +10,16 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.extract.frames import TIME_TABLES
+from soss_background.extract.units import FLUX, FLUX_PER_WAVELENGTH, spectral_flux
 
-__all__ = ["join_spectra", "make_spectra", "merge_orders"]
+__all__ = ["find_factors", "join_spectra", "make_spectra", "merge_orders"]
 
 _DO_NOT_USE = dqflags.pixel["DO_NOT_USE"]
 # Flag of columns above ``max_contamination``, since jwst has no flag for contamination.
 _CONTAMINATED = dqflags.pixel["OTHER_BAD_PIXEL"]
 
 
-def make_spectra(exposure, orders, max_contamination, *, box=False):
+def make_spectra(exposure, orders, max_contamination, unit, *, box=False):
     """
     Return the spectra of all orders, a row per integration, sorted by wavelength.
 
@@ -30,18 +31,20 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         The `~soss_background.extract.optimal.Order` of each order, with its integrations.
     max_contamination : float
         Largest fraction of the flux that other orders may contribute to a column without a flag.
+    unit : str
+        Unit of the fluxes.
     box : bool
         Whether to return the spectra of the box.
 
     Returns
     -------
     spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-        The spectra, DN/s.
+        The spectra.
     """
     first = exposure.meta.exposure.integration_start or 1
     spectra = datamodels.TSOMultiSpecModel()
     spectra.update(exposure, only="PRIMARY", extra_fits=True)
-    for order, (_, wavelength, extraction, contamination) in orders.items():
+    for order, (_, wavelength, extraction, contamination, _) in orders.items():
         flux, error = extraction.flux, extraction.error
         if box:
             flux, error = extraction.box_flux, extraction.box_error
@@ -49,7 +52,7 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         flags = np.where(np.isfinite(flux), 0, _DO_NOT_USE)
         flags |= np.where(contamination <= max_contamination, 0, _CONTAMINATED)
         planes = {"FLUX": flux, "FLUX_ERROR": error, "DQ": flags, "NPIXELS": extraction.number}
-        empty = _spectrum(order, wavelength[rising])
+        empty = _spectrum(order, wavelength[rising], unit)
         series = make_tso_specmodel([empty], segment=exposure.meta.exposure.segment_number)
         units = {column.name: column.unit for column in series.spec_table.columns}
         table = np.repeat(np.asarray(series.spec_table), len(flux))
@@ -57,8 +60,8 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         for key, values in planes.items():
             table[key] = np.asarray(values)[:, rising]
         series.spec_table = table
-        for name, unit in units.items():
-            series.spec_table.columns[name].unit = unit
+        for name, its_unit in units.items():
+            series.spec_table.columns[name].unit = its_unit
         spectra.spec.append(series)
     if getattr(exposure, "int_times", None) is not None:
         populate_time_keywords(exposure, spectra)
@@ -66,7 +69,38 @@ def make_spectra(exposure, orders, max_contamination, *, box=False):
         if getattr(exposure, name, None) is not None:
             setattr(spectra, name, getattr(exposure, name).copy())
     spectra.meta.cal_step.extract_1d = "COMPLETE"
+    if unit == FLUX:
+        spectra.meta.cal_step.photom = "COMPLETE"
     return spectra
+
+
+def find_factors(orders, spectra):
+    """
+    Find the fluxes for 1 DN/s in spectra that were calibrated.
+
+    Parameters
+    ----------
+    orders : dict
+        The `~soss_background.extract.optimal.Order` of each order, DN/s.
+    spectra : `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
+        The spectra of their first integrations, calibrated.
+
+    Returns
+    -------
+    factors : dict of ndarray, shape (n,)
+        Fluxes, Jy, in the columns of each order; NaN where there are none.
+    """
+    factors = {order: np.full(len(each.wavelength), np.nan) for order, each in orders.items()}
+    for spec in spectra.spec:
+        table, each = spec.spec_table, orders[spec.spectral_order]
+        if table.columns["FLUX"].unit != FLUX:
+            continue
+        rising = np.argsort(each.wavelength)
+        flux = each.extraction.flux[: len(table), rising]
+        ratio = table["FLUX"] / np.where(flux == 0, np.nan, flux)
+        factor = nanmedian(ratio, axis=0)
+        factors[spec.spectral_order][rising] = np.where(factor > 0, factor, np.nan)
+    return factors
 
 
 def join_spectra(segments, name):
@@ -101,7 +135,7 @@ def join_spectra(segments, name):
     return spectra
 
 
-def _spectrum(order, wavelength):
+def _spectrum(order, wavelength, unit):
     """Create the model of an empty spectrum."""
     dtype = datamodels.SpecModel().get_dtype("spec_table")
     table = np.zeros(len(wavelength), dtype=dtype)
@@ -111,12 +145,12 @@ def _spectrum(order, wavelength):
     table["WAVELENGTH"] = wavelength
     spectrum = datamodels.SpecModel(spec_table=table)
     spectrum.spectral_order = order
-    for column, unit in (("wavelength", "um"), ("flux", "DN/s"), ("flux_error", "DN/s")):
-        spectrum.spec_table.columns[column].unit = unit
+    for column, its_unit in (("wavelength", "um"), ("flux", unit), ("flux_error", unit)):
+        spectrum.spec_table.columns[column].unit = its_unit
     return spectrum
 
 
-def merge_orders(orders, max_contamination):
+def merge_orders(orders, max_contamination, unit):
     """
     Merge the median spectra of all orders.
 
@@ -129,15 +163,18 @@ def merge_orders(orders, max_contamination):
         The `~soss_background.extract.optimal.Order` of each order.
     max_contamination : float
         Largest fraction of the flux that other orders may contribute.
+    unit : {"DN/s", "Jy"}
+        Unit of the fluxes, DN/s per column or Jy.
 
     Returns
     -------
     table : `~astropy.table.Table`
-        ``wavelength`` (micron), ``flux`` and ``error`` (of the median of the integrations, DN/s per
-        column), ``snr``, ``order``, ``contamination``, sorted by wavelength.
+        ``wavelength`` (micron), ``flux`` and ``error`` (of the median of the integrations),
+        ``snr``, ``order``, ``contamination``, sorted by wavelength; fluxes in Jy also as
+        ``flux_lambda`` and ``error_lambda`` (W/m^2/micron).
     """
     parts = []
-    for order, (_, wavelength, extraction, contamination) in orders.items():
+    for order, (_, wavelength, extraction, contamination, _) in orders.items():
         number = np.sum(np.isfinite(extraction.flux), axis=0)
         # The median of n values of a normal distribution is this much noisier than their mean.
         noisier = np.where(number > 2, np.sqrt(np.pi / 2), 1)
@@ -156,8 +193,13 @@ def merge_orders(orders, max_contamination):
     kept = [part[_is_best(part, parts, max_contamination)] for part in parts]
     table = vstack(kept)
     table.sort("wavelength")
-    for column, unit in (("wavelength", "um"), ("flux", "DN/s"), ("error", "DN/s")):
-        table[column].unit = unit
+    for column, its_unit in (("wavelength", "um"), ("flux", unit), ("error", unit)):
+        table[column].unit = its_unit
+    if unit == FLUX:
+        per_jansky = spectral_flux(table["wavelength"])
+        for name in ("flux", "error"):
+            table[f"{name}_lambda"] = table[name].data * per_jansky
+            table[f"{name}_lambda"].unit = FLUX_PER_WAVELENGTH
     return table
 
 

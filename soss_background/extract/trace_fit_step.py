@@ -5,13 +5,15 @@ from typing import ClassVar
 
 import numpy as np
 from astropy.table import Table, vstack
+from jwst.datamodels import ModelContainer
 
 from soss_background.datamodels.traces import SossTracesModel
 from soss_background.errors import SkyflatError
 from soss_background.extract.frames import read_frames
 from soss_background.extract.trace_fit import fit_deviation, measure_slices
+from soss_background.io.segments import average_segments
 from soss_background.sky.traces import ORDERS, Trace, expected_trace
-from soss_background.steps.base import SkyflatStep
+from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import open_pastasoss
 
 __all__ = ["TraceFitStep"]
@@ -37,32 +39,54 @@ class TraceFitStep(SkyflatStep):
     degree = integer(default=5, min=0)  # Degree of the polynomial through the deviations from the expected trace
     n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are clipped
     iterations = integer(default=5, min=0)  # Number of clippings
+    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     suffix = string(default='sosstraces')  # Default suffix for output files
     """  # noqa: E501
+
+    named_files: ClassVar = ("bad_pixels",)
 
     reference_file_types: ClassVar = ["pastasoss"]
 
     # The step gets the reference file when it needs it; a table replaces a missing file.
     prefetch_references = False
 
-    def process(self, init):
+    def process(self, *inputs):
         """
         Find the traces of orders 1 and 2, and of order 3 where it is bright enough.
 
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            The exposure without its sky, ``_rate``, ``_rateints`` or ``_calints``; unchanged.
+        *inputs : str, `~pathlib.Path`, data model, association, or list of these
+            Exposures without their sky, ``_rate``, ``_rateints`` or ``_calints``, and segments of
+            time series in any order; unchanged. A pipeline gives the mean of all integrations of
+            an exposure, an `~stdatamodels.jwst.datamodels.ImageModel`.
 
         Returns
         -------
         `~soss_background.SossTracesModel`
-            The traces; for an order that is too faint, the expected trace.
+            The traces; for an order that is too faint, the expected trace. A
+            `~jwst.datamodels.ModelContainer` of these for several exposures.
+
+        Raises
+        ------
+        SkyflatError
+            If a file cannot be read, no pixel is usable, or no order falls on its pixels.
         """
-        exposure = self.open_exposure(init)
+        if isinstance(self.parent, SkyflatMixin):
+            return self.fit(*inputs)
+        exposures = self.open_segments(*inputs)
+        for segments in exposures:
+            self.check_outputs(segments.name)
+        results = [self.fit(average_segments(segments)[0]) for segments in exposures]
+        return results[0] if len(results) == 1 else ModelContainer(results)
+
+    def fit(self, exposure):
+        """Return the `~soss_background.SossTracesModel` of the mean of all integrations."""
         frames = read_frames(exposure)
         name, window, pwcpos = frames.name, frames.window, frames.pwcpos
-        mean = frames.average()
+        mean = frames.image(0)
+        if self.bad_pixels:
+            mean[self.read_bad_pixels(window)] = np.nan
         model = SossTracesModel()
         model.update(exposure)
         with open_pastasoss(self, exposure) as reference:

@@ -260,7 +260,10 @@ def find_sky_fault(header, required=REQUIRED):
     """Return the first fault of an exposure to which a sky is fitted, None if there is none."""
     if header.get("meta.cal_step.bkg_subtract") == "COMPLETE":
         return "its sky has been subtracted already (S_BKDSUB is COMPLETE)"
-    return find_fault(header, required)
+    unit = header.get("meta.bunit_data") or "DN/s"
+    return find_fault(header, required) or (
+        None if unit == "DN/s" else f"BUNIT is {unit}, not DN/s"
+    )
 
 
 def root_name(name):

@@ -20,7 +20,14 @@ from soss_background.numerics.integrations import (
 )
 from soss_background.numerics.threads import map_parallel
 
-__all__ = ["ExposureLibrary", "as_image", "check_exposure", "exposure_planes", "find_pixel_fault"]
+__all__ = [
+    "ExposureLibrary",
+    "as_image",
+    "check_count_rates",
+    "check_exposure",
+    "exposure_planes",
+    "find_pixel_fault",
+]
 
 # Models whose pixels are mapped to memory instead of being read.
 _KINDS = (datamodels.ImageModel, datamodels.CubeModel)
@@ -115,7 +122,7 @@ class ExposureLibrary(ModelLibrary):
 
 def as_image(model):
     """Return an image unchanged, a cube as the mean of its integrations; raise if unusable."""
-    check_exposure(model)
+    check_count_rates(model)
     if fault := find_pixel_fault(model):
         raise SkyflatError(f"{model.meta.filename}: {fault}")
     if not isinstance(model, datamodels.CubeModel):
@@ -127,13 +134,20 @@ def as_image(model):
 
 
 def check_exposure(model):
-    """Raise unless a model is an image or a cube of count rates."""
+    """Raise unless a model is an image or a cube with all of its planes."""
     name = model.meta.filename
-    if not isinstance(model, _KINDS) or model.data is None or model.data.ndim not in (2, 3):
+    is_known = isinstance(model, _KINDS) and model.data is not None
+    if is_known:
+        check_model(model, name)
+    if not is_known or model.data.ndim not in (2, 3):
         raise SkyflatError(f"{name}: neither a rate nor a rateints exposure")
+
+
+def check_count_rates(model):
+    """Raise unless a model is an image or a cube in DN/s."""
+    check_exposure(model)
     if model.meta.bunit_data not in (None, "DN/s"):
-        raise SkyflatError(f"{name}: BUNIT is {model.meta.bunit_data}, not DN/s")
-    check_model(model, name)
+        raise SkyflatError(f"{model.meta.filename}: BUNIT is {model.meta.bunit_data}, not DN/s")
 
 
 def find_pixel_fault(model):

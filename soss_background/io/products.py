@@ -2,16 +2,26 @@
 
 import contextlib
 import fcntl
+import json
 import os
 
 from soss_background.datamodels.names import OBSERVATION, describe_identity, identify, show
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
-from soss_background.io.files import check_output, ignore_file_warnings
+from soss_background.io.files import check_output, ignore_file_warnings, save_whole
 from soss_background.io.opening import read_metadata
 from soss_background.io.skyflats import open_skyflat
 
-__all__ = ["check_replaceable", "claim", "find_change", "find_siblings", "move_products"]
+__all__ = [
+    "check_replaceable",
+    "claim",
+    "compare_record",
+    "find_change",
+    "find_siblings",
+    "move_products",
+    "read_record",
+    "write_record",
+]
 
 # Pipeline that creates products.
 _PIPELINE = "soss_background.SkyflatPipeline"
@@ -53,7 +63,7 @@ def _read_metadata(path):
         return {}
 
 
-def move_products(source, target):
+def move_products(source, target, own=()):
     """
     Move the files of a folder, except hidden ones.
 
@@ -61,6 +71,13 @@ def move_products(source, target):
     ----------
     source, target : `~pathlib.Path`
         The folder of the files, and the one to which they move.
+    own : list of str, optional
+        Names of files that an earlier run of the same kind has moved there.
+
+    Returns
+    -------
+    names : list of str
+        Names of the files.
 
     Raises
     ------
@@ -68,15 +85,20 @@ def move_products(source, target):
         If a file would replace an input of the run, or a file that is not an older version of it.
         This file is not moved, but the others are.
     """
-    faults = []
+    names, faults = [], []
     for path in sorted(source.glob("[!.]*")):
+        names.append(path.name)
         try:
-            _check_move(path, target / path.name)
+            if path.name in own:
+                check_output(target / path.name)
+            else:
+                _check_move(path, target / path.name)
             path.replace(target / path.name)
         except SkyflatError as err:
             faults.append(err)
     if faults:
         raise faults[0]
+    return names
 
 
 def _check_move(path, new):
@@ -135,6 +157,51 @@ def find_change(path, members, parameters, version):
         return f"other exposures ({changed})"
     if changed := _list_changes(_find_run(recorded).get("parameters", {}), parameters):
         return f"other parameters ({changed})"
+    return ""
+
+
+def write_record(path, record):
+    """Write what the products of a run were made of, a dictionary, for `compare_record`."""
+    save_whole(lambda new: new.write_text(json.dumps(record, indent=1) + "\n"), path)
+
+
+def read_record(path):
+    """Return what `write_record` has written; an empty dictionary if there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def compare_record(path, record, names):
+    """
+    Compare a run with the one that has made its products.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        File of the record of the earlier run, see `write_record`, beside its products.
+    record : dict
+        ``version``, ``members`` (sizes of the exposures by name) and ``parameters`` of the run.
+    names : list of str
+        Names of the products.
+
+    Returns
+    -------
+    change : str
+        Why the products must be created anew; "" if they are up to date.
+    """
+    for name in names:
+        if not (path.parent / name).is_file():
+            return "no product yet"
+    recorded = read_record(path)
+    if not recorded:
+        return "no record of its run"
+    if recorded.get("version") != record["version"]:
+        return f"created by version {recorded.get('version')}"
+    for key, noun in (("members", "exposures"), ("parameters", "parameters")):
+        if changed := _list_changes(recorded.get(key, {}), record[key]):
+            return f"other {noun} ({changed})"
     return ""
 
 

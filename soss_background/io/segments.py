@@ -13,6 +13,7 @@ from stdatamodels.jwst import datamodels
 from tqdm import tqdm
 
 from soss_background.errors import SkyflatError
+from soss_background.io.bad_pixels import flag_pixels
 from soss_background.io.checks import check_metadata
 from soss_background.io.exposures import IDENTITY, check_repetition, header_of, root_name
 from soss_background.io.library import check_exposure, exposure_planes, find_pixel_fault
@@ -38,6 +39,7 @@ _NUMBER = re.compile(r"-seg(\d+)")
 _SHARED = {
     "meta.subarray.name": "SUBARRAY",
     "meta.instrument.filter": "FILTER",
+    "meta.bunit_data": "BUNIT",
     "meta.cal_step.flat_field": "S_FLAT",
     "meta.cal_step.bkg_subtract": "S_BKDSUB",
 }
@@ -78,7 +80,12 @@ class Segments:
         self.names = [_name(*each) for each in zip(sources, headers, strict=True)]
         self.name = exposure_name(self.names)
         self.numbers = _number_segments(headers)
-        self._last = (None, None)
+        self._last, self._bad = (None, None), None
+
+    def flag(self, bad):
+        """Flag bad pixels, shape (ny, nx), DO_NOT_USE in all segments when they are read."""
+        self.release()
+        self._bad = bad
 
     def __len__(self):
         """Return the number of segments."""
@@ -86,7 +93,8 @@ class Segments:
 
     def read(self, index):
         """Return a segment that must not be changed; it stays in memory until the next one."""
-        if isinstance(self.sources[index], datamodels.JwstDataModel):
+        is_model = isinstance(self.sources[index], datamodels.JwstDataModel)
+        if is_model and self._bad is None:
             return self._open(self.sources[index], make_copy=False)
         if self._last[0] != index:
             self.release()
@@ -113,7 +121,7 @@ class Segments:
         if isinstance(model, datamodels.ReferenceFileModel):
             raise SkyflatError(f"{self.names[index]}: a reference file, not an exposure")
         check_metadata(model)
-        return model
+        return flag_pixels(self._bad, model)
 
     def library(self):
         """Return the unchanged segments as a `SegmentLibrary`."""
@@ -379,7 +387,7 @@ def average_segments(segments):
     Raises
     ------
     SkyflatError
-        If a segment is not an exposure in DN/s, their shapes differ, or no pixel is usable.
+        If a segment is not an exposure, their shapes differ, or no pixel is usable.
     """
     mean, faults = _SegmentMean(), {}
     for index in progress(range(len(segments)), "Averaging"):

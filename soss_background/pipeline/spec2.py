@@ -100,6 +100,14 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             raise self._faults[0]
         return results
 
+    @staticmethod
+    def product_names(segments):
+        """Return the names of the calibrated segments of an exposure."""
+        kinds = [header.get("meta.model_type") for header in segments.headers]
+        suffixes = ["calints" if kind == "CubeModel" else "cal" for kind in kinds]
+        names = zip(map(root_name, segments.names), suffixes, strict=True)
+        return [f"{root}_{suffix}.fits" for root, suffix in names]
+
     def _associate(self, inputs):
         """Return an association with a product for each segment."""
         items = [each for item in inputs for each in (item if is_list(item) else [item])]

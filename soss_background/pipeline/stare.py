@@ -15,15 +15,28 @@ from soss_background.extract.flicker_noise_step import FlickerNoiseStep
 from soss_background.extract.inter_order_background_step import InterOrderBackgroundStep
 from soss_background.extract.metrics import (
     METRICS,
+    list_metrics,
     measure_frame,
     measure_spectra,
     measure_steps,
     measure_traces,
 )
-from soss_background.extract.optimal_extract_step import OptimalExtractStep, open_traces
-from soss_background.extract.spectra import join_spectra
+from soss_background.extract.optimal_extract_step import (
+    OptimalExtractStep,
+    open_traces,
+    save_segments,
+)
+from soss_background.extract.spectra import find_factors
 from soss_background.extract.trace_fit_step import TraceFitStep
-from soss_background.io.exposures import REQUIRED_CLEAR, find_fault, find_window
+from soss_background.extract.units import COUNT_RATE, FLUX, find_unit
+from soss_background.io.exposures import (
+    REQUIRED_CLEAR,
+    find_fault,
+    find_window,
+    header_of,
+    header_window,
+    root_name,
+)
 from soss_background.io.segments import average_segments
 from soss_background.pipeline.background import background_skyflats, check_combined
 from soss_background.report.stare import report_spectra
@@ -38,6 +51,9 @@ from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
 __all__ = ["SossStarePipeline"]
 
 log = logging.getLogger(__name__)
+
+# Types of the reference files of jwst's steps.
+_REFERENCES = {"flat_field": "flat", "photom": "photom"}
 
 
 class SossStarePipeline(SkyflatPipelineBase):
@@ -89,8 +105,9 @@ class SossStarePipeline(SkyflatPipelineBase):
         Returns
         -------
         `~stdatamodels.jwst.datamodels.TSOMultiSpecModel`
-            The spectra of optimal extraction of all segments; DN/s, or MJy if there is a photom
-            reference file. A `~jwst.datamodels.ModelContainer` of these for several exposures.
+            The spectra of optimal extraction of all segments; DN/s, or Jy if there is a response
+            or a PHOTOM reference file. A `~jwst.datamodels.ModelContainer` of these for several
+            exposures.
 
         Raises
         ------
@@ -101,7 +118,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         if self.trace_fit.skip or self.optimal_extract.skip:
             raise SkyflatError("trace_fit and optimal_extract cannot be skipped")
         # Find faults before any work is done.
-        ranges = read_ranges(self.ranges, METRICS)
+        read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
         exposures = self.open_segments(*inputs)
         if len(exposures) > 1 and self.output_file:
@@ -113,33 +130,44 @@ class SossStarePipeline(SkyflatPipelineBase):
                 self.skyflat_subtract.check(segments)
             check_combined(self.skyflat_subtract, segments)
             self.flat_field.check(segments.headers[0])
+            self._check_units(segments.headers[0], segments.name)
+            for step in (self.trace_fit, self.optimal_extract):
+                if step.bad_pixels:
+                    step.read_bad_pixels(header_window(segments.headers[0]))
             self.check_outputs(segments.name, *segments.names)
         made = {}
-        results = [self._extract(segments, made, ranges) for segments in exposures]
+        results = [self._extract(segments, made) for segments in exposures]
         return results[0] if len(results) == 1 else ModelContainer(results)
 
-    def _extract(self, segments, made, ranges):
+    def _check_units(self, header, name):
+        """Raise if the user names a PHOTOM reference file, and fluxes are calibrated already."""
+        self.optimal_extract.check_unit(header, name)
+        given = self.photom.get_ref_override("photom")
+        if given in (None, "N/A"):
+            return
+        if self.optimal_extract.response:
+            raise SkyflatError("response and override_photom are given: give one of them")
+        if find_unit(header) != COUNT_RATE:
+            fault = f"BUNIT is {find_unit(header)}, but override_photom needs DN/s"
+            raise SkyflatError(f"{name}: {fault}")
+
+    def _extract(self, segments, made):
         """Return the spectra of an exposure; save those of its segments."""
         library, mean, images = self._subtract_sky(segments, made)
         if not self.clean_flicker_noise.skip:
             library = self.clean_flicker_noise.run(library, mean)
-        library = library.then(self._flat_field)
-        with _unsaved(self.flat_field):
-            mean = self._flat_field(mean)
+        library, mean = self._flat_field(library, mean)
         if not self.inter_order_background.skip:
-            light = self.inter_order_background.fit(mean)
-            library = library.then(partial(self._subtract_light, light))
-            mean.data -= light
+            library = self.inter_order_background.run(library, mean)
+            images["Smooth light between the orders"] = library.fit
+            mean.data -= library.fit
         traces = self.optimal_extract.traces or self.trace_fit.run(mean)
-        kept = []
-        spectra = self.optimal_extract.run(mean, traces, library, kept.append)
-        spectra = [self._calibrate(self.photom, "photom", each) for each in spectra]
-        if len(spectra) > 1:
-            for number, each in zip(segments.numbers, spectra, strict=True):
-                self.finalize_result(each, [])
-                self.save_model(each, segment=f"seg{number:03d}")
-        self._judge(mean, images, open_traces(traces), *kept, ranges)
-        return join_spectra(spectra, segments.name)
+        spectra = self.optimal_extract.run(library, mean, traces)
+        spectra, extracted = self._calibrate_spectra(spectra, spectra.extracted)
+        self.optimal_extract.save_extras(extracted, segments.name)
+        joined = save_segments(self, spectra, segments)
+        self._judge(mean, images, open_traces(traces), extracted)
+        return joined
 
     def _subtract_sky(self, segments, made):
         """Subtract the sky; return the segments, their mean, and images by their captions."""
@@ -154,35 +182,55 @@ class SossStarePipeline(SkyflatPipelineBase):
             mean = step.remove(library.fit, library.fit.mean.copy())
         return library, mean, images
 
-    def _flat_field(self, exposure):
-        """Flat-field an exposure unless it is flat-fielded; drop data that no later step needs."""
-        if exposure.meta.cal_step.flat_field != "COMPLETE":
-            exposure = self._calibrate(self.flat_field, "flat", exposure)
-        # Flat-fielding is the last step that needs the components of the variance.
-        exposure.var_poisson = exposure.var_rnoise = None
-        return exposure
+    def _flat_field(self, library, mean):
+        """Flat-field the segments of an exposure, unless they are, and their mean."""
+        if mean.meta.cal_step.flat_field == "COMPLETE" or not self._is_available("flat_field"):
+            return library.then(_drop_variances), _drop_variances(mean)
 
-    def _subtract_light(self, light, exposure):
-        """Subtract the light between the orders."""
-        return self.inter_order_background.run(exposure, light)
+        def change(exposure):
+            return _drop_variances(self._calibrate("flat_field", exposure))
+
+        with _unsaved(self.flat_field):
+            mean = change(mean)
+        return library.then(change), mean
+
+    def _calibrate_spectra(self, spectra, extracted):
+        """Return the spectra and what they are made of in Jy if there is a PHOTOM reference."""
+        if extracted.unit == FLUX or not self._is_available("photom"):
+            return spectra, extracted
+        spectra = [self._calibrate("photom", each) for each in spectra]
+        if spectra[0].meta.cal_step.photom == "COMPLETE":
+            extracted = extracted.calibrated(find_factors(extracted.orders, spectra[0]))
+        return spectra, extracted
+
+    @staticmethod
+    def product_names(segments):
+        """Return the name of the spectra of an exposure."""
+        return [f"{root_name(segments.name)}_x1dints.fits"]
 
     def default_suffix(self):
         """Return the suffix of products."""
         return "x1dints"
 
-    def _calibrate(self, step, kind, model):
-        """Run a step of jwst if its reference file is available."""
-        given = step.get_ref_override(kind)
-        if given is None and not crds_reachable():
-            log.warning("%s is skipped: CRDS cannot be reached", type(step).__name__)
-            return model
-        model, name = step.run(model), model.meta.filename
+    def _is_available(self, name):
+        """Return whether a step of jwst can look for its reference file; warn if it cannot."""
+        step = getattr(self, name)
+        if step.skip or step.get_ref_override(_REFERENCES[name]) or crds_reachable():
+            return True
+        log.warning("%s is skipped: CRDS cannot be reached", type(step).__name__)
+        return False
+
+    def _calibrate(self, name, model):
+        """Run a step of jwst; raise if a reference file that the user names is not applied."""
+        step = getattr(self, name)
+        given = step.get_ref_override(_REFERENCES[name])
+        model, file_name = step.run(model), model.meta.filename
         status = getattr(model.meta.cal_step, step.class_alias)
         if given not in (None, "N/A") and status != "COMPLETE" and not step.skip:
-            raise SkyflatError(f"{name}: {name_item(given)} was not applied, does it fit?")
+            raise SkyflatError(f"{file_name}: {name_item(given)} was not applied, does it fit?")
         return model
 
-    def _judge(self, mean, images, traces, extracted, ranges):
+    def _judge(self, mean, images, traces, extracted):
         """Measure the quality, log it, and write the report."""
         name, orders, response = mean.meta.filename, extracted.orders, extracted.response
         reference = find_window(mean).reference_pixels()
@@ -190,18 +238,23 @@ class SossStarePipeline(SkyflatPipelineBase):
         rows = [each.row for each in orders.values()]
         values = measure_steps(mean)
         values |= measure_frame(image, extracted.apertures, rows)
+        if find_unit(header_of(mean)) != COUNT_RATE:
+            values["inter_order_mean"] = values["inter_order_sum"] = None
         values |= measure_traces(traces.slices, traces.traces)
         # Columns without a fit are contaminated by other orders.
         known = None if response is None else np.isfinite(response["fit"])
         efficiency = None if response is None else response["efficiency"][known]
         extractions = {order: each.extraction for order, each in orders.items()}
         values |= measure_spectra(extractions, efficiency)
-        qc = flag_metrics(values, METRICS, ranges, SkyflatModel().get_dtype("qc"))
+        metrics = list_metrics(mean.meta.subarray.name)
+        ranges = read_ranges(self.ranges, metrics)
+        qc = flag_metrics(values, metrics, ranges, SkyflatModel().get_dtype("qc"))
         run = self.describe_run()
         if self.save_results and self.save_report:
-            caption = "The exposure without its sky" if images else "The exposure"
-            images[f"{caption}, and the traces"] = image
-            report = report_spectra(name, images, traces, orders, extracted.merged, qc, run)
+            caption = "The exposure without its sky" if "The sky" in images else "The exposure"
+            images[f"{caption}, and the traces"] = mean.data
+            images = {key: np.where(reference, np.nan, each) for key, each in images.items()}
+            report = report_spectra(mean, images, traces, extracted, qc, run)
             self.save_product(report.save_html, name, "stare", "html")
             as_text = partial(Table(qc).write, format="ascii.ecsv")
             self.save_product(as_text, name, "stareqc", "ecsv")
@@ -209,6 +262,12 @@ class SossStarePipeline(SkyflatPipelineBase):
         for path in name_log_files():
             log.info("The log is kept in %s", path)
         log.info("To repeat this run:\n%s", "\n".join(wrap_command(run["command"])))
+
+
+def _drop_variances(exposure):
+    """Drop the parts of the variance, which no later step needs, from an exposure; return it."""
+    exposure.var_poisson = exposure.var_rnoise = None
+    return exposure
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import numpy as np
 from bottleneck import nanmedian
 
+from soss_background.extract.metrics import sum_light
 from soss_background.steps.figures import BAD, COLOURS, show_image
 
 __all__ = [
@@ -14,12 +15,10 @@ __all__ = [
     "draw_white_light",
 ]
 
-_STEM = "median [DN/s per column]"
 
-
-def draw_frame(ax, image, limits, rows=()):
-    """Draw an image of the detector (DN/s), and traces given by their ``rows``."""
-    show_image(ax, image, "DN/s", vmin=limits[0], vmax=limits[1])
+def draw_frame(ax, image, limits, unit, rows=()):
+    """Draw an image of the detector, and traces given by their ``rows``."""
+    show_image(ax, image, unit, vmin=limits[0], vmax=limits[1])
     for row in rows:
         ax.plot(row, color=BAD, lw=0.6)
 
@@ -39,7 +38,7 @@ def draw_trace_residuals(ax, slices):
     ax.legend()
 
 
-def draw_orders(ax, orders):
+def draw_orders(ax, orders, unit):
     """Draw the median spectrum of each order, by box and by optimal extraction."""
     for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
         extraction = each.extraction
@@ -47,14 +46,19 @@ def draw_orders(ax, orders):
         ax.plot(each.wavelength, box, color=colour, lw=1.5, alpha=0.4)
         optimal = nanmedian(extraction.flux, axis=0)
         ax.plot(each.wavelength, optimal, color=colour, lw=0.6, label=f"order {order}")
-    ax.set(xlabel="wavelength [micron]", ylabel=_STEM)
+    ax.set(xlabel="wavelength [micron]", ylabel=_label(unit))
     ax.legend()
 
 
-def draw_merged(ax, table, scale="linear"):
+def draw_merged(ax, table, unit, scale="linear"):
     """Draw the merged spectrum, see `~soss_background.extract.spectra.merge_orders`."""
     _draw_by_order(ax, table, "flux")
-    ax.set(xlabel="wavelength [micron]", ylabel=_STEM, yscale=scale)
+    ax.set(xlabel="wavelength [micron]", ylabel=_label(unit), yscale=scale)
+
+
+def _label(unit):
+    """Return the label of the axis of a median flux."""
+    return f"median flux [{unit}{' per column' if unit == 'DN/s' else ''}]"
 
 
 def draw_snr(ax, table):
@@ -76,18 +80,10 @@ def _draw_by_order(ax, table, column):
 def draw_white_light(ax, orders):
     """Draw the flux of each order in each integration, relative to its median."""
     for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
-        flux, error = each.extraction.flux, each.extraction.error
-        seen = np.isfinite(flux).any(axis=1)
-        whole = np.isfinite(flux[seen]).all(axis=0)
-        light = np.sum(flux[seen][:, whole], axis=1)
-        noise = np.sqrt(np.sum(error[seen][:, whole] ** 2, axis=1))
-        if not light.any():
-            continue
-        level = np.median(light)
-        number = np.flatnonzero(seen) + 1
-        style = {"fmt": ".", "color": colour, "label": f"order {order}"}
-        if level > 10 * np.median(noise):
-            ax.errorbar(number, light / level, noise / level, **style)
+        light, error = sum_light(each.extraction)
+        if np.nanmedian(error) < 0.1:
+            style = {"fmt": ".", "color": colour, "label": f"order {order}"}
+            ax.errorbar(np.arange(len(light)) + 1, light, error, **style)
     ax.set(xlabel="integration", ylabel="flux of all columns / median")
     ax.ticklabel_format(useOffset=False)
     if ax.lines:

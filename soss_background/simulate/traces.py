@@ -2,8 +2,9 @@
 
 The simulator has its own traces, independent of the table that the algorithms read. On the
 detector they agree with those of pastasoss 1.2.4 within 0.007 pixels, and within 1e-7 micron at the
-nominal position of the pupil wheel; those of order 3 follow a real frame of a hot star (program
-1512).
+nominal position of the pupil wheel. Order 3 has the rows of a real frame of a hot star (program
+1512), and the wavelengths of the SPECTRACE reference file 0023, whose columns count from 1, within
+0.0002 micron.
 """
 
 from typing import NamedTuple
@@ -23,7 +24,7 @@ __all__ = ["ORDERS", "SimulatedTrace", "get_trace", "passed_fraction"]
 ORDERS = {
     "1": (1.20, 0.60, 0.62, 2.90, 1.0),
     "2": (0.74, 0.22, 0.56, 1.38, 0.27),
-    "3": (0.80, 0.20, 0.66, 1.10, 0.011),
+    "3": (0.82, 0.20, 0.70, 1.10, 0.011),
 }
 # Wavelengths between which F277W transmits, micron (JWST User Documentation, NIRISS Filters).
 F277W_BAND = (2.413, 3.142)
@@ -57,8 +58,11 @@ WAVELENGTHS = {
 }
 # Change of the wavelength at a column with the position of the wheel, micron per degree.
 WAVELENGTH_SLOPES = {"1": -0.0095, "2": -0.0043}
-# SUBSTRIP256 row of order 3 as a polynomial of the column in thousands.
+# SUBSTRIP256 row of order 3 as a polynomial of the column in thousands, and its wavelengths, a
+# Chebyshev series over some columns.
 ORDER3_ROWS = [145.2510, 11.9728, 11.2301, 53.3315]
+ORDER3_WAVELENGTHS = [0.855209, -0.227699, 0.009694, 0.0005, -0.000978]
+ORDER3_COLUMNS = (-400, 1100)
 
 
 class SimulatedTrace(NamedTuple):
@@ -112,8 +116,10 @@ def get_trace(order, pwcpos=PWCPOS, filter_name="CLEAR"):
     """Return the trace of order "1", "2" or "3", extrapolated to the edges of its band."""
     x = np.arange(-EXTENSION, FULL.nx + EXTENSION, dtype=float)
     if order == "3":
-        # In each column, the product of order and wavelength is the same for all orders.
-        wavelength = get_trace("1", pwcpos).wavelength / 3
+        known_x = np.arange(ORDER3_COLUMNS[0], ORDER3_COLUMNS[1] + 1.0)
+        known = Chebyshev(ORDER3_WAVELENGTHS, domain=ORDER3_COLUMNS)(known_x)
+        change = WAVELENGTH_SLOPES["1"] / 3 * (pwcpos - PWCPOS)
+        wavelength = _extend(x, known_x, known + change)
         known_x, known_y = _rotate(x, Polynomial(ORDER3_ROWS)(x / 1000), pwcpos, ROWS["1"][2])
         y = np.interp(x, known_x, known_y)
     else:

@@ -27,10 +27,12 @@ from soss_background.io.associations import (
     read_association,
     science_exposures,
 )
+from soss_background.io.bad_pixels import read_bad_pixels
 from soss_background.io.checks import check_metadata, check_model
 from soss_background.io.cubes import write_cube
 from soss_background.io.exposures import (
     find_exposures,
+    header_window,
     member_paths,
     open_libraries,
     read_header,
@@ -466,6 +468,15 @@ def _check_numbers(parameters, prefix=""):
 
 class SkyflatStep(SkyflatMixin, Step):
     """Base class of the package's steps."""
+
+    def read_bad_pixels(self, window):
+        """Return True for the pixels that the user lists, shape (ny, nx); None without a list."""
+        return read_bad_pixels(self.bad_pixels, window) if self.bad_pixels else None
+
+    def flag_segments(self, segments):
+        """Flag the pixels that the user lists in all segments of an exposure."""
+        if self.bad_pixels:
+            segments.flag(self.read_bad_pixels(header_window(segments.headers[0])))
 
     def open_exposure(self, init, *, change=False):
         """Open the step's input, an image or cube; copy a model if the step is to change it."""

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 _BLOCKS, _FEWEST = 32, 4
 _EXPOSURES = (datamodels.ImageModel, datamodels.CubeModel)
 
+# Units of calibrated spectra, by their labels in jwst.
+_LABELS = {"MJy": "Jy", "MJy^2": "Jy^2"}
+
 # Planes that flat-fielding changes, and the one that it adds.
 _PLANES, _ADDED = ("data", "err", "dq", "var_poisson", "var_rnoise"), "var_flat"
 
@@ -114,6 +117,17 @@ class PhotomStep(SkyflatMixin, JwstPhotomStep):
     def get_config_reftype(cls):
         """Use the parameter reference files of jwst's own step."""
         return JwstPhotomStep.get_config_reftype()
+
+    def process(self, input_data):
+        """Calibrate spectra; name the unit of their flux."""
+        # jwst names it MJy, and asks in a comment whether PHOTOM files hold Jy. They do: one of
+        # CRDS gives a star that fills a tenth of the full well (program 1512) a flux of 0.2.
+        spectra = super().process(input_data)
+        for spec in spectra.spec:
+            for column in spec.spec_table.columns:
+                if column.unit in _LABELS:
+                    column.unit = _LABELS[column.unit]
+        return spectra
 
     def get_reference_file(self, input_file, reference_file_type):
         """Return a reference file; "N/A" for pixel areas, which spectra do not need."""

@@ -8,7 +8,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background.errors import SkyflatError
 from soss_background.io.exposures import IDENTITY
-from soss_background.io.library import check_exposure
+from soss_background.io.library import check_count_rates
 from soss_background.io.saved_skies import is_fielded, open_saved_sky
 from soss_background.steps.base import SkyflatStep
 from soss_background.subtract.saved_sky import change_ramps, change_rates, group_times
@@ -85,7 +85,7 @@ class SavedSkyStep(SkyflatStep):
         if isinstance(model, datamodels.RampModel):
             _check_ramps(model)
         else:
-            check_exposure(model)
+            check_count_rates(model)
         name = model.meta.filename
         if saved.meta.skyflat_subtract.scale_mode != "exposure":
             raise SkyflatError(

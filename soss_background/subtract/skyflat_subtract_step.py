@@ -24,6 +24,7 @@ from soss_background.io.exposures import (
     header_of,
 )
 from soss_background.io.files import add_history
+from soss_background.io.library import check_count_rates
 from soss_background.io.priors import check_alone, read_sky
 from soss_background.io.segments import (
     SegmentLibrary,
@@ -109,6 +110,7 @@ class SkyflatSubtractStep(SkyflatStep):
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
+    bad_pixels = string(default=None)  # Pixels to ignore, flagged DO_NOT_USE in the product: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, or reuse an existing one
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
@@ -116,7 +118,7 @@ class SkyflatSubtractStep(SkyflatStep):
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
-    named_files: ClassVar = ("skyflat", "f277w")
+    named_files: ClassVar = ("skyflat", "f277w", "bad_pixels")
 
     skyflat = ListParameter()
 
@@ -187,6 +189,7 @@ class SkyflatSubtractStep(SkyflatStep):
             raise SkyflatError(f"{name}: {fault}")
         if self.skyflat and self.get_ref_override("bkg"):
             raise SkyflatError("skyflat and override_bkg are given: give one of them")
+        self.flag_segments(segments)
         sources = self._named_sources()
         check_alone(sources)
         self._check_filters(segments, sources)
@@ -237,6 +240,7 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _subtract(self, segments):
         """Return a library of the segments of an exposure without their sky."""
+        self.flag_segments(segments)
         subtraction = self.fitted or self.fit(segments)
         if subtraction is None:
             return segments.library().then(_mark_skipped)
@@ -280,6 +284,7 @@ class SkyflatSubtractStep(SkyflatStep):
         contaminants = self._find_contaminants() if self.f277w else None
         try:
             image, members = average_segments(segments)
+            check_count_rates(image)
             window = find_window(image)
         except SkyflatError as err:
             fault = str(err).removeprefix(f"{segments.name}: ")

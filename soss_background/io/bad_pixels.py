@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
+from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.detector import FULL
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
 
-__all__ = ["read_bad_pixels"]
+__all__ = ["flag_pixels", "read_bad_pixels"]
+
+_DO_NOT_USE = np.uint32(dqflags.pixel["DO_NOT_USE"])
 
 
 def read_bad_pixels(path, window):
@@ -34,6 +37,13 @@ def read_bad_pixels(path, window):
         found = _read(path)
         read = _from_table if isinstance(found, Table) else _cut
         return read(path, found, window)
+
+
+def flag_pixels(bad, model):
+    """Flag pixels, given by a mask (ny, nx) or None, DO_NOT_USE in an exposure; return it."""
+    if bad is not None:
+        model.dq = model.dq | np.where(bad, _DO_NOT_USE, 0).astype(np.uint32)
+    return model
 
 
 def _read(path):
