@@ -262,9 +262,9 @@ def test_commands(page, run):
 def test_what_is_named_is_there():
     """The targets of make and the extras of the package exist."""
     text = "\n".join(page.read_text() for page in (*PAGES, ROOT / "CONTRIBUTING.md"))
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = set(re.findall(r"(?:^ *|`)make ([a-z-]+)", text, re.MULTILINE))
+    named = set(re.findall(r"(?:^ *|`)make ([a-z0-9-]+)", text, re.MULTILINE))
     assert {"demo", "bench-speed"} <= named <= set(targets)
     extras = re.findall(r"(?:\.|soss_background)\[([a-z,]+)\]", text)
     assert {"archive", "batch", "zodi"} <= set(",".join(extras).split(",")) <= set(known)
