@@ -185,7 +185,7 @@ def main():
     run(extract_horne, ("HorneExtract",))
     with tempfile.TemporaryDirectory() as folder:
         run(extract_atoca, ("ATOCA",), light, Path(folder))
-    print("Bias and scatter of an integration, per cent: medians over the columns of a band")
+    print("Bias and scatter of an integration, %: medians over the columns of a band")
     compare(spectra, light)
     print("Processor time, s:", ", ".join(f"{key} {value:.0f}" for key, value in seconds.items()))
 

@@ -250,7 +250,7 @@ def test_aperture_correction(extracted, parts):
     ("order", "columns", "limit"), [(1, (500, 2030), 0.004), (2, (900, 1700), 0.008)]
 )
 def test_fluxes_are_true(series, extracted, parts, order, columns, limit):
-    """Of both ways, in all columns, beside the order's own light; the scatter is that told."""
+    """Both methods return the flux of the order alone; its scatter agrees with the errors."""
     each = extracted[1][order].extraction
     truth = light_in(each.band, parts[order])
     inside = (each.band.columns >= columns[0]) & (each.band.columns < columns[1])

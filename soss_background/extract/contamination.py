@@ -56,7 +56,7 @@ def estimate_contamination(image, rows, extractions):
     that is the same for all wavelengths, a sum of Moffat functions with positive weights, fitted
     to the image between the orders. The flux of an order is that in its aperture without the flux
     of the others, which is found by iteration. Where more than 70 % of the measured flux of an
-    order belongs to others, its own is taken for 0 in their apertures.
+    order belongs to others, its own flux is assumed to be 0 in their apertures.
 
     Parameters
     ----------
