@@ -97,7 +97,7 @@ def test_units_that_are_refused(exposure, traces):
     other.meta.bunit_data = "electron"
     with pytest.raises(SkyflatError, match="BUNIT is electron, neither DN/s nor MJy/sr"):
         step.run(other, traces)
-    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, but the pixel area .PIXAR_SR. is mis"):
+    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, but the pixel area .PIXAR_SR. is"):
         step.run(in_surface_brightness(exposure, area=None), traces)
 
 
