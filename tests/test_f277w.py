@@ -14,6 +14,7 @@ from test_real import REAL
 from soss_background import (
     SkyflatModel,
     SkyflatPipeline,
+    SkyflatSpec2Pipeline,
     SkyflatSubtractStep,
     SossStarePipeline,
     make_sky_model,
@@ -21,6 +22,7 @@ from soss_background import (
 from soss_background.associations import make_associations, make_background_associations
 from soss_background.detector import PWCPOS, SUBSTRIP256, Window
 from soss_background.errors import SkyflatError
+from soss_background.io.bad_pixels import read_bad_pixels
 from soss_background.io.priors import read_sky
 from soss_background.simulate import Simulation, Stars, simulate_time_series, simulate_visit
 from soss_background.simulate.dispersed_sky import plain_sky
@@ -360,6 +362,78 @@ def test_another_exposure(series, skyflats, tmp_path, edit, fault):
             path, skyflat=skyflats["CLEAR"], override_flat=str(flat), f277w=copy, save_results=True
         )
     assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_saved_sources_are_bad_pixels(series, skyflats, tmp_path):
+    """The mask of the sources is a list of bad pixels for traces and extraction."""
+    path, other, flat, _ = series
+    step = SkyflatSubtractStep(skyflat=skyflats["CLEAR"], override_flat=str(flat), f277w=str(other))
+    step.save_mask = True
+    (segments,) = step.open_segments(str(path))
+    fit = step.fit(segments)
+    (mask,) = tmp_path.glob("*_skyflatsources.fits")
+    bad = read_bad_pixels(mask, SUBSTRIP256)
+    assert bad[NEAR].any()
+    np.testing.assert_array_equal(bad, fit.contaminants)
+
+
+def test_a_folder_with_both_filters(series, skyflats, caplog):
+    """Each exposure gets the sky of its filter; f277w serves that with CLEAR."""
+    path, other, flat, _ = series
+    both = [skyflats["F277W"], skyflats["CLEAR"]]
+    named = {"override_flat": str(flat), "f277w": str(other)}
+    caplog.set_level("INFO")
+    library = SkyflatSubtractStep.call([str(path), str(other)], skyflat=both, **named)
+    found = library.visit(lambda model: model.meta.skyflat_subtract.instance, "Reading")
+    assert [each["templates"] for each in found] == [[each.name] for each in both[::-1]]
+    assert ["skyf277w" in each for each in found] == [True, False]
+    (sentence,) = (each for each in caplog.messages if each.startswith(f"{other.name}: the sky is"))
+    assert "edge" not in sentence
+    assert sentence.count("DN/s") == 1
+
+
+def test_a_skyflat_of_one_of_two_filters(series, skyflats, tmp_path):
+    """Without a skyflat of its own, the exposure with F277W gets a smooth surface."""
+    path, other, flat, _ = series
+    for kind in ("skyflat", "override_bkg"):
+        library = SkyflatSubtractStep.call(
+            [path, other], override_flat=str(flat), **{kind: str(skyflats["CLEAR"])}
+        )
+        found = library.visit(lambda model: model.meta.skyflat_subtract.instance, "Reading")
+        assert [each["templates"] for each in found] == [[skyflats["CLEAR"].name], []]
+    with pytest.raises(SkyflatError, match=f"FILTER is F277W, but CLEAR in {path.name}"):
+        SkyflatSubtractStep.call([path, other], override_bkg=str(skyflats["F277W"]))
+    strange = make_skyflat(5, flat="time_series_flat.fits")
+    strange.meta.instrument.filter = "F380M"
+    for kind in (SkyflatSubtractStep, SkyflatSpec2Pipeline):
+        run, step = _pipeline(kind)
+        step.skyflat, step.override_flat = [skyflats["CLEAR"], strange], str(flat)
+        with pytest.raises(SkyflatError, match=f"FILTER is F380M, but CLEAR in {path.name}"):
+            run([str(path), str(other)])
+    assert not list(tmp_path.iterdir())
+
+
+def _pipeline(kind):
+    """Return a function that checks exposures, and the step that subtracts the sky."""
+    runner = kind()
+    if kind is SkyflatSubtractStep:
+        return runner.run, runner
+    return lambda paths: runner._check(runner.open_segments(*paths)), runner.bkg_subtract
+
+
+def test_both_filters_in_pipelines(series, skyflats, caplog):
+    """calwebb_spec2 takes skies of both filters; spectra are those of CLEAR."""
+    path, other, flat, _ = series
+    check, step = _pipeline(SkyflatSpec2Pipeline)
+    step.skyflat, step.override_flat = list(skyflats.values()), str(flat)
+    step.f277w = str(other)
+    check([str(path), str(other)])
+    pipeline = SossStarePipeline()
+    step, pipeline.flat_field.override_flat = pipeline.skyflat_subtract, str(flat)
+    step.skyflat, step.f277w = [skyflats["CLEAR"]], str(other)
+    result = pipeline.run([str(path), str(other)])
+    assert isinstance(result, datamodels.TSOMultiSpecModel)
+    assert f"{other.name}: ignored, since FILTER is F277W" in caplog.text
 
 
 def test_what_is_asked_for_is_done(series, skyflats, tmp_path):

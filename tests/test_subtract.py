@@ -28,7 +28,7 @@ from soss_background.io.segments import Segments
 from soss_background.io.skyflats import find_files
 from soss_background.io.templates import inspect_sky, read_templates
 from soss_background.pipeline import background
-from soss_background.pipeline.background import find_skyflats
+from soss_background.pipeline.background import background_skyflats, combine_skyflat
 from soss_background.quality.metrics import METRICS
 from soss_background.simulate import (
     PointSpread,
@@ -531,7 +531,7 @@ def test_background_exposures(series, skyflat, tmp_path, caplog):
     pipeline = SossStarePipeline()
     pipeline.skyflat_subtract.override_flat = pipeline.flat_field.override_flat = str(flat)
     members = [str(exposure) for exposure in background]
-    pipeline.skyflat_subtract.skyflat = find_skyflats(pipeline.skyflat_subtract, members)
+    pipeline.skyflat_subtract.skyflat = combine_skyflat(pipeline.skyflat_subtract, members)
     result = pipeline.skyflat_subtract.run(str(path))
     assert result.meta.cal_step.bkg_subtract == "COMPLETE"
     (template,) = result.meta.skyflat_subtract.instance["templates"]
@@ -543,15 +543,16 @@ def test_background_exposures(series, skyflat, tmp_path, caplog):
     assert abs(np.nanmedian(error)) < 0.02
 
 
-@pytest.mark.parametrize(
-    "settings", [{"skip": True}, {"skyflat": ["a_skyflat.fits"]}, {"override_bkg": "bkg.fits"}]
-)
-def test_no_skyflat_is_made_that_is_not_needed(settings):
+@pytest.mark.parametrize("name", ["skip", "skyflat", "override_bkg"])
+def test_no_skyflat_is_made_that_is_not_needed(series, skyflat, name, caplog):
     """No skyflat is created for an exposure whose sky is given or not subtracted."""
     step = SkyflatSubtractStep()
-    for key, value in settings.items():
-        setattr(step, key, value)
-    assert find_skyflats(step, ["no_such_file.fits"]) == settings.get("skyflat")
+    setattr(step, name, True if name == "skip" else str(skyflat))
+    (segments,) = step.open_segments(str(series[0]))
+    segments.background, given = ["no_such_file.fits"], step.skyflat
+    with background_skyflats(step, segments, {}):
+        assert step.skyflat == given
+    assert ("background exposures are ignored" in caplog.text) == (name != "skip")
 
 
 @pytest.mark.parametrize(
@@ -821,7 +822,7 @@ def test_one_usable_row_is_too_little(single_prior):
 def test_skyflats_of_background_exposures_last_for_one_run(monkeypatch):
     """The next run of the same pipeline uses its own background exposures."""
     step, found = SkyflatSubtractStep(), iter([["first"], ["second"]])
-    monkeypatch.setattr(background, "find_skyflats", lambda *_: next(found))
+    monkeypatch.setattr(background, "combine_skyflat", lambda *_: next(found))
     monkeypatch.setattr(background, "find_fault", lambda _: None)
     segments = Segments(["a.fits"], [{}], None, ["b.fits"])
     with background.background_skyflats(step, segments, {}):

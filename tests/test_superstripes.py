@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 from bottleneck import nanmedian
 from crds_cache import crds_at, make_cache
-from helpers import as_sky
+from helpers import as_sky, cut_series
 from jwst.lib.stripe_utils import generate_superstripe_ranges
 from numpy.testing import assert_allclose, assert_array_equal
 from spec2_references import make_references
@@ -31,7 +31,7 @@ from soss_background.numerics.integrations import usable_pixels
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit, sky_image
 from soss_background.sky.sky_prior import build_prior
 from soss_background.sky.traces import trace_distance
-from soss_background.subtract.pedestals import expect_rms, measure_offsets
+from soss_background.subtract.pedestals import BlockOffsets
 from soss_background.subtract.sky_fit import fit_sky
 
 NUMBERS = {
@@ -255,11 +255,16 @@ def test_pedestals_of_integrations():
     cube[:, 6:9] += np.linspace(0, 50, 50)[:, np.newaxis, np.newaxis]
     usable = np.ones((16, 40), dtype=bool)
     usable[0], cube[:, 0] = False, 1e6
-    mean = cube.mean(axis=0)
-    offsets = measure_offsets(cube, mean, usable, blocks)
-    assert_allclose(offsets, pedestals - pedestals.mean(axis=0), atol=1e-9)
-    assert_allclose(expect_rms(offsets), 0.2 / np.sqrt(50), rtol=0.2)
-    assert expect_rms(offsets[:1]) == 0
+    rms = np.sqrt(np.mean(pedestals.var(axis=0, ddof=1)) / 50)
+    for segments in ([slice(0, 50)], [slice(0, 1), slice(1, 20), slice(20, 50)]):
+        offsets = BlockOffsets()
+        for part in segments:
+            offsets.add(cube[part], usable, blocks)
+        assert_allclose(offsets.expect_rms(), rms, rtol=1e-9)
+    first, single = BlockOffsets(), BlockOffsets()
+    first.add(cube[:1], usable, blocks)
+    single.add(cube, usable, blocks[:1])
+    assert first.expect_rms() == single.expect_rms() == 0
 
 
 # --- steps and pipelines ------------------------------------------------------------------
@@ -281,6 +286,29 @@ def test_subtraction(series, tmp_path):
     again = SavedSkyStep.call(series, sky=str(saved))
     good = np.isfinite(again.data)
     assert_allclose(again.data[good], result.data[good], atol=1e-4)
+
+
+def test_a_level_for_each_integration(series, tmp_path):
+    """Pedestals would enter the levels, so that the run ends before work starts."""
+    fault = f"{series.name}: scale_mode=integration cannot be used with SUB204STRIPE_SOSS"
+    with pytest.raises(SkyflatError, match=fault):
+        SkyflatSubtractStep.call(
+            series, **settings(series), scale_mode="integration", save_results=True
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_segments_are_read_once_for_the_fit(series, tmp_path, monkeypatch):
+    """The pedestals are measured while the segments are averaged."""
+    parts = cut_series(series, tmp_path / "cut", (2, 4))
+    step, opened = SkyflatSubtractStep(**settings(series)), []
+    (segments,), (whole,) = step.open_segments(parts), step.open_segments(series)
+    monkeypatch.setattr(
+        segments, "_open", lambda path: opened.append(path) or step.open_whole(path)
+    )
+    cut = step.fit(segments)
+    assert len(opened) == 2
+    assert_allclose(cut.sky, step.fit(whole).sky, rtol=2e-3)
 
 
 def test_spec2(series, tmp_path):

@@ -38,6 +38,7 @@ from soss_background.io.exposures import find_window, header_of, read_header
 from soss_background.io.files import explain_fault
 from soss_background.io.segments import SegmentLibrary, average_segments
 from soss_background.steps.base import SkyflatStep
+from soss_background.steps.parameters import BAD_PIXELS
 from soss_background.steps.provenance import wrap_command
 
 __all__ = ["OptimalExtractStep"]
@@ -140,7 +141,7 @@ class OptimalExtractStep(SkyflatStep):
     response = string(default=None)  # Response that a run with standard has saved, to calibrate the spectra to Jy
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
     gain = float(default={GAIN}, min=0.0)  # Gain, for the efficiency [electrons/DN]
-    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    {BAD_PIXELS}
     save_box = boolean(default=False)  # Save the spectra of the box too
     save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as ECSV
     suffix = string(default='x1dints')  # Default suffix for output files

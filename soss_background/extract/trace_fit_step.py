@@ -15,6 +15,7 @@ from soss_background.io.segments import average_segments
 from soss_background.sky.traces import ORDERS, Trace, expected_trace
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import open_pastasoss
+from soss_background.steps.parameters import BAD_PIXELS
 
 __all__ = ["TraceFitStep"]
 
@@ -31,7 +32,7 @@ class TraceFitStep(SkyflatStep):
 
     input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder")
 
-    spec = """
+    spec = f"""
     n_slices = integer(default=100, min=1)  # Slices of each order along the dispersion
     slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
     slice_width = integer(default=60, min=40)  # Rows of a slice [pixels]
@@ -39,7 +40,7 @@ class TraceFitStep(SkyflatStep):
     degree = integer(default=5, min=0)  # Degree of the polynomial through the deviations from the expected trace
     n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are clipped
     iterations = integer(default=5, min=0)  # Number of clippings
-    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    {BAD_PIXELS}
     suffix = string(default='sosstraces')  # Default suffix for output files
     """  # noqa: E501
 

@@ -121,7 +121,18 @@ class Segments:
         if isinstance(model, datamodels.ReferenceFileModel):
             raise SkyflatError(f"{self.names[index]}: a reference file, not an exposure")
         check_metadata(model)
+        if self._bad is not None:
+            check_exposure(model)
+            self._check_shape(index, model.data.shape[-2:])
         return flag_pixels(self._bad, model)
+
+    def _check_shape(self, index, shape):
+        """Raise unless a segment has the pixels that bad pixels are flagged in."""
+        if shape != self._bad.shape:
+            raise SkyflatError(
+                f"{self.names[index]}: its shape is {shape}, that of SUBSIZE2 and SUBSIZE1 "
+                f"{self._bad.shape}"
+            )
 
     def library(self):
         """Return the unchanged segments as a `SegmentLibrary`."""
@@ -368,7 +379,7 @@ def _warn_of_missing(segments):
         )  # fmt: skip
 
 
-def average_segments(segments):
+def average_segments(segments, measure=None):
     """
     Average the integrations of all segments, in one pass, with one segment in memory.
 
@@ -376,6 +387,8 @@ def average_segments(segments):
     ----------
     segments : Segments
         An exposure.
+    measure : callable, optional
+        Called with each segment that has a usable pixel: ``measure(model)``.
 
     Returns
     -------
@@ -393,6 +406,8 @@ def average_segments(segments):
     for index in progress(range(len(segments)), "Averaging"):
         if fault := mean.add(segments.read(index)):
             faults[index] = fault
+        elif measure is not None:
+            measure(segments.read(index))
     if len(faults) == len(segments):
         raise SkyflatError(faults[0])
     for fault in faults.values():

@@ -21,7 +21,7 @@ from soss_background.steps.parameters import settle_parameters
 from soss_background.steps.provenance import list_parameters
 from soss_background.subtract.skyflat_subtract_step import IGNORED
 
-__all__ = ["background_skyflats", "check_combined", "find_skyflats"]
+__all__ = ["background_skyflats", "check_combined", "combine_skyflat"]
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ def background_skyflats(step, segments, made):
     fault = find_fault(segments.headers[0])
     if fault and not skip:
         log.warning("%s: sky not subtracted, %s", segments.name, fault)
-    if background and (given or step.get_ref_override("bkg")):
-        log.warning("%s: %s", segments.name, IGNORED)
     step.skip = skip or bool(fault)
-    if not step.skip:
+    if _combines(step, segments):
         key = tuple(each if isinstance(each, str | Path) else id(each) for each in background)
-        made[key] = made.get(key) or find_skyflats(step, background)
+        made[key] = made.get(key) or combine_skyflat(step, background)
         step.skyflat = made[key]
+    elif background and not step.skip:
+        log.warning("%s: %s", segments.name, IGNORED)
     try:
         yield
     finally:
@@ -59,23 +59,22 @@ def background_skyflats(step, segments, made):
 
 def check_combined(step, segments):
     """Raise if the user wants to save the skyflat of background exposures, but none is created."""
-    if step.save_combined_background and not _combines(step, segments.background):
+    if step.save_combined_background and not _combines(step, segments):
         raise SkyflatError(
             "save_combined_background is set, but no background exposures are combined: there are "
             "none, or another sky is given"
         )
 
 
-def _combines(step, background):
-    """Return whether a skyflat is created from background exposures."""
-    named = step.skyflat or step.get_ref_override("bkg")
-    return bool(background) and not step.skip and not named
+def _combines(step, segments):
+    """Return whether a skyflat is created from the background exposures of an exposure."""
+    if step.skip or not segments.background:
+        return False
+    return not step.named_sources(segments.headers[0].get("meta.instrument.filter"))
 
 
-def find_skyflats(step, background):
-    """Return the skyflats of the user, or else that of the background exposures, or None."""
-    if not _combines(step, background):
-        return step.skyflat
+def combine_skyflat(step, background):
+    """Return the skyflat of background exposures, a model or a path, in a list."""
     pipeline = SkyflatPipeline()
     pipeline.output_dir = step.search_attr("output_dir")
     flat = step.given_flat() or (None if crds_reachable() else "N/A")

@@ -123,11 +123,14 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
 
     def _check(self, exposures):
         """Raise if the user's sky cannot be subtracted; ignore exposures of other modes."""
-        for segments in () if self.bkg_subtract.skip else exposures:
+        if self.bkg_subtract.skip:
+            return
+        for segments in exposures:
             note_inputs([segments.sources, segments.background])
-            if len(exposures) == 1 or not find_fault(segments.headers[0]):
-                self.bkg_subtract.check(segments)
-                check_combined(self.bkg_subtract, segments)
+        exposures = [each for each in exposures if not find_fault(each.headers[0])] or exposures
+        self.bkg_subtract.check(exposures)
+        for segments in exposures:
+            check_combined(self.bkg_subtract, segments)
 
     def process_exposure_product(self, exp_product, *args, **kwargs):
         """

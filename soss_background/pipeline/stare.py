@@ -120,14 +120,16 @@ class SossStarePipeline(SkyflatPipelineBase):
         # Find faults before any work is done.
         read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
-        exposures = self.open_segments(*inputs)
+        exposures = _drop_f277w(self.open_segments(*inputs))
         if len(exposures) > 1 and self.output_file:
             raise SkyflatError(f"output_file names one exposure, but {len(exposures)} are given")
         for segments in exposures:
             if fault := find_fault(segments.headers[0], REQUIRED_CLEAR):
                 raise SkyflatError(f"{segments.name}: {fault}")
-            if not self.skyflat_subtract.skip:
-                self.skyflat_subtract.check(segments)
+        if not self.skyflat_subtract.skip:
+            self.skyflat_subtract.check(exposures)
+        for segments in exposures:
+            self._check_sky(segments.headers[0], segments.name)
             check_combined(self.skyflat_subtract, segments)
             self.flat_field.check(segments.headers[0])
             self._check_units(segments.headers[0], segments.name)
@@ -138,6 +140,17 @@ class SossStarePipeline(SkyflatPipelineBase):
         made = {}
         results = [self._extract(segments, made) for segments in exposures]
         return results[0] if len(results) == 1 else ModelContainer(results)
+
+    def _check_sky(self, header, name):
+        """Raise if the sky is to be subtracted from an exposure in another unit than DN/s."""
+        is_subtracted = header.get("meta.cal_step.bkg_subtract") == "COMPLETE"
+        if self.skyflat_subtract.skip or is_subtracted:
+            return
+        if (unit := find_unit(header)) != COUNT_RATE:
+            raise SkyflatError(
+                f"{name}: BUNIT is {unit} and its sky is not subtracted: subtract it in DN/s, or "
+                "give --steps.skyflat_subtract.skip=true"
+            )
 
     def _check_units(self, header, name):
         """Raise if the user names a PHOTOM reference file, and fluxes are calibrated already."""
@@ -262,6 +275,15 @@ class SossStarePipeline(SkyflatPipelineBase):
         for path in name_log_files():
             log.info("The log is kept in %s", path)
         log.info("To repeat this run:\n%s", "\n".join(wrap_command(run["command"])))
+
+
+def _drop_f277w(exposures):
+    """Return the exposures without those with F277W, which have no spectra, if there are others."""
+    kept = [each for each in exposures if each.headers[0].get("meta.instrument.filter") != "F277W"]
+    for segments in exposures if kept else ():
+        if segments not in kept:
+            log.warning("%s: ignored, since FILTER is F277W", segments.name)
+    return kept or exposures
 
 
 def _drop_variances(exposure):

@@ -17,6 +17,7 @@ from soss_background.io.files import explain_write_fault
 from soss_background.io.skyflats import find_files
 
 __all__ = [
+    "BAD_PIXELS",
     "ListParameter",
     "check_flat",
     "check_named",
@@ -26,6 +27,12 @@ __all__ = [
     "name_paths",
     "settle_parameters",
 ]
+
+# Specification of a parameter of several steps.
+BAD_PIXELS = (
+    "bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a "
+    "table (FITS, CSV, ECSV, text) of x and y, counted from 0"
+)
 
 # Iterable types that are nevertheless single values of a parameter.
 _NAMES = (str, Path, JwstDataModel)

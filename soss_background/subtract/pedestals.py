@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from bottleneck import nanmedian
+from bottleneck import nanmean, nanmedian
 
 from soss_background.numerics.cells import CELL
 from soss_background.numerics.threads import map_parallel
 
-__all__ = ["Pedestals", "expect_rms", "measure_offsets"]
+__all__ = ["BlockOffsets", "Pedestals"]
 
 # Rms that is expected if no integrations are known, as a fraction of the sky's level.
 _UNKNOWN_RMS = 0.05
@@ -98,39 +98,42 @@ class Pedestals:
         return replace(self, values=values, rms=np.sqrt(squares / number))
 
 
-def measure_offsets(data, mean, usable, blocks):
-    """
-    Measure the offsets of blocks of columns in integrations relative to their mean.
+class BlockOffsets:
+    """Offsets of blocks of columns in integrations relative to the mean of the first ones."""
 
-    Parameters
-    ----------
-    data : ndarray of float, shape (nints, ny, nx)
-        Integrations, DN/s.
-    mean : ndarray of float, shape (ny, nx)
-        Mean of all integrations of the exposure, DN/s.
-    usable : ndarray of bool, shape (ny, nx)
-        True for usable pixels of the mean.
-    blocks : sequence of slice
-        The blocks of columns.
+    def __init__(self):
+        self._reference, self._offsets = None, []
 
-    Returns
-    -------
-    offsets : ndarray of float, shape (nints, k)
-        Medians, which ignore a change of the target's flux; NaN without a pixel.
-    """
+    def add(self, data, science, blocks):
+        """
+        Measure the offsets of integrations: medians, which ignore a change of the target's flux.
 
-    def measure(integration):
-        difference = np.where(usable, integration - mean, np.nan)
-        return [nanmedian(difference[:, columns]) for columns in blocks]
+        Parameters
+        ----------
+        data : ndarray of float, shape (nints, ny, nx)
+            Integrations, DN/s.
+        science : ndarray of bool, shape (ny, nx)
+            False for reference pixels.
+        blocks : sequence of slice
+            The blocks of columns; a single one has no offset.
+        """
+        if len(blocks) == 1:
+            return
+        if self._reference is None:
+            self._reference = np.where(science, nanmean(data, axis=0), np.nan)
 
-    return np.array(map_parallel(measure, data))
+        def measure(integration):
+            difference = integration - self._reference
+            return [nanmedian(difference[:, columns]) for columns in blocks]
 
+        self._offsets += map_parallel(measure, data)
 
-def expect_rms(offsets):
-    """Return the rms of the pedestals of a mean of integrations from their offsets, 0 for one."""
-    number = np.count_nonzero(np.isfinite(offsets))
-    freedom = number - offsets.shape[1]
-    if freedom <= 0:
-        return 0.0
-    variance = np.nansum((offsets - np.nanmean(offsets, axis=0)) ** 2) / freedom
-    return float(np.sqrt(variance / len(offsets)))
+    def expect_rms(self):
+        """Return the rms of the pedestals of the mean of all integrations, 0 for one, DN/s."""
+        offsets = np.array(self._offsets)
+        number = np.count_nonzero(np.isfinite(offsets))
+        freedom = number - offsets.shape[-1]
+        if freedom <= 0:
+            return 0.0
+        variance = np.nansum((offsets - np.nanmean(offsets, axis=0)) ** 2) / freedom
+        return float(np.sqrt(variance / len(offsets)))

@@ -12,7 +12,7 @@ from stdatamodels.jwst import datamodels
 from stdatamodels.jwst.datamodels import dqflags
 
 from soss_background.datamodels.header_text import to_ascii
-from soss_background.detector import has_edge
+from soss_background.detector import SUPERSTRIPES, has_edge
 from soss_background.errors import SkyflatError
 from soss_background.io.companions import check_companion, read_companion
 from soss_background.io.exposures import (
@@ -34,12 +34,13 @@ from soss_background.io.segments import (
 )
 from soss_background.io.templates import find_sources, inspect_sky, read_flat
 from soss_background.numerics.integrations import usable_pixels
+from soss_background.sky.edge import right_of_edge
 from soss_background.sky.traces import trace_distance
 from soss_background.steps.base import SkyflatMixin, SkyflatStep
 from soss_background.steps.crds_access import catch_crds_exit, crds_reachable, open_pastasoss
-from soss_background.steps.parameters import ListParameter, check_flat, name_item
+from soss_background.steps.parameters import BAD_PIXELS, ListParameter, check_flat, name_item
 from soss_background.subtract.contaminants import find_contaminants
-from soss_background.subtract.pedestals import expect_rms, measure_offsets
+from soss_background.subtract.pedestals import BlockOffsets
 from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 from soss_background.subtract.summary import summarize_fit
@@ -51,8 +52,8 @@ log = logging.getLogger(__name__)
 # Deviations of a sky, in units of those of its prior, above which templates do not describe it.
 _LARGEST_MISFIT = 3.0
 
-# Path of the metadata of FILTER.
-_FILTER = "meta.instrument.filter"
+# Paths of the metadata of FILTER and SUBARRAY.
+_FILTER, _SUBARRAY = "meta.instrument.filter", "meta.subarray.name"
 
 # Warning for background exposures of an association for which the user gives a sky.
 IGNORED = "its background exposures are ignored, since skyflat or override_bkg is given"
@@ -105,16 +106,16 @@ class SkyflatSubtractStep(SkyflatStep):
 
     class_alias = "skyflat_subtract"
 
-    spec = """
+    spec = f"""
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
     f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
-    bad_pixels = string(default=None)  # Pixels to ignore, flagged DO_NOT_USE in the product: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    {BAD_PIXELS}
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, or reuse an existing one
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
     save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
-    save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
+    save_mask = boolean(default=False)  # Save masks of the pixels used in the fit, and of the sources of f277w
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
 
@@ -166,34 +167,63 @@ class SkyflatSubtractStep(SkyflatStep):
         exposures = self.open_segments(*inputs)
         for segments in exposures:
             segments.background = background or segments.background
-            if not isinstance(self.parent, SkyflatMixin):  # pipelines check before their first step
-                self.check(segments)
+        if not isinstance(self.parent, SkyflatMixin):  # pipelines check before their first step
+            self.check(exposures)
+        for segments in exposures:
             self.check_outputs(*segments.names)
         library = SegmentLibrary.join([self._subtract(segments) for segments in exposures])
         return library if isinstance(inputs[0], Segments) else library.unpacked()
 
-    def check(self, segments):
+    def check(self, exposures):
         """
-        Raise, before any work, if the user's files or models cannot be applied to an exposure.
+        Raise, before any work, if the user's files or models cannot be applied to exposures.
 
         Parameters
         ----------
-        segments : `~soss_background.io.segments.Segments`
-            The exposure.
+        exposures : list of `~soss_background.io.segments.Segments`
+            The exposures.
         """
+        if self.skyflat and self.get_ref_override("bkg"):
+            raise SkyflatError("skyflat and override_bkg are given: give one of them")
+        for segments in exposures:
+            self._check_status(segments)
+        self._check_filters(exposures)
+        for segments in exposures:
+            self.flag_segments(segments)
+            self._check_flat(segments)
+        for segments in _with_edge(exposures) if self.f277w else ():
+            self._check_f277w(segments.headers[0], name_item(segments.sources[0]))
+
+    def _check_status(self, segments):
+        """Raise if the user names a sky, or runs the step alone, but it cannot be subtracted."""
         header, name = segments.headers[0], name_item(segments.sources[0])
-        named = self._names_sky(segments.background)
         is_subtracted = header.get("meta.cal_step.bkg_subtract") == "COMPLETE"
+        named = self._names_sky(segments.background)
         fault = find_sky_fault(header)
         if fault and (named or (is_subtracted and self.parent is None)):
             raise SkyflatError(f"{name}: {fault}")
-        if self.skyflat and self.get_ref_override("bkg"):
-            raise SkyflatError("skyflat and override_bkg are given: give one of them")
-        self.flag_segments(segments)
-        sources = self._named_sources()
-        check_alone(sources)
-        self._check_filters(segments, sources)
-        self._check_f277w(header, name)
+        if self.scale_mode == "integration" and header.get(_SUBARRAY) in SUPERSTRIPES:
+            raise SkyflatError(
+                f"{name}: scale_mode=integration cannot be used with {header[_SUBARRAY]}, whose "
+                "blocks of columns have pedestals"
+            )
+
+    def _check_filters(self, exposures):
+        """Raise if a sky, or a background exposure that makes one, has another filter."""
+        # override_bkg replaces the reference file of exposures whose sky has an edge.
+        served = exposures if self.skyflat else _with_edge(exposures)
+        for source in self._all_sources():
+            _check_filter(source, _find_filter(source), served)
+        for segments in exposures:
+            sources = self.named_sources(segments.headers[0].get(_FILTER))
+            check_alone(sources)
+            for each in () if sources else segments.background:
+                _check_filter(each, header_of(each).get(_FILTER), [segments])
+
+    def _check_flat(self, segments):
+        """Raise if the exposure or its sky needs a flat that cannot be applied."""
+        header, name = segments.headers[0], name_item(segments.sources[0])
+        sources = self.named_sources(header.get(_FILTER))
         states = [(name, header.get("meta.cal_step.flat_field") == "COMPLETE")]
         states += [(name_item(each), inspect_sky(each).flat_fielded) for each in sources]
         is_named = len(states) > 1 or _is_smooth(header)
@@ -203,40 +233,30 @@ class SkyflatSubtractStep(SkyflatStep):
         if conflict and self._flat_path(segments.sources[0]) is None:
             raise SkyflatError(self._describe_conflict(conflict))
 
-    def _check_filters(self, segments, sources):
-        """Raise if a sky, or a background exposure that makes one, has another filter."""
-        skies = [(each, inspect_sky(each).filter_name) for each in sources]
-        if not sources:
-            skies = [(each, header_of(each).get(_FILTER)) for each in segments.background]
-        own = segments.headers[0].get(_FILTER)
-        for source, found in skies:
-            if found not in (None, own):
-                raise SkyflatError(
-                    f"{name_item(source)}: FILTER is {found}, but {own} in {segments.name}: a sky "
-                    "serves exposures with its own filter"
-                )
-
     def _check_f277w(self, header, name):
         """Raise if the exposure with F277W does not show the field of another with CLEAR."""
-        if not self.f277w:
-            return
         if fault := find_fault(header, REQUIRED_CLEAR):
             raise SkyflatError(f"{name}: {fault}, but f277w is given")
         check_companion(Path(self.f277w), header, name)
 
     def _names_sky(self, background):
-        """Return whether the user names files for the sky, so that it must be subtracted."""
+        """Return whether the user names files for the step, so that it must be applied."""
         overrides = [self.get_ref_override(kind) for kind in ("bkg", "flat")]
         return bool(
             self.skyflat
             or self.f277w
+            or self.bad_pixels
             or background
             or any(each not in (None, "N/A") for each in overrides)
         )
 
-    def _named_sources(self):
+    def _all_sources(self):
         """Return the models, arrays and files of skies that the user names."""
         return find_sources(self.skyflat or [self.get_ref_override("bkg")])
+
+    def named_sources(self, filter_name):
+        """Return the models, arrays and files of skies that the user names for a FILTER."""
+        return [each for each in self._all_sources() if _find_filter(each) == filter_name]
 
     def _subtract(self, segments):
         """Return a library of the segments of an exposure without their sky."""
@@ -281,18 +301,12 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _fit(self, segments):
         """Fit the sky of an exposure; raise _NotSubtractedError if there is nothing to subtract."""
-        contaminants = self._find_contaminants() if self.f277w else None
-        try:
-            image, members = average_segments(segments)
-            check_count_rates(image)
-            window = find_window(image)
-        except SkyflatError as err:
-            fault = str(err).removeprefix(f"{segments.name}: ")
-            raise _NotSubtractedError(fault) from err
-        pwcpos = find_pwcpos(image)
-        filter_name = image.meta.instrument.filter
+        masks = self.f277w and not _is_smooth(segments.headers[0])
+        contaminants = self._find_contaminants() if masks else None
+        image, members, pedestal_rms = _average(segments)
+        window, pwcpos = find_window(image), find_pwcpos(image)
         sources = self._find_sources(image, segments.background)
-        source = read_sky(sources, window, pwcpos, filter_name)
+        source = read_sky(sources, window, pwcpos, image.meta.instrument.filter)
         flat = self._find_flat(image, window, source.states)
         # The fit needs a flat-fielded exposure.
         fielded = image.meta.cal_step.flat_field == "COMPLETE"
@@ -308,15 +322,15 @@ class SkyflatSubtractStep(SkyflatStep):
                 self._trace_distance(image, window, pwcpos),
                 self.n_sigma,
                 blocks=window.column_blocks(),
-                pedestal_rms=self._pedestal_rms(segments, members, image, usable, window),
+                pedestal_rms=pedestal_rms,
                 sources=contaminants,
             )
         except NoSkyError as err:
             raise _NotSubtractedError(str(err)) from err
-        numbers = describe_numbers(segments.numbers[index] for index in members)
         fraction = np.count_nonzero(fit.used) / np.count_nonzero(usable)
+        numbers = describe_numbers(segments.numbers[index] for index in members)
         cards = _list_cards(fit, fraction, source.number, numbers)
-        if self.f277w:
+        if masks:
             name = to_ascii(Path(self.f277w).name)
             cards.append(["SKYF277W", name, "exposure whose sources are masked"])
         subtraction = Subtraction(
@@ -329,31 +343,8 @@ class SkyflatSubtractStep(SkyflatStep):
             [segments.names[index] for index in members],
             contaminants,
         )
-        sentence = summarize_fit(fit, subtraction.sky, ~reference, window.x0, fraction)
-        log.info("%s: %s", segments.name, sentence)
-        if fit.pedestals.size:
-            rms = np.sqrt(np.mean(fit.pedestals**2))
-            log.info("%d blocks of columns: pedestals of %.3g DN/s rms", fit.pedestals.size, rms)
-        names = ", ".join(subtraction.templates) or "none, a smooth surface is fitted"
-        log.info("Templates: %s", names)
-        if fit.misfit > _LARGEST_MISFIT:
-            log.warning(
-                "%s: its sky differs %.1f times as much from its templates as their prior expects",
-                segments.name,
-                fit.misfit,
-            )
+        _log_fit(segments.name, fit, subtraction, window, fraction)
         return subtraction
-
-    def _pedestal_rms(self, segments, members, mean, usable, window):
-        """Measure the rms of the pedestals of the mean, DN/s, if it has several; else return 0."""
-        blocks = window.column_blocks()
-        if len(blocks) == 1:
-            return 0.0
-        offsets = []
-        for index in members:
-            cube = segments.read(index).data.reshape(-1, *window.shape)
-            offsets.append(measure_offsets(cube, mean.data, usable, blocks))
-        return expect_rms(np.concatenate(offsets))
 
     def _find_contaminants(self):
         """Return True for the pixels of sources in the exposure with F277W."""
@@ -419,6 +410,8 @@ class SkyflatSubtractStep(SkyflatStep):
             extras["skyflatresidual"] = {"data": (mean.data - sky) / err}
         if self.save_mask:
             extras["skyflatused"] = {"mask": subtraction.used}
+            if subtraction.contaminants is not None:
+                extras["skyflatsources"] = {"mask": subtraction.contaminants}
         for suffix, planes in extras.items():
             extra = datamodels.ImageModel(**planes)
             extra.update(mean)
@@ -427,7 +420,8 @@ class SkyflatSubtractStep(SkyflatStep):
 
     def _find_sources(self, model, background):
         """Return the skies of the user or of the pipeline, or a BKG reference file."""
-        sources = self._named_sources()
+        filter_name = model.meta.instrument.filter
+        sources = self.named_sources(filter_name)
         if background and not sources:
             raise SkyflatError(
                 f"{model.meta.filename}: {_COMBINED}, or run SkyflatPipeline on them and give its "
@@ -435,7 +429,7 @@ class SkyflatSubtractStep(SkyflatStep):
             )
         if background and self.parent is None:
             log.warning("%s: %s", model.meta.filename, IGNORED)
-        if sources or not has_edge(model.meta.instrument.filter):
+        if sources or not has_edge(filter_name):
             return sources
         return [self._bkg_path(model)]
 
@@ -521,6 +515,63 @@ class SkyflatSubtractStep(SkyflatStep):
 
 class _NotSubtractedError(Exception):
     """Exception for an exposure without anything to subtract."""
+
+
+def _average(segments):
+    """Return the mean of segments, the indices of those in it, and the rms of its pedestals."""
+    offsets = BlockOffsets()
+
+    def measure(model):
+        window = find_window(model)
+        cube = model.data.reshape(-1, *window.shape)
+        offsets.add(cube, ~window.reference_pixels(), window.column_blocks())
+
+    try:
+        image, members = average_segments(segments, measure)
+        check_count_rates(image)
+    except SkyflatError as err:
+        fault = str(err).removeprefix(f"{segments.name}: ")
+        raise _NotSubtractedError(fault) from err
+    return image, members, offsets.expect_rms()
+
+
+def _log_fit(name, fit, subtraction, window, fraction):
+    """Log the sky of an exposure; warn if its templates do not describe it."""
+    science = ~window.reference_pixels()
+    right = right_of_edge(subtraction.sky, window.x0)
+    right &= has_edge(subtraction.mean.meta.instrument.filter)
+    log.info("%s: %s", name, summarize_fit(fit, subtraction.sky, science, right, fraction))
+    if fit.pedestals.size:
+        rms = np.sqrt(np.mean(fit.pedestals**2))
+        log.info("%d blocks of columns: pedestals of %.3g DN/s rms", fit.pedestals.size, rms)
+    names = ", ".join(subtraction.templates) or "none, a smooth surface is fitted"
+    log.info("Templates: %s", names)
+    if fit.misfit > _LARGEST_MISFIT:
+        log.warning(
+            "%s: its sky differs %.1f times as much from its templates as their prior expects",
+            name,
+            fit.misfit,
+        )
+
+
+def _with_edge(exposures):
+    """Return the exposures whose sky has an edge; all if there are none."""
+    return [each for each in exposures if not _is_smooth(each.headers[0])] or exposures
+
+
+def _find_filter(source):
+    """Return the FILTER of a sky; CLEAR, as of exoTEDRF's arrays, if it is unknown."""
+    return inspect_sky(source).filter_name or "CLEAR"
+
+
+def _check_filter(source, filter_name, exposures):
+    """Raise if the FILTER of a sky, unless it is None, is that of no exposure."""
+    filters = [each.headers[0].get(_FILTER) for each in exposures]
+    if filter_name not in (None, *filters):
+        raise SkyflatError(
+            f"{name_item(source)}: FILTER is {filter_name}, but {filters[0]} in "
+            f"{exposures[0].name}: a sky serves exposures with its own filter"
+        )
 
 
 def _is_smooth(header):

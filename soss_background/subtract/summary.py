@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from soss_background.sky.edge import right_of_edge
-
 __all__ = ["summarize_fit"]
 
 
-def summarize_fit(fit, sky, science, first_column, fraction):
+def summarize_fit(fit, sky, science, right, fraction):
     """
     Describe the sky of an exposure in a sentence.
 
@@ -19,8 +17,8 @@ def summarize_fit(fit, sky, science, first_column, fraction):
         The sky as it is in the image: in the flat state of the exposure, DN/s.
     science : ndarray of bool, shape (ny, nx)
         False for reference pixels.
-    first_column : int
-        Full-frame column of the first column.
+    right : ndarray of bool, shape (ny, nx)
+        True right of the edge; False everywhere without an edge.
     fraction : float
         Fraction of the pixels that the fit used.
 
@@ -31,7 +29,6 @@ def summarize_fit(fit, sky, science, first_column, fraction):
         edge, fraction of the pixels used, and reduced chi-square. Without an edge, the sentence has
         one median and no shift.
     """
-    right = right_of_edge(sky, first_column)
     left_error = fit.level_left_err / fit.level_left
     right_error = fit.level_right_err / fit.level_right
     used = f"fitted to {100 * fraction:.0f} % of the pixels (reduced chi-square {fit.chi2:.2f})"
