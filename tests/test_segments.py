@@ -120,6 +120,35 @@ def test_levels_of_integrations_are_relative_to_the_common_fit(folder, names):
     assert_allclose(subtract(segments(folder, 4), names, **settings), whole, atol=1e-4)
 
 
+def test_bad_pixels_and_no_sky(folder, tmp_path):
+    """A list of bad pixels that the step cannot apply ends the run."""
+    (tmp_path / "bad.csv").write_text("x,y\n5,6\n")
+    (path,) = segments(folder, 1)
+    given = {"override_bkg": "N/A", "save_results": True}
+    assert SkyflatSubtractStep.call(path, **given).meta.cal_step.bkg_subtract == "SKIPPED"
+    with pytest.raises(SkyflatError, match=f"{path.name}: sky not subtracted, CRDS has no BKG"):
+        SkyflatSubtractStep.call(path, bad_pixels="bad.csv", **given)
+    assert [each.name for each in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_bad_pixels_of_another_shape(folder, names, tmp_path):
+    """A file whose header describes other pixels is refused in one line."""
+    (tmp_path / "bad.csv").write_text("x,y\n5,6\n")
+    (path,) = segments(folder, 1)
+    with datamodels.open(path) as model:
+        for key in ("data", "err", "dq", "var_poisson", "var_rnoise", "var_flat"):
+            if model.hasattr(key):
+                setattr(model, key, getattr(model, key)[..., :-1, :])
+        model.save(tmp_path / "short_rateints.fits")
+    shape = (WINDOW.ny - 1, WINDOW.nx)
+    fault = rf"short_rateints.fits: its shape is \({shape[0]}, {shape[1]}\), that of SUBSIZE2"
+    with pytest.raises(SkyflatError, match=fault):
+        SkyflatSubtractStep.call(
+            tmp_path / "short_rateints.fits", bad_pixels="bad.csv", save_results=True, **names
+        )
+    assert not list(tmp_path.glob("*_skyflatsubtract.fits"))
+
+
 def write_association(path, members, **product):
     """Write an association of a product; exptypes by member."""
     members = [{"expname": str(name), "exptype": kind} for name, kind in members.items()]

@@ -321,6 +321,15 @@ def test_a_skyflat_that_cannot_be_applied(series, skyflat, tmp_path, values, opt
 
 
 @pytest.mark.usefixtures("crds")
+def test_bad_pixels_and_no_sky(series, tmp_path):
+    """A list of bad pixels is not dropped when there is no sky to subtract."""
+    (tmp_path / "bad.csv").write_text("x,y\n50,60\n")
+    with pytest.raises(SkyflatError, match="sky not subtracted, CRDS has no BKG reference file"):
+        strun(PIPELINE, series.path, "--steps.bkg_subtract.bad_pixels=bad.csv")
+    assert not list(tmp_path.glob("*.fits"))
+
+
+@pytest.mark.usefixtures("crds")
 def test_a_fault_in_one_line(series, monkeypatch, capsys):
     """A fault ends in one line, although jwst would print a traceback."""
 

@@ -111,6 +111,10 @@ def test_units_in_the_pipeline(exposure, tmp_path):
     steps = SKIPPED | {"skyflat_subtract": {"skyflat": [str(tmp_path / "a_skyflat.fits")]}}
     with pytest.raises(SkyflatError, match="BUNIT is MJy/sr, not DN/s"):
         SossStarePipeline.call(calibrated, steps=steps)
+    steps = {name: value for name, value in SKIPPED.items() if name != "skyflat_subtract"}
+    with pytest.raises(SkyflatError, match="BUNIT is MJy/sr and its sky is not subtracted: "):
+        SossStarePipeline.call(calibrated, steps=steps, save_results=True)
+    assert [path.name for path in tmp_path.glob("*")] == ["a_skyflat.fits"]
 
 
 def test_segments_in_two_units(exposure, traces):

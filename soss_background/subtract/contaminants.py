@@ -11,7 +11,7 @@ from scipy import ndimage
 from soss_background.numerics.cells import CELL, bin_smooth, bin_to_cells, expand_cells
 from soss_background.sky.smooth_prior import build_smooth_prior
 from soss_background.sky.sources import detect_light
-from soss_background.subtract.sky_fit import fit_sky
+from soss_background.subtract.sky_fit import DETECTED_WINGS, TRACE_REACH, fit_sky
 
 __all__ = ["find_contaminants"]
 
@@ -22,12 +22,8 @@ _LEVEL = 0.5
 # order 0 is ten times as bright there.
 _FAINTEST = 0.02
 
-# Scatter of the wings about their fit, as a fraction of them.
-_WING_SCATTER = 0.07
-
-# Distance from the middle of the target's trace to its border, and from there to the next sources
-# that can be found, pixels.
-_TRACE, _REACH = 20, 24
+# Distance from the border of the target's trace to the next sources that can be found, pixels.
+_REACH = 24
 
 
 def find_contaminants(image, err, usable, window, distance, *, subtracted, n_sigma=4.0):
@@ -64,13 +60,13 @@ def find_contaminants(image, err, usable, window, distance, *, subtracted, n_sig
     """
     image = image + _LEVEL if subtracted else image
     fit = fit_sky(image, err, usable, build_smooth_prior(window), distance, n_sigma)
-    free = usable & (distance > _TRACE)
+    free = usable & (distance > TRACE_REACH)
     residual = _subtract_stripes(image - fit.sky - fit.wings, fit.used, free, window)
     cells, noise = bin_to_cells(residual, err, free)
-    noise = np.hypot(noise, _WING_SCATTER * bin_smooth(fit.wings))
+    noise = np.hypot(noise, DETECTED_WINGS * bin_smooth(fit.wings))
     floor = np.full_like(cells, _FAINTEST)
     found = detect_light(cells, noise, n_sigma, floor, 1, calibrate=True)
-    beside = ndimage.distance_transform_edt(bin_smooth(distance) > _TRACE, sampling=CELL)
+    beside = ndimage.distance_transform_edt(bin_smooth(distance) > TRACE_REACH, sampling=CELL)
     return expand_cells(found & (beside > _REACH), image.shape)
 
 

@@ -21,7 +21,7 @@ from soss_background.subtract.pedestals import Pedestals
 from soss_background.subtract.posterior import Cells, Posterior, find_posterior
 from soss_background.subtract.wings import Wings
 
-__all__ = ["NoSkyError", "SkyFit", "fit_sky"]
+__all__ = ["DETECTED_WINGS", "TRACE_REACH", "NoSkyError", "SkyFit", "fit_sky"]
 
 # Number of rounds, each of which updates mask, wings and sky, and number of rounds without faint
 # light.
@@ -34,11 +34,11 @@ _FIRST_FLOOR, _TIGHTEN, _FLOOR, _CORE = 0.3, 0.4, 0.004, 0.08
 
 # Distances from the trace of a target within which cells belong to its core, and within which they
 # are not used, pixels.
-_CORE_REACH, _REACH = 18, 20
+_CORE_REACH, TRACE_REACH = 18, 20
 
 # Scatter of single cells about the model as a fraction of the sky and of the wings, and of the
 # wings in the detection of light.
-_SKY_SCATTER, _WING_SCATTER, _DETECTED_WINGS = 0.003, 0.03, 0.07
+_SKY_SCATTER, _WING_SCATTER, DETECTED_WINGS = 0.003, 0.03, 0.07
 
 # Neighbouring cells share errors of the model, as fractions of sky, wings and smoothed excess. That
 # of the sky is about 0.3 %; about 100 cells share it, so the weight of each cell is that of an
@@ -226,7 +226,7 @@ def _improve(state, exposure, prior, round_):
     slope = prior.edge_slope(state.shift)
     error = state.level * np.abs(slope)
     found = _detect(state, exposure, error * max(_EDGE * 0.5**round_, _LEAST_EDGE), round_)
-    dim = exposure.known & (exposure.distance > _REACH)
+    dim = exposure.known & (exposure.distance > TRACE_REACH)
     clear = dim & ~found & (state.light < _BRIGHTEST_WINGS * state.sky)
     if np.count_nonzero(clear) < _FEWEST:
         raise NoSkyError("there is light everywhere")
@@ -267,7 +267,7 @@ def _detect(state, exposure, edge_error, round_):
     """Return True for cells with detected light."""
     floor = max(_FIRST_FLOOR * _TIGHTEN**round_, _FLOOR) * state.guess
     residual = exposure.cells - state.model - state.stripes
-    noise = np.sqrt(exposure.noise**2 + (_DETECTED_WINGS * state.light) ** 2 + edge_error**2)
+    noise = np.sqrt(exposure.noise**2 + (DETECTED_WINGS * state.light) ** 2 + edge_error**2)
     residual = np.where(exposure.known, residual, np.nan)
     found = detect_light(residual, noise, exposure.n_sigma, floor, 1, calibrate=True)
     return found | exposure.sources
