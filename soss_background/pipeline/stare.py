@@ -142,7 +142,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         return results[0] if len(results) == 1 else ModelContainer(results)
 
     def _check_sky(self, header, name):
-        """Raise if the sky is to be subtracted from an exposure in another unit than DN/s."""
+        """Raise if the sky is to be subtracted from an exposure that is not in DN/s."""
         is_subtracted = header.get("meta.cal_step.bkg_subtract") == "COMPLETE"
         if self.skyflat_subtract.skip or is_subtracted:
             return
