@@ -115,10 +115,8 @@ class BlockOffsets:
         science : ndarray of bool, shape (ny, nx)
             False for reference pixels.
         blocks : sequence of slice
-            The blocks of columns; a single one has no offset.
+            The blocks of columns.
         """
-        if len(blocks) == 1:
-            return
         if self._reference is None:
             self._reference = np.where(science, nanmean(data, axis=0), np.nan)
 
@@ -129,7 +127,7 @@ class BlockOffsets:
         self._offsets += map_parallel(measure, data)
 
     def expect_rms(self):
-        """Return the rms of the pedestals of the mean of all integrations, 0 for one, DN/s."""
+        """Return the rms of the pedestals of the mean, DN/s; 0 with one integration or none."""
         offsets = np.array(self._offsets)
         number = np.count_nonzero(np.isfinite(offsets))
         freedom = number - offsets.shape[-1]

@@ -519,7 +519,7 @@ class _NotSubtractedError(Exception):
 
 def _average(segments):
     """Return the mean of segments, the indices of those in it, and the rms of its pedestals."""
-    offsets = BlockOffsets()
+    offsets, in_blocks = BlockOffsets(), segments.headers[0].get(_SUBARRAY) in SUPERSTRIPES
 
     def measure(model):
         window = find_window(model)
@@ -527,7 +527,7 @@ def _average(segments):
         offsets.add(cube, ~window.reference_pixels(), window.column_blocks())
 
     try:
-        image, members = average_segments(segments, measure)
+        image, members = average_segments(segments, measure if in_blocks else None)
         check_count_rates(image)
     except SkyflatError as err:
         fault = str(err).removeprefix(f"{segments.name}: ")
