@@ -328,6 +328,9 @@ def test_sources_are_masked(series, skyflats, tmp_path):
     stars = truth["F277W_STARS"]
     assert fit.contaminants[NEAR & (stars > 0.2)].mean() > 0.8
     assert not np.any(fit.contaminants & used)
+    # The saved sources are a list of bad pixels for traces and extraction.
+    bad = read_bad_pixels(next(tmp_path.glob("*_skyflatsources.fits")), SUBSTRIP256)
+    np.testing.assert_array_equal(bad, fit.contaminants)
     sky = truth["SKY"]
     error = (fit.sky / truth["FLAT"] - sky)[SCIENCE] / np.median(sky)
     assert abs(np.median(error)) < 0.02
@@ -362,19 +365,6 @@ def test_another_exposure(series, skyflats, tmp_path, edit, fault):
             path, skyflat=skyflats["CLEAR"], override_flat=str(flat), f277w=copy, save_results=True
         )
     assert list(tmp_path.iterdir()) == [copy]
-
-
-def test_saved_sources_are_bad_pixels(series, skyflats, tmp_path):
-    """The mask of the sources is a list of bad pixels for traces and extraction."""
-    path, other, flat, _ = series
-    step = SkyflatSubtractStep(skyflat=skyflats["CLEAR"], override_flat=str(flat), f277w=str(other))
-    step.save_mask = True
-    (segments,) = step.open_segments(str(path))
-    fit = step.fit(segments)
-    (mask,) = tmp_path.glob("*_skyflatsources.fits")
-    bad = read_bad_pixels(mask, SUBSTRIP256)
-    assert bad[NEAR].any()
-    np.testing.assert_array_equal(bad, fit.contaminants)
 
 
 def test_a_folder_with_both_filters(series, skyflats, caplog):
@@ -421,18 +411,19 @@ def _pipeline(kind):
     return lambda paths: runner._check(runner.open_segments(*paths)), runner.bkg_subtract
 
 
-def test_both_filters_in_pipelines(series, skyflats, caplog):
+def test_both_filters_in_pipelines(series, skyflats, monkeypatch, caplog):
     """calwebb_spec2 takes skies of both filters; spectra are those of CLEAR."""
     path, other, flat, _ = series
     check, step = _pipeline(SkyflatSpec2Pipeline)
     step.skyflat, step.override_flat = list(skyflats.values()), str(flat)
     step.f277w = str(other)
     check([str(path), str(other)])
-    pipeline = SossStarePipeline()
+    pipeline, extracted = SossStarePipeline(), []
+    monkeypatch.setattr(pipeline, "_extract", lambda each, _: extracted.append(each.name))
     step, pipeline.flat_field.override_flat = pipeline.skyflat_subtract, str(flat)
     step.skyflat, step.f277w = [skyflats["CLEAR"]], str(other)
-    result = pipeline.run([str(path), str(other)])
-    assert isinstance(result, datamodels.TSOMultiSpecModel)
+    pipeline.process([str(path), str(other)])
+    assert extracted == [path.name]
     assert f"{other.name}: ignored, since FILTER is F277W" in caplog.text
 
 
