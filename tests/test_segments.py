@@ -141,7 +141,7 @@ def test_bad_pixels_of_another_shape(folder, names, tmp_path):
                 setattr(model, key, getattr(model, key)[..., :-1, :])
         model.save(tmp_path / "short_rateints.fits")
     shape = (WINDOW.ny - 1, WINDOW.nx)
-    fault = rf"short_rateints.fits: its shape is \({shape[0]}, {shape[1]}\), that of SUBSIZE2"
+    fault = rf"short_rateints.fits: .* its shape is \({shape[0]}, {shape[1]}\), that of SUBSIZE2"
     with pytest.raises(SkyflatError, match=fault):
         SkyflatSubtractStep.call(
             tmp_path / "short_rateints.fits", bad_pixels="bad.csv", save_results=True, **names

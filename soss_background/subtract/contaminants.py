@@ -15,14 +15,16 @@ from soss_background.subtract.sky_fit import DETECTED_WINGS, TRACE_REACH, fit_sk
 
 __all__ = ["find_contaminants"]
 
-# Sky that replaces one that has been subtracted, DN/s: that of F277W.
+# Sky that replaces one that has been subtracted, DN/s. Assumed, not tuned, since the fit needs a
+# level above zero and no sky of F277W is published.
 _LEVEL = 0.5
 
 # Faintest source, DN/s. A trace is as bright in CLEAR, where this is 0.4 % of the sky; an image of
-# order 0 is ten times as bright there.
+# order 0 is ten times as bright there. That is the limit of the fit in CLEAR, and is not tuned.
 _FAINTEST = 0.02
 
 # Distance from the border of the target's trace to the next sources that can be found, pixels.
+# Assumed, not tuned: the trace and its wings hide closer ones.
 _REACH = 24
 
 
