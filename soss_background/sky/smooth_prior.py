@@ -9,10 +9,11 @@ from soss_background.sky.sky_prior import SkyPrior
 __all__ = ["build_smooth_prior"]
 
 # Degrees of the surface along rows and columns, and its rms as a fraction of the sky: without a
-# template, and the deviation from one. Terms of higher order fall with its square. In three simulated
-# exposures with F277W the rms error is 0.10 % of the level and 0.65 % of the shape. Half the rms
-# gives 0.59 % of the shape, twice the rms 0.66 %; half the degrees give 0.28 % and 1.1 %, twice the
-# degrees 0.08 % and 0.73 %. The rms of the deviation from a template is assumed, not tuned.
+# template, and the deviation from one. Terms of higher order fall with its square. In three
+# simulated exposures with F277W the rms error is 0.10 % of the level and 0.65 % of the shape. Half
+# the rms gives 0.59 % of the shape, twice the rms 0.66 %; half the degrees give 0.28 % and 1.1 %,
+# twice the degrees 0.08 % and 0.73 %. With a template the errors are 0.17 % and 0.92 %, and half
+# the rms of the deviation gives 0.21 % and 1.2 %.
 _DEGREES, _RMS, _TEMPLATE_RMS = (4, 2), 0.3, 0.03
 
 # Such a sky has no edge to shift: any small rms, pixels, serves.
