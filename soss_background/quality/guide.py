@@ -21,6 +21,7 @@ GUIDE = {
         "and lower skyflat_combine.mad_threshold or exclude it.",
     },
     "Sky": {
+        "level": "Check that the exposures show blank sky, and that their flat is right.",
         "level_left": "Check that the exposures show blank sky, and that their flat is right.",
         "level_right": "Check that the exposures show blank sky, and that their flat is right.",
         "level_ratio": "Stray light or remaining stars change the ratio: look at the structure "
