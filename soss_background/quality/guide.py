@@ -7,7 +7,7 @@ GUIDE = {
     "Exposures": {
         "exposures_used": "Combine more exposures. The table of exposures gives the reason why "
         "an exposure was left out.",
-        "exposures_rejected": "The table of exposures gives the reasons; this metric has no range.",
+        "exposures_rejected": "Look at the reasons in the table of exposures.",
         "masked_median": "The field is crowded or the mask is too large: raise "
         "skyflat_mask.n_sigma, or observe with a larger dither.",
         "masked_worst": "Look at this exposure: a bright star or a glow may cover it. Exclude it "
@@ -41,7 +41,7 @@ GUIDE = {
         "stripe_rms": "The exposures have strong 1/f noise. Combine more of them.",
         "excess": "The errors of the exposures (ERR) are wrong, or there is noise that they do not "
         "include.",
-        "noise": "For comparison with other skyflats; it has no range.",
+        "noise": "Compare it with the noise of other skyflats.",
         "noise_ratio": "ERR of the skyflat is wrong, or BKGDN has lost structure of the sky.",
         "chi2": "The exposures scatter more, or less, than ERR predicts: look at the normalised "
         "residuals.",
