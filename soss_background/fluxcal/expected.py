@@ -91,7 +91,7 @@ def _read_throughputs(folder):
     for (name, path), (wave, throughput) in zip(paths.items(), curves, strict=True):
         if not ((throughput >= 0) & (throughput <= 1)).all():
             raise SkyflatError(f"{path}: throughputs must lie between 0 and 1")
-        if not throughput.any():
+        if not (throughput > 0).any():
             raise SkyflatError(f"{path}: all throughputs are 0")
         bands[name] = _make(SpectralElement, path, wave, throughput)
     return bands
