@@ -222,9 +222,9 @@ def run_batch(
     Returns
     -------
     table : `~astropy.table.Table`
-        ``association``, its ``label`` in the batch, ``status`` (made, kept, failed, or not done if the batch was interrupted),
-        ``products``, run time in ``seconds``, and a ``message``: why the products were kept or
-        created, or the reason for a failure.
+        ``association``, its ``label`` in the batch, ``status`` (made, kept, failed, or not done if
+        the batch was interrupted), ``products``, run time in ``seconds``, and a ``message``: why
+        the products were kept or created, or the reason for a failure.
 
     Raises
     ------

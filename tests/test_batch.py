@@ -331,7 +331,7 @@ def night(tmp_path_factory):
 
 
 def test_a_night_of_science_exposures(night, run_here, monkeypatch):
-    """Segments are run together, finished spectra are kept, and others made anew."""
+    """Segments are run together, finished spectra are kept, and others created again."""
     paths = sorted((night / "segments").glob("*_rateints.fits"))
     options = (
         f"--steps.skyflat_subtract.skyflat={night}/a_skyflat.fits",

@@ -442,9 +442,7 @@ def test_batch_takes_the_names_of_products_from_the_association(series, tmp_path
             assert row["status"] == status, row["message"]
     found = {path.name for path in (tmp_path / "out").glob("*.fits")}
     # jwst takes what follows a dot in the name for an extension.
-    assert found == {"my_calints.fits"} | {
-        path.name.replace("rateints", "calints") for path in cut
-    }
+    assert found == {"my_calints.fits"} | {path.name.replace("rateints", "calints") for path in cut}
 
 
 # jwst warns of associations whose members are elsewhere.
