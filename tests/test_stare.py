@@ -429,6 +429,11 @@ def test_an_order_without_light(series, traces):
     product, results = extract(faint, traces)
     assert len(product.spec) == 3
     draw_white_light(Figure().subplots(), results.orders)
+    unknown = {order: each.scaled(np.full(each.extraction.flux.shape[1], np.nan))
+               for order, each in results.orders.items()}  # fmt: skip
+    ax = Figure().subplots()
+    draw_white_light(ax, unknown)
+    assert not ax.lines
     rows, _ = traces.rows(3, 2048)
     masked = series.exposure.copy()
     near = np.abs(np.arange(256)[:, np.newaxis] - rows) < 30
