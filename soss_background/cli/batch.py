@@ -88,9 +88,9 @@ def _print_results(table, verbose):
 
 def _summarize(table):
     """Return the columns that fit a terminal; the associations by a short name."""
-    shown = table["association", "status", "seconds", "message"]
+    shown = table["label", "status", "seconds", "message"]
+    shown.rename_column("label", "association")
     shown["association"] = [
-        Path(path).name.removesuffix("_asn.json").removesuffix("_skyflat")
-        for path in table["association"]
+        label.removesuffix("_asn").removesuffix("_skyflat") for label in table["label"]
     ]
     return shown

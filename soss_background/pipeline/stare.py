@@ -203,10 +203,10 @@ class SossStarePipeline(SkyflatPipelineBase):
             extracted = extracted.calibrated(find_factors(extracted.orders, spectra[0]))
         return spectra, extracted
 
-    @staticmethod
-    def product_names(segments):
-        """Return the name of the spectra of an exposure."""
-        return [f"{root_name(segments.name)}_x1dints.fits"]
+    def plan(self, *inputs):
+        """Return the exposures among inputs, and the names of their spectra."""
+        exposures = self.open_segments(*inputs)
+        return exposures, [f"{root_name(each.name)}_x1dints.fits" for each in exposures]
 
     def default_suffix(self):
         """Return the suffix of products."""
