@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = (
     "README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "changes/*.rst",
     "docs/**/*.rst", "docs/**/*.py", "docs/notebooks/*.ipynb",
-    "soss_background/**/*.py", "soss_background/**/*.html", "benchmarks/*.py", "tests/*.py",
+    "soss_background/**/*.py", "soss_background/**/*.html", "soss_background/**/*.yaml",
+    "benchmarks/*.py", "scripts/*.py", "tests/*.py",
 )  # fmt: skip
 GENERATED = ("docs/_build", "docs/api")  # made by Sphinx
 PROSE = (".md", ".rst")
@@ -35,6 +36,8 @@ PHRASES = {
     r"per cent": "%",
     r"foretell|foretells|foretold": "predict",
     r"mend|mends|mending": "fix, repair",
+    r"(?:made|created|built|written|run) anew": "again",
+    r"(?:beside|besides) (?:its|the|their) products": "in the folder of the products",
     r"whence|wherein|thereof|therein": "name the object",
 }  # fmt: skip
 

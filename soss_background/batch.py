@@ -29,6 +29,7 @@ from soss_background.io.associations import is_association
 from soss_background.io.exposures import (
     describe_members,
     describe_products,
+    file_sizes,
     open_libraries,
     read_header,
 )
@@ -40,6 +41,7 @@ from soss_background.io.files import (
     unrecorded_inputs,
 )
 from soss_background.io.products import (
+    check_pipeline,
     check_replaceable,
     claim,
     compare_record,
@@ -47,6 +49,7 @@ from soss_background.io.products import (
     find_siblings,
     move_products,
     read_record,
+    record_path,
     write_record,
 )
 from soss_background.io.segments import exposure_name, group_headers
@@ -134,6 +137,7 @@ class _Visit:
         """Return the row of the table of results."""
         return {
             "association": " ".join(map(str, self.paths)),
+            "label": self.label,
             "status": self.status,
             "products": " ".join(self.products) if self.status in ("made", "kept") else "",
             "seconds": round(self.seconds, 1),
@@ -190,8 +194,9 @@ def run_batch(
     A failed association does not stop the others. Products appear in the output folder when they
     are complete. They are skipped if they record the same exposures (names and sizes of the
     files), parameters and version, so that an interrupted batch can be restarted: skyflats hold
-    their own record, products of the other pipelines have one beside them (``_batch.json``). Other
-    skyflats of the same observations in the folder are listed in a warning.
+    their own record, that of the other pipelines is a file in the output folder (``_batch.json``).
+    There, an exposure can have products of one of these pipelines only. Other skyflats of the same
+    observations in the folder are listed in a warning.
 
     Parameters
     ----------
@@ -217,9 +222,9 @@ def run_batch(
     Returns
     -------
     table : `~astropy.table.Table`
-        ``association``, ``status`` (made, kept, failed, or not done if the batch was interrupted),
-        ``products``, run time in ``seconds``, and a ``message``: why the products were kept or
-        created, or the reason for a failure.
+        ``association``, its ``label`` in the batch, ``status`` (made, kept, failed, or not done if
+        the batch was interrupted), ``products``, run time in ``seconds``, and a ``message``: why
+        the products were kept or created, or the reason for a failure.
 
     Raises
     ------
@@ -237,7 +242,7 @@ def run_batch(
     visits = _name_visits([(path,) for path in paths] if of_skyflats else _group(paths))
     chosen = _plan_skyflats if of_skyflats else functools.partial(_plan_exposures, pipeline)
     plan = functools.partial(chosen, output_dir, tuple(arguments), overwrite)
-    # In this process, without a cluster: often there is nothing to make.
+    # In this process: often no visit has to run, and no cluster is needed.
     progress = tqdm(visits, "Comparing products", unit="visit", disable=None)
     visits = _reject_twins([_attempt(plan, here, visit, stop) for visit in progress])
     if any(visit.status == "not done" for visit in visits) and not stop.is_set():
@@ -391,23 +396,23 @@ def _plan_exposures(pipeline, output_dir, arguments, overwrite, visit):
     """Describe the products of science exposures; keep those that are up to date."""
     _, planned = PIPELINES[pipeline]
     step = _read_parameters(planned, visit, arguments)
-    exposures = step.open_segments(*map(str, visit.paths))
+    exposures, names = step.plan(*map(str, visit.paths))
+    check_pipeline(output_dir, pipeline, names)
     sources = [path for each in exposures for path in map(Path, (*each.sources, *each.background))]
-    names = [name for each in exposures for name in step.product_names(each)]
-    members = {path.name: path.stat().st_size for path in sources}
-    record = {"version": __version__, "members": members, "parameters": list_parameters(step)}
+    record = {"version": __version__, "members": file_sizes(sources)}
+    record["parameters"] = list_parameters(step)
     visit = replace(visit, products=dict.fromkeys(names), record=record)
     if overwrite:
         return replace(visit, message="overwrite is set")
-    change = compare_record(output_dir / f"{visit.label}_batch.json", record, names)
+    change = compare_record(record_path(output_dir, visit.label, pipeline), record, names)
     if change:
         return replace(visit, message=change)
     return replace(visit, status="kept", message=_UP_TO_DATE)
 
 
 def _make(pipeline, output_dir, arguments, folder, plan, visit):
-    """Run the pipeline in a folder of its own; move the products when all are complete."""
-    log_file = output_dir / f"{visit.label}.log"
+    """Run the pipeline in a new folder; move the products when all are complete."""
+    log_file = output_dir / f"{visit.label}_{pipeline}.log"
     with contextlib.ExitStack() as stack:
         for name in sorted([*visit.products, log_file.name]):
             stack.enter_context(claim(output_dir / name))
@@ -418,27 +423,43 @@ def _make(pipeline, output_dir, arguments, folder, plan, visit):
         log_file.unlink(missing_ok=True)
         stack.enter_context(protect_inputs())
         options = [f"--log-file={log_file}", *arguments]
-        record = output_dir / f"{visit.label}_batch.json"
-        own = read_record(record).get("products", [])
-        moved = _run_pipeline(PIPELINES[pipeline][0], output_dir, options, folder, visit, own)
-        if visit.record:
-            write_record(record, visit.record | {"products": moved})
+        with _run_pipeline(PIPELINES[pipeline][0], options, folder, visit) as made:
+            _deliver(made, output_dir, pipeline, visit)
     return replace(visit, status="made")
 
 
-def _run_pipeline(pipeline, output_dir, arguments, folder, visit, own):
-    """Run the pipeline in a new folder below ``folder``; move all that it saves; list its names."""
+@contextlib.contextmanager
+def _run_pipeline(pipeline, arguments, folder, visit):
+    """Run the pipeline in a new folder below ``folder``, which is removed when the context ends."""
     folder = Path(tempfile.mkdtemp(dir=folder))
     try:
         places = ["--log-stream=null", *arguments, f"--output_dir={folder}"]
         _strun(pipeline, *visit.paths, *places)
         missing = [name for name in visit.products if not (folder / name).exists()]
         if missing:
-            raise SkyflatError(f"{missing[0]}: not made; do the arguments skip it?")
-        return move_products(folder, output_dir, own)
+            raise SkyflatError(f"{missing[0]}: not created; do the arguments skip it?")
+        yield folder
     finally:
         gc.collect()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _deliver(made, output_dir, pipeline, visit):
+    """Move the files of a folder to the output folder; record them if they hold no record."""
+    if not visit.record:
+        move_products(made, output_dir)
+        return
+    path = record_path(output_dir, visit.label, pipeline)
+    known = read_record(path).get("products", [])
+    record = {"pipeline": pipeline}
+
+    def announce(names):
+        # If the batch is killed while it moves the files, the next one recognizes them.
+        record["products"] = sorted({*known, *names})
+        write_record(path, record)
+
+    move_products(made, output_dir, known, announce)
+    write_record(path, record | visit.record)
 
 
 def _strun(kind, *arguments):

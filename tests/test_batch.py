@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from stdatamodels.jwst import datamodels
 
 from soss_background import SkyflatModel, SkyflatQualityStep, batch
 from soss_background.batch import _name_visits
+from soss_background.cli import batch as cli_batch
 from soss_background.cli import main
 from soss_background.detector import SUBSTRIP96
 from soss_background.simulate import Simulation, simulate_time_series, simulate_visit
@@ -194,7 +196,11 @@ def test_what_fails_in_the_pipeline(associations, cluster, run, tmp_path):
     twin.write_text(json.dumps(content))
     for given, arguments, message in (
         (associations[:1], ["--steps.skyflat_mask.n_sigmas=3"], "n_sigmas"),
-        (associations[:1], [SKIP[1], "--steps.skyflat_combine.skip=1"], "skyflat.fits: not made"),
+        (
+            associations[:1],
+            [SKIP[1], "--steps.skyflat_combine.skip=1"],
+            "skyflat.fits: not created",
+        ),
         (associations[:1], [SKIP[1], "--output_file=sky.fits"], "--output_file is given, but"),
         (associations[:1], [SKIP[1], "--suffix=sky"], "--suffix is given, but"),
         (associations[:1], ["--steps.skyflat_mask.output_file=a"], "--steps.skyflat_mask.output_f"),
@@ -330,7 +336,7 @@ def night(tmp_path_factory):
 
 
 def test_a_night_of_science_exposures(night, run_here, monkeypatch):
-    """Segments are run together, finished spectra are kept, and others made anew."""
+    """Segments are run together, finished spectra are kept, and others created again."""
     paths = sorted((night / "segments").glob("*_rateints.fits"))
     options = (
         f"--steps.skyflat_subtract.skyflat={night}/a_skyflat.fits",
@@ -356,6 +362,53 @@ def test_a_night_of_science_exposures(night, run_here, monkeypatch):
     assert sorted(statuses(Path("out"))) == ["kept", "made"]
     assert run_here(*paths, *there, "--steps.trace_fit.n_slices=90") == 0
     assert messages(Path("out")) == ["other parameters (steps.trace_fit.n_slices)"] * 2
+
+
+def test_a_killed_batch_and_another_pipeline(night, run_here, monkeypatch):
+    """The next batch knows the files that one has moved; another pipeline does not replace them."""
+    (path,) = (night / "segments").glob("*_00002_*_rateints.fits")
+    options = (
+        f"--steps.skyflat_subtract.skyflat={night}/a_skyflat.fits",
+        f"--steps.flat_field.override_flat={night}/time_series_flat.fits",
+    )
+    there = ("--pipeline", "SossStarePipeline", "-o", "out", "--", *options)
+    replace_file = Path.replace
+
+    def stop(path, target):
+        if path.name.endswith("_x1dints.fits") and Path(target).parent.name == "out":
+            raise RuntimeError("killed")
+        return replace_file(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        assert run_here(path, *there) == 1
+    assert messages(Path("out")) == ["RuntimeError: killed"]
+    root = path.name.removesuffix("_rateints.fits")
+    found = [each.name for each in Path("out").glob(f"{root}_[sx]*")]
+    assert f"{root}_stare.html" in found
+    assert f"{root}_x1dints.fits" not in found
+    assert run_here(path, *there) == 0
+    assert (statuses(Path("out")), messages(Path("out"))) == (["made"], ["no product yet"])
+    before = checksums(sorted(Path("out").glob(f"{root}*")))
+    assert len(before) > 4
+    for option in ((), ("--overwrite",)):
+        assert run_here(path, "--pipeline", "SkyflatSpec2Pipeline", "-o", "out", *option) == 1
+        assert "is a product of SossStarePipeline: give each" in messages(Path("out"))[0]
+        assert checksums(sorted(Path("out").glob(f"{root}*"))) == before
+
+
+def test_segments_are_printed_by_the_name_of_their_exposure(capsys):
+    paths = [Path(f"night/jw1_00001-seg00{number}_nis_rateints.fits") for number in (1, 2)]
+    visits = _name_visits([paths])
+    cli_batch._print_results(Table(rows=[visit.row() for visit in visits]), verbose=False)
+    assert "jw1_00001_nis_rateints not done" in capsys.readouterr().out
+
+
+def test_all_pipelines_are_choices(capsys):
+    with pytest.raises(SystemExit):
+        main(["batch", "asn.json", "--pipeline", "none"])
+    _, _, choices = capsys.readouterr().err.partition("choose from")
+    assert re.findall(r"\w+", choices) == list(batch.PIPELINES)
 
 
 def test_a_night_with_other_files(run_here, tmp_path):

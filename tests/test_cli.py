@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from astropy.io import fits
@@ -166,6 +167,7 @@ ASSOCIATIONS["lon"].format = ASSOCIATIONS["lat"].format = ".1f"
 RESULTS = Table(
     {
         "association": list(ASSOCIATIONS["association"]),
+        "label": [Path(path).stem for path in ASSOCIATIONS["association"]],
         "status": ["failed", "not done"],
         "products": ["", ASSOCIATIONS["product"][0]],
         "seconds": [12.3, 1234.5],
@@ -214,6 +216,19 @@ def test_why_an_association_failed_is_printed_in_full(capsys):
     printed = capsys.readouterr().out
     assert RESULTS["products"][1] in printed
     assert message.strip() in printed
+
+
+def test_masked_strings_and_objects_are_shortened(capsys):
+    """A table can come from a file with missing values."""
+    table = Table({"name": ["a" * 70, "b"], "note": [None, "c" * 60], "n": [1, 2]}, masked=True)
+    table["name"].mask = [False, True]
+    assert table["note"].dtype.kind == "O"
+    print_table(table, WIDTH)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[1] for line in lines[2:]] == ["None", "c" * 60]
+    assert lines[2].split()[0].endswith("aa...")
+    assert lines[3].startswith("-- ")
 
 
 def test_a_table_of_numbers_is_not_shortened(capsys):

@@ -604,7 +604,10 @@ def test_tables_that_cannot_be_averaged():
     star.meta["TARGNAME"] = "B"
     with pytest.raises(SkyflatError, match="tables of different stars: B, None"):
         total_rates([table, star], None, (5, 10))
+    wide = make_growth([1, 2, 3])
+    wide.meta["SKYANNULUS"] = [30.0, 35.0]
     for second, message in (
+        (wide, r"its SKYANNULUS is \[30.0, 35.0\], that of others is None"),
         (make_growth([1, 2, 3], name="F115W"), "its FILTER is F115W, that of others is F090W"),
         (make_growth([1, 2, 3], key="surface_brightness"), "column count_rate is missing"),
         (other, "its radii differ from those of other tables"),
@@ -790,6 +793,36 @@ def test_totals_with_a_psf_that_has_wings(tmp_path, monkeypatch):
     quote("fluxcal", "totals with such a table are right within 0.04 %", "0.2 % too low")
 
 
+def test_sky_annuli_of_star_and_psf(tmp_path, monkeypatch, capsys):
+    """A star and a PSF that are measured with different annuli are not compared."""
+    monkeypatch.chdir(tmp_path)
+    psf_images(WINGS).writeto("psf.fits")
+    assert main(["fluxcal", "psf", "psf.fits", "--sky-annulus", "20", "25"]) == 0
+    image = simulate_star(WINGS, replace(STAR, count_rate=1e5))
+    growth = EncircledEnergyStep(psf="f090w_psf.ecsv").run(image)
+    assert growth.meta["SKYANNULUS"] == read_psf("f090w_psf.ecsv").sky_annulus == [20.0, 25.0]
+    message = (
+        "the sky annulus of the PSF of F090W is 20 to 25 pixels, that of the star 30 to 35: "
+        "measure one of them again"
+    )
+    settings = {"sky_annulus": [30, 35]}
+    with pytest.raises(SkyflatError, match=message):
+        EncircledEnergyStep(psf="f090w_psf.ecsv", **settings).run(image)
+    other = EncircledEnergyStep(**settings).run(image)
+    growth.write("same.ecsv")
+    other.write("other.ecsv")
+    average_tables([other, other]).write("mean.ecsv")
+    for name in ("other.ecsv", "mean.ecsv"):
+        assert main(["fluxcal", "total", name, "--psf", "f090w_psf.ecsv"]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+    assert not Path("total.ecsv").exists()
+    assert main(["fluxcal", "total", "same.ecsv", "--psf", "f090w_psf.ecsv"]) == 0
+    # Tables of others do not record an annulus.
+    assert read_psf(write_psf(tmp_path, WINGS)).sky_annulus is None
+
+
 def test_faulty_psf_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     good = psf_images(PSF, side=61)[0]
@@ -894,6 +927,7 @@ def test_faulty_curves(throughputs, tmp_path):
     assert np.isnan(table["count_rate"][0])
     for change, message in (
         ({"FLUX": np.nan}, "not all values are numbers"),
+        ({"FLUX": 0.0}, "F090W: Integrated flux is <= 0"),
         ({"WAVELENGTH": 1e4}, "wavelengths are not positive, or not all different"),
     ):
         other = Table.read(star)
@@ -914,6 +948,11 @@ def test_faulty_curves(throughputs, tmp_path):
         curve, format="ascii", overwrite=True
     )
     with pytest.raises(SkyflatError, match="F480M.dat: throughputs must lie between 0 and 1"):
+        expected_rates(star, throughputs)
+    Table({"wavelength": [4e4, 5e4], "throughput": [0.0, 0.0]}).write(
+        curve, format="ascii", overwrite=True
+    )
+    with pytest.raises(SkyflatError, match="F480M.dat: all throughputs are 0"):
         expected_rates(star, throughputs)
     curve.unlink()
     (throughputs / "again_f090w.fits").write_text("none")

@@ -15,11 +15,15 @@ from soss_background.detector import SUBSTRIP96
 from soss_background.errors import SkyflatError
 from soss_background.io.files import note_inputs, protect_inputs
 from soss_background.io.products import (
+    check_pipeline,
     check_replaceable,
     claim,
+    compare_record,
     find_change,
     find_siblings,
     move_products,
+    record_path,
+    write_record,
 )
 
 SKIP = "--steps.flat_field.skip=true"
@@ -46,8 +50,8 @@ def skyflat(tmp_path_factory):
 
 
 def identity(**others):
-    known = {"PROGRAM": "04479", "TARGPROP": "SKY", "OBSERVTN": "001", "YEAR": 2023, "OBSGROUP": 0}
-    return known | others
+    known = {"PROGRAM": "04479", "TARGPROP": "SKY", "OBSERVTN": "001", "FILTER": "CLEAR"}
+    return known | {"YEAR": 2023, "OBSGROUP": 0} | others
 
 
 def test_an_older_version_may_be_replaced(skyflat, tmp_path):
@@ -59,7 +63,14 @@ def test_an_older_version_may_be_replaced(skyflat, tmp_path):
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("PROGRAM", "06658"), ("TARGPROP", "B"), ("OBSERVTN", "2"), ("YEAR", 2024), ("OBSGROUP", 1)],
+    [
+        ("PROGRAM", "06658"),
+        ("TARGPROP", "B"),
+        ("OBSERVTN", "2"),
+        ("FILTER", "F277W"),
+        ("YEAR", 2024),
+        ("OBSGROUP", 1),
+    ],
 )
 def test_another_sky_may_not_be_replaced(skyflat, keyword, value):
     with pytest.raises(SkyflatError, match="exists with") as caught:
@@ -102,6 +113,48 @@ def test_what_is_up_to_date(skyflat, change, reason):
     } | change
     members = [{"name": name, "size": size} for name, size in settings.pop("members").items()]
     assert find_change(skyflat, members, **settings) == reason
+
+
+def make_record(*sizes, **changes):
+    """Return the record of a run on exposures of one name in several folders."""
+    members = [{"name": "a.fits", "size": size} for size in sizes]
+    return {"version": "1.0", "members": members, "parameters": {"grow": 2}} | changes
+
+
+def test_what_records_say(tmp_path):
+    """A run is compared with the record of the earlier one."""
+    path = record_path(tmp_path, "a", "SossStarePipeline")
+    (tmp_path / "a.fits").touch()
+    assert compare_record(path, make_record(5, 6), ["b.fits"]) == "no product yet"
+    incomplete = {"pipeline": "SossStarePipeline", "products": ["a.fits"]}
+    for content in (None, [], incomplete):
+        if content is not None:
+            write_record(path, content)
+        assert compare_record(path, make_record(5, 6), ["a.fits"]) == "no record of a complete run"
+    write_record(path, incomplete | make_record(5, 6))
+    for record, change in (
+        (make_record(6, 5), ""),
+        (make_record(5), "other exposures (a.fits)"),
+        (make_record(6), "other exposures (a.fits)"),
+        (make_record(5, 7), "other exposures (a.fits)"),
+        (make_record(5, 6, version="2.0"), "created by version 1.0"),
+        (make_record(5, 6, parameters={}), "other parameters (grow)"),
+    ):
+        assert compare_record(path, record, ["a.fits"]) == change
+
+
+def test_products_of_different_pipelines_in_one_folder(tmp_path):
+    """An exposure has products of one pipeline."""
+    path = record_path(tmp_path, "a_rateints", "SkyflatSpec2Pipeline")
+    assert path.name == "a_rateints_SkyflatSpec2Pipeline_batch.json"
+    products = ["a_calints.fits", "a_x1dints.fits"]
+    write_record(path, {"pipeline": "SkyflatSpec2Pipeline", "products": products})
+    (tmp_path / "notes_batch.json").write_text("[]")
+    check_pipeline(tmp_path, "SkyflatSpec2Pipeline", ["a_calints.fits"])
+    check_pipeline(tmp_path, "SossStarePipeline", ["b_x1dints.fits"])
+    message = "a_calints.fits is a product of SkyflatSpec2Pipeline: give each pipeline its output"
+    with pytest.raises(SkyflatError, match=message):
+        check_pipeline(tmp_path, "SossStarePipeline", ["a_x1dints.fits"])
 
 
 def test_a_product_that_is_not_there_or_empty(tmp_path):
@@ -152,6 +205,27 @@ def test_results_of_an_exposure_move_onto_older_ones_alone(tmp_path):
     assert not list(new.iterdir())
 
 
+def test_names_are_announced_before_files_move(tmp_path):
+    """The names of those that may move; a foreign file stays foreign."""
+    new, old, announced = tmp_path / "new", tmp_path / "old", []
+    new.mkdir()
+    old.mkdir()
+    for name in ("a.html", "b.html", "c.html"):
+        (new / name).write_text("new")
+    for name in ("b.html", "c.html"):
+        (old / name).write_text("old")
+
+    def announce(names):
+        assert len(list(new.iterdir())) == 3
+        announced.extend(names)
+
+    with pytest.raises(SkyflatError, match="c.html exists and is not of the same exposure"):
+        move_products(new, old, ["b.html"], announce)
+    assert announced == ["a.html", "b.html"]
+    contents = [path.read_text() for path in sorted(old.iterdir())]
+    assert contents == ["new", "new", "old"]
+
+
 def set_another_date(model):
     """Change the date of an exposure."""
     model.meta.observation.date_beg = "2024-02-03T00:00:00"
@@ -188,6 +262,7 @@ def test_siblings(skyflat, tmp_path):
     found = find_siblings(tmp_path, [identity(YEAR=2024, OBSGROUP=1)], ["a_skyflat.fits"])
     assert found == [tmp_path / "b_skyflat.fits"]
     assert find_siblings(tmp_path, [identity(TARGPROP="B")], []) == []
+    assert find_siblings(tmp_path, [identity(FILTER="F277W")], []) == []
 
 
 @pytest.fixture

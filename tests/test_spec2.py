@@ -1,6 +1,7 @@
 """calwebb_spec2 from end to end, with sky subtraction."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from soss_background import (
     SkyflatPipeline,
     SkyflatSpec2Pipeline,
     SkyflatSubtractStep,
+    batch,
 )
 from soss_background.associations import make_background_associations
 from soss_background.detector import SUBSTRIP256
@@ -360,12 +362,12 @@ def test_a_fault_of_an_exposure_is_found_once(series, tmp_path, monkeypatch, cap
     faults = []
 
     def fail(*_):
-        faults.append("there is light everywhere")
+        faults.append("sources cover all pixels")
         raise SkyflatError(faults[-1])
 
     monkeypatch.setattr(spec2.SkyflatSubtractStep, "fit", fail)
     paths = cut_series(series.path, tmp_path / "cut", (2, 2))
-    with pytest.raises(SkyflatError, match="there is light everywhere"):
+    with pytest.raises(SkyflatError, match="sources cover all pixels"):
         SkyflatSpec2Pipeline.call(paths)
     assert len(faults) == caplog.text.count("ERROR    soss_background.pipeline.spec2") == 1
 
@@ -429,6 +431,27 @@ def test_segments(form, series, skyflat, subtracted, tmp_path):
     assert_allclose(
         np.concatenate([data(path) for path in found]), data(subtracted.calints), atol=1e-4
     )
+
+
+@pytest.mark.usefixtures("crds")
+def test_batch_takes_the_names_of_products_from_the_association(series, tmp_path, monkeypatch):
+    """An association with one exposure names the product, one with segments does not."""
+    monkeypatch.setattr(batch, "_map", lambda _, work, visits, __: list(map(work, visits)))
+    monkeypatch.setattr(batch, "_open_client", lambda *_: nullcontext())
+    cut = cut_series(series.path, tmp_path / "cut", (2, 2))
+    (tmp_path / series.path.name).symlink_to(series.path)
+    for name, paths in (("my.star", [tmp_path / series.path.name]), ("cut/a", cut)):
+        members = [{"expname": path.name, "exptype": "science"} for path in paths]
+        content = {"asn_type": "spec2", "asn_id": "a", "asn_pool": "none"}
+        content["products"] = [{"name": Path(name).name, "members": members}]
+        (tmp_path / f"{name}_asn.json").write_text(json.dumps(content))
+        given = [tmp_path / f"{name}_asn.json"], tmp_path / "out", [NO_SPECTRUM]
+        for status in ("made", "kept"):
+            (row,) = batch.run_batch(*given, pipeline="SkyflatSpec2Pipeline")
+            assert row["status"] == status, row["message"]
+    found = {path.name for path in (tmp_path / "out").glob("*.fits")}
+    # jwst takes what follows a dot in the name for an extension.
+    assert found == {"my_calints.fits"} | {path.name.replace("rateints", "calints") for path in cut}
 
 
 # jwst warns of associations whose members are elsewhere.

@@ -29,6 +29,7 @@ from soss_background import (
 from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
 from soss_background.errors import SkyflatError
 from soss_background.extract.inter_order import fit_light
+from soss_background.extract.response import read_standard
 from soss_background.extract.spectra import merge_orders
 from soss_background.report.stare_plots import draw_white_light
 from soss_background.simulate import Simulation, scene, simulate_time_series
@@ -649,7 +650,8 @@ def test_response_of_a_standard(series, traces, tmp_path):
     ("columns", "message"),
     [
         ({"WAVELENGTH": [1.0]}, "column FLUX is missing"),
-        ({"WAVELENGTH": [1.0, 2.0] * u.s, "FLUX": [1.0, 1.0]}, "not convertible"),
+        ({"WAVELENGTH": [1.0, 2.0] * u.s, "FLUX": [1.0, 1.0]}, "WAVELENGTH in 's'"),
+        ({"WAVELENGTH": [1.0, 2.0], "FLUX": [1.0, 1.0] * u.m}, "FLUX in 'm' are not a spectrum"),
     ],
 )
 def test_standards_that_are_none(series, columns, message, tmp_path):
@@ -658,6 +660,19 @@ def test_standards_that_are_none(series, columns, message, tmp_path):
         OptimalExtractStep.call(series.exposure, standard=str(tmp_path / "star.ecsv"))
     with pytest.raises(SkyflatError, match="none.fits: no such file"):
         OptimalExtractStep.call(series.exposure, standard="none.fits")
+
+
+def test_a_standard_in_jansky(tmp_path):
+    """Fluxes per frequency and per wavelength are the same spectrum."""
+    wavelength = np.linspace(0.6, 2.8, 50) * u.micron
+    flux = 1e-13 * wavelength.value**-3 * u.W / u.m**2 / u.micron
+    spectra = []
+    for number, unit in enumerate((flux.unit, u.Jy)):
+        values = flux.to(unit, u.spectral_density(wavelength))
+        Table({"WAVELENGTH": wavelength, "FLUX": values}).write(tmp_path / f"{number}.ecsv")
+        spectra.append(read_standard(tmp_path / f"{number}.ecsv"))
+    np.testing.assert_allclose(spectra[0]["flux"], flux.value)
+    np.testing.assert_allclose(spectra[1]["flux"], flux.value)
 
 
 def test_photom(series, tmp_path):

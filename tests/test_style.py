@@ -1,5 +1,6 @@
 """The check of wording and line lengths in ``make lint``."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ def check(tmp_path, text, name="module.py"):
         ('"""The header tells the flat."""\n', 1),
         ("x = 1\n# Equal but\n# for the noise.\n", 2),
         ('raise ValueError("the shape is another " f"shape than {shape}")\n', 1),
+        ('"""Products are made anew."""\n', 1),
         ('print("the error is 2 per "\n      "cent")\n', 1),
     ],
 )
@@ -34,6 +36,15 @@ def test_phrase(tmp_path, text, line):
     assert status == 1
     assert f"module.py:{line}: " in report
     assert len(report.splitlines()) == 1
+
+
+def test_sources():
+    """Schemas, whose titles become comments of FITS headers, and scripts are checked too."""
+    sources = {path.name for path in runpy.run_path(str(SCRIPT))["list_sources"]()}
+    assert {"skyflat.schema.yaml", "batch.py", "index.rst", "README.md"} <= sources
+    others = {path.name for path in SCRIPT.parent.glob("*.py")} - {SCRIPT.name}
+    assert others <= sources
+    assert SCRIPT.name not in sources  # it quotes the phrases
 
 
 def test_names_in_code(tmp_path):

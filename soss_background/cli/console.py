@@ -25,17 +25,15 @@ def _format_lines(table):
 def _fit(table, width):
     """Return a copy of a table whose widest strings are shortened until its lines fit."""
     shown = table.copy()
+    names = [column.name for column in table.itercols() if column.dtype.kind in "OU"]
     while (excess := max(map(len, _format_lines(shown))) - width) > 0:
-        lengths = {
-            name: max(map(len, shown[name]), default=0)
-            for name in shown.colnames
-            if shown[name].dtype.kind == "U"
-        }
+        # Masked values are no strings.
+        lengths = {name: max(map(len, map(str, shown[name])), default=0) for name in names}
         name = max(lengths, key=lengths.get, default=None)
         if name is None or lengths[name] <= _SHORTEST:
             break
         length = max(lengths[name] - excess, _SHORTEST)
-        shown[name] = [_shorten(text, length) for text in shown[name]]
+        shown[name] = [_shorten(str(value), length) for value in shown[name]]
     return shown
 
 

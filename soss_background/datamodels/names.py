@@ -25,7 +25,11 @@ OBSERVATION = {
 }
 
 # Metadata that identify a product together with these; its name has neither program nor year.
-_SEQUENCE = {"meta.skyflat.year": "YEAR", "meta.skyflat.obs_group": "OBSGROUP"}
+_SEQUENCE = {
+    "meta.instrument.filter": "FILTER",
+    "meta.skyflat.year": "YEAR",
+    "meta.skyflat.obs_group": "OBSGROUP",
+}
 
 # Longest path and longest file name of Linux, bytes.
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255

@@ -15,6 +15,10 @@ __all__ = ["Band", "cut_band", "fit_profile"]
 _KNOTS, _DEGREE = 1.0, 3
 # Robust standard deviations beyond which pixels are clipped, and number of fits.
 _CLIP, _ITERATIONS = 6.0, 3
+# Degree of a first fit, which clips field stars at the faint end of an order. The full degree
+# follows such stars: without the first fit, order 2 of a simulated star is 4 to 5 % too faint. With
+# a first degree of 1 or 4, its error stays below 0.1 %.
+_ROUGH = 2
 # Weight of the penalty relative to the pixels: small, so that it only matters where there are none.
 _STIFFNESS = 1e-6
 
@@ -91,6 +95,13 @@ def fit_profile(light, variance, good, band, degree):
         aperture, also beyond the detector, is 1 in every column; flat if there is no flux.
     """
     good = good & band.inside
+    for each in (min(degree, _ROUGH), degree):
+        profile, good = _fit(light, variance, good, band, each)
+    return _normalise(profile, band)
+
+
+def _fit(light, variance, good, band, degree):
+    """Fit polynomials of a degree; return the profile, and True for pixels that agree with it."""
     design = _design(band, _nearest(good), degree)
     penalty = _penalty(design.shape[1] // (degree + 1), degree)
     profile = np.ones_like(light)
@@ -108,8 +119,8 @@ def fit_profile(light, variance, good, band, degree):
         coefficients = solve(matrix, weighted.T @ values.ravel(), assume_a="pos")
         profile = (design @ coefficients).reshape(light.shape)
         residual = (light - flux[:, np.newaxis] * profile) / np.sqrt(variance)
-        good &= np.abs(residual) < _CLIP * max(mad_std(residual[good]), 1)
-    return _normalise(profile, band)
+        good = good & (np.abs(residual) < _CLIP * max(mad_std(residual[good]), 1))
+    return profile, good
 
 
 def _penalty(splines, degree):

@@ -9,7 +9,7 @@ from astropy.table import Table
 
 from soss_background.fluxcal.aperture import curve_of_growth, find_doubtful, mend_star
 from soss_background.fluxcal.plots import draw_growth
-from soss_background.fluxcal.psf import find_psf
+from soss_background.fluxcal.psf import check_sky_annulus, find_psf
 from soss_background.fluxcal.star_step import StarStep
 
 __all__ = ["EncircledEnergyStep"]
@@ -54,10 +54,13 @@ class EncircledEnergyStep(StarStep):
         Raises
         ------
         SkyflatError
-            If the PSF cannot be used.
+            If the PSF cannot be used, or was measured with another sky annulus.
         """
         radii = np.array(self.radii, dtype=float)
-        psf = find_psf(self.psf, star.meta["FILTER"]) if self.psf else None
+        psf = None
+        if self.psf:
+            psf = find_psf(self.psf, star.meta["FILTER"])
+            check_sky_annulus(psf, star.meta)
         settings = {"outer": max(radii), "how": self.replace, "n_sigma": self.n_sigma}
         image, error, doubt, number = mend_star(
             star.image, star.bad, star.distance, star.sky, **settings

@@ -49,7 +49,8 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
     Raises
     ------
     SkyflatError
-        If a file cannot be read, or two curves are of the same filter.
+        If a file cannot be read, two curves are of the same filter, or synphot cannot integrate
+        them.
     """
     spectrum, throughputs = Path(spectrum), Path(throughputs)
     if not throughputs.is_dir():
@@ -69,6 +70,8 @@ def expected_rates(spectrum, throughputs, *, area=COLLECTING_AREA, gain=GAIN):
                 reason = (
                     f"the spectrum ({first:.4g} to {last:.4g} micron) does not cover the filter"
                 )
+            except SynphotError as err:
+                raise SkyflatError(f"{spectrum}: {name}: {one_line(err)}") from err
         rows.append((name, rate, rate / gain, reason))
     names = ("filter", "electron_rate", "count_rate", "missing")
     units = {"electron_rate": "electron/s", "count_rate": "DN/s"}
@@ -88,6 +91,8 @@ def _read_throughputs(folder):
     for (name, path), (wave, throughput) in zip(paths.items(), curves, strict=True):
         if not ((throughput >= 0) & (throughput <= 1)).all():
             raise SkyflatError(f"{path}: throughputs must lie between 0 and 1")
+        if not (throughput > 0).any():
+            raise SkyflatError(f"{path}: all throughputs are 0")
         bands[name] = _make(SpectralElement, path, wave, throughput)
     return bands
 

@@ -11,7 +11,7 @@ from soss_background.detector import FILTERS
 from soss_background.errors import SkyflatError
 from soss_background.io.files import explain_fault
 
-__all__ = ["Psf", "check_psf", "find_psf", "read_psf"]
+__all__ = ["Psf", "check_psf", "check_sky_annulus", "find_psf", "read_psf"]
 
 # Column names in lower case, the preferred one first.
 _RADIUS, _ENERGY = ("radius",), ("encircled_energy", "countrate", "flux")
@@ -27,10 +27,13 @@ class Psf(NamedTuple):
         Radii of circles, pixels.
     encircled : ndarray of float, shape (n,)
         Fraction of the flux within them.
+    sky_annulus : list of float, optional
+        Inner and outer radius of the sky annulus whose mean was subtracted, pixels.
     """
 
     radius: np.ndarray
     encircled: np.ndarray
+    sky_annulus: list | None = None
 
     def energy(self, radii):
         """Return the fraction of the flux within circles; NaN for radii beyond the table."""
@@ -51,8 +54,10 @@ def read_psf(path):
     with explain_fault(path, "cannot be read as a table of encircled energy"):
         table = Table.read(path, format="ascii")
         radius, energy = (_column(table, names) for names in (_RADIUS, _ENERGY))
+        annulus = table.meta.get("SKYANNULUS")
+        annulus = None if annulus is None else list(map(float, annulus))
     check_psf(path, radius, energy)
-    return Psf(radius, energy)
+    return Psf(radius, energy, annulus)
 
 
 def check_psf(path, radius, energy):
@@ -61,6 +66,18 @@ def check_psf(path, radius, energy):
         raise SkyflatError(f"{path}: its radii do not increase")
     if not ((energy > 0).all() and (np.diff(energy) >= 0).all() and energy[-1] < 1.05):
         raise SkyflatError(f"{path}: encircled energies must lie between 0 and 1, and increase")
+
+
+def check_sky_annulus(psf, meta):
+    """Raise SkyflatError if a PSF and a star, ``meta`` of its table, differ in sky annulus."""
+    annuli = psf.sky_annulus, meta.get("SKYANNULUS")
+    if None in annuli or annuli[0] == annuli[1]:
+        return
+    known, own = (" to ".join(f"{radius:g}" for radius in annulus) for annulus in annuli)
+    raise SkyflatError(
+        f"the sky annulus of the PSF of {meta['FILTER']} is {known} pixels, that of the star {own}:"
+        " measure one of them again"
+    )
 
 
 def _column(table, names):

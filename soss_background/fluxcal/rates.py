@@ -7,6 +7,7 @@ from astropy.table import Table, join
 
 from soss_background.detector import BEHIND_CLEARP, FILTERS
 from soss_background.errors import SkyflatError
+from soss_background.fluxcal.psf import check_sky_annulus
 from soss_background.io.files import explain_fault
 
 __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
@@ -14,7 +15,7 @@ __all__ = ["average_tables", "compare_rates", "read_table", "total_rates"]
 # Columns of measurements; each table has one of them.
 _VALUES = ("count_rate", "surface_brightness")
 # Keywords that measurements of one star must share to be averaged.
-_SETUP = ("FILTER", "SUBARRAY", "TARGNAME")
+_SETUP = ("FILTER", "SUBARRAY", "TARGNAME", "SKYANNULUS")
 # Subarray of a filter that is not measured, and of tables that do not name theirs.
 _NO_SUBARRAY = "-"
 
@@ -75,7 +76,7 @@ def average_tables(tables):
     Raises
     ------
     SkyflatError
-        If filters, subarrays, stars, radii or kinds of the tables differ.
+        If filters, subarrays, stars, sky annuli, radii or kinds of the tables differ.
     """
     first = tables[0]
     key = next((name for name in _VALUES if name in first.colnames), None)
@@ -152,7 +153,8 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
     Raises
     ------
     SkyflatError
-        If tables of the same filter and subarray cannot be averaged, or the radii do not increase.
+        If tables of the same filter and subarray cannot be averaged, a PSF was measured with
+        another sky annulus, or the radii do not increase.
     """
     if not radii[0] <= radii[1]:
         raise SkyflatError(f"radii {radii[0]:g} to {radii[1]:g} do not increase")
@@ -165,10 +167,13 @@ def total_rates(tables, find_psf, radii, transmission=1.0):
         if group:
             mean = average_tables(group)
             try:
-                rate, n_radii = _total(mean, find_psf(name), radii)
+                psf = find_psf(name)
+                rate, n_radii = _total(mean, psf, radii)
                 reason = "-"
             except SkyflatError as err:
                 reason = str(err)
+            else:
+                check_sky_annulus(psf, mean.meta)
         if name in BEHIND_CLEARP:
             rate = rate * transmission
         rows.append((name, subarray, *rate, n_radii, reason))
@@ -196,7 +201,7 @@ def _group_by_setup(tables):
     for group in groups.values():
         if len(group) > 1 and any("INPUTS" in table.meta for table in group):
             file = group[0].meta.get("FILE")
-            raise SkyflatError(f"{file}: give either the averages or the tables they are made of")
+            raise SkyflatError(f"{file}: give either the averages or the averaged tables")
     return groups
 
 

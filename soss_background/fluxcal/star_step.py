@@ -160,6 +160,7 @@ class StarStep(SkyflatStep):
             "GAIN": self.gain,
             "X": position[0],
             "Y": position[1],
+            "SKYANNULUS": list(self.sky_annulus),
             "SKY": sky.mean,
             "SKYSIGMA": sky.sigma,
             "SKYNPIX": sky.number,

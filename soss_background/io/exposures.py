@@ -49,6 +49,7 @@ __all__ = [
     "check_repetition",
     "describe_members",
     "describe_products",
+    "file_sizes",
     "find_exposures",
     "find_fault",
     "find_pwcpos",
@@ -169,7 +170,11 @@ def member_paths(library):
 
 def describe_members(library):
     """List ``name`` and ``size`` (bytes) of a library's files; models in memory are left out."""
-    paths = [path for path in member_paths(library) if path.is_file()]
+    return file_sizes(path for path in member_paths(library) if path.is_file())
+
+
+def file_sizes(paths):
+    """List ``name`` and ``size`` (bytes) of files."""
     return [{"name": path.name, "size": path.stat().st_size} for path in paths]
 
 

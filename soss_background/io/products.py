@@ -4,15 +4,18 @@ import contextlib
 import fcntl
 import json
 import os
+from collections import defaultdict
 
 from soss_background.datamodels.names import OBSERVATION, describe_identity, identify, show
 from soss_background.datamodels.skyflat import SkyflatModel
 from soss_background.errors import SkyflatError
+from soss_background.io.exposures import root_name
 from soss_background.io.files import check_output, ignore_file_warnings, save_whole
 from soss_background.io.opening import read_metadata
 from soss_background.io.skyflats import open_skyflat
 
 __all__ = [
+    "check_pipeline",
     "check_replaceable",
     "claim",
     "compare_record",
@@ -20,6 +23,7 @@ __all__ = [
     "find_siblings",
     "move_products",
     "read_record",
+    "record_path",
     "write_record",
 ]
 
@@ -63,7 +67,7 @@ def _read_metadata(path):
         return {}
 
 
-def move_products(source, target, own=()):
+def move_products(source, target, own=(), announce=None):
     """
     Move the files of a folder, except hidden ones.
 
@@ -73,11 +77,8 @@ def move_products(source, target, own=()):
         The folder of the files, and the one to which they move.
     own : list of str, optional
         Names of files that an earlier run of the same kind has moved there.
-
-    Returns
-    -------
-    names : list of str
-        Names of the files.
+    announce : callable, optional
+        Called with the list of the names before any file moves.
 
     Raises
     ------
@@ -85,20 +86,22 @@ def move_products(source, target, own=()):
         If a file would replace an input of the run, or a file that is not an older version of it.
         This file is not moved, but the others are.
     """
-    names, faults = [], []
+    paths, faults = [], []
     for path in sorted(source.glob("[!.]*")):
-        names.append(path.name)
         try:
             if path.name in own:
                 check_output(target / path.name)
             else:
                 _check_move(path, target / path.name)
-            path.replace(target / path.name)
+            paths.append(path)
         except SkyflatError as err:
             faults.append(err)
+    if announce is not None:
+        announce([path.name for path in paths])
+    for path in paths:
+        path.replace(target / path.name)
     if faults:
         raise faults[0]
-    return names
 
 
 def _check_move(path, new):
@@ -149,28 +152,56 @@ def find_change(path, members, parameters, version):
         recorded = skyflat.meta.skyflat.instance
     if recorded.get("software_version") != version:
         return f"created by version {recorded.get('software_version')}"
-    found, expected = (
-        {each["name"]: each["size"] for each in files}
-        for files in (recorded.get("members", []), members)
-    )
-    if changed := _list_changes(found, expected):
+    found = recorded.get("members", [])
+    if changed := _list_changes(_sizes(found), _sizes(members)):
         return f"other exposures ({changed})"
     if changed := _list_changes(_find_run(recorded).get("parameters", {}), parameters):
         return f"other parameters ({changed})"
     return ""
 
 
+def record_path(folder, label, pipeline):
+    """Return the path of the record of a pipeline's run; the label names what it is run on."""
+    return folder / f"{label}_{pipeline}_batch.json"
+
+
 def write_record(path, record):
-    """Write what the products of a run were made of, a dictionary, for `compare_record`."""
+    """Write the dictionary that describes a run, see `compare_record`."""
     save_whole(lambda new: new.write_text(json.dumps(record, indent=1) + "\n"), path)
 
 
 def read_record(path):
     """Return what `write_record` has written; an empty dictionary if there is none."""
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
+
+
+def check_pipeline(folder, pipeline, names):
+    """
+    Raise SkyflatError if another pipeline has products of the same exposures in a folder.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        Folder of products and of records, see `record_path`.
+    pipeline : str
+        The pipeline.
+    names : list of str
+        Names of its products.
+    """
+    roots = set(map(root_name, names))
+    own = record_path(folder, "", pipeline).name
+    for path in sorted(folder.glob("*_batch.json")):
+        record = {} if path.name.endswith(own) else read_record(path)
+        for name in record.get("products", []):
+            if root_name(name) in roots:
+                raise SkyflatError(
+                    f"{folder / name} is a product of {record.get('pipeline')}: give each pipeline "
+                    "its output folder"
+                )
 
 
 def compare_record(path, record, names):
@@ -180,29 +211,39 @@ def compare_record(path, record, names):
     Parameters
     ----------
     path : `~pathlib.Path`
-        File of the record of the earlier run, see `write_record`, beside its products.
+        File of the record of the earlier run, see `write_record`, in the folder of its products.
     record : dict
-        ``version``, ``members`` (sizes of the exposures by name) and ``parameters`` of the run.
+        ``version``, ``members`` (list of dict with the ``name`` and ``size`` of each exposure) and
+        ``parameters`` of the run.
     names : list of str
         Names of the products.
 
     Returns
     -------
     change : str
-        Why the products must be created anew; "" if they are up to date.
+        Why the products must be created again; "" if they are up to date.
     """
     for name in names:
         if not (path.parent / name).is_file():
             return "no product yet"
     recorded = read_record(path)
-    if not recorded:
-        return "no record of its run"
-    if recorded.get("version") != record["version"]:
-        return f"created by version {recorded.get('version')}"
-    for key, noun in (("members", "exposures"), ("parameters", "parameters")):
-        if changed := _list_changes(recorded.get(key, {}), record[key]):
-            return f"other {noun} ({changed})"
+    if "version" not in recorded:  # none, or that of a run that has not moved all products
+        return "no record of a complete run"
+    if recorded["version"] != record["version"]:
+        return f"created by version {recorded['version']}"
+    if changed := _list_changes(_sizes(recorded["members"]), _sizes(record["members"])):
+        return f"other exposures ({changed})"
+    if changed := _list_changes(recorded["parameters"], record["parameters"]):
+        return f"other parameters ({changed})"
     return ""
+
+
+def _sizes(members):
+    """Return the sizes of files by name; files in different folders can share a name."""
+    sizes = defaultdict(list)
+    for each in members:
+        sizes[each["name"]].append(each["size"])
+    return {name: sorted(each) for name, each in sizes.items()}
 
 
 def _find_run(recorded):
@@ -220,7 +261,7 @@ def _list_changes(old, new):
 
 
 def find_siblings(folder, identities, names):
-    """List the skyflats of a folder, other than ``names``, of the observations of identities."""
+    """List the skyflats of a folder, other than ``names``, of the same observation and filter."""
     observations = {_observation(identity) for identity in identities}
     siblings = []
     for path in sorted(folder.glob("*_skyflat.fits")):
@@ -231,5 +272,5 @@ def find_siblings(folder, identities, names):
 
 
 def _observation(identity):
-    """Return program, target and observation of an identity."""
-    return tuple(identity[keyword] for keyword in ("PROGRAM", "TARGPROP", "OBSERVTN"))
+    """Return program, target, observation and filter of an identity."""
+    return tuple(identity[key] for key in ("PROGRAM", "TARGPROP", "OBSERVTN", "FILTER"))

@@ -91,8 +91,7 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             If a sky that the user names cannot be subtracted.
         """
         association = self._associate(inputs)
-        members = map(_as_member, association["products"])
-        self._exposures = group_segments(list(members), self.open_whole)
+        self._exposures = self._group(association)
         self._check(self._exposures)
         self._faults, self._fits, self._made = [], {}, {}
         results = super().process(association)
@@ -100,13 +99,27 @@ class SkyflatSpec2Pipeline(SkyflatMixin, Spec2Pipeline):
             raise self._faults[0]
         return results
 
-    @staticmethod
-    def product_names(segments):
-        """Return the names of the calibrated segments of an exposure."""
-        kinds = [header.get("meta.model_type") for header in segments.headers]
-        suffixes = ["calints" if kind == "CubeModel" else "cal" for kind in kinds]
-        names = zip(map(root_name, segments.names), suffixes, strict=True)
-        return [f"{root}_{suffix}.fits" for root, suffix in names]
+    def plan(self, *inputs):
+        """Return the exposures among inputs, and the names of the calibrated segments."""
+        association = self._associate(inputs)
+        exposures = self._group(association)
+        kinds = {
+            source: header.get("meta.model_type")
+            for each in exposures
+            for source, header in zip(each.sources, each.headers, strict=True)
+        }
+        names = []
+        for product in association["products"]:
+            source, _ = _as_member(product)
+            suffix = "calints" if kinds[source] == "CubeModel" else "cal"
+            # As jwst's pipeline names it.
+            names.append(Path(self.make_output_path(product["name"], suffix=suffix)).name)
+        return exposures, names
+
+    def _group(self, association):
+        """Return the exposures of an association with a product for each segment."""
+        members = map(_as_member, association["products"])
+        return group_segments(list(members), self.open_whole)
 
     def _associate(self, inputs):
         """Return an association with a product for each segment."""

@@ -208,7 +208,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         return library.then(change), mean
 
     def _calibrate_spectra(self, spectra, extracted):
-        """Return the spectra and what they are made of in Jy if there is a PHOTOM reference."""
+        """Return the spectra and their orders, in Jy if there is a PHOTOM reference file."""
         if extracted.unit == FLUX or not self._is_available("photom"):
             return spectra, extracted
         spectra = [self._calibrate("photom", each) for each in spectra]
@@ -216,10 +216,10 @@ class SossStarePipeline(SkyflatPipelineBase):
             extracted = extracted.calibrated(find_factors(extracted.orders, spectra[0]))
         return spectra, extracted
 
-    @staticmethod
-    def product_names(segments):
-        """Return the name of the spectra of an exposure."""
-        return [f"{root_name(segments.name)}_x1dints.fits"]
+    def plan(self, *inputs):
+        """Return the exposures among inputs, and the names of their spectra."""
+        exposures = self.open_segments(*inputs)
+        return exposures, [f"{root_name(each.name)}_x1dints.fits" for each in exposures]
 
     def default_suffix(self):
         """Return the suffix of products."""

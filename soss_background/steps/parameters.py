@@ -30,7 +30,7 @@ __all__ = [
 
 # Specification of a parameter of several steps.
 BAD_PIXELS = (
-    "bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a "
+    "bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, nonzero where bad, or a "
     "table (FITS, CSV, ECSV, text) of x and y, counted from 0"
 )
 

@@ -109,12 +109,12 @@ class SkyflatSubtractStep(SkyflatStep):
     spec = f"""
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
-    f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
+    f277w = string(default=None)  # Exposure of the same field with F277W, whose field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
     {BAD_PIXELS}
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, or reuse an existing one
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
-    save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
+    save_residual = boolean(default=False)  # Save the sky-subtracted mean of the integrations, divided by its uncertainty
     save_mask = boolean(default=False)  # Save masks of the pixels used in the fit, and of the sources of f277w
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501
