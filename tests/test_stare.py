@@ -26,12 +26,13 @@ from soss_background import (
     SossTracesModel,
     TraceFitStep,
 )
-from soss_background.detector import PWCPOS, SUBSTRIP96, SUBSTRIP256
+from soss_background.detector import SUBSTRIP96, SUBSTRIP256
 from soss_background.errors import SkyflatError
 from soss_background.extract.inter_order import fit_light
 from soss_background.extract.spectra import merge_orders
 from soss_background.report.stare_plots import draw_white_light
-from soss_background.simulate import Simulation, scene, simulate_time_series
+from soss_background.simulate import Simulation, simulate_time_series
+from soss_background.simulate.scene import Stars, star_image
 from soss_background.simulate.traces import get_trace
 from soss_background.sky.traces import ORDERS
 
@@ -216,14 +217,8 @@ def test_cosmic_rays_and_bad_pixels(series, traces, extracted):
 
 def simulate_order(order, window):
     """Simulate an order of the star alone."""
-
-    def alone(each, pwcpos=PWCPOS):
-        trace = get_trace(each, pwcpos)
-        return trace if each == str(order) else trace._replace(throughput=1e-12 * trace.x)
-
-    star = scene.Stars(*np.array([[0.0], [0.0], [200.0], [6000.0]]))
-    with mock.patch.object(scene, "get_trace", alone):
-        return scene.star_image(window, star).astype(float)
+    star = Stars(*np.array([[0.0], [0.0], [200.0], [6000.0]]))
+    return star_image(window, star, orders=[str(order)]).astype(float)
 
 
 @pytest.fixture(scope="module")
