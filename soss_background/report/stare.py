@@ -6,6 +6,7 @@ import jwst
 import numpy as np
 
 from soss_background import __version__
+from soss_background.extract.guide import GUIDE
 from soss_background.extract.metrics import compare_scatter
 from soss_background.extract.units import find_unit
 from soss_background.io.exposures import header_of
@@ -52,7 +53,8 @@ def report_spectra(exposure, frames, traces, extracted, qc, run):
     figures += _spectrum_figures(traces, orders, extracted.merged, unit)
     sections = [Section("Traces and spectra", figures, _describe_scatter(orders))]
     name = exposure.meta.filename
-    return Report(name, qc, sections, [run], _facts(exposure.meta), _versions(exposure.meta))
+    records = {"facts": _facts(exposure.meta), "versions": _versions(exposure.meta)}
+    return Report(name, qc, sections, [run], GUIDE, **records)
 
 
 def _facts(meta):
