@@ -458,6 +458,17 @@ def test_the_background_nearest_in_time(files, tmp_path):
         assert Path(product["members"][-1]["expname"]).name == path.name
 
 
+def test_a_background_of_another_filter(files, tmp_path, caplog):
+    """It belongs to no exposure; a run without any background for an exposure is an error."""
+    clear, f277w, *background = files
+    put(f277w, instrument__filter="F277W", observation__visit_number="002")
+    with pytest.raises(SkyflatError, match=f"{f277w.name}: FILTER is F277W, but CLEAR in the back"):
+        make_background_associations([f277w], background, tmp_path / "none")
+    table = make_background_associations([clear, f277w], background, tmp_path / "asn")
+    assert sorted(table["n"]) == [0, 2]
+    assert f"{f277w.name}: FILTER is F277W, but CLEAR in the background: its assoc" in caplog.text
+
+
 def test_subarrays_of_backgrounds(files, tmp_path):
     science, *background = files
     for path in (science, background[0]):

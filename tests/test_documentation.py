@@ -19,7 +19,7 @@ from astropy.table import Table
 from crds_cache import crds_at, make_cache
 from distributed import Client
 from distributed.cli import dask_scheduler, dask_worker
-from helpers import BIN, cut_series, make_skyflat, strun
+from helpers import BIN, cut_series, edit_file, make_skyflat, strun
 from jwst.extract_1d import Extract1dStep
 from mast_server import ask, run_server
 from spec2_references import make_references
@@ -58,6 +58,9 @@ SMALLER = {
     "Simulation(seed=7, n_exposures=3)": "Simulation(seed=7, n_exposures=1, n_integrations=1)",
     "n_integrations=30": "n_integrations=2",
 }
+# A command of one page whose product another page uses.
+RESPONSE = """strun soss_background.OptimalExtractStep \\
+    standard_calints.fits --standard=bd60d1753_mod_005.fits"""
 # Blocks that show what comes out, or a sketch.
 SHOWN = ("association ->",)
 
@@ -125,12 +128,20 @@ def lab(tmp_path_factory):
 
 
 def _simulate_science(home, folder):
-    """Write time series into a folder: whole, in segments, with F277W, and of a superstripe."""
+    """Write time series: whole, in segments, of standards, with F277W, and of a superstripe."""
     settings = Simulation(window=SUBSTRIP96, n_integrations=2)
     series = simulate_time_series(home, settings, f277w=True)
     for number, path in enumerate(cut_series(series, home / "cut", (1, 1)), 1):
         shutil.move(path, folder / SEGMENT.format(number))
     shutil.move(series, folder / SCIENCE)
+    (folder / "night").mkdir()
+    shutil.copy(folder / SCIENCE, folder / "night")
+    for name in ("standard_calints.fits", "star_calints.fits"):
+        shutil.copy(folder / SCIENCE, folder / name)
+        edit_file(folder / name, lambda model, name=name: setattr(model.meta, "filename", name))
+    wave = np.linspace(5e3, 6e4, 1000)
+    spectrum = Table({"WAVELENGTH": wave, "FLUX": 1e-14 * (wave / 1e4) ** -4})
+    spectrum.write(folder / "bd60d1753_mod_005.fits")
     (path,) = home.glob("*_03102_*_rateints.fits")
     shutil.move(path, folder / F277W)
     settings = replace(settings, window=SUPERSTRIPES["SUB680STRIPE_SOSS"])
@@ -244,6 +255,7 @@ def _check_dask(command, *options):
 @pytest.fixture(scope="module")
 def after_readme(run):
     """Run the commands of the README and of the pages whose products other pages use."""
+    run(RESPONSE)
     for name in ("README.md", "docs/pipeline.rst", "docs/stare.rst"):
         for block in blocks(ROOT / name):
             run(block)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from astropy.io import fits
-from helpers import checksums, strun
+from helpers import checksums, cut_series, edit_file, strun
 from jwst.clean_flicker_noise import CleanFlickerNoiseStep
 from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst import datamodels
@@ -97,6 +97,19 @@ def test_rates(series, tmp_path):
         assert_allclose(mine.err, theirs.err, rtol=1e-5)
         assert mine.meta.cal_step.bkg_subtract is None
     assert checksums([series.rates, series.sky]) == before
+
+
+def test_segments(series, tmp_path):
+    """They are changed one by one; a segment of another exposure ends the run before any output."""
+    paths = cut_series(series.rates, tmp_path / "cut", (5, 3))
+    strun("soss_background.SavedSkyStep", *paths, f"--sky={series.sky}", "--output_dir=out")
+    found = [fits.getdata(path) for path in sorted(Path("out").iterdir())]
+    assert [len(data) for data in found] == [5, 3]
+    assert_allclose(np.concatenate(found), fits.getdata(series.subtracted), atol=1e-5)
+    edit_file(paths[1], lambda model: model.meta.subarray.instance.update(name="SUBSTRIP256"))
+    with pytest.raises(SkyflatError, match="SUBARRAY"):
+        strun("soss_background.SavedSkyStep", *paths, f"--sky={series.sky}", "--output_dir=none")
+    assert not list(Path("none").iterdir())
 
 
 def test_ramps(series):
@@ -286,7 +299,7 @@ def test_what_cannot_be_done(series, tmp_path):
         SavedSkyStep.call(str(series.rates))
     with pytest.raises(SkyflatError, match="none.fits: no such file"):
         SavedSkyStep.call(str(series.rates), sky="none.fits")
-    with pytest.raises(SkyflatError, match="FlatModel is neither ramps nor count rates"):
+    with pytest.raises(SkyflatError, match="a reference file, not an exposure"):
         SavedSkyStep.call(str(series.flat), sky=str(series.sky))
     assert not list(tmp_path.iterdir())
 

@@ -35,6 +35,7 @@ from soss_background.errors import SkyflatError
 from soss_background.extract.guide import GUIDE
 from soss_background.extract.inter_order import fit_light
 from soss_background.extract.metrics import METRICS, measure_spectra, sum_light
+from soss_background.extract.response import read_standard
 from soss_background.extract.spectra import merge_orders
 from soss_background.report.stare import report_spectra
 from soss_background.report.stare_plots import draw_white_light
@@ -436,6 +437,11 @@ def test_an_order_without_light(series, traces):
     product, results = extract(faint, traces)
     assert len(product.spec) == 3
     draw_white_light(Figure().subplots(), results.orders)
+    unknown = {order: each.scaled(np.full(each.extraction.flux.shape[1], np.nan))
+               for order, each in results.orders.items()}  # fmt: skip
+    ax = Figure().subplots()
+    draw_white_light(ax, unknown)
+    assert not ax.lines
     rows, _ = traces.rows(3, 2048)
     masked = series.exposure.copy()
     near = np.abs(np.arange(256)[:, np.newaxis] - rows) < 30
@@ -735,7 +741,8 @@ def test_response_of_a_standard(series, traces, tmp_path):
     ("columns", "message"),
     [
         ({"WAVELENGTH": [1.0]}, "column FLUX is missing"),
-        ({"WAVELENGTH": [1.0, 2.0] * u.s, "FLUX": [1.0, 1.0]}, "not convertible"),
+        ({"WAVELENGTH": [1.0, 2.0] * u.s, "FLUX": [1.0, 1.0]}, "WAVELENGTH in 's'"),
+        ({"WAVELENGTH": [1.0, 2.0], "FLUX": [1.0, 1.0] * u.m}, "FLUX in 'm' are not a spectrum"),
     ],
 )
 def test_standards_that_are_none(series, columns, message, tmp_path):
@@ -744,6 +751,19 @@ def test_standards_that_are_none(series, columns, message, tmp_path):
         OptimalExtractStep.call(series.exposure, standard=str(tmp_path / "star.ecsv"))
     with pytest.raises(SkyflatError, match="none.fits: no such file"):
         OptimalExtractStep.call(series.exposure, standard="none.fits")
+
+
+def test_a_standard_in_jansky(tmp_path):
+    """Fluxes per frequency and per wavelength are the same spectrum."""
+    wavelength = np.linspace(0.6, 2.8, 50) * u.micron
+    flux = 1e-13 * wavelength.value**-3 * u.W / u.m**2 / u.micron
+    spectra = []
+    for number, unit in enumerate((flux.unit, u.Jy)):
+        values = flux.to(unit, u.spectral_density(wavelength))
+        Table({"WAVELENGTH": wavelength, "FLUX": values}).write(tmp_path / f"{number}.ecsv")
+        spectra.append(read_standard(tmp_path / f"{number}.ecsv"))
+    np.testing.assert_allclose(spectra[0]["flux"], flux.value)
+    np.testing.assert_allclose(spectra[1]["flux"], flux.value)
 
 
 def test_photom(series, tmp_path):

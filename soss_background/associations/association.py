@@ -149,7 +149,7 @@ def make_background_associations(science, background=(), directory="."):
     ------
     SkyflatError
         If a table cannot be read, no exposure can be used, two science exposures would get the
-        same association, or the subarrays differ.
+        same association, the subarrays differ, or no background has the filter of an exposure.
     """
     directory = Path(directory)
     check_folder(directory)
@@ -165,6 +165,8 @@ def make_background_associations(science, background=(), directory="."):
     for path, number in Counter(paths).items():
         if number > 1:
             raise SkyflatError(f"{path}: the association of {number} science exposures")
+    if backgrounds:
+        _check_filters([segments[0] for segments in exposures], backgrounds)
     rows = []
     for path, name, segments in zip(paths, names, exposures, strict=True):
         members, delay = _choose_background(segments[0], backgrounds)
@@ -202,6 +204,21 @@ def _choose_subarray(headers):
         if header["meta.subarray.name"] != FULL.name:
             _leave_out(f"{header['name']}: SUBARRAY is {header['meta.subarray.name']}, not FULL")
     return [header for header in headers if header["meta.subarray.name"] == FULL.name]
+
+
+def _check_filters(sciences, backgrounds):
+    """Warn of science exposures without a background of their filter; raise if none has one."""
+    filters = {header[_FILTER] for header in backgrounds}
+    lacking = [header for header in sciences if header[_FILTER] not in filters]
+    faults = [
+        f"{header['name']}: FILTER is {header[_FILTER]}, but {', '.join(sorted(filters))} in the "
+        "background"
+        for header in lacking
+    ]
+    if len(lacking) == len(sciences):
+        raise SkyflatError(faults[0])
+    for fault in faults:
+        log.warning("%s: its association has no background", fault)
 
 
 def _check_subarrays(science, backgrounds):

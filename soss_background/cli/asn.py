@@ -86,5 +86,5 @@ def _summarize(table):
     shown["association"] = [Path(path).name for path in table["association"]]
     if "first" in table.colnames:
         shown["first"] = [date[:10] for date in table["first"]]
-    columns = ("association", "segments", "n", "first", "lon", "lat")
+    columns = ("association", "segments", "n", "dt", "first", "lon", "lat")
     return shown[[name for name in columns if name in table.colnames]]

@@ -116,7 +116,7 @@ def _add_total(parts):
         help="radii that are used [pixels] (default: 5 10)",
     )  # fmt: skip
     parser.add_argument(
-        "--clearp", type=_positive, default=1.0, metavar="FRACTION",
+        "--clearp", type=_fraction, default=1.0, metavar="FRACTION",
         help="transmission of CLEARP, if the PSFs of F277W and redder filters are relative to the "
         "flux before it: 0.84 for those of WebbPSF (default: 1)",
     )  # fmt: skip
@@ -206,6 +206,14 @@ def _positive(text):
     number = finite_number(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _fraction(text):
+    """Convert a string to a positive fraction."""
+    number = _positive(text)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction from 0 to 1")
     return number
 
 

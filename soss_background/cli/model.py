@@ -74,7 +74,8 @@ def _print_summary(model):
     skies = count(numbers.n_skies, "skyflat")
     components = count(numbers.n_components, "component")
     explained = 100 * model.variances["fraction"].sum()
-    part = f", which explain {explained:.0f} % of its variation" * (numbers.n_components > 0)
+    verb = "explains" if numbers.n_components == 1 else "explain"
+    part = f", which {verb} {explained:.0f} % of its variation" * (numbers.n_components > 0)
     print(
         f"The sky of {skies} has {components}{part}. The smooth scatter is "
         f"{100 * numbers.smooth_rms:.2f} %, the scatter of a pixel {100 * numbers.scatter:.2f} %, "

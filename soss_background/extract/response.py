@@ -8,7 +8,7 @@ from bottleneck import nanmedian
 
 from soss_background.detector import COLLECTING_AREA
 from soss_background.errors import SkyflatError
-from soss_background.extract.units import spectral_flux, write_unit
+from soss_background.extract.units import FLUX_PER_WAVELENGTH, spectral_flux, write_unit
 from soss_background.io.curves import FLUX, read_curve
 from soss_background.io.files import explain_fault
 from soss_background.io.quiet import ignore_warnings
@@ -24,12 +24,15 @@ _CLIP, _ITERATIONS = 3.0, 5
 
 def read_standard(path):
     """Return a star's ``wavelength`` (micron) and ``flux`` (W/m^2/micron), see `read_curve`."""
-    values = read_curve(path, "FLUX", FLUX, "cannot be read as a spectrum")
+    wavelength, flux = read_curve(path, "FLUX", FLUX, "cannot be read as a spectrum")
     try:
-        units = (u.micron, u.W / u.m**2 / u.micron)
-        wavelength, flux = (each.to(unit) for each, unit in zip(values, units, strict=True))
+        wavelength = wavelength.to(u.micron)
+        flux = flux.to(FLUX_PER_WAVELENGTH, u.spectral_density(wavelength))
     except u.UnitConversionError as err:
-        raise SkyflatError(f"{path}: {err}") from err
+        raise SkyflatError(
+            f"{path}: WAVELENGTH in '{wavelength.unit}' and FLUX in '{flux.unit}' are not a "
+            "spectrum: give the flux per wavelength (such as W m-2 micron-1) or frequency (Jy)"
+        ) from err
     return Table({"wavelength": wavelength, "flux": flux})
 
 

@@ -1,6 +1,7 @@
 """Figures of the flux calibration, on axes of the caller."""
 
 import numpy as np
+from bottleneck import nanmedian
 from matplotlib.figure import Figure
 
 from soss_background.steps.figures import BAD, COLOURS, FAINT
@@ -28,7 +29,7 @@ def draw_growth(ax, table, psf=None):
     ax.errorbar(radius, rate, error, fmt="o", ms=4, color=COLOURS[0], label=_name(table))
     if psf is not None:
         near = (radius >= 5) & (radius <= 10)
-        total = np.nanmedian((rate / psf.energy(radius))[near if near.any() else slice(None)])
+        total = nanmedian((rate / psf.energy(radius))[near if near.any() else slice(None)])
         fine = np.linspace(0, 1.1 * radius[-1], 400)
         ax.plot(fine, total * psf.energy(fine), color=BAD, lw=1, label="PSF")
         ax.axhline(total, color=FAINT, lw=0.8, ls="--", label="total")
@@ -53,7 +54,7 @@ def draw_brightness(ax, table):
     ax.errorbar(table["radius"], value, error, fmt="o", ms=4, color=COLOURS[0], label=_name(table))
     ax.axhline(0, color=FAINT, lw=0.8)
     # The axis is linear where noise may cause negative values.
-    noise = np.nanmedian(error)
+    noise = nanmedian(error)
     if noise > 0:
         ax.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(noise)))
     ax.margins(y=0.1)

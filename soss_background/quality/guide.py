@@ -21,6 +21,7 @@ GUIDE = {
         "and lower skyflat_combine.mad_threshold or exclude it.",
     },
     "Sky": {
+        "level": "Check that these are exposures of blank sky, and that their flat is right.",
         "level_left": "Check that these are exposures of blank sky, and that their flat is right.",
         "level_right": "Check that these are exposures of blank sky, and that their flat is right.",
         "level_ratio": "Stray light, or stars that remain, change the ratio: look at the structure "

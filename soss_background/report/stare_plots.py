@@ -81,7 +81,7 @@ def draw_white_light(ax, orders):
     """Draw the flux of each order in each integration, relative to its median."""
     for (order, each), colour in zip(orders.items(), COLOURS, strict=False):
         light, error = sum_light(each.extraction)
-        if np.nanmedian(error) < 0.1:
+        if nanmedian(error) < 0.1:
             style = {"fmt": ".", "color": colour, "label": f"order {order}"}
             ax.errorbar(np.arange(len(light)) + 1, light, error, **style)
     ax.set(xlabel="integration", ylabel="flux of all columns / median")

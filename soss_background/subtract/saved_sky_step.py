@@ -1,6 +1,7 @@
 """The step that subtracts a saved sky, or adds it back."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from soss_background.errors import SkyflatError
 from soss_background.io.exposures import IDENTITY
 from soss_background.io.library import check_count_rates
 from soss_background.io.saved_skies import is_fielded, open_saved_sky
+from soss_background.io.segments import SegmentLibrary
 from soss_background.steps.base import SkyflatStep
 from soss_background.subtract.saved_sky import change_ramps, change_rates, group_times
 
@@ -41,20 +43,21 @@ class SavedSkyStep(SkyflatStep):
 
     named_files: ClassVar = ("sky",)
 
-    def process(self, init):
+    def process(self, *inputs):
         """
         Subtract a saved sky, or add it back.
 
         Parameters
         ----------
-        init : str, `~pathlib.Path` or data model
-            The exposure, count rates (DN/s) or linear ramps (DN); a model is left unchanged unless
-            the step is part of a pipeline.
+        *inputs : str, `~pathlib.Path`, data model, association, or list of these
+            The exposure or its segments, count rates (DN/s) or linear ramps (DN); models are left
+            unchanged unless the step is part of a pipeline.
 
         Returns
         -------
         `~stdatamodels.jwst.datamodels.JwstDataModel`
-            The exposure without the sky, or with it; S_BKDSUB records which.
+            The exposure without the sky, or with it; S_BKDSUB records which. Several exposures or
+            segments are a `~soss_background.io.segments.SegmentLibrary` of these.
 
         Raises
         ------
@@ -63,22 +66,16 @@ class SavedSkyStep(SkyflatStep):
             pixels or another flat state, or it has been subtracted, or added back, already.
         """
         if not self.sky:
-            raise SkyflatError(
-                "sky is missing: give the file that SkyflatSubtractStep saves (sky=FILE)"
-            )
-        init, name, _ = self._look_into(init)
-        model = self.open_whole(init)
-        if not isinstance(model, _KINDS):
-            raise SkyflatError(f"{name}: {type(model).__name__} is neither ramps nor count rates")
-        self.check_outputs(model.meta.filename)
+            raise SkyflatError("sky is missing: give what SkyflatSubtractStep saves (sky=FILE)")
+        exposures = self.open_segments(*inputs)
+        self.check_outputs(*(name for segments in exposures for name in segments.names))
         with open_saved_sky(self.sky) as saved:
-            self._check(model, saved)
-            self._change(model, saved)
-        verb = "added back" if self.add else "subtracted"
-        model.meta.cal_step.bkg_subtract = None if self.add else "COMPLETE"
-        model.add_history_entry(f"soss_background {verb} the sky of {Path(self.sky).name}")
-        log.info("%s: %s the sky of %s", model.meta.filename, verb, self.sky)
-        return model
+            sky = saved.copy()
+        for segments in exposures:
+            for index in range(len(segments)):
+                self._check(segments.read(index), sky)
+        change = partial(self._change, sky)
+        return SegmentLibrary.join([each.library().then(change) for each in exposures]).unpacked()
 
     def _check(self, model, saved):
         """Raise unless the sky can be subtracted from the exposure, or added back."""
@@ -104,17 +101,22 @@ class SavedSkyStep(SkyflatStep):
         if self.add and not subtracted:
             raise SkyflatError(f"{name}: its sky is not subtracted, and cannot be added back")
 
-    def _change(self, model, saved):
-        """Subtract the sky, or add it back, in place."""
+    def _change(self, saved, model):
+        """Subtract the sky, or add it back, in place; return the exposure."""
         sky = saved.data if self.add else -saved.data
-        # The flags stay when the sky is added back, since some may be those of the exposure.
+        # Added back, the flags stay: some may be those of the exposure.
         if isinstance(model, datamodels.RampModel):
             model.pixeldq |= saved.dq
             change_ramps(model.data, sky, _group_times(model))
-            return
-        model.dq |= saved.dq
-        cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
-        change_rates(cube, errors, sky, saved.err**2 * (-1 if self.add else 1))
+        else:
+            model.dq |= saved.dq
+            cube, errors = (plane.reshape(-1, *sky.shape) for plane in (model.data, model.err))
+            change_rates(cube, errors, sky, saved.err**2 * (-1 if self.add else 1))
+        verb = "added back" if self.add else "subtracted"
+        model.meta.cal_step.bkg_subtract = None if self.add else "COMPLETE"
+        model.add_history_entry(f"soss_background {verb} the sky of {Path(self.sky).name}")
+        log.info("%s: %s the sky of %s", model.meta.filename, verb, self.sky)
+        return model
 
 
 def _describe(model):
