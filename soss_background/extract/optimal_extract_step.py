@@ -297,7 +297,7 @@ class OptimalExtractStep(SkyflatStep):
             snr = nanmedian(each.extraction.flux / each.extraction.error)
             share = 1 - np.mean(each.contamination <= self.max_contamination)
             log.info(
-                "%s: order %d: median SNR %.1f, %.0f %% of the columns have light of other orders",
+                "%s: order %d: median SNR %.1f, %.0f %% of the columns are contaminated or unknown",
                 name, order, snr, 100 * share,
             )  # fmt: skip
 

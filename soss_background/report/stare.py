@@ -16,8 +16,8 @@ from soss_background.report.html import Report, Section
 
 __all__ = ["report_spectra"]
 
-# Largest residual of the sky that is shown, as a fraction of the sky, and least ratio of scatter
-# and error of a light curve that is mentioned.
+# Largest residual of the sky in the colour scale, as a fraction of the sky, and smallest ratio of
+# scatter to error of a light curve that is reported.
 _RESIDUAL, _NOISY = 0.03, 1.3
 
 
