@@ -434,7 +434,7 @@ def _run_pipeline(pipeline, output_dir, arguments, folder, visit, own):
         _strun(pipeline, *visit.paths, *places)
         missing = [name for name in visit.products if not (folder / name).exists()]
         if missing:
-            raise SkyflatError(f"{missing[0]}: not made; do the arguments skip it?")
+            raise SkyflatError(f"{missing[0]}: not created; do the arguments skip it?")
         return move_products(folder, output_dir, own)
     finally:
         gc.collect()

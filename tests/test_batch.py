@@ -194,7 +194,11 @@ def test_what_fails_in_the_pipeline(associations, cluster, run, tmp_path):
     twin.write_text(json.dumps(content))
     for given, arguments, message in (
         (associations[:1], ["--steps.skyflat_mask.n_sigmas=3"], "n_sigmas"),
-        (associations[:1], [SKIP[1], "--steps.skyflat_combine.skip=1"], "skyflat.fits: not made"),
+        (
+            associations[:1],
+            [SKIP[1], "--steps.skyflat_combine.skip=1"],
+            "skyflat.fits: not created",
+        ),
         (associations[:1], [SKIP[1], "--output_file=sky.fits"], "--output_file is given, but"),
         (associations[:1], [SKIP[1], "--suffix=sky"], "--suffix is given, but"),
         (associations[:1], ["--steps.skyflat_mask.output_file=a"], "--steps.skyflat_mask.output_f"),

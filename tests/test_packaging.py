@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
@@ -106,3 +107,9 @@ def test_overridden_packages_have_upper_bounds(name):
 
 def test_version():
     assert soss_background.__version__ == version("soss_background")
+
+
+def test_files_of_a_release_name_one_version():
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {own}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\nsoss_background {own} (" in (ROOT / "CHANGES.rst").read_text()

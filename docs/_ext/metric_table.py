@@ -41,7 +41,7 @@ def _list_table(rows):
         limits = "" if metric.limits is None else "{:g} to {:g}".format(*metric.limits)
         lines += [f"   * - ``{name}``", f"     - {metric.unit}", f"     - {limits}"]
         lines.append(f"     - {metric.comment}")
-        lines += ["", f"       *Out of range:* {advice}"] if advice else []
+        lines += ["", f"       *What to do:* {advice}"] if advice else []
     return [*lines, ""]
 
 

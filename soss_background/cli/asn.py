@@ -40,7 +40,7 @@ def add_parser(commands):
     parser.add_argument(
         "--product-name",
         metavar="NAME",
-        help="name of the skyflat, numbered if there are several (default: the pipeline's)",
+        help="name of the skyflat, numbered if there are several (default: set by the pipeline)",
     )
     parser.add_argument(
         "--background",

@@ -22,9 +22,9 @@ def add_parser(commands):
         "batch",
         help="run a pipeline on many associations or exposures on a Dask cluster",
         description="Run a pipeline on many associations or exposures, several at a time. A failed "
-        "one does not stop the others. Products are kept if their exposures, parameters and "
-        "version are still the same.",
-        epilog="Arguments after -- are for the pipeline, as strun takes them.",
+        "run does not stop the others. A finished product is kept if its exposures, parameters and "
+        "version are unchanged.",
+        epilog="Arguments after -- are passed to the pipeline, as by strun.",
     )
     parser.add_argument(
         "associations", type=Path, nargs="+",
@@ -39,10 +39,10 @@ def add_parser(commands):
     cluster = parser.add_mutually_exclusive_group()
     cluster.add_argument(
         "--workers", type=positive_integer, metavar="N",
-        help="visits at a time on this machine (default: as many as cores and memory allow)",
+        help="number of runs at a time on this machine (default: limited by cores and memory)",
     )  # fmt: skip
     cluster.add_argument(
-        "--scheduler", metavar="ADDRESS", help="a running cluster, or its scheduler file"
+        "--scheduler", metavar="ADDRESS", help="address of a running cluster, or its scheduler file"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace finished products")
     add_verbose(parser)

@@ -12,9 +12,9 @@ def add_parser(commands):
         "compare",
         help="compare a skyflat with the truth of its simulation",
         description="Print how well a skyflat agrees with the truth of its simulation, and draw "
-        "a figure of it.",
+        "both.",
     )
-    parser.add_argument("skyflat", type=Path, help="skyflat, with the exposures in it")
+    parser.add_argument("skyflat", type=Path, help="skyflat that contains its exposures")
     parser.add_argument("truth", type=Path, help="truth.fits of the simulation")
     parser.add_argument(
         "-o",

@@ -13,8 +13,10 @@ def add_parser(commands):
         description="Write the sky that SkyflatSubtractStep saved (save_background) as an array, "
         "flat-fielded, in DN/s: the soss_background_file of exoTEDRF.",
     )
-    parser.add_argument("sky", type=Path, help="sky, *_skyflatbackground.fits")
-    parser.add_argument("--flat", metavar="FILE", help="flat of a sky that is not flat-fielded")
+    parser.add_argument("sky", type=Path, help="saved sky, *_skyflatbackground.fits")
+    parser.add_argument(
+        "--flat", metavar="FILE", help="flat, by which a sky that is not flat-fielded is divided"
+    )
     parser.add_argument(
         "-o", "--output", type=file_type(".npy"), required=True, metavar="FILE", help="output file"
     )

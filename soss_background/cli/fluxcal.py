@@ -35,15 +35,15 @@ def _add_psf(parts):
     """Add the subcommand that measures PSFs."""
     parser = parts.add_parser(
         "psf",
-        help="measure the encircled energy of images of the PSF",
-        description="Measure the encircled energy of images by WebbPSF or STPSF in circles, as "
-        "EncircledEnergyStep measures a star, and write a table such as f090w_psf.ecsv for each "
-        "filter.",
+        help="measure the encircled energy of PSF images",
+        description="Measure the encircled energy of PSF images of WebbPSF or STPSF in the way in "
+        "which EncircledEnergyStep measures a star, and write a table such as f090w_psf.ecsv for "
+        "each filter.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="FITS image of the PSF")
     parser.add_argument(
         "--sky-annulus", nargs=2, type=_positive, default=(20, 25), metavar=("LOW", "HIGH"),
-        help="radii of the sky annulus, those of the stars [pixels] (default: 20 25)",
+        help="radii of the sky annulus, the same as for the stars [pixels] (default: 20 25)",
     )  # fmt: skip
     add_output_dir(parser, "tables")
     parser.set_defaults(run=_psf)
@@ -77,7 +77,9 @@ def _add_mean(parts):
         description="Average curves of growth, or surface brightnesses, radius by radius.",
     )
     parser.add_argument("tables", nargs="+", metavar="TABLE", help="tables of the same kind")
-    parser.add_argument("--psf", metavar="PATH", help="table of the PSF, or folder, for the figure")
+    parser.add_argument(
+        "--psf", metavar="PATH", help="table of the PSF to draw, or a folder of tables"
+    )
     add_output(parser, "table to write", "mean.ecsv")
     _add_plot(parser)
     parser.set_defaults(run=_mean)
@@ -101,7 +103,7 @@ def _add_total(parts):
     """Add the subcommand that computes total count rates."""
     parser = parts.add_parser(
         "total",
-        help="total count rates of all filters",
+        help="compute the total count rates of a star in all filters",
         description="Compute the total count rate of a star in each filter from curves of growth, "
         "single or averaged, and the encircled energy of the PSF.",
     )
@@ -113,7 +115,7 @@ def _add_total(parts):
     )  # fmt: skip
     parser.add_argument(
         "--radii", nargs=2, type=finite_number, default=(5, 10), metavar=("LOW", "HIGH"),
-        help="radii that are used [pixels] (default: 5 10)",
+        help="smallest and largest radius used [pixels] (default: 5 10)",
     )  # fmt: skip
     parser.add_argument(
         "--clearp", type=_fraction, default=1.0, metavar="FRACTION",
@@ -141,7 +143,7 @@ def _add_expected(parts):
     """Add the subcommand that predicts count rates."""
     parser = parts.add_parser(
         "expected",
-        help="expected count rates, and how the measured ones compare",
+        help="predict count rates, and compare the measured ones with them",
         description="Predict the count rates of a star in all filters by synthetic photometry.",
     )
     parser.add_argument(

@@ -27,8 +27,8 @@ def add_parser(commands):
     )
     parser.add_argument(
         "--denoise", action="store_true",
-        help="write each skyflat again, with the stripes subtracted that skyflats of other visits "
-        "do not show",
+        help="also write each skyflat without the 1/f stripes that skyflats of other visits do "
+        "not show",
     )  # fmt: skip
     parser.add_argument(
         "--output-dir", type=Path, metavar="DIR",

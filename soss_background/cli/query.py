@@ -34,9 +34,9 @@ def add_parser(commands):
         dest="programs",
         help="exposures of any program",
     )
-    parser.add_argument("--after", type=_date, metavar="DATE", help="first DATE-BEG, UTC")
+    parser.add_argument("--after", type=_date, metavar="DATE", help="earliest DATE-BEG, UTC")
     parser.add_argument(
-        "--before", type=_date, metavar="DATE", help="DATE-BEG must be earlier than this, UTC"
+        "--before", type=_date, metavar="DATE", help="end of DATE-BEG, UTC, not included"
     )
     parser.add_argument(
         "--product", choices=["rateints", "rate"], default="rateints",

@@ -18,11 +18,13 @@ def add_parser(commands):
         "reference",
         help="write the BKG reference file of jwst's bkg_subtract",
         description="Write a library of skies that jwst's own bkg_subtract reads: skyflats, or the "
-        "skies that represent a sky model best. Identical skyflats are merged and outliers are "
+        "skies that represent a sky model best. Near-duplicates are merged and outliers are "
         "omitted; a table lists how well the best of the other skies fits each sky.",
     )
     parser.add_argument("skyflats", nargs="*", metavar="SKYFLAT", help="skyflats")
-    parser.add_argument("--model", metavar="FILE", help="a sky model, instead of skyflats")
+    parser.add_argument(
+        "--model", metavar="FILE", help="sky model to represent, instead of skyflats"
+    )
     parser.add_argument(
         "-n",
         dest="number",
@@ -43,7 +45,7 @@ def add_parser(commands):
     parser.add_argument(
         "--plane",
         choices=["BKGDN", "BKG"],
-        help="the denoised sky or the plain one (default: BKGDN)",
+        help="extension to write: the denoised sky, BKGDN, or BKG (default: BKGDN)",
     )
     parser.add_argument(
         "--flat",
@@ -85,7 +87,7 @@ def _add_keywords(parser):
     parser.add_argument(
         "--author",
         metavar="NAME",
-        help="who made the file, in the keyword AUTHOR (default: the authors of the skyflats)",
+        help="creator of the file, in the keyword AUTHOR (default: the authors of the skyflats)",
     )
     parser.add_argument(
         "--pedigree",
@@ -96,7 +98,8 @@ def _add_keywords(parser):
     parser.add_argument(
         "--description",
         metavar="TEXT",
-        help="what the file is, in the keyword DESCRIP (default: number of skies and subarray)",
+        help="description of the file, in the keyword DESCRIP (default: number of skies and "
+        "subarray)",
     )
 
 

@@ -17,7 +17,7 @@ SETTINGS = {
     "exposure_time": (300.0, "time of an exposure [s]"),
     "sky_level": (1.0, "level of the sky relative to that of commissioning"),
     "step_contrast": (1.0, "sky right of its edge relative to that of commissioning"),
-    "star_density": (1.0, "0 none, 1 moderate, 3 crowded"),
+    "star_density": (1.0, "density of field stars: 0 none, 1 moderate, 3 crowded"),
     "stripes": (0.05, "rms of the 1/f stripes of an integration [DN/s]"),
     "pwcpos": (PWCPOS, "pupil wheel position [deg]"),
 }
@@ -31,7 +31,7 @@ def add_parser(commands):
         description="Write simulated _rateints exposures of blank sky, their association, a flat "
         "and the truth.",
     )
-    parser.add_argument("directory", type=Path, help="folder to write to")
+    parser.add_argument("directory", type=Path, help="output folder")
     for name, (default, meaning) in SETTINGS.items():
         option = name_options([name])
         # Only options that the user gives override a family.
@@ -47,23 +47,25 @@ def add_parser(commands):
         help="pixels read out (default: FULL)",
     )
     parser.add_argument(
-        "--time-series", action="store_true", help="one exposure of a transit instead of a visit"
+        "--time-series",
+        action="store_true",
+        help="simulate a time series of a transit instead of a visit",
     )
     parser.add_argument(
-        "--ramps", action="store_true", help="with --time-series, write the groups (_ramp), too"
+        "--ramps", action="store_true", help="with --time-series: also write the groups (_ramp)"
     )
     parser.add_argument(
         "--f277w",
         action="store_true",
-        help="with --time-series, write an exposure of the same field with F277W, too",
+        help="with --time-series: also write an exposure of the same field with F277W",
     )
     parser.add_argument(
         "--family",
         action="append",
         default=[],
         metavar="NUISANCE=FAMILY",
-        help="family of a nuisance, such as stripes=white or wings=none; 'random' draws those of "
-        "all that are not named; may be repeated. Other options override families.",
+        help="family of a nuisance, such as stripes=white or wings=none; 'random' draws a family "
+        "of each nuisance that is not named; may be repeated. Other options override families.",
     )
     parser.set_defaults(run=run)
 

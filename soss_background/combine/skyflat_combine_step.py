@@ -52,8 +52,8 @@ class SkyflatCombineStep(SkyflatStep):
     spec = """
     n_sigma = float(default=5.0, min=1.0)  # Deviation from the sky above which a sample is left out [sigma]
     hot_sigma = float(default=6.0, min=1.0)  # Deviation from its column above which a pixel of the sky is hot [sigma]
-    mad_threshold = float(default=0.05, min=0.0, max=1.0)  # Deviation from the others, and three times a typical one, above which an exposure is left out [fraction of the sky]
-    exclude = force_list(default=None)  # Names of exposures to leave out, with their suffix or without
+    mad_threshold = float(default=0.05, min=0.0, max=1.0)  # Deviation from the others above which an exposure is left out, if it is also three times a typical deviation [fraction of the sky]
+    exclude = force_list(default=None)  # Names of exposures to leave out, with or without suffix
     bad_pixels = string(default=None)  # Pixels to leave out of all exposures: a FITS image, nonzero where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files next to the products
     save_stack = boolean(default=True)  # Keep the exposures and their masks in the product

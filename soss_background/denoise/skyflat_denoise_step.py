@@ -25,9 +25,9 @@ class SkyflatDenoiseStep(SkyflatStep):
     input_suffixes: ClassVar = ("skyflatcombine", "skyflatquality", "skyflat")
 
     spec = """
-    sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns, standard deviation of a Gaussian [pixels]
-    sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows [pixels]
-    sigma_edge = float(default=1.5, min=0.1)  # Smoothing along rows, at a second, faint edge [pixels]
+    sigma_rows = float(default=12.0, min=0.1)  # Smoothing along columns: standard deviation of a Gaussian [pixels]
+    sigma_columns = float(default=12.0, min=0.1)  # Smoothing along rows: standard deviation of a Gaussian [pixels]
+    sigma_edge = float(default=1.5, min=0.1)  # Smoothing along rows at a second, faint edge [pixels]
     suffix = string(default='skyflatdenoise')  # Default suffix for output files
     """  # noqa: E501
 

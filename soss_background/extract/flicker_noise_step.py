@@ -30,7 +30,7 @@ class FlickerNoiseStep(SkyflatStep):
     input_suffixes: ClassVar = ("skyflatsubtract",)
 
     spec = """
-    half_width = float(default=16.0, min=10.0, max=60.0)  # Pixels nearer to the trace of an order belong to it [pixels]
+    half_width = float(default=16.0, min=10.0, max=60.0)  # Distance from a trace within which pixels belong to the target [pixels]
     suffix = string(default='flickernoise')  # Default suffix for output files
     """  # noqa: E501
 

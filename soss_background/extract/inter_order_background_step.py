@@ -30,10 +30,10 @@ class InterOrderBackgroundStep(SkyflatStep):
 
     spec = """
     degree = integer(default=3, min=1, max=5)  # Degree of the smoothing B-spline
-    distance = float(default=30.0, min=0.0)  # Pixels nearer to the trace of an order are ignored [pixels]
-    smoothing = float(default=0.0, min=0.0)  # Standard deviation of the Gaussian that smooths the light [pixels; 0: none]
+    distance = float(default=30.0, min=0.0)  # Distance from a trace within which pixels are ignored [pixels]
+    smoothing = float(default=0.0, min=0.0)  # Standard deviation of the Gaussian that smooths the fitted surface [pixels; 0: no smoothing]
     each_integration = boolean(default=False)  # Fit every integration instead of their mean
-    save_light = boolean(default=False)  # Save the light of the mean of the integrations
+    save_light = boolean(default=False)  # Save the surface fitted to the mean of the integrations
     skip = boolean(default=True)  # Skip this step unless it runs alone
     suffix = string(default='interorder')  # Default suffix for output files
     """  # noqa: E501

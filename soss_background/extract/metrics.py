@@ -29,19 +29,21 @@ _FREE = 30
 # leaves -0.5.
 METRICS = {
     "sky_subtracted": Metric("", (1, 1), "1 if the sky was subtracted"),
-    "sky_misfit": Metric("", (0, 3), "rms deviation of the sky from its prior, in its sigmas"),
+    "sky_misfit": Metric(
+        "", (0, 3), "rms deviation of the sky from its prior, in units of the expected rms"
+    ),
     "flat_fielded": Metric("", (1, 1), "1 if the exposure was divided by the flat"),
-    "bad_pixels": Metric("", None, "unusable pixels of all integrations"),
+    "bad_pixels": Metric("", None, "number of unusable pixels in all integrations"),
     "bad_fraction": Metric(FRACTION, (0, 0.1), "fraction of all pixels that are unusable"),
-    "inter_order_mean": Metric("DN/s", (-0.5, 50), "mean between the orders"),
-    "inter_order_sum": Metric("DN/s", None, "sum between the orders"),
-    "orders": Metric("", (2, 3), "orders with a trace"),
-    "slices": Metric("", None, "slices of all orders"),
-    "slices_detected": Metric("", None, "slices that show a trace"),
-    "slices_clipped": Metric("", None, "slices that were clipped from the fit"),
-    "slices_crowded": Metric("", None, "slices near another order"),
+    "inter_order_mean": Metric("DN/s", (-0.5, 50), "mean count rate between the orders"),
+    "inter_order_sum": Metric("DN/s", None, "sum of the count rates between the orders"),
+    "orders": Metric("", (2, 3), "number of orders with a trace"),
+    "slices": Metric("", None, "number of slices of all orders"),
+    "slices_detected": Metric("", None, "number of slices that show a trace"),
+    "slices_clipped": Metric("", None, "number of slices that were clipped from the fit"),
+    "slices_crowded": Metric("", None, "number of slices near another order"),
     "detected_fraction": Metric(
-        FRACTION, (0.4, 1), "fraction of the other slices that show a trace"
+        FRACTION, (0.4, 1), "fraction of the uncrowded slices that show a trace"
     ),
     "clipped_fraction": Metric(
         FRACTION, (0, 0.3), "fraction of the detected slices that were clipped"
@@ -52,7 +54,7 @@ METRICS = {
     "residual_y_min": Metric("pixels", (-2, 0), "trace residuals along y, minimum"),
     "residual_y_max": Metric("pixels", (0, 2), "trace residuals along y, maximum"),
     "residual_y_sd": Metric("pixels", (0, 0.5), "trace residuals along y, standard deviation"),
-    "snr": Metric("", (3, np.inf), "median SNR of a column of an integration"),
+    "snr": Metric("", (3, np.inf), "median SNR of a column in an integration, all orders"),
     "snr_order_1": Metric("", (5, np.inf), "median SNR of order 1"),
     "snr_order_2": Metric("", None, "median SNR of order 2"),
     "snr_order_3": Metric("", None, "median SNR of order 3"),

@@ -106,7 +106,7 @@ class SegmentSpectra(list):
     Parameters
     ----------
     extracted : Extracted
-        What they are made of.
+        Exposure, profiles and orders from which they are computed.
 
     Attributes
     ----------
@@ -128,20 +128,20 @@ class OptimalExtractStep(SkyflatStep):
     named_files: ClassVar = ("traces", "standard", "response", "bad_pixels")
 
     spec = f"""
-    traces = string(default=None)  # Traces of the exposure, a file that TraceFitStep saved [default: they are fitted]
-    half_width = float(default=20.0, min=5.0, max=60.0)  # Half of the width of the aperture [pixels]
+    traces = string(default=None)  # File of the traces, saved by TraceFitStep [default: they are fitted]
+    half_width = float(default=20.0, min=5.0, max=60.0)  # Half width of the aperture [pixels]
     degree = integer(default=6, min=0)  # Degree of the polynomials of the profile along the dispersion
     n_sigma = float(default=6.0, min=1.0)  # Significance above which a pixel is a cosmic ray [sigma]
     reject_cosmic_rays = boolean(default=True)  # Reject pixels that deviate from the other integrations, or from the profile
     subtract_orders = boolean(default=True)  # Subtract the flux of the other orders, as far as it is known
-    max_contamination = float(default=0.01, min=0.0, max=1.0)  # Columns in which other orders contribute a larger fraction of the flux are flagged
-    aperture_correction = boolean(default=False)  # Multiply the spectra, for the flux beyond the aperture
-    standard = string(default=None)  # Model spectrum of a standard star, to measure response and efficiency
-    response = string(default=None)  # Response that a run with standard has saved, to calibrate the spectra to Jy
+    max_contamination = float(default=0.01, min=0.0, max=1.0)  # Fraction of the flux that other orders may contribute; columns above it are flagged
+    aperture_correction = boolean(default=False)  # Correct the spectra for the flux beyond the aperture
+    standard = string(default=None)  # Model spectrum of a standard star, from which response and efficiency are measured
+    response = string(default=None)  # File of a response, saved by a run with standard, that calibrates the spectra to Jy
     response_degree = integer(default=5, min=0)  # Degree of the polynomial through the logarithm of the response of an order
-    gain = float(default={GAIN}, min=0.0)  # Gain, for the efficiency [electrons/DN]
-    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
-    save_box = boolean(default=False)  # Save the spectra of the box too
+    gain = float(default={GAIN}, min=0.0)  # Gain from which the efficiency is computed [electrons/DN]
+    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, nonzero where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    save_box = boolean(default=False)  # Save the spectra of box extraction too
     save_merged = boolean(default=False)  # Save the median spectrum of all orders, as FITS and as ECSV
     suffix = string(default='x1dints')  # Default suffix for output files
     """  # noqa: E501
@@ -297,7 +297,7 @@ class OptimalExtractStep(SkyflatStep):
             snr = nanmedian(each.extraction.flux / each.extraction.error)
             share = 1 - np.mean(each.contamination <= self.max_contamination)
             log.info(
-                "%s: order %d: median SNR %.1f, %.0f %% of the columns are contaminated or unknown",
+                "%s: order %d: median SNR %.1f, flux of other orders in %.0f %% of the columns",
                 name, order, snr, 100 * share,
             )  # fmt: skip
 

@@ -32,14 +32,14 @@ class TraceFitStep(SkyflatStep):
     input_suffixes: ClassVar = ("skyflatsubtract", "flickernoise", "interorder")
 
     spec = """
-    n_slices = integer(default=100, min=1)  # Slices of each order along the dispersion
-    slice_length = integer(default=15, min=1)  # Columns of a slice [pixels]
-    slice_width = integer(default=60, min=40)  # Rows of a slice [pixels]
-    n_mad = float(default=8.0, min=0.0)  # A slice with a trace stands above its background by this many median absolute deviations
+    n_slices = integer(default=100, min=1)  # Number of slices of each order along the dispersion
+    slice_length = integer(default=15, min=1)  # Number of columns of a slice [pixels]
+    slice_width = integer(default=60, min=40)  # Number of rows of a slice [pixels]
+    n_mad = float(default=8.0, min=0.0)  # Number of median absolute deviations by which a trace must exceed the background of its slice
     degree = integer(default=5, min=0)  # Degree of the polynomial through the deviations from the expected trace
-    n_sigma = float(default=4.0, min=0.0)  # Slices that deviate by more standard deviations are clipped
-    iterations = integer(default=5, min=0)  # Number of clippings
-    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    n_sigma = float(default=4.0, min=0.0)  # Deviation from the polynomial above which slices are clipped [sigma]
+    iterations = integer(default=5, min=0)  # Number of clipping iterations
+    bad_pixels = string(default=None)  # Pixels to ignore: a FITS image, nonzero where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     suffix = string(default='sosstraces')  # Default suffix for output files
     """  # noqa: E501
 

@@ -196,7 +196,7 @@ def _group_by_setup(tables):
     for group in groups.values():
         if len(group) > 1 and any("INPUTS" in table.meta for table in group):
             file = group[0].meta.get("FILE")
-            raise SkyflatError(f"{file}: give either the averages or the tables they are made of")
+            raise SkyflatError(f"{file}: give either the averages or the averaged tables")
     return groups
 
 

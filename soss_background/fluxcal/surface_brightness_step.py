@@ -20,7 +20,7 @@ class SurfaceBrightnessStep(StarStep):
 
     spec = """
     radii = float_list(min=1, default=list(5, 9, 13, 17, 21, 25))  # Mean radii of the annuli [pixels]
-    half_width = float(default=2.0, min=0.1)  # Half of their width [pixels]
+    half_width = float(default=2.0, min=0.1)  # Half width of the annuli [pixels]
     sky_annulus = float_list(min=2, max=2, default=list(27, 32))  # Inner and outer radius of the sky annulus [pixels]
     clip = boolean(default=True)  # Ignore pixels below the sky by more than n_sigma
     suffix = string(default='sb')  # Default suffix for output files

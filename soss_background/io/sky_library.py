@@ -130,4 +130,4 @@ def _check_alike(rows):
             )
     flats = dict.fromkeys(row["flat"] for row in rows if row["fielded"])
     if len(flats) > 1:
-        log.warning("The skyflats were made with different flats: %s", ", ".join(flats))
+        log.warning("The skyflats were divided by different flats: %s", ", ".join(flats))

@@ -33,8 +33,8 @@ class SkyflatMaskStep(SkyflatStep):
     class_alias = "skyflat_mask"
 
     spec = """
-    n_sigma = float(default=4.0, min=1.0)  # Significance above which smoothed light is a source [sigma]
-    min_fraction = float(default=0.003, min=0.0, max=0.2)  # Surface brightness above which light is a source [fraction of the sky]
+    n_sigma = float(default=4.0, min=1.0)  # Significance above which smoothed flux is a source [sigma]
+    min_fraction = float(default=0.003, min=0.0, max=0.2)  # Surface brightness above which flux is a source [fraction of the sky]
     grow = integer(default=1, min=0)  # Growth of the masks [cells of 4 x 8 pixels]
     in_memory = boolean(default=False)  # Keep the exposures in memory instead of in hidden files next to the products
     suffix = string(default='skyflatmask')  # Default suffix for output files

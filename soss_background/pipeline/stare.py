@@ -195,7 +195,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         return library.then(change), mean
 
     def _calibrate_spectra(self, spectra, extracted):
-        """Return the spectra and what they are made of in Jy if there is a PHOTOM reference."""
+        """Return the spectra and their orders, in Jy if there is a PHOTOM reference file."""
         if extracted.unit == FLUX or not self._is_available("photom"):
             return spectra, extracted
         spectra = [self._calibrate("photom", each) for each in spectra]

@@ -66,15 +66,17 @@ _OF_RESIDUALS = (
 
 # The default ranges contain simulated visits of five to ten exposures of sparse to crowded fields.
 METRICS = {
-    "exposures_used": Metric("", (3, np.inf), "exposures that were combined"),
-    "exposures_rejected": Metric("", None, "exposures that were left out"),
-    "masked_median": Metric(FRACTION, (0, 0.85), "unused fraction of an exposure, median"),
+    "exposures_used": Metric("", (3, np.inf), "number of combined exposures"),
+    "exposures_rejected": Metric("", None, "number of exposures that were left out"),
+    "masked_median": Metric(FRACTION, (0, 0.85), "median unused fraction of an exposure"),
     "masked_worst": Metric(FRACTION, (0, 0.95), "unused fraction of the worst exposure"),
     "level_scatter": Metric("%", (0, 5), "standard deviation of the levels of the exposures"),
     "deviation_worst": Metric("%", (0, 5), "largest deviation of a used exposure from the sky"),
     "deviation_ratio": Metric("", (1, 4), "largest over median deviation from the sky"),
-    "stripe_rms": Metric("DN/s", (0, 1), "1/f stripes of an exposure, rms"),
-    "excess": Metric("", (0.7, 1.5), "scatter of an exposure about the sky over its own ERR"),
+    "stripe_rms": Metric("DN/s", (0, 1), "rms of the 1/f stripes of an exposure"),
+    "excess": Metric(
+        "", (0.7, 1.5), "scatter of an exposure about the sky over its own ERR, median"
+    ),
     "filled": Metric(FRACTION, (0, 0.1), "fraction of the pixels of BKG that are filled"),
     "hot": Metric(FRACTION, (0, 0.03), "fraction of the pixels that are flagged HOT"),
     "noise": Metric("DN/s", None, "scatter of BKG about BKGDN"),
@@ -83,8 +85,12 @@ METRICS = {
     "level_left": Metric("DN/s", (0.5, 20), "median of the sky left of the edge"),
     "level_right": Metric("DN/s", (0.5, 30), "median of the sky right of the edge"),
     "level_ratio": Metric("", (1.1, 2.2), "level right over level left of the edge"),
-    "step_column": Metric("pixel", (680, 725), "column at half of the edge, near a row of FULL"),
-    "step_width": Metric("pixel", (10, 80), "10 to 90 % of the edge, near a row of FULL"),
+    "step_column": Metric(
+        "pixel", (680, 725), "column at half the height of the edge, near a row of FULL"
+    ),
+    "step_width": Metric(
+        "pixel", (10, 80), "width of the edge from 10 to 90 %, near a row of FULL"
+    ),
     "few_samples": Metric(
         FRACTION, (0, 0.75), "fraction of the pixels with fewer than three samples"
     ),
@@ -92,20 +98,24 @@ METRICS = {
     "stripes_left": Metric(
         "",
         (0, 1.5),
-        "stripes of amplifiers left in the exposures, over the noise of a column",
+        "remaining stripes of amplifiers in the exposures, over the noise of a column",
     ),
-    "star_light": Metric("%", (-0.3, 0.3), "remaining star light: asymmetry of the residuals"),
+    "star_light": Metric("%", (-0.3, 0.3), "remaining flux of stars: asymmetry of the residuals"),
     "target_trace": Metric(
         "",
         (-BRIGHT_TRACE, BRIGHT_TRACE),
-        "flux at the traces of a target over that next to them in an exposure, minus 1",
+        "flux at the expected traces of a target over the flux beside them, minus 1",
     ),
     "denoised_ratio": Metric(
         "",
         (0.5, 2),
-        "noise of BKGDN, from two halves and narrow stripes, over that expected by ERR",
+        "noise of BKGDN over that expected from ERR",
     ),
-    "jackknife": Metric("%", (0, 1), "half of the largest large-scale difference of two halves"),
+    "jackknife": Metric(
+        "%",
+        (0, 1),
+        "half of the largest large-scale difference between halves of the exposures",
+    ),
 }
 
 

@@ -87,7 +87,7 @@ class Candidates:
             )
         flats = dict.fromkeys(each.flat for each in candidates if each.flat)
         if len(flats) > 1:
-            log.warning("The skyflats were made with different flats: %s", ", ".join(flats))
+            log.warning("The skyflats were divided by different flats: %s", ", ".join(flats))
         return candidates
 
     def read_planes(self, index, plane):

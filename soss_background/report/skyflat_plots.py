@@ -156,7 +156,7 @@ def draw_row_profiles(ax, sky, window):
             relative = 100 * (profile / nanmedian(profile) - 1)
             rows = window.y0 + np.arange(len(profile))
             ax.plot(rows, relative, color=colour, lw=0.8, label=f"{name} of the edge")
-    ax.set(xlabel="row", ylabel="median over columns, from their median [%]")
+    ax.set(xlabel="row", ylabel="median over columns, relative to their median [%]")
     ax.legend(frameon=False)
 
 
@@ -200,7 +200,7 @@ def draw_pulls(ax, views):
         density = np.where(pulls > 0, pulls, np.nan) / (pulls.sum() * width)
         ax.step(middle, density, where="mid", **style)
     normal = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
-    ax.plot(middle, normal, color=BAD, ls="--", lw=1, label="expected by ERR")
+    ax.plot(middle, normal, color=BAD, ls="--", lw=1, label="expected from ERR")
     ax.set(yscale="log", ylim=(1e-7, 1), xlabel="(exposure - BKG) / sigma", ylabel="density")
     ax.legend(frameon=False, loc="lower center")
 

@@ -36,7 +36,7 @@ class SavedSkyStep(SkyflatStep):
     input_suffixes: ClassVar = ("flickernoise",)
 
     spec = """
-    sky = string(default=None)  # Sky of the exposure, a file that SkyflatSubtractStep saved with save_background
+    sky = string(default=None)  # File of the sky of the exposure, saved by SkyflatSubtractStep with save_background
     add = boolean(default=False)  # Add the sky back instead of subtracting it
     suffix = string(default='savedsky')  # Default suffix for output files
     """  # noqa: E501

@@ -229,7 +229,7 @@ def _improve(state, exposure, prior, round_):
     dim = exposure.known & (exposure.distance > _REACH)
     clear = dim & ~found & (state.light < _BRIGHTEST_WINGS * state.sky)
     if np.count_nonzero(clear) < _FEWEST:
-        raise NoSkyError("there is light everywhere")
+        raise NoSkyError("sources cover all pixels")
     core = _find_core(exposure, state.sky, found)
     components = find_components(
         prior, state.shift, state.level, slope, core, state.wings, state.pedestals

@@ -108,12 +108,12 @@ class SkyflatSubtractStep(SkyflatStep):
     spec = """
     skyflat = force_list(default=None)  # Sky model, or skyflats, BKG reference files, .npy templates; wildcards and folders allowed [default: CRDS's BKG reference]
     scale_mode = option('exposure', 'integration', default='exposure')  # Level of the sky: one for the exposure, or one for each integration
-    f277w = string(default=None)  # Exposure of the same field with F277W: its field stars and images of order 0 are masked
+    f277w = string(default=None)  # Exposure of the same field with F277W, whose field stars and images of order 0 are masked
     n_sigma = float(default=4.0, min=0.0)  # Significance above which stars are masked [sigma]
-    bad_pixels = string(default=None)  # Pixels to ignore, flagged DO_NOT_USE in the product: a FITS image, not 0 where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
+    bad_pixels = string(default=None)  # Pixels to ignore, flagged DO_NOT_USE in the product: a FITS image, nonzero where bad, or a table (FITS, CSV, ECSV, text) of x and y, counted from 0
     save_combined_background = boolean(default=False)  # In a pipeline: save the skyflat of background exposures, or reuse an existing one
     save_background = boolean(default=False)  # Save the subtracted sky, which SavedSkyStep subtracts from other products of the exposure
-    save_residual = boolean(default=False)  # Save the mean of the integrations without sky, divided by its uncertainty
+    save_residual = boolean(default=False)  # Save the sky-subtracted mean of the integrations, divided by its uncertainty
     save_mask = boolean(default=False)  # Save the mask of the pixels used in the fit
     suffix = string(default='skyflatsubtract')  # Default suffix for output files
     """  # noqa: E501

@@ -64,7 +64,9 @@ def characterize(skyflats, folder):
     try:
         brightness = _predict(survey.table)
     except ImportError as err:
-        log.warning('No zodiacal light: %s (pip install "soss_background[zodi]")', err)
+        log.warning(
+            'No comparison with the zodiacal light: %s (pip install "soss_background[zodi]")', err
+        )
     else:
         table = tables["skies"]
         table["zodiacal_light"] = Column(brightness, unit="MJy / sr")

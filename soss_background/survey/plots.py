@@ -92,7 +92,7 @@ def draw_explained(ax, components):
     """Draw the fraction of the variance that principal components explain."""
     number = np.arange(len(components.explained)) + 1
     ax.bar(number, components.explained, color=COLOURS[0], label="each")
-    ax.plot(number, np.cumsum(components.explained), "o-", color=COLOURS[1], label="together")
+    ax.plot(number, np.cumsum(components.explained), "o-", color=COLOURS[1], label="cumulative")
     ax.set(xlabel="component", ylabel="variance explained", ylim=(0, 1.05))
     ax.set_xticks(number)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
