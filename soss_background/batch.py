@@ -242,7 +242,7 @@ def run_batch(
     visits = _name_visits([(path,) for path in paths] if of_skyflats else _group(paths))
     chosen = _plan_skyflats if of_skyflats else functools.partial(_plan_exposures, pipeline)
     plan = functools.partial(chosen, output_dir, tuple(arguments), overwrite)
-    # In this process: often no visit has to run, and no cluster is needed.
+    # In this process, without a cluster: often all products are up to date.
     progress = tqdm(visits, "Comparing products", unit="visit", disable=None)
     visits = _reject_twins([_attempt(plan, here, visit, stop) for visit in progress])
     if any(visit.status == "not done" for visit in visits) and not stop.is_set():
