@@ -3,8 +3,8 @@ Bias and scatter of extracted spectra: this package, jwst's ATOCA, specreduce's 
 
 A simulated star without sky, SUBSTRIP256, five integrations with photon and read noise. The truth
 is the flux of each order alone in a box of 40 pixels. ATOCA gets reference files of the simulator:
-the true traces, wavelengths, throughputs and profiles of each order, wings included. HorneExtract
-gets the true traces and fits its profile.
+the true traces, wavelengths, throughputs and profiles of each order, wings included, and the true
+flux as an estimate. HorneExtract gets the true traces and fits its profile.
 
     python extraction.py [--flux DN/s]
 """
@@ -15,14 +15,13 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from stdatamodels.jwst import datamodels
 
 from soss_background import OptimalExtractStep
 from soss_background.detector import PWCPOS, SUBSTRIP256
-from soss_background.simulate import scene
+from soss_background.simulate.scene import Stars, star_image
 from soss_background.simulate.traces import ORDERS, get_trace
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -42,16 +41,10 @@ UNUSED = 1e12
 
 def simulate(flux):
     """Return an exposure, and the true count rates of each order, DN/s."""
-    star = scene.Stars(*np.array([[0.0], [0.0], [flux], [TEMPERATURE]]))
-    light = {}
-    for order in map(int, ORDERS):
-
-        def alone(each, pwcpos=PWCPOS, order=order):
-            trace = get_trace(each, pwcpos)
-            return trace if each == str(order) else trace._replace(throughput=1e-12 * trace.x)
-
-        with mock.patch.object(scene, "get_trace", alone):
-            light[order] = scene.star_image(SUBSTRIP256, star).astype(float)
+    star = Stars(*np.array([[0.0], [0.0], [flux], [TEMPERATURE]]))
+    light = {
+        int(order): star_image(SUBSTRIP256, star, orders=[order]).astype(float) for order in ORDERS
+    }
     total = sum(light.values())
     variance = total / (GAIN * EXPOSURE_TIME) + READ_NOISE**2
     noise = np.random.default_rng(1).standard_normal((N_INTEGRATIONS, *total.shape))
@@ -84,12 +77,32 @@ def extract_ours(model, **settings):
     ]
 
 
+def make_estimate(path, light):
+    """
+    Write the flux from which ATOCA chooses its grid and its range of Tikhonov factors.
+
+    Its own estimate uses pixels of order 1 with less than 1e-4 of the flux of order 2. The wings of
+    order 2 leave none redward of 1.4 micron, and the extrapolated estimate diverges.
+    """
+    trace = get_trace("1")
+    columns = np.arange(SUBSTRIP256.nx)[::-1]
+    wavelength, throughput = (
+        np.interp(columns, trace.x, values) for values in (trace.wavelength, trace.throughput)
+    )
+    table = np.zeros(len(columns), dtype=datamodels.SpecModel().get_dtype("spec_table"))
+    table["WAVELENGTH"] = wavelength
+    table["FLUX"] = 1e3 * light[columns] / (throughput * wavelength)
+    with datamodels.SpecModel(spec_table=table) as estimate:
+        estimate.save(path)
+
+
 def extract_atoca(model, light, folder):
     """Return the same by jwst's ATOCA, with reference files of the simulator."""
     from jwst.extract_1d.soss_extract.soss_extract import run_extract1d
 
     make_pastasoss(folder / "pastasoss.asdf")
     make_speckernel(folder / "speckernel.fits")
+    make_estimate(folder / "estimate.fits", light[1].sum(axis=0))
     with datamodels.SpecProfileModel() as profiles:
         for order, image in light.items():
             norm = image.sum(axis=0)
@@ -103,8 +116,8 @@ def extract_atoca(model, light, folder):
     settings = {
         "order_3": True, "threshold": 1e-2, "n_os": 2, "tikfac": None, "width": 2 * HALF_WIDTH,
         "bad_pix": "masking", "subtract_background": False, "rtol": 1e-4, "max_grid_size": 20000,
-        "wave_grid_in": None, "wave_grid_out": None, "estimate": None, "atoca": True,
-        "model": False,
+        "wave_grid_in": None, "wave_grid_out": None, "estimate": str(folder / "estimate.fits"),
+        "atoca": True, "model": False,
     }  # fmt: skip
     files = [str(folder / name) for name in names]
     spectra, *_ = run_extract1d(model, *files, SUBSTRIP256.name, "CLEAR", settings)

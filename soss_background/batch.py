@@ -30,6 +30,7 @@ from soss_background.io.exposures import (
     describe_members,
     describe_products,
     file_sizes,
+    find_exposures,
     open_libraries,
     read_header,
 )
@@ -201,8 +202,8 @@ def run_batch(
     Parameters
     ----------
     associations : list of str or `~pathlib.Path`
-        Association files; for pipelines of science exposures, also exposures. The segments of a
-        time series are run together.
+        Association files; for pipelines of science exposures, also exposures, folders and
+        wildcards. The segments of a time series are run together.
     output_dir : str or `~pathlib.Path`
         Folder of the products and of a log for each association.
     arguments : list of str
@@ -237,12 +238,12 @@ def run_batch(
         # Remove files of killed batches; others may be at work, also on other machines.
         sweep(output_dir, "batch")
     stop, here = stop or threading.Event(), Path.cwd()
-    paths = dict.fromkeys(Path(path).absolute() for path in associations)
+    paths = dict.fromkeys(Path(path).absolute() for path in find_exposures(associations))
     of_skyflats = pipeline == "SkyflatPipeline"
     visits = _name_visits([(path,) for path in paths] if of_skyflats else _group(paths))
     chosen = _plan_skyflats if of_skyflats else functools.partial(_plan_exposures, pipeline)
     plan = functools.partial(chosen, output_dir, tuple(arguments), overwrite)
-    # In this process: often no visit has to run, and no cluster is needed.
+    # In this process, without a cluster: often all products are up to date.
     progress = tqdm(visits, "Comparing products", unit="visit", disable=None)
     visits = _reject_twins([_attempt(plan, here, visit, stop) for visit in progress])
     if any(visit.status == "not done" for visit in visits) and not stop.is_set():

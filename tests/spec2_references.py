@@ -89,7 +89,7 @@ def make_pastasoss(path):
             {
                 "spectral_order": order,
                 "wavelength": trace.wavelength[rising],
-                "throughput": trace.throughput[rising],
+                "throughput": _throughput_per_wavelength(trace)[rising],
             }
         )
     with datamodels.PastasossModel() as model:
@@ -107,6 +107,11 @@ def make_pastasoss(path):
         }.items():
             setattr(model.meta, name, value)
         _save(model, path, "PASTASOSS")
+
+
+def _throughput_per_wavelength(trace):
+    """Return the throughput of a trace per nanometre; that of the simulator is per pixel."""
+    return trace.throughput / (1e3 * np.abs(np.gradient(trace.wavelength, trace.x)))
 
 
 def _wavelength_polynomial(x, wavelength, degree):

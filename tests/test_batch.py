@@ -354,8 +354,9 @@ def test_a_night_of_science_exposures(night, run_here, monkeypatch):
     assert len(list(Path("out").glob("*_stare.html"))) == 2
     assert not list(Path("out").glob(".*"))
     monkeypatch.setattr(batch, "_open_client", lambda *_: pytest.fail())
-    assert run_here(*paths, *there) == 0
-    assert statuses(Path("out")) == ["kept", "kept"]
+    for same in (paths, [night / "segments"], [night / "segments" / "*_rateints.fits"]):
+        assert run_here(*same, *there) == 0
+        assert statuses(Path("out")) == ["kept", "kept"]
     monkeypatch.setattr(batch, "_open_client", lambda *_: contextlib.nullcontext())
     whole[0].unlink()
     assert run_here(*paths, *there) == 0

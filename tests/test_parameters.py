@@ -57,6 +57,10 @@ REFUSED = [
     (OptimalExtractStep, {"standard": FLAT}, "none.fits: no such file"),
     (EncircledEnergyStep, {"psf": FLAT}, "none.fits: no such file"),
     (SkyflatPipeline, {"steps": {"flat_field": {"override_flat": FLAT}}}, "none.fits: no such"),
+    # An unset variable of a shell.
+    (OptimalExtractStep, {"response": ""}, "response is empty: give a file, or omit it"),
+    (SkyflatSubtractStep, {"skyflat": ""}, "skyflat is empty"),
+    (SkyflatPipeline, {"steps": {"skyflat_combine": {"bad_pixels": ""}}}, "bad_pixels is empty"),
     # Those of jwst's own steps.
     (SkyflatSpec2Pipeline, {"steps": {"assign_wcs": {"override_specwcs": 5}}}, "specwcs.*5"),
     (SkyflatSpec2Pipeline, {"steps": {"flat_field": {"user_supplied_flat": 5}}}, "flat.*5"),

@@ -18,7 +18,7 @@ _BLOCK = 4
 # Radii of the parts of the wings, pixels. With twice as few, contamination in simulations is wrong
 # by a tenth instead of a twentieth.
 _RADII = (6.0, 12.0, 24.0, 48.0, 96.0, 192.0)
-# Largest distance of wings along the dispersion, pixels, and rows beyond the image.
+# Distance from a trace to which its wings are summed for the aperture correction, pixels.
 _FAR = 400
 # Tolerated error of the model of the wings, as a fraction, and clipping of blocks above it (stars).
 _MODEL_ERROR, _CLIP, _CLIPPINGS = 0.05, 4.0, 3
@@ -150,10 +150,7 @@ def _spread(row, flux, shape):
         inside = (block >= 0) & (block < shape[0])
         where = (block[inside], columns[inside] // _BLOCK)
         np.add.at(light, where, (share * flux[columns])[inside])
-    y, x = (
-        _BLOCK * np.arange(-reach, reach + 1)
-        for reach in (shape[0] - 1, min(_FAR // _BLOCK, shape[1] - 1))
-    )
+    y, x = (_BLOCK * np.arange(1 - number, number) for number in shape)
     squared = y[:, np.newaxis] ** 2 + x**2
     return np.array(
         [
@@ -206,7 +203,7 @@ def _beyond(row, own, band, shape, weights):
     half = np.max(np.sum(band.aperture, axis=1)) / 2
     place = (np.arange(tall[0]) + 0.5) * _BLOCK - 0.5 - margin * _BLOCK
     distance = np.abs(place[:, np.newaxis] - row[band.columns])
-    outside = np.clip((distance - half) / _BLOCK + 0.5, 0, 1)
+    outside = np.clip((distance - half) / _BLOCK + 0.5, 0, 1) * (distance <= _FAR)
     lost = _BLOCK * np.sum(outside * wings[:, band.columns // _BLOCK], axis=0)
     return lost / np.where(flux[band.columns] > 0, flux[band.columns], np.nan)
 

@@ -85,7 +85,8 @@ class Report:
     @property
     def metrics(self):
         """Rows of QC as dictionaries of strings, except the value."""
-        return [_describe_metric(row) for row in self.qc]
+        known = {name for advice in self.guide.values() for name in advice}
+        return [_describe_metric(row, known) for row in self.qc]
 
     @property
     def groups(self):
@@ -115,14 +116,14 @@ class Report:
         write_html(path, "report.html", title=self.name, report=self)
 
 
-def _describe_metric(row):
-    """Return a row of QC as a dictionary of strings, except the value."""
+def _describe_metric(row, known):
+    """Return a row of QC as a dictionary of strings, except the value; ``known`` have advice."""
     metric = {key: read_text(row[key]) for key in ("name", "unit", "flag", "comment")}
     factor = 1
     if metric["unit"] == FRACTION:
         factor, metric["unit"] = 100, "%"
     return metric | {
-        "kind": strip_row(metric["name"]),
+        "kind": metric["name"] if metric["name"] in known else strip_row(metric["name"]),
         "range": _describe_range(factor * row["low"], factor * row["high"]),
         "shown": format_number(factor * float(row["value"])),
         "value": float(row["value"]),

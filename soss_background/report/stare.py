@@ -6,6 +6,7 @@ import jwst
 import numpy as np
 
 from soss_background import __version__
+from soss_background.extract.guide import GUIDE
 from soss_background.extract.metrics import compare_scatter
 from soss_background.extract.units import find_unit
 from soss_background.io.exposures import header_of
@@ -15,8 +16,8 @@ from soss_background.report.html import Report, Section
 
 __all__ = ["report_spectra"]
 
-# Largest residual of the sky that is shown, as a fraction of the sky, and least ratio of scatter
-# and error of a light curve that is mentioned.
+# Largest residual of the sky in the colour scale, as a fraction of the sky, and smallest ratio of
+# scatter to error of a light curve that is reported.
 _RESIDUAL, _NOISY = 0.03, 1.3
 
 
@@ -52,7 +53,8 @@ def report_spectra(exposure, frames, traces, extracted, qc, run):
     figures += _spectrum_figures(traces, orders, extracted.merged, unit)
     sections = [Section("Traces and spectra", figures, _describe_scatter(orders))]
     name = exposure.meta.filename
-    return Report(name, qc, sections, [run], _facts(exposure.meta), _versions(exposure.meta))
+    records = {"facts": _facts(exposure.meta), "versions": _versions(exposure.meta)}
+    return Report(name, qc, sections, [run], GUIDE, **records)
 
 
 def _facts(meta):

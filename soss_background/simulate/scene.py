@@ -135,6 +135,7 @@ def star_image(
     trace_shifts=(),
     shape=REFERENCE_SHAPE,
     order0=True,
+    orders=tuple(ORDERS),
     filter_name="CLEAR",
 ):
     """
@@ -159,6 +160,8 @@ def star_image(
         Shape of the sky, at whose edge the images of order 0 begin.
     order0 : bool, optional
         Whether to draw images of order 0.
+    orders : sequence of str, optional
+        Orders whose traces, with their wings, are drawn.
     filter_name : str, optional
         "CLEAR", or "F277W", which passes a part of order 1 and of order 0.
 
@@ -172,6 +175,7 @@ def star_image(
     margin = 2 * REACH + 4
     canvas = np.zeros((window.nx, window.ny + 2 * margin), dtype=np.float32)
     traces = _get_traces(pwcpos, trace_shifts, filter_name)
+    traces = [trace for order, trace in zip(ORDERS, traces, strict=True) if order in orders]
     galaxy = np.zeros(len(stars.x), dtype=bool) if stars.galaxy is None else stars.galaxy
     images, points = [], [np.zeros((3, 0))]
     for star_x, star_y, flux, temperature, broad in zip(*stars[:4], galaxy, strict=True):

@@ -142,6 +142,9 @@ def check_flat(header, flat):
 
 def check_named(step):
     """Raise if a file that the user names for a step is missing, or the step is skipped."""
+    for name in getattr(step, "named_files", ()):
+        if _is_empty(getattr(step, name)):
+            raise SkyflatError(f"{name} is empty: give a file, or omit it")
     for value in _named_files(step).values():
         # A list may hold wildcards, and folders, which the step lists.
         paths = [value]
@@ -161,6 +164,12 @@ def check_named(step):
         given = [key for key in part.named if getattr(part, key)] + list(_named_files(part))
         if given:
             raise SkyflatError(f"--steps.{name}.{given[0]} is given, but {name} is skipped")
+
+
+def _is_empty(value):
+    """Return whether a value is an empty string, as an unset variable of a shell gives it."""
+    items = value if isinstance(value, list) and value else [value]
+    return all(isinstance(item, str) and not item for item in items)
 
 
 def _is_path(item):
