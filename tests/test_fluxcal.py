@@ -114,7 +114,7 @@ def test_totals_are_true(changes, table):
     assert abs(np.mean(pulls)) < 0.7
     assert 0.5 < np.std(pulls) < 1.5
     assert np.abs(pulls).max() < 4
-    quote("fluxcal", "a mean below 0.7 and a scatter of 0.5 to 1.5, also with 5 % of bad pixels")
+    quote("fluxcal", "a mean below 0.7 and a scatter of 0.5 to 1.5, even with 5 % of bad pixels")
 
 
 @pytest.mark.parametrize("replace_", ["surface", "median"])
@@ -645,7 +645,7 @@ def test_totals():
     assert np.isnan(rows["F200W"]["count_rate"])
     with pytest.raises(SkyflatError, match="radii 10 to 5 do not increase"):
         total_rates(tables, find, (10, 5))
-    with pytest.raises(SkyflatError, match="F090W.ecsv: give either the averages or the tables"):
+    with pytest.raises(SkyflatError, match="F090W.ecsv: give either the averages or the aver"):
         total_rates([*tables[2:], average_tables(tables[2:])], find, (6, 7))
     far = total_rates(tables[:1], find, (20, 30))
     assert far["missing"][-1] == "no radius of 20 to 30 pixels is measured"
