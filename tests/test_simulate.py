@@ -179,9 +179,11 @@ def test_traces_follow_pastasoss_and_end_at_the_band_edges():
     assert_allclose(np.interp(-1.25, -trace.wavelength, trace.throughput), 1, rtol=1e-3)
 
 
-def test_orders_share_the_product_of_order_and_wavelength():
+def test_orders_nearly_share_the_product_of_order_and_wavelength():
     first, second, third = (get_trace(order) for order in "123")
-    assert_allclose(third.wavelength, first.wavelength / 3)
+    inside = (third.x > 50) & (third.x < 850)
+    expected = np.interp(third.x[inside], first.x, first.wavelength) / 3
+    assert_allclose(third.wavelength[inside], expected, rtol=0.06)
     inside = (first.x > 100) & (first.x < 2000)
     assert_allclose(second.wavelength[inside], first.wavelength[inside] / 2, rtol=0.15)
     assert_allclose(np.interp(500, third.x, third.y) - 1792, 160.5, atol=1)

@@ -624,7 +624,7 @@ def test_either_skyflats_or_a_reference_file(series, skyflat):
 
 
 @pytest.mark.parametrize("kind", ["str", "path", "wildcard", "folder", "model"])
-def test_a_skyflat_in_any_form(kind, skyflat):
+def test_a_skyflat_in_any_form(kind, skyflat, series):
     """In an attribute, the constructor and the parameters of a pipeline."""
     value = {
         "str": str(skyflat),
@@ -638,8 +638,10 @@ def test_a_skyflat_in_any_form(kind, skyflat):
     steps = {"skyflat_subtract": {"skyflat": value}}
     config, _ = SossStarePipeline.build_config(None, steps=steps)
     pipeline = SossStarePipeline.from_config_section(config)
+    with datamodels.open(series[0]) as exposure:
+        header = exposure.copy()
     for step in (by_attribute, SkyflatSubtractStep(skyflat=value), pipeline.skyflat_subtract):
-        ((name, _),) = read_sky(step._find_sources(None, []), SUBSTRIP96, 245.76).states
+        ((name, _),) = read_sky(step._find_sources(header, []), SUBSTRIP96, 245.76).states
         assert name == skyflat.name
         expected = skyflat.name if kind == "model" else str(value)
         assert step.get_pars()["skyflat"] == [expected]

@@ -6,6 +6,7 @@ import numpy as np
 from bottleneck import nanmean, nanmedian
 
 from soss_background.numerics.cells import CELL
+from soss_background.numerics.integrations import split_cube
 from soss_background.numerics.threads import map_parallel
 
 __all__ = ["BlockOffsets", "Pedestals"]
@@ -120,7 +121,11 @@ class BlockOffsets:
             The blocks of columns.
         """
         if self._reference is None:
-            self._reference = np.where(science, nanmean(data, axis=0), np.nan)
+            # Blocks of rows, since arrays of files are not in native byte order.
+            rows = split_cube(data.shape)
+            means = [nanmean(data[:, each].astype(np.float32), axis=0) for each in rows]
+            mean = np.concatenate(means)
+            self._reference = np.where(science, mean, np.nan)
 
         def measure(integration):
             difference = integration - self._reference
@@ -135,5 +140,5 @@ class BlockOffsets:
         freedom = number - offsets.shape[-1]
         if freedom <= 0:
             return 0.0
-        variance = np.nansum((offsets - np.nanmean(offsets, axis=0)) ** 2) / freedom
+        variance = np.nansum((offsets - nanmean(offsets, axis=0)) ** 2) / freedom
         return float(np.sqrt(variance / len(offsets)))
