@@ -12,7 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stdatamodels.jwst import datamodels
 from test_memory import measure_peak
 
-from soss_background import SkyflatSubtractStep, SossStarePipeline
+from soss_background import (
+    InterOrderBackgroundStep,
+    OptimalExtractStep,
+    SkyflatSubtractStep,
+    SossStarePipeline,
+)
 from soss_background.detector import SUBSTRIP96, Window
 from soss_background.errors import SkyflatError
 from soss_background.io.segments import Segments, describe_numbers, exposure_name
@@ -435,6 +440,9 @@ def test_spectra_of_two_exposures(strip, tmp_path):
         model.meta.observation.exposure_number = "00002"
         other = tmp_path / path.name.replace("_00001-", "_00002-")
         model.save(other)
+    for step in (OptimalExtractStep, InterOrderBackgroundStep):
+        with pytest.raises(SkyflatError, match="output_file names one exposure, but 2 are given"):
+            step.call([path, other], output_file="one.fits")
     with pytest.raises(SkyflatError, match="output_file names one exposure, but 2 are given"):
         stare(strip, [other, *segments(strip, 2)], output_file="other")
     results = stare(strip, [other, *segments(strip, 2)], save_results=True)

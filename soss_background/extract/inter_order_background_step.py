@@ -70,6 +70,7 @@ class InterOrderBackgroundStep(SkyflatStep):
         if isinstance(inputs[0], SegmentLibrary):
             return self._subtract(*inputs)
         exposures = self.open_segments(*inputs)
+        self.check_output_file(exposures)
         for segments in exposures:
             self.check_outputs(*segments.names)
         results = [

@@ -179,6 +179,7 @@ class OptimalExtractStep(SkyflatStep):
         others = [each for each in inputs if not isinstance(each, SossTracesModel)]
         self.check()
         exposures = self.open_segments(*others)
+        self.check_output_file(exposures)
         for segments in exposures:
             self.check_unit(segments.headers[0], segments.name)
             self.check_outputs(segments.name, *segments.names)

@@ -121,8 +121,7 @@ class SossStarePipeline(SkyflatPipelineBase):
         read_ranges(self.ranges, METRICS)
         self.optimal_extract.check()
         exposures = _drop_f277w(self.open_segments(*inputs))
-        if len(exposures) > 1 and self.output_file:
-            raise SkyflatError(f"output_file names one exposure, but {len(exposures)} are given")
+        self.check_output_file(exposures)
         for segments in exposures:
             if fault := find_fault(segments.headers[0], REQUIRED_CLEAR):
                 raise SkyflatError(f"{segments.name}: {fault}")

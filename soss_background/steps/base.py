@@ -312,6 +312,11 @@ class SkyflatMixin:
             note_inputs([segments.sources, segments.background])
         return exposures
 
+    def check_output_file(self, exposures):
+        """Raise if ``output_file`` is to name the products of several exposures."""
+        if len(exposures) > 1 and self.output_file:
+            raise SkyflatError(f"output_file names one exposure, but {len(exposures)} are given")
+
     def list_members(self, item):
         """List the exposures of an input, each with its background exposures."""
         if isinstance(item, datamodels.JwstDataModel):
