@@ -233,11 +233,16 @@ def break_pixels(model):
     ],
 )
 def test_skies_that_do_not_fit(series, edit, message):
-    with datamodels.open(series.ramps) as model:
+    refuse(series.ramps, edit, message, series.sky)
+
+
+def refuse(path, edit, message, sky):
+    """Edit an exposure, and check that the step refuses it."""
+    with datamodels.open(path) as model:
         broken = model.copy()
     edit(broken)
     with pytest.raises(SkyflatError, match=message):
-        SavedSkyStep.call(broken, sky=str(series.sky))
+        SavedSkyStep.call(broken, sky=str(sky))
 
 
 def break_unit(model):
@@ -253,11 +258,7 @@ def break_errors(model):
     [(break_unit, "BUNIT is MJy/sr, not DN/s"), (break_errors, "ERR is missing")],
 )
 def test_rates_that_do_not_fit(series, edit, message):
-    with datamodels.open(series.rates) as model:
-        broken = model.copy()
-    edit(broken)
-    with pytest.raises(SkyflatError, match=message):
-        SavedSkyStep.call(broken, sky=str(series.sky))
+    refuse(series.rates, edit, message, series.sky)
 
 
 def test_flags(series, tmp_path):

@@ -46,7 +46,7 @@ from soss_background.steps.jwst_steps import FlatFieldStep, PhotomStep
 from soss_background.steps.metric_ranges import flag_metrics, log_metrics, read_ranges
 from soss_background.steps.parameters import name_item
 from soss_background.steps.provenance import name_log_files, wrap_command
-from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep
+from soss_background.subtract.skyflat_subtract_step import SkyflatSubtractStep, with_edge
 
 __all__ = ["SossStarePipeline"]
 
@@ -278,11 +278,11 @@ class SossStarePipeline(SkyflatPipelineBase):
 
 def _drop_f277w(exposures):
     """Return the exposures without those with F277W, which have no spectra, if there are others."""
-    kept = [each for each in exposures if each.headers[0].get("meta.instrument.filter") != "F277W"]
-    for segments in exposures if kept else ():
+    kept = with_edge(exposures)
+    for segments in exposures:
         if segments not in kept:
             log.warning("%s: ignored, since FILTER is F277W", segments.name)
-    return kept or exposures
+    return kept
 
 
 def _drop_variances(exposure):

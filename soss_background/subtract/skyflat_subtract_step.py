@@ -45,7 +45,7 @@ from soss_background.subtract.scales import measure_scales
 from soss_background.subtract.sky_fit import NoSkyError, fit_sky
 from soss_background.subtract.summary import summarize_fit
 
-__all__ = ["SkyflatSubtractStep"]
+__all__ = ["SkyflatSubtractStep", "with_edge"]
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class SkyflatSubtractStep(SkyflatStep):
         for segments in exposures:
             self.flag_segments(segments)
             self._check_flat(segments)
-        for segments in _with_edge(exposures) if self.f277w else ():
+        for segments in with_edge(exposures) if self.f277w else ():
             self._check_f277w(segments.headers[0], name_item(segments.sources[0]))
 
     def _check_status(self, segments):
@@ -211,7 +211,7 @@ class SkyflatSubtractStep(SkyflatStep):
     def _check_filters(self, exposures):
         """Raise if a sky, or a background exposure that makes one, has another filter."""
         # override_bkg replaces the reference file of exposures whose sky has an edge.
-        served = exposures if self.skyflat else _with_edge(exposures)
+        served = exposures if self.skyflat else with_edge(exposures)
         for source in self._all_sources():
             _check_filter(source, _find_filter(source), served)
         for segments in exposures:
@@ -554,8 +554,8 @@ def _log_fit(name, fit, subtraction, window, fraction):
         )
 
 
-def _with_edge(exposures):
-    """Return the exposures whose sky has an edge; all if there are none."""
+def with_edge(exposures):
+    """Return the exposures, `Segments`, whose sky has an edge; all if there are none."""
     return [each for each in exposures if not _is_smooth(each.headers[0])] or exposures
 
 
